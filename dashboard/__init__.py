@@ -1,0 +1,1 @@
+"""Browse results: `streamlit run dashboard/app.py`. Reads through `studykit.results`, never imports torch."""

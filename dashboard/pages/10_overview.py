@@ -1,0 +1,161 @@
+"""Overview
+
+Does distillation beat fine-tuning, by how much, and where does its advantage end? Curve, finding and what is missing.
+"""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts, links, readings, states
+from studykit import figures, results
+from studykit.findings import FINDINGS, Finding
+from studykit.results.schema import STATUSES
+
+
+def page() -> None:
+    """Show the study's answer and how complete it is."""
+    st.title(states.plain(readings.study().name))
+    frame = readings.runs()
+    _counts(frame, readings.cells())
+    states.damaged(readings.damaged())
+    if not (frame["status"] == "done").any():
+        st.info(
+            "No run of this study has finished yet. Curve and finding appear with the first.",
+            icon=":material/hourglass_empty:",
+        )
+    else:
+        _answer(_comparable(frame))
+    _coverage(frame)
+    _unfinished(frame, readings.cells())
+
+
+def _answer(frame: pd.DataFrame) -> None:
+    """Show finding, curves and table for one student and teacher."""
+    methods = sorted(frame["method"].dropna().unique(), key=lambda m: (m != "sft", m))
+    baseline, arm, metric = _contrast(methods, results.metric_columns(frame))
+    finding = FINDINGS.member("data_size")(frame, baseline=baseline, arm=arm)
+    st.info(states.plain(finding.sentence), icon=":material/insights:")
+    if metric is not None:
+        _curves(frame, metric, baseline, arm)
+    _table(finding)
+
+
+def _contrast(methods: list[str], metrics: list[str]) -> tuple[str, str, str | None]:
+    """Let people choose what is compared; pickers with one choice are left out."""
+    with st.container(horizontal=True):
+        metrics = sorted(metrics, key=lambda m: (m != "exact_match", m))
+        metric = st.selectbox("Metric", metrics, key="metric", bind="query-params", width=260) if metrics else None
+        if len(methods) < 3:
+            return methods[0], methods[-1] if len(methods) > 1 else "kd", metric
+        baseline = st.selectbox("Baseline", methods, key="baseline", bind="query-params", width=200)
+        arm = st.selectbox(
+            "Compared with it", [m for m in methods if m != baseline], key="arm", bind="query-params", width=200
+        )
+    return baseline, arm, metric
+
+
+def _curves(frame: pd.DataFrame, metric: str, baseline: str, arm: str) -> None:
+    done = frame[(frame["status"] == "done") & frame["budget_examples"].notna()].dropna(subset=[metric])
+    if done.empty:
+        st.info(f"No finished run has a budget and the metric {states.plain(metric)}.")
+        return
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Score against data")
+        charts.show(figures.score_against_budget(frame, metric), _described(done, metric), f"score-{metric}")
+        st.caption(f"Line: mean over seeds, {_seeds(done)}. Band: 95% t interval. Open marks: single runs.")
+    with right:
+        st.subheader(f"{states.plain(arm)} - {states.plain(baseline)}, paired by seed")
+        figure = figures.difference_against_budget(frame, metric, baseline, arm)
+        charts.show(
+            figure,
+            f"{arm} minus {baseline} in {metric} by budget; the table below holds the numbers",
+            f"difference-{metric}",
+        )
+        st.caption(
+            "Mean of the differences between runs of the same seed, with 95% t interval. Open marks: single seeds."
+        )
+
+
+def _seeds(done: pd.DataFrame) -> str:
+    counts = done.groupby(["method", "budget_examples"])["seed"].nunique()
+    low, high = counts.min(), counts.max()
+    return f"n = {low}" if low == high else f"n = {low} to {high}"
+
+
+def _described(done: pd.DataFrame, metric: str) -> str:
+    """Say the curve in words: first and last mean of each method."""
+    parts = []
+    for method, part in done.groupby("method"):
+        means = part.groupby("budget_examples")[metric].mean()
+        parts.append(
+            f"{method} {means.iloc[0]:.3g} at {means.index[0]:,} examples, {means.iloc[-1]:.3g} at {means.index[-1]:,}"
+        )
+    return f"Mean {metric} against the budget: {'; '.join(parts)}"
+
+
+def _table(finding: Finding) -> None:
+    if finding.table.empty:
+        return
+    st.subheader("Finding by budget")
+    columns = {"budget": st.column_config.NumberColumn("budget (examples)", format="localized")}
+    st.dataframe(
+        finding.table, hide_index=True, column_config=columns, alt="Scores, NLL and paired differences by budget"
+    )
+    st.caption("Scores in points of 100, NLL in nats per token; in brackets the 95% t interval over seeds.")
+
+
+def _comparable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep one student and one teacher: only such runs can be compared. Runs without a teacher stay."""
+    with st.container(horizontal=True):
+        for column in ("student", "teacher"):
+            names = sorted(frame.loc[frame["status"] == "done", column].dropna().unique())
+            if len(names) > 1:
+                name = st.selectbox(column.capitalize(), names, key=column, bind="query-params", width=320)
+                frame = frame[(frame[column] == name) | frame[column].isna()]
+    return frame
+
+
+def _counts(frame: pd.DataFrame, cells: list[dict[str, Any]]) -> None:
+    for what, found in (("Runs", frame["status"].tolist()), ("Notebooks", [cell["status"] for cell in cells])):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{what}**", width=100)
+            for status in STATUSES:
+                states.badge(status, found.count(status))
+
+
+def _coverage(frame: pd.DataFrame) -> None:
+    """Show what each budget has of each method, so that a gap is seen where it is."""
+    known = frame.dropna(subset=["method", "budget_examples"])
+    if known.empty:
+        return
+    seeds = known["seed"].nunique()
+    with st.expander("What is there, by budget and method"):
+        counted = (
+            known.groupby(["budget_examples", "method"]).apply(_standing, seeds).unstack().fillna(f"{seeds} missing")
+        )
+        st.dataframe(counted.rename_axis("budget (examples)"), alt="Runs by budget, method and status")
+        st.caption(f"Of {seeds} seeds in this study.")
+
+
+def _standing(part: pd.DataFrame, seeds: int) -> str:
+    counts = [(int((part["status"] == status).sum()), status) for status in STATUSES]
+    counts.append((seeds - part["seed"].nunique(), "missing"))
+    return ", ".join(f"{count} {status}" for count, status in counts if count)
+
+
+def _unfinished(frame: pd.DataFrame, cells: list[dict[str, Any]]) -> None:
+    """Lead to the runs and name the notebooks that are not done."""
+    missing = sorted(frame.loc[frame["status"] != "done", "status"].unique())
+    if missing:
+        links.to_page("runs", f"Runs that are not done: {(frame['status'] != 'done').sum()}", status=missing)
+    broken = [cell for cell in cells if cell["status"] != "done"]
+    if broken:
+        st.subheader("Notebooks that are not done")
+        shown = pd.DataFrame(broken).reindex(columns=["status", "notebook", "parameters", "error"])
+        st.dataframe(shown.astype("string"), hide_index=True, alt="Notebooks that are not done, with their error")
+
+
+page()

@@ -1,0 +1,118 @@
+"""Runs
+
+Every run of the study, to filter, search, sort, download and open. The address carries filters and selection.
+"""
+
+import hashlib
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import links, readings, states
+from studykit import results
+
+FILTERS = {
+    "method": "Method",
+    "status": "Status",
+    "student": "Student",
+    "teacher": "Teacher",
+    "budget_examples": "Budget (examples)",
+    "seed": "Seed",
+}
+LAST = ["student", "teacher", "ablation", "run_id"]
+
+
+def page() -> None:
+    """Show the table of runs."""
+    st.title("Runs")
+    states.damaged(readings.damaged())
+    frame = readings.runs()
+    if frame.empty:
+        st.info("This study holds no runs yet.", icon=":material/hourglass_empty:")
+        return
+    shown = _searched(_filtered(frame))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{len(shown):,}** of {len(frame):,} runs")
+        name = f"{readings.study().name}-runs.csv"
+        st.download_button("Download these rows (CSV)", shown.to_csv(index=False), name, "text/csv", on_click="ignore")
+        chosen = st.container()
+    _table(shown)
+    with chosen:
+        _link(shown)
+
+
+def _filtered(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep what the pickers name; an empty picker keeps all, one with a single choice is left out."""
+    keep = pd.Series(True, index=frame.index)
+    with st.container(horizontal=True):
+        for column, label in FILTERS.items():
+            names = sorted(frame[column].dropna().unique())
+            if len(names) < 2:
+                continue
+            wanted = st.multiselect(label, names, key=column, bind="query-params", placeholder="all", width=210)
+            if wanted:
+                keep &= frame[column].isin(wanted)
+    return frame[keep]
+
+
+def _searched(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep rows that hold every word of the search box, in any column."""
+    words = (
+        st.text_input("Search", key="search", bind="query-params", placeholder="words in any column", width=440) or ""
+    )
+    text = (
+        frame.astype("string").fillna("").agg(" ".join, axis=1).str.lower() if len(frame) else pd.Series(dtype="string")
+    )
+    for word in words.lower().split():
+        frame = frame[text.reindex(frame.index).str.contains(word, regex=False)]
+    return frame
+
+
+def _table(shown: pd.DataFrame) -> None:
+    """Show the rows; the selection is kept by run, so that rows which arrive later do not move it."""
+    ids = shown["run_id"].tolist()
+    selected = [ids.index(st.query_params["run"])] if st.query_params.get("run") in ids else []
+    empty = [column for column in shown if shown[column].isna().all() or column == "study"]
+    order = [c for c in shown if c not in LAST and c not in empty] + [c for c in LAST if c not in empty]
+    key = "runs-" + hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
+    event = st.dataframe(
+        shown,
+        hide_index=True,
+        column_order=order,
+        column_config=_columns(shown),
+        height=520,
+        key=key,
+        on_select="rerun",
+        selection_mode="single-row",
+        selection_default={"selection": {"rows": selected}},
+        alt="Table of runs: identity, status, scores and cost",
+    )
+    _remember(ids, event["selection"]["rows"])
+
+
+def _remember(ids: list[str], rows: list[int]) -> None:
+    if rows:
+        st.query_params["run"] = ids[rows[0]]
+    elif st.query_params.get("run") in ids:
+        del st.query_params["run"]
+
+
+def _columns(shown: pd.DataFrame) -> dict[str, object]:
+    """Name units where a column's own name does not; shorten scores."""
+    columns: dict[str, object] = {
+        c: st.column_config.NumberColumn(format="%.4f") for c in results.metric_columns(shown)
+    }
+    columns["budget_examples"] = st.column_config.NumberColumn("budget (examples)", format="localized")
+    columns["budget_tokens"] = st.column_config.NumberColumn("budget (tokens)", format="localized")
+    return columns
+
+
+def _link(shown: pd.DataFrame) -> None:
+    run_id = st.query_params.get("run")
+    if run_id in shown["run_id"].tolist():
+        links.to_page("run", f"Open run {run_id}", run=run_id)
+    else:
+        st.caption("Select a row to open its run.")
+
+
+page()

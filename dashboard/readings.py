@@ -1,0 +1,108 @@
+"""What the pages show: readings of the results folder, kept until its files change."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from studykit import results
+
+
+def root() -> Path:
+    """Return the results folder."""
+    return Path(os.environ.get("STUDYKIT_RESULTS") or "results")
+
+
+def study_names() -> list[str]:
+    """Return the studies in the results folder.
+
+    Raises:
+        InputError: the folder holds things, but no study.
+    """
+    return [folder.name for folder in results.studies(root())]
+
+
+def choose_study(names: list[str]) -> None:
+    """Show the picker of studies. Its value is always in the address, so that a link names its study."""
+    asked = st.query_params.get("study")
+    if asked is not None and asked not in names:
+        st.warning("The link asks for a study that is not here.")
+        st.text(asked)
+    if "study" not in st.session_state and asked not in names:
+        st.session_state["study"] = max(names, key=lambda name: _last_change(_folder(name)))
+    st.selectbox("Study", names, index=None, required=True, key="study", bind="query-params")
+
+
+def study() -> Path:
+    """Return the folder of the chosen study."""
+    return _folder(st.session_state["study"])
+
+
+def fingerprint() -> str:
+    """Return a text that changes with the chosen study's runs and cells."""
+    return results.fingerprint(study())
+
+
+def runs() -> pd.DataFrame:
+    """Return the table of runs of the chosen study."""
+    return _runs(str(study()), fingerprint())
+
+
+def cells() -> list[dict[str, Any]]:
+    """Return the batch cells of the chosen study."""
+    return _cells(str(study()), fingerprint())
+
+
+def damaged() -> dict[str, str]:
+    """Return the runs of the chosen study whose record cannot be read, with what is wrong."""
+    return _damaged(str(study()), fingerprint())
+
+
+def items(run: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return a run's held-out items and the count of damaged lines."""
+    return _items(str(run), _version(run / "items.jsonl"))
+
+
+def metrics(run: Path) -> tuple[pd.DataFrame, int]:
+    """Return a run's training curves and the count of damaged lines."""
+    return _metrics(str(run), _version(run / "metrics.jsonl"))
+
+
+def _folder(name: str) -> Path:
+    return next(folder for folder in results.studies(root()) if folder.name == name)
+
+
+def _last_change(folder: Path) -> tuple[int, str]:
+    place = folder / "runs" if (folder / "runs").is_dir() else folder
+    return place.stat().st_mtime_ns, folder.name
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    return (file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None
+
+
+@st.cache_data(max_entries=8, show_spinner="Reading the study")
+def _runs(folder: str, version: str) -> pd.DataFrame:
+    return results.load(folder)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _cells(folder: str, version: str) -> list[dict[str, Any]]:
+    return results.cells(folder)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _damaged(folder: str, version: str) -> dict[str, str]:
+    return results.damaged_records(folder)
+
+
+@st.cache_data(max_entries=16, show_spinner="Reading the items")
+def _items(run: str, version: tuple[int, int] | None) -> tuple[list[dict[str, Any]], int]:
+    return results.read_items(Path(run))
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _metrics(run: str, version: tuple[int, int] | None) -> tuple[pd.DataFrame, int]:
+    return results.read_metrics(Path(run))

@@ -1,0 +1,181 @@
+"""The command line: `studykit batch | run | results | list | dashboard`.
+
+Exit codes: 0 well, 1 some runs failed, 2 wrong input (one line, what and how to mend). Heavy imports happen inside the
+commands, so that `--help` answers at once.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from studykit.errors import InputError, unknown
+
+app = typer.Typer(
+    help=__doc__.partition("\n\n")[2] if __doc__ else None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Results = Annotated[Path, typer.Option("--results", envvar="STUDYKIT_RESULTS", help="The results folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+ROOMS = {
+    "methods": "studykit.methods",
+    "losses": "studykit.losses",
+    "samplers": "studykit.samplers",
+    "rollouts": "studykit.rollouts",
+    "sources": "studykit.sources",
+    "scorers": "studykit.scorers",
+    "findings": "studykit.findings",
+    "executors": "studykit.executors",
+}
+
+
+@app.command("batch")
+def batch_command(
+    name: Annotated[str, typer.Argument(help="A file in notebooks/batches/, or a path to a YAML file.")],
+    executor: Annotated[str, typer.Option(help="Where to run: see `studykit list executors`.")] = "local",
+    jobs: Annotated[int, typer.Option(min=1, help="Notebooks at a time.")] = 1,
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds for one notebook.")] = 24 * 3600,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", help="name=value for every cell; value as JSON.")
+    ] = None,
+    notebooks: Annotated[Path, typer.Option(help="The folder of the notebooks.")] = Path("notebooks"),
+    results: Results = Path("results"),
+) -> None:
+    """Execute a grid of notebooks; what is done is skipped, what was interrupted goes on."""
+    from studykit import batch
+    from studykit.executors import EXECUTORS
+    from studykit.report import BatchReport
+
+    cells = batch.plan(name, folder=notebooks, results_root=results, overrides=_assignments(parameter or []))
+    for study in {cell.study_folder for cell in cells}:
+        _refuse_foreign(study)
+    place = EXECUTORS.member(executor)(jobs=jobs)
+    todo = [cell for cell in cells if cell.status() != "done"]
+    with BatchReport(cells) as report:
+        if todo:
+            report.say(f"{len(cells)} cells, {len(cells) - len(todo)} done before; checking the rest")
+            batch.preflight(todo, results)
+        failed = batch.run_batch(cells, place, timeout_s=timeout, watch=report.update)
+    for line in batch.failures(failed):
+        typer.echo(f"failed: cell {line['cell']}: {line['error']}  (log: {line['log']})", err=True)
+    if failed:
+        raise typer.Exit(1)
+    _say_where_to_look(results)
+
+
+@app.command("run")
+def run_command(
+    spec: Annotated[Path, typer.Argument(help="A run specification in JSON, such as a run's spec.json.")],
+    study: Annotated[str, typer.Option(help="The study the run belongs to.")] = "scratch",
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Train and score one specification, or show it where it is already done."""
+    try:
+        content = json.loads(spec.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the specification {spec}: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"the specification {spec} must be a JSON object, received {type(content).__name__}")
+    from studykit import study as studies
+    from studykit.spec import RunSpec
+
+    row = studies.run(RunSpec.parse(content), study=study, root=results)
+    shown = {name: value for name, value in row.items() if value is not None}
+    typer.echo(json.dumps(shown, allow_nan=False) if as_json else "\n".join(f"{k:18} {v}" for k, v in shown.items()))
+
+
+@app.command("results")
+def results_command(
+    study: Annotated[str | None, typer.Argument(help="One study; without it, all of them.")] = None,
+    results: Results = Path("results"),
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Read every record anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the table of runs."""
+    from studykit import results as store
+
+    root = results / study if study else results
+    if study and not (root / "study.json").is_file():
+        raise unknown("study", study, [folder.name for folder in store.studies(results)])
+    if rebuild:
+        for folder in store.studies(root):
+            typer.echo(f"{folder.name}: {store.rebuild_index(folder)} runs", err=True)
+    frame = store.load(root)
+    if as_json:
+        typer.echo(frame.to_json(orient="records"))
+    elif frame.empty:
+        typer.echo(f"no runs under {root}; `make quickstart` makes some")
+    else:
+        typer.echo(frame.dropna(axis="columns", how="all").to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+
+
+@app.command("list")
+def list_command(
+    what: Annotated[str, typer.Argument(help="One of: " + ", ".join(ROOMS))],
+    as_json: AsJson = False,
+) -> None:
+    """List what is there by name, with its one-line description."""
+    if what not in ROOMS:
+        raise unknown("list", what, ROOMS)
+    from studykit.discovery import Room
+
+    room = Room(ROOMS[what], kind=what)
+    described = {name: room.describe(name) for name in room.names()}
+    width = max(map(len, described), default=0)
+    typer.echo(json.dumps(described) if as_json else "\n".join(f"{n:{width}}  {d}" for n, d in described.items()))
+
+
+@app.command("dashboard")
+def dashboard_command(
+    results: Results = Path("results"),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
+) -> None:
+    """Open the dashboard on this machine."""
+    page = Path(__file__).parents[1] / "dashboard" / "app.py"
+    if not page.is_file():
+        raise InputError(f"{page} is missing: the dashboard runs from a clone of the repository")
+    environment = {**os.environ, "STUDYKIT_RESULTS": str(results.resolve())}
+    command = [sys.executable, "-m", "streamlit", "run", str(page), "--server.port", str(port)]
+    os.chdir(page.parents[1])
+    os.execve(sys.executable, command, environment)
+
+
+def main() -> None:
+    """Run the command line, turning wrong input into one line and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"studykit: {error}", err=True)
+        sys.exit(2)
+
+
+def _assignments(pairs: list[str]) -> dict[str, Any]:
+    """Read name=value pairs; the value is JSON, or text where it is not."""
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(f"-p {pair!r}: write name=value")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
+
+
+def _refuse_foreign(study: Path) -> None:
+    if study.exists() and not (study / "study.json").is_file() and (not study.is_dir() or any(study.iterdir())):
+        raise InputError(f"{study} exists and is not a studykit study (no study.json): choose another name or folder")
+
+
+def _say_where_to_look(results: Path) -> None:
+    option = "" if results == Path("results") else f" --results {results}"
+    typer.echo(f"\nLook at it: .venv/bin/studykit dashboard{option}   (http://127.0.0.1:8501)")

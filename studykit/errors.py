@@ -1,0 +1,26 @@
+"""The one exception a user meets for wrong input, and the suggestion that goes with it.
+
+`InputError` carries a single line that says what was wrong, what was received and how to mend it. The command
+line prints that line and exits with code 2; a notebook shows it as the last line of the traceback.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Wrong input: one line naming the fault, the value received and the fix."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """Return the error for a name nobody has heard of, with the nearest known one.
+
+    >>> print(unknown("method", "kdd", ["sft", "kd"]))
+    unknown method 'kdd'; did you mean 'kd'?
+    >>> print(unknown("method", "xyz", ["sft", "kd"]))
+    unknown method 'xyz'; known: kd, sft
+    """
+    known = sorted(known)
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    return InputError(f"unknown {kind} {name!r}; {hint}")

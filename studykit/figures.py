@@ -1,0 +1,216 @@
+"""Data frames to plotly figures, the same in notebooks and dashboard. Torch-free.
+
+Methods keep their colour, marker and dash in every figure, so that nothing rests on colour alone. Backgrounds are
+transparent and text takes the surroundings' colour, so that a figure reads on light and dark.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from studykit.statistics import mean_interval, paired_difference
+
+_STYLES = {
+    "sft": ("#0072B2", "circle", "solid"),
+    "kd": ("#D55E00", "diamond", "dash"),
+}
+_SPARE = (
+    ("#009E73", "square", "dot"),
+    ("#CC79A7", "triangle-up", "dashdot"),
+    ("#B8860B", "cross", "longdash"),
+    ("#56B4E9", "star", "longdashdot"),
+    ("#8A8A8A", "x", "solid"),
+)
+_NAMES = {
+    "exact_match": "exact match (points)",
+    "token_error_rate": "phoneme or word error rate (%)",
+    "nll": "NLL (nats per token)",
+    "loss": "loss (nats per token)",
+}
+_IN_POINTS = {"exact_match", "token_error_rate"}
+MOST_POINTS = 2000
+"""Curves are thinned to about so many points in all; a title says when they are."""
+
+
+def score_against_budget(frame: pd.DataFrame, metric: str = "exact_match") -> go.Figure:
+    """Return a metric against the budget in examples: each run a point, each method's mean a line with its 95% t band.
+
+    Args:
+        frame: finished runs from `results.load`.
+        metric: a metric column; exact match and error rates are shown in points of 100.
+    """
+    figure = go.Figure()
+    done = _done(frame, metric)
+    for method in sorted(done["method"].unique(), key=_order):
+        part = done[done["method"] == method]
+        rows = [(int(b), mean_interval(list(g))) for b, g in part.groupby("budget_examples")["value"]]
+        _band(figure, method, rows)
+        _means(figure, method, rows)
+        _points(figure, method, part)
+    _finish(figure, "examples in the budget", _NAMES.get(metric, metric), log_x=True)
+    return figure
+
+
+def difference_against_budget(
+    frame: pd.DataFrame, metric: str = "exact_match", baseline: str = "sft", arm: str = "kd"
+) -> go.Figure:
+    """Return the paired difference arm - baseline by budget, each seed a point, the mean with its 95% t interval."""
+    figure = go.Figure()
+    done = _done(frame, metric)
+    colour, symbol, _ = style(arm)
+    rows, seeds = [], []
+    for budget, part in done.groupby("budget_examples"):
+        a, b = (part[part["method"] == m].set_index("seed")["value"].to_dict() for m in (arm, baseline))
+        shared = sorted(set(a) & set(b))
+        if shared:
+            rows.append((int(str(budget)), paired_difference(a, b)))
+            seeds += [(int(str(budget)), a[s] - b[s], s) for s in shared]
+    if rows:
+        figure.add_scatter(
+            x=[b for b, _ in rows],
+            y=[i.mean for _, i in rows],
+            mode="lines+markers",
+            name=f"{arm} - {baseline}, mean",
+            line={"color": colour},
+            marker={"symbol": symbol, "size": 9},
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "color": colour,
+                "array": [0 if i.high is None else i.high - i.mean for _, i in rows],
+                "arrayminus": [0 if i.low is None else i.mean - i.low for _, i in rows],
+            },
+            hovertemplate="%{x:,} examples<br>%{y:+.2f}<extra></extra>",
+        )
+        figure.add_scatter(
+            x=[b for b, _, _ in seeds],
+            y=[d for _, d, _ in seeds],
+            mode="markers",
+            name="each seed",
+            marker={"color": colour, "symbol": "circle-open", "size": 6},
+            customdata=[s for _, _, s in seeds],
+            hovertemplate="%{x:,} examples, seed %{customdata}<br>%{y:+.2f}<extra></extra>",
+        )
+    figure.add_hline(y=0, line={"color": "#888888", "width": 1})
+    _finish(figure, "examples in the budget", f"{arm} - {baseline}, {_NAMES.get(metric, metric)}", log_x=True)
+    return figure
+
+
+def loss_curves(curves: dict[str, pd.DataFrame], column: str = "loss", x: str = "step") -> go.Figure:
+    """Return training curves by name, thinned where they are long.
+
+    Args:
+        curves: name of the arm or run to its metrics, from `results.read_metrics`.
+        column: what to draw.
+        x: `step`, `num_tokens` or `time_s`.
+    """
+    figure = go.Figure()
+    keep = max(2, MOST_POINTS // max(1, len(curves)))
+    thinned = False
+    for name, curve in curves.items():
+        if column not in curve or x not in curve:
+            continue
+        shown = curve.dropna(subset=[column])
+        step = -(-len(shown) // keep)
+        thinned |= step > 1
+        colour, _, dash = style(name)
+        across = shown[x] - shown[x].iloc[0] if x == "time_s" and len(shown) else shown[x]
+        figure.add_scatter(
+            x=across[::step],
+            y=shown[column][::step],
+            mode="lines",
+            name=name,
+            line={"color": colour, "dash": dash},
+            hovertemplate="%{x:,}<br>%{y:.4f}<extra>" + name + "</extra>",
+        )
+    label = {"step": "optimizer step", "num_tokens": "tokens through the student", "time_s": "seconds"}[x]
+    _finish(figure, label + (" (thinned)" if thinned else ""), _NAMES.get(column, column.replace("_", " ")))
+    return figure
+
+
+def style(name: str) -> tuple[str, str, str]:
+    """Return colour, marker symbol and line dash of a method; the same name always looks the same."""
+    if name in _STYLES:
+        return _STYLES[name]
+    return _SPARE[sum(name.encode()) % len(_SPARE)]
+
+
+def _order(method: str) -> tuple[int, str]:
+    return (list(_STYLES).index(method) if method in _STYLES else len(_STYLES), method)
+
+
+def _done(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    if metric not in frame:
+        return frame.iloc[:0].assign(value=pd.Series(dtype=float))
+    done = frame[(frame["status"] == "done")].dropna(subset=[metric, "budget_examples"])
+    return done.assign(value=done[metric] * (100.0 if metric in _IN_POINTS else 1.0))
+
+
+def _band(figure: go.Figure, method: str, rows: Sequence) -> None:
+    bounded = [(b, i) for b, i in rows if i.low is not None]
+    if not bounded:
+        return
+    colour = style(method)[0]
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    budgets = [b for b, _ in bounded]
+    figure.add_scatter(
+        x=[*budgets, *reversed(budgets)],
+        y=[*(i.high for _, i in bounded), *(i.low for _, i in reversed(bounded))],
+        fill="toself",
+        fillcolor=f"rgba({red},{green},{blue},0.18)",
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        legendgroup=method,
+        showlegend=False,
+        name=f"{method}, 95% interval",
+    )
+
+
+def _means(figure: go.Figure, method: str, rows: Sequence) -> None:
+    colour, symbol, dash = style(method)
+    figure.add_scatter(
+        x=[b for b, _ in rows],
+        y=[i.mean for _, i in rows],
+        mode="lines+markers",
+        name=method,
+        legendgroup=method,
+        line={"color": colour, "dash": dash},
+        marker={"symbol": symbol, "size": 9},
+        customdata=[i.n for _, i in rows],
+        hovertemplate="%{x:,} examples<br>mean %{y:.2f}, n = %{customdata}<extra>" + method + "</extra>",
+    )
+
+
+def _points(figure: go.Figure, method: str, part: pd.DataFrame) -> None:
+    colour, symbol, _ = style(method)
+    figure.add_scatter(
+        x=part["budget_examples"].astype(int),
+        y=part["value"],
+        mode="markers",
+        legendgroup=method,
+        showlegend=False,
+        marker={"color": colour, "symbol": f"{symbol}-open", "size": 6, "opacity": 0.7},
+        name=f"{method}, runs",
+        customdata=part["seed"].astype(int),
+        hovertemplate="%{x:,} examples, seed %{customdata}<br>%{y:.2f}<extra>" + method + "</extra>",
+    )
+
+
+def _finish(figure: go.Figure, x: str, y: str, log_x: bool = False) -> None:
+    figure.update_layout(
+        xaxis_title=x,
+        yaxis_title=y,
+        height=380,
+        margin={"l": 60, "r": 20, "t": 20, "b": 50},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": "#7a7a7a", "size": 13},
+        legend={"orientation": "h", "y": 1.08},
+        hovermode="closest",
+    )
+    figure.update_xaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False)
+    figure.update_yaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False)
+    if log_x:
+        figure.update_xaxes(type="log", dtick=1, tickformat=",", minor={"ticks": "outside"})

@@ -1,0 +1,44 @@
+"""What a study has found, computed from its table of runs: one question per file. Torch-free.
+
+A finding is a function `name(frame, *, option=default) -> Finding` in a file of the same name, and says the same in
+the notebook, on the terminal, in the dashboard and in the README:
+
+    finding = FINDINGS.member("data_size")(results.load("results/lexicon"))
+    finding.table, finding.sentence
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from studykit.discovery import Room
+
+FINDINGS = Room("studykit.findings", kind="finding")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An answer with its evidence.
+
+    Attributes:
+        table: one row per setting, columns as shown to people.
+        sentence: the answer in words, with numbers, interval and seeds; says so where nothing can be said yet.
+        numbers: the same as plain JSON data.
+    """
+
+    table: pd.DataFrame
+    sentence: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+def format_interval(mean: float, low: float | None, high: float | None, digits: int = 1, sign: bool = False) -> str:
+    """Return "12.3 [11.0, 13.6]", or the mean alone without bounds.
+
+    >>> format_interval(12.34, 11.0, 13.6)
+    '12.3 [11.0, 13.6]'
+    >>> format_interval(0.5, None, None, sign=True)
+    '+0.5'
+    """
+    show = f"{{:{'+' if sign else ''}.{digits}f}}".format
+    return show(mean) if low is None or high is None else f"{show(mean)} [{show(low)}, {show(high)}]"

@@ -1,0 +1,143 @@
+"""Divergences, one per file. A loss sees log-probabilities at supervised positions and returns one value per position.
+
+A loss is a function `name(x: LossInputs, *, option=default) -> Tensor[N]` in a file of the same name, or a class
+derived from `Loss` where it keeps state (a schedule, a learned temperature):
+
+    loss = get_loss("jsd", beta=0.1)
+    values = loss.per_token(inputs)          # float32 [N], nats
+
+What it sees is the whole vocabulary or a teacher's top-k tokens folded with a tail category; no loss knows which.
+Reduction, masking, chunking and temperature belong to `studykit.head`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from studykit.discovery import Room, check_options
+
+LOSSES = Room("studykit.losses", kind="loss")
+
+LOG_FLOOR = -1e5
+"""Stands for log 0: finite, so that 0 * log 0 is 0, and below every log-probability of logits within ±4e4."""
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """What a loss may look at, at N supervised positions.
+
+    Attributes:
+        student_logp: float [N, C], log-probabilities (each row's exponentials sum to 1), with gradient.
+        teacher_logp: float [N, C] without gradient, or None when no teacher takes part.
+        target: int64 [N] in [0, C), the category of the label.
+        progress: share of the stage's optimizer steps done, in [0, 1].
+
+    C is the vocabulary V, or k + 1 when a top-k teacher was folded: its last category is the rest of the mass.
+    """
+
+    student_logp: Tensor
+    teacher_logp: Tensor | None
+    target: Tensor
+    progress: float = 0.0
+
+    @property
+    def teacher(self) -> Tensor:
+        """The teacher's log-probabilities, for losses that cannot do without.
+
+        Raises:
+            ValueError: the run has no teacher.
+        """
+        if self.teacher_logp is None:
+            raise ValueError("this loss compares with a teacher, and none was given: name one in the specification")
+        return self.teacher_logp
+
+
+class Loss:
+    """Base of losses with state; a stateless loss is a plain function and is wrapped in one.
+
+    Attributes:
+        needs_teacher: False only for losses on the label alone.
+        couples_rows: True when one position's value depends on the others, so that rows may not be split at will.
+    """
+
+    needs_teacher: bool = True
+    couples_rows: bool = False
+
+    def per_token(self, x: LossInputs) -> Tensor:
+        """Return the loss at every position, float32 [N], in nats unless the loss says otherwise."""
+        raise NotImplementedError
+
+    def step(self, mean_loss: float, progress: float) -> None:
+        """Advance the state, once per optimizer step, the same on every rank. Stateless losses do nothing."""
+
+    def parameters(self) -> list[Tensor]:
+        """Return what the loss learns; it joins the student's parameters in the optimizer."""
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that a checkpoint must keep."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+class FunctionLoss(Loss):
+    """A stateless loss made from a function and its options."""
+
+    def __init__(self, function: Callable[..., Tensor], needs_teacher: bool, options: dict[str, Any]):
+        self.needs_teacher = needs_teacher
+        self._function = partial(function, **options)
+
+    def per_token(self, x: LossInputs) -> Tensor:
+        """Call the function."""
+        return self._function(x)
+
+
+def get_loss(name: str, **options: Any) -> Loss:
+    """Make the loss of that name.
+
+    Args:
+        name: the file name of a loss in this package.
+        options: keyword options of that loss.
+
+    Raises:
+        InputError: an unknown name or option, with the nearest known one.
+
+    Example:
+        >>> get_loss("forward_kll")
+        Traceback (most recent call last):
+        studykit.errors.InputError: unknown loss 'forward_kll'; did you mean 'forward_kl'?
+    """
+    made = LOSSES.member(name)
+    check_options("loss", name, made, options)
+    if isinstance(made, type):
+        return made(**options)
+    return FunctionLoss(made, needs_teacher=getattr(LOSSES.module(name), "NEEDS_TEACHER", True), options=options)
+
+
+def expectation(logp: Tensor, values: Tensor) -> Tensor:
+    """Return the row-wise sum of exp(logp) * values, float [N]; categories at the log floor count nothing.
+
+    >>> expectation(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[2.0, 4.0]]))
+    tensor([3.])
+    """
+    return (logp.exp() * values).sum(dim=-1)
+
+
+def log_mixture(first: Tensor, second: Tensor, share: float) -> Tensor:
+    """Return log((1 - share) * exp(first) + share * exp(second)) without leaving log space, float [N, C].
+
+    >>> log_mixture(torch.tensor([0.2]).log(), torch.tensor([0.6]).log(), 0.5).exp()
+    tensor([0.4000])
+    """
+    if share == 0:
+        return first
+    if share == 1:
+        return second
+    shares = torch.tensor([1 - share, share], dtype=first.dtype, device=first.device).log()
+    return torch.logaddexp(first + shares[0], second + shares[1])

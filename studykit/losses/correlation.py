@@ -1,0 +1,92 @@
+"""Correlation distance (1 - Pearson(p, q)) + (1 - Spearman(p, q)) on the teacher's likeliest categories (R2KD)."""
+
+import torch
+from torch import Tensor
+
+from studykit.errors import InputError
+from studykit.losses import LOG_FLOOR, LossInputs
+
+LARGEST_RANKED = 64
+"""Soft ranks compare all pairs: beyond this many categories they cost too much memory and say too little."""
+
+SMALLEST_NORM = 1e-6
+"""A centred vector shorter than this is constant in float32, and correlates with nothing."""
+
+
+def correlation(
+    x: LossInputs, *, top_k: int = 32, value_weight: float = 1.0, rank_weight: float = 1.0, softness: float = 1.0
+) -> Tensor:
+    """Return value_weight (1 - Pearson of p and q) + rank_weight (1 - Spearman), p the teacher and q the student.
+
+    Prefer it for a noisy or pruned teacher: it asks for the shape of p and not for its exact values. It does not fix
+    the student's confidence, so mix in cross-entropy and look at the calibration. Temperatures above 1 help.
+
+    Over a whole vocabulary Pearson's correlation is that of the largest entry alone. So the categories are the label,
+    the teacher's likeliest others, top_k in all, and the rest folded into one. A category that is impossible for both
+    does not count. Spearman's ranks are soft: rank of i = Σ_j sigmoid((log p_i - log p_j) / softness).
+
+    Args:
+        x: `student_logp` and `teacher_logp` [N, C], and `target` [N].
+        top_k: number of categories beside the rest, at least 2; ranks look at no more than 64.
+        value_weight: weight of the Pearson part.
+        rank_weight: weight of the Spearman part.
+        softness: nats over which one rank goes over into the next, above 0.
+
+    Returns:
+        float [N], no unit, in [0, 4] with both weights at 1. A constant p or q has correlation 0.
+
+    Raises:
+        InputError: top_k below 2, or softness not above 0.
+
+    Source:
+        Kim, Ham, Cho, Kim (2024), Robustness-Reinforced Knowledge Distillation with Correlation Distance and Network
+        Pruning, carried over from image classes to tokens; soft ranks are those of Qin, Liu, Li (2010), A General
+        Approximation Framework for Direct Optimization of Information Retrieval Measures.
+
+    Example:
+        >>> p, q = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.2, 0.3, 0.5]])
+        >>> x = LossInputs(q.log(), p.log(), torch.tensor([0]))
+        >>> correlation(x, rank_weight=0.0)            # centred (5, -1, -4)/30 and (-4, -1, 5)/30: 1 + 39/42
+        tensor([1.9286])
+    """
+    if top_k < 2:
+        raise InputError(f"loss 'correlation': top_k must be at least 2, received {top_k}")
+    if not softness > 0:
+        raise InputError(f"loss 'correlation': softness must be above 0, received {softness}")
+    p, q, counts = _fold(x, top_k)
+    value = 1 - _pearson(p.exp(), q.exp(), counts)
+    if top_k > LARGEST_RANKED:
+        p, q, counts = _fold(x, LARGEST_RANKED)
+    rank = 1 - _pearson(_soft_rank(p / softness, counts), _soft_rank(q / softness, counts), counts)
+    return value_weight * value + rank_weight * rank
+
+
+def _fold(x: LossInputs, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    p, q = x.teacher, x.student_logp
+    if p.shape[1] > k + 1:
+        kept = p.scatter(1, x.target[:, None], torch.inf).topk(k, dim=-1).indices
+        p, q = _with_rest(p, kept), _with_rest(q, kept)
+    counts = torch.maximum(p, q.detach()) > 0.99 * LOG_FLOOR
+    return p, q, counts.to(p.dtype)
+
+
+def _with_rest(logp: Tensor, kept: Tensor) -> Tensor:
+    rest = logp.scatter(1, kept, -torch.inf).logsumexp(dim=-1, keepdim=True)
+    return torch.cat([logp.gather(1, kept), rest], dim=1)
+
+
+def _soft_rank(logp: Tensor, counts: Tensor) -> Tensor:
+    above = (logp[:, :, None] - logp[:, None, :]).sigmoid()
+    return (above * counts[:, None, :]).sum(dim=-1)
+
+
+def _pearson(a: Tensor, b: Tensor, counts: Tensor) -> Tensor:
+    a, b = _centred(a, counts), _centred(b, counts)
+    squares = (a.square().sum(dim=-1), b.square().sum(dim=-1))
+    norms = [square.clamp(min=SMALLEST_NORM**2).sqrt() for square in squares]  # the gradient of a root at 0 is NaN
+    return (a * b).sum(dim=-1) / (norms[0] * norms[1])
+
+
+def _centred(values: Tensor, counts: Tensor) -> Tensor:
+    mean = (values * counts).sum(dim=-1, keepdim=True) / counts.sum(dim=-1, keepdim=True)
+    return (values - mean) * counts

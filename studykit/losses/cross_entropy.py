@@ -1,0 +1,27 @@
+"""Cross-entropy -log q(y) of the label: supervised fine-tuning."""
+
+from torch import Tensor
+
+from studykit.losses import LossInputs
+
+NEEDS_TEACHER = False
+
+
+def cross_entropy(x: LossInputs) -> Tensor:
+    """Return -log q(y), the negative log-likelihood of the label.
+
+    Prefer it when the labels are all there is; with a teacher it is mixed in through `kd_ratio`.
+
+    Args:
+        x: `student_logp` [N, C] and `target` [N]; the teacher is not looked at.
+
+    Returns:
+        float [N], nats, at least 0.
+
+    Example:
+        >>> import torch
+        >>> x = LossInputs(torch.tensor([[0.25, 0.75]]).log(), None, torch.tensor([0]))
+        >>> cross_entropy(x)                                      # log 4
+        tensor([1.3863])
+    """
+    return -x.student_logp.gather(1, x.target[:, None]).squeeze(1)

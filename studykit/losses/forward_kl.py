@@ -1,0 +1,29 @@
+"""Forward KL(p‖q) of teacher p from student q: covers all that the teacher may say."""
+
+from torch import Tensor
+
+from studykit.losses import LossInputs, expectation
+
+
+def forward_kl(x: LossInputs) -> Tensor:
+    """Return KL(p‖q) = Σ p (log p - log q), p the teacher and q the student.
+
+    The usual choice on fixed data. It is a true divergence, 0 at q = p; the cross-entropy form that some releases
+    return has the same gradient and another value.
+
+    Args:
+        x: `student_logp` and `teacher_logp`, [N, C].
+
+    Returns:
+        float [N], nats, at least 0.
+
+    Source:
+        Hinton, Vinyals, Dean (2015), Distilling the Knowledge in a Neural Network, section 2.
+
+    Example:
+        >>> import torch
+        >>> p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.25, 0.75]])
+        >>> forward_kl(LossInputs(q.log(), p.log(), torch.tensor([0])))    # ½ log 2 + ½ log ⅔
+        tensor([0.1438])
+    """
+    return expectation(x.teacher, x.teacher - x.student_logp)

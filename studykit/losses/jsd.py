@@ -1,0 +1,45 @@
+"""Generalised Jensen-Shannon divergence β KL(p‖m) + (1-β) KL(q‖m), m = βp + (1-β)q: between forward and reverse KL."""
+
+from torch import Tensor
+
+from studykit.errors import InputError
+from studykit.losses import LossInputs, expectation, log_mixture
+from studykit.losses.forward_kl import forward_kl
+from studykit.losses.reverse_kl import reverse_kl
+
+
+def jsd(x: LossInputs, *, beta: float = 0.5, rescale: bool = False) -> Tensor:
+    """Return β KL(p‖m) + (1-β) KL(q‖m) with m = βp + (1-β)q; β = 0 is KL(p‖q) and β = 1 is KL(q‖p).
+
+    Prefer it on mixed or on-policy data: it is bounded by log 2 at β = ½ where the KLs are not.
+
+    Args:
+        x: `student_logp` and `teacher_logp`, [N, C].
+        beta: weight of the teacher in the mixture, in [0, 1].
+        rescale: divide by β(1-β). Without it the value goes to 0 as β goes to 0 or 1 and then jumps to the KL at the
+            end itself, so that a sweep over β is a sweep over the learning rate too; with it both ends are continuous.
+
+    Returns:
+        float [N], nats, at least 0.
+
+    Raises:
+        InputError: beta outside [0, 1].
+
+    Source:
+        Agarwal et al. (2024), On-Policy Distillation of Language Models (GKD), section 2.
+
+    Example:
+        >>> import torch
+        >>> p, q = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> logs = [a.log().clamp(min=-1e5) for a in (q, p)]
+        >>> jsd(LossInputs(*logs, torch.tensor([0])))                      # log 2, its largest value
+        tensor([0.6931])
+    """
+    if not 0 <= beta <= 1:
+        raise InputError(f"loss 'jsd': beta must lie in [0, 1], received {beta}")
+    if beta in (0, 1):
+        return reverse_kl(x) if beta else forward_kl(x)
+    p, q = x.teacher, x.student_logp
+    m = log_mixture(q, p, beta)
+    value = beta * expectation(p, p - m) + (1 - beta) * expectation(q, q - m)
+    return value / (beta * (1 - beta)) if rescale else value

@@ -1,0 +1,36 @@
+"""Skew forward KL(p‖λp + (1-λ)q): forward KL whose gradient stays bounded where the student has no mass."""
+
+from torch import Tensor
+
+from studykit.errors import InputError
+from studykit.losses import LossInputs, expectation, log_mixture
+
+
+def skew_forward_kl(x: LossInputs, *, skew: float = 0.1) -> Tensor:
+    """Return KL(p‖λp + (1-λ)q), p the teacher, q the student and λ the skew; λ = 0 is KL(p‖q).
+
+    Prefer it to forward KL on the teacher's own samples or with a small student: it is at most -log λ.
+
+    Args:
+        x: `student_logp` and `teacher_logp`, [N, C].
+        skew: weight λ of the teacher in the mixture, in [0, 1); at 1 nothing of the student would be left.
+
+    Returns:
+        float [N], nats, at least 0.
+
+    Raises:
+        InputError: skew outside [0, 1).
+
+    Source:
+        Ko, Kim, Chen, Yun (2024), DistiLLM: Towards Streamlined Distillation for Large Language Models, section 3.1.
+
+    Example:
+        >>> import torch
+        >>> p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.25, 0.75]])
+        >>> x = LossInputs(q.log(), p.log(), torch.tensor([0]))
+        >>> skew_forward_kl(x, skew=0.5)                          # ½ log(½ / ⅜) + ½ log(½ / ⅝)
+        tensor([0.0323])
+    """
+    if not 0 <= skew < 1:
+        raise InputError(f"loss 'skew_forward_kl': skew must lie in [0, 1), received {skew}")
+    return expectation(x.teacher, x.teacher - log_mixture(x.student_logp, x.teacher, skew))

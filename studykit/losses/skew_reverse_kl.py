@@ -1,0 +1,36 @@
+"""Skew reverse KL(q‖(1-λ)p + λq): reverse KL that stays finite where the teacher has no mass."""
+
+from torch import Tensor
+
+from studykit.errors import InputError
+from studykit.losses import LossInputs, expectation, log_mixture
+
+
+def skew_reverse_kl(x: LossInputs, *, skew: float = 0.1) -> Tensor:
+    """Return KL(q‖(1-λ)p + λq), q the student, p the teacher and λ the skew; λ = 0 is KL(q‖p).
+
+    Prefer it to reverse KL on the student's own samples: a student far off the teacher costs at most -log λ.
+
+    Args:
+        x: `student_logp` and `teacher_logp`, [N, C].
+        skew: weight λ of the student in the mixture, in [0, 1); at 1 nothing of the teacher would be left.
+
+    Returns:
+        float [N], nats, at least 0.
+
+    Raises:
+        InputError: skew outside [0, 1).
+
+    Source:
+        Ko, Kim, Chen, Yun (2024), DistiLLM: Towards Streamlined Distillation for Large Language Models, section 3.1.
+
+    Example:
+        >>> import torch
+        >>> p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.25, 0.75]])
+        >>> x = LossInputs(q.log(), p.log(), torch.tensor([0]))
+        >>> skew_reverse_kl(x, skew=0.5)                          # ¼ log(¼ / ⅜) + ¾ log(¾ / ⅝)
+        tensor([0.0354])
+    """
+    if not 0 <= skew < 1:
+        raise InputError(f"loss 'skew_reverse_kl': skew must lie in [0, 1), received {skew}")
+    return expectation(x.student_logp, x.student_logp - log_mixture(x.teacher, x.student_logp, skew))

@@ -1,0 +1,38 @@
+"""Sorted L1 -log q(y) + w Σ |sort(p) - sort(q)|: a teacher with another tokenizer, compared by shape alone (ULD)."""
+
+from torch import Tensor
+from torch.nn.functional import pad
+
+from studykit.losses import LossInputs
+from studykit.losses.cross_entropy import cross_entropy
+
+
+def sorted_l1(x: LossInputs, *, weight: float = 1.5) -> Tensor:
+    """Return -log q(y) + weight Σ_i |p_(i) - q_(i)|, p and q each sorted from the likeliest down.
+
+    The only loss here that lets teacher and student have different vocabularies: the i-th likeliest token is compared
+    with the i-th likeliest, whatever either is called, so that cross-entropy must say which it is. Prefer any other
+    loss where the tokenizers agree.
+
+    Args:
+        x: `student_logp` [N, C], `teacher_logp` [N, C_teacher] and `target` [N] in the student's categories. The
+            smaller vocabulary is padded with probability 0.
+        weight: weight of the sorted distance.
+
+    Returns:
+        float [N], nats plus weight times a distance in [0, 2]; at least 0.
+
+    Source:
+        Boizard, El Haddad, Hudelot, Colombo (2024), Towards Cross-Tokenizer Distillation: the Universal Logit
+        Distillation Loss for LLMs.
+
+    Example:
+        >>> import torch
+        >>> p, q = torch.tensor([[0.25, 0.5, 0.25]]), torch.tensor([[0.25, 0.75]])
+        >>> sorted_l1(LossInputs(q.log(), p.log(), torch.tensor([0])), weight=1.0)    # log 4 + ¼ + 0 + ¼
+        tensor([1.8863])
+    """
+    p, q = (logp.exp().sort(dim=-1, descending=True).values for logp in (x.teacher, x.student_logp))
+    width = max(p.shape[1], q.shape[1])
+    p, q = (pad(side, (0, width - side.shape[1])) for side in (p, q))
+    return cross_entropy(x) + weight * (p - q).abs().sum(dim=-1)

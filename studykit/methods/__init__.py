@@ -1,0 +1,77 @@
+"""The names users say (`sft`, `kd`, ...), each a recipe of loss, rollout and options in a file of its own.
+
+A method is a function `name(*, option=default) -> Recipe` in a file of the same name:
+
+    recipe = get_method("kd", temperature=2.0)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from studykit.discovery import Room, check_options
+from studykit.errors import InputError
+from studykit.losses import Loss, get_loss
+from studykit.rollouts import Rollout, get_rollout
+
+METHODS = Room("studykit.methods", kind="method")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one training stage does.
+
+    Attributes:
+        loss: name of the divergence (or `cross_entropy`).
+        loss_options: its keyword options.
+        rollout: name of the way sequences are chosen.
+        rollout_options: its keyword options.
+        kd_ratio: share of the divergence; the rest is cross-entropy.
+        temperature: of both sides in the divergence.
+        scale_by_t2: multiply the divergence by temperature squared.
+    """
+
+    loss: str
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    rollout: str = "dataset"
+    rollout_options: dict[str, Any] = field(default_factory=dict)
+    kd_ratio: float = 1.0
+    temperature: float = 1.0
+    scale_by_t2: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.kd_ratio <= 1:
+            raise InputError(f"kd_ratio must lie in [0, 1], received {self.kd_ratio}")
+        if not self.temperature > 0:
+            raise InputError(f"temperature must be above 0, received {self.temperature}")
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a teacher must be named."""
+        return self.make_loss().needs_teacher or self.rollout != "dataset"
+
+    def make_loss(self) -> Loss:
+        """Make the loss, with fresh state."""
+        return get_loss(self.loss, **self.loss_options)
+
+    def make_rollout(self) -> Rollout:
+        """Make the rollout."""
+        return get_rollout(self.rollout, **self.rollout_options)
+
+
+def get_method(name: str, **options: Any) -> Recipe:
+    """Make the recipe of that name, and check its loss and rollout by making them.
+
+    Raises:
+        InputError: an unknown name or option, with the nearest known one.
+
+    >>> get_method("kd", temprature=2.0)
+    Traceback (most recent call last):
+    studykit.errors.InputError: method 'kd': unknown option 'temprature'; did you mean 'temperature'?
+    """
+    make: Callable[..., Recipe] = METHODS.member(name)
+    check_options("method", name, make, options)
+    recipe = make(**options)
+    recipe.make_loss()
+    recipe.make_rollout()
+    return recipe

@@ -1,0 +1,227 @@
+"""Load students, teachers and tokenizers; reach hidden states and output head the same way in every wrapper.
+
+A model's name is looked up in this order: an embedded model (`lexicon/teacher-a`), the id of a finished run under the
+results folder, a local folder, and finally the hub.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from studykit.errors import InputError, unknown
+from studykit.spec import Lora, Student, Teacher
+
+EMBEDDED = Path(__file__).parent / "embedded"
+transformers_logging.disable_progress_bar()  # a bar per saved shard says nothing in a log file
+
+_RUN_ID = re.compile(r"[0-9a-f]{12}")
+
+
+def locate(name: str, results_root: Path) -> str:
+    """Return the folder of an embedded model, a finished run or a local path; any other name is left to the hub.
+
+    Raises:
+        InputError: an embedded model nobody has heard of, or a run that is not there or not finished.
+    """
+    family, _, short = name.partition("/")
+    if (EMBEDDED / family).is_dir() and not Path(name).exists():
+        known = sorted(p.name for p in (EMBEDDED / family).iterdir())
+        if short not in known:
+            raise unknown("embedded model", name, [f"{family}/{k}" for k in known])
+        return str(EMBEDDED / family / short)
+    if _RUN_ID.fullmatch(name):
+        for folder in sorted(Path(results_root).glob(f"*/runs/{name}/model")):
+            return str(folder)
+        raise InputError(f"run {name} has no saved model under {results_root}: run it first, or name a model folder")
+    return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+
+
+def load_tokenizer(name: str, results_root: Path, revision: str | None = None) -> Any:
+    """Return the tokenizer of a model; without a pad token, the end token pads.
+
+    Raises:
+        InputError: no tokenizer there.
+    """
+    where = locate(name, results_root)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load the tokenizer of {name!r}: {str(error).splitlines()[0]}") from None
+    if not tokenizer.is_fast:
+        raise InputError(f"the tokenizer of {name!r} has no fast version, which character offsets need")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_student(student: Student, results_root: Path, seed: int = 0) -> nn.Module:
+    """Return the student in float32 (its adapters, where it has any, on top of bf16 where the device has it).
+
+    Raises:
+        InputError: no such model, or LoRA on a target that does not exist.
+    """
+    where = locate(student.name, results_root)
+    if student.random_config is not None:
+        torch.manual_seed(seed)
+        fields = dict(student.random_config)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(fields.pop("model_type"), **fields))
+    else:
+        model = _load(where, student.revision, _frozen_dtype() if student.lora else torch.float32)
+    return _with_adapters(model, student.lora, seed) if student.lora else model
+
+
+def load_teacher(teacher: Teacher, results_root: Path) -> nn.Module:
+    """Return the teacher: evaluation mode, no gradients, bf16 where the device has it, never quantised."""
+    model = _load(locate(teacher.name, results_root), teacher.revision, _frozen_dtype())
+    return model.eval().requires_grad_(False).to(device())
+
+
+def device() -> torch.device:
+    """Return the accelerator where there is one, otherwise the CPU."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def weights_hash(name: str, results_root: Path, revision: str | None = None) -> str:
+    """Return the sha256 over a model folder's weights and configuration; a hub id hashes id and revision.
+
+    Raises:
+        InputError: a folder without safetensors weights.
+    """
+    folder = Path(locate(name, results_root))
+    if not folder.is_dir():
+        return hashlib.sha256(f"{name}@{revision or 'main'}".encode()).hexdigest()
+    files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*config.json"))
+    if not any(f.suffix == ".safetensors" for f in files):
+        raise InputError(f"{folder} holds no *.safetensors weights: is it a model saved with save_pretrained?")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def config_hash(random_config: dict[str, Any]) -> str:
+    """Return the sha256 of an architecture whose weights are drawn at random."""
+    return hashlib.sha256(json.dumps(random_config, sort_keys=True).encode()).hexdigest()
+
+
+def shared_vocabulary(student_tokenizer: Any, teacher_tokenizer: Any) -> int:
+    """Return how many token ids both models mean the same by: the rows on which they can be compared.
+
+    Models of one family are often padded to different sizes; rows past the tokenizer belong to no token and are left
+    out on both sides (padding the smaller side with zeros would give those rows mass).
+
+    Raises:
+        InputError: the tokenizers differ.
+    """
+    ours, theirs = student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab()
+    if ours != theirs:
+        differing = sorted(set(ours.items()) ^ set(theirs.items()))[:3]
+        raise InputError(
+            f"student and teacher have different tokenizers ({len(ours):,} and {len(theirs):,} tokens; first "
+            f"differences: {', '.join(token for token, _ in differing)}): token by token they cannot be compared; "
+            "take a teacher with the student's tokenizer"
+        )
+    return max(ours.values()) + 1
+
+
+@dataclass(frozen=True)
+class OutputHead:
+    """The last projection of a causal language model.
+
+    Attributes:
+        weight: [V, H].
+        bias: [V], or None.
+        logit_scale: what the architecture multiplies logits with.
+        softcap: c of the architecture's c * tanh(logits / c), or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    logit_scale: float = 1.0
+    softcap: float | None = None
+
+
+def output_head(model: nn.Module) -> OutputHead:
+    """Return the output projection of a model, through whatever wraps it.
+
+    Raises:
+        InputError: the head is no plain linear layer (adapters belong on the layers below it).
+    """
+    inner = unwrapped(model)
+    layer = inner.get_output_embeddings()
+    if type(layer) is not nn.Linear:
+        raise InputError(
+            f"the output head of {type(inner).__name__} is a {type(layer).__name__}, not a plain linear layer: leave "
+            "it out of lora_target_modules"
+        )
+    config = inner.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+    return OutputHead(layer.weight, layer.bias, float(scale), getattr(config, "final_logit_softcapping", None))
+
+
+def hidden_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return what enters the output head, [B, T, H], by the model's own forward and without making logits.
+
+    A hook on the head takes its input and hands it on with no rows, so the projection costs nothing; every wrapper
+    (PEFT, DDP, FSDP) runs as it always does.
+    """
+    caught: list[Tensor] = []
+
+    def catch(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        caught.append(arguments[0])
+        return (arguments[0][:, :0], *arguments[1:])
+
+    handle = unwrapped(model).get_output_embeddings().register_forward_pre_hook(catch)
+    try:
+        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    finally:
+        handle.remove()
+    return caught[0]
+
+
+def unwrapped(model: Any) -> Any:
+    """Return the transformers model inside data-parallel and PEFT wrappers."""
+    model = getattr(model, "module", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _load(where: str, revision: str | None, dtype: torch.dtype) -> nn.Module:
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            where, revision=revision, dtype=dtype, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load model {where!r}: {str(error).splitlines()[0]}") from None
+
+
+def _frozen_dtype() -> torch.dtype:
+    """Weights that no optimizer steps may be bf16 where the accelerator computes in it."""
+    return torch.bfloat16 if device().type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _with_adapters(model: Any, lora: Lora, seed: int) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+
+    targets = lora.lora_target_modules
+    config = LoraConfig(
+        r=lora.lora_r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise InputError(f"LoRA: {str(error).splitlines()[0]}") from None

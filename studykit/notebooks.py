@@ -1,0 +1,112 @@
+"""Notebooks as parameterized studies: find them, read their parameters, run one. Torch-free.
+
+A notebook's parameters are the plain assignments in its one cell tagged `parameters`: flat JSON values. Its cell tagged
+`arms` builds the specifications from them, so that a batch can check every cell of a grid before anything starts.
+"""
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from studykit.errors import InputError, unknown
+
+_JSON = (type(None), bool, int, float, str, list, dict)
+
+
+def find_notebook(folder: Path, name: str) -> Path:
+    """Return the notebook of that name (with or without `.ipynb`).
+
+    Raises:
+        InputError: no such notebook.
+    """
+    known = {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
+    stem = name.removesuffix(".ipynb")
+    if stem not in known:
+        raise unknown("notebook", name, known)
+    return known[stem]
+
+
+def tagged_source(path: Path, tag: str) -> str:
+    """Return the code of the one cell with a tag.
+
+    Raises:
+        InputError: no such cell, or several: without it a batch would silently run the defaults.
+    """
+    notebook = _read(path)
+    cells = [c for c in notebook.cells if c.cell_type == "code" and tag in c.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise InputError(f"{path.name} needs exactly one code cell tagged {tag!r}, it has {len(cells)}")
+    return cells[0].source
+
+
+def defaults(path: Path) -> dict[str, Any]:
+    """Return the notebook's parameters and their default values.
+
+    Raises:
+        InputError: an assignment that is not a plain JSON value.
+    """
+    values = {}
+    for statement in ast.parse(tagged_source(path, "parameters")).body:
+        if not (isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)):
+            raise InputError(
+                f"{path.name}: its parameters cell may hold plain assignments only (line {statement.lineno})"
+            )
+        try:
+            values[statement.targets[0].id] = ast.literal_eval(statement.value)
+        except ValueError:
+            raise InputError(f"{path.name}: parameter on line {statement.lineno} is not a plain value") from None
+    return values
+
+
+def check_parameters(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the notebook's parameters with the given ones in place.
+
+    Raises:
+        InputError: an unknown name, or a value of another type than the default's.
+    """
+    values = defaults(path)
+    for name, value in given.items():
+        if name not in values:
+            raise InputError(f"notebook {path.stem}: {unknown('parameter', name, values)}")
+        if not _fits(value, values[name]):
+            raise InputError(
+                f"notebook {path.stem}: parameter {name!r} is {values[name]!r} by default, received "
+                f"{value!r} ({type(value).__name__})"
+            )
+    return values | given
+
+
+def code_hash(path: Path) -> str:
+    """Return the sha256 of the notebook's code cells: prose may change without making a cell run anew."""
+    code = [cell.source for cell in _read(path).cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
+
+
+def arms_of(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Run the notebook's `parameters` and `arms` cells alone, and return the specifications they build."""
+    names: dict[str, Any] = {}
+    exec(compile(tagged_source(path, "parameters"), path.name, "exec"), names)
+    names.update(parameters)
+    exec(compile(tagged_source(path, "arms"), path.name, "exec"), names)
+    return names["arms"]
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if not isinstance(value, _JSON):
+        return False
+    if default is None or value is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    return isinstance(value, (int, float) if isinstance(default, float) else type(default))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, nbformat.reader.NotJSONError) as error:
+        raise InputError(f"{path} is not a readable notebook: {str(error)[:120]}") from None

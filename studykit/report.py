@@ -1,0 +1,92 @@
+"""What a running batch shows on the terminal: counts, time left, and the finding as it fills in.
+
+Without a terminal, plain lines: one per cell that ends, and the table once at the end.
+"""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+
+from studykit.batch import Cell
+from studykit.errors import InputError
+from studykit.findings import FINDINGS, Finding
+
+
+class BatchReport:
+    """A live view of a batch; a context manager.
+
+    Args:
+        cells: all cells of the batch.
+        console: where to print.
+    """
+
+    def __init__(self, cells: Sequence[Cell], console: Console | None = None):
+        self.cells = cells
+        self.console = console or Console()
+        self.started = time.monotonic()
+        self.done_before = sum(cell.status() == "done" for cell in cells)
+        self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.update(Group(*self._tables()), refresh=True)
+            self._live.stop()
+        elif kind is None:
+            self.console.print(*self._tables(), sep="\n")
+
+    def say(self, line: str) -> None:
+        """Print one line above the view."""
+        self.console.print(line)
+
+    def update(self, counts: dict[str, int]) -> None:
+        """Show new counts, and the finding so far."""
+        line = ", ".join(f"{number} {state}" for state, number in counts.items() if number) + self._time_left(counts)
+        if self._live:
+            self._live.update(Group(*self._tables(), line), refresh=True)
+        else:
+            self.console.print(line)
+
+    def _time_left(self, counts: dict[str, int]) -> str:
+        ended = counts["done"] + counts["failed"] - self.done_before
+        left = counts["running"] + counts["waiting"]
+        if ended <= 0 or not left:
+            return ""
+        seconds = (time.monotonic() - self.started) / ended * left
+        return f"; about {seconds / 60:.0f} min left" if seconds > 90 else f"; about {seconds:.0f} s left"
+
+    def _tables(self) -> list[RenderableType]:
+        return [part for finding in findings_of(self.cells) for part in (_table(finding), finding.sentence)]
+
+
+def findings_of(cells: Sequence[Cell]) -> list[Finding]:
+    """Return the finding of each study and notebook of a batch that has one: `01_data_size` has `data_size`."""
+    from studykit import results
+
+    found = []
+    for folder, question in dict.fromkeys((c.study_folder, c.notebook.stem.partition("_")[2]) for c in cells):
+        if question in FINDINGS.names() and folder.exists():
+            frame = results.load(folder)
+            try:
+                found.append(FINDINGS.member(question)(frame[frame["ablation"] == question]))
+            except (InputError, ValueError) as error:
+                found.append(Finding(table=frame.iloc[:0], sentence=f"no finding: {error}"))
+    return found
+
+
+def _table(finding: Finding) -> Table:
+    table = Table()
+    for column in finding.table.columns:
+        table.add_column(str(column), justify="right")
+    for row in finding.table.itertuples(index=False):
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
+    return table

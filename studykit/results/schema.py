@@ -1,0 +1,63 @@
+"""Versions of a record, and the step from each to the next.
+
+A reader accepts every older version through `MIGRATIONS` and refuses a newer one clearly. A change of the record's
+layout adds one function here and raises `SCHEMA`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from studykit.errors import InputError
+
+SCHEMA = 1
+
+STATUSES = ("done", "failed", "running", "stale")
+"""`running` holds its folder's lock; `stale` holds none and left no record: killed on the way, and resumable."""
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From version n to n + 1; empty while there has been one version only."""
+
+
+def migrate(record: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the record in today's layout.
+
+    Raises:
+        InputError: no version, or one newer than this code knows.
+    """
+    version = record.get("schema")
+    if not isinstance(version, int) or version < 1:
+        raise InputError(f"{where} has no schema version: it was not written by studykit")
+    if version > SCHEMA:
+        raise InputError(f"{where} has schema {version}, this studykit reads up to {SCHEMA}: update studykit")
+    while version < SCHEMA:
+        record = MIGRATIONS[version](record)
+        version += 1
+    return record
+
+
+def row(record: dict[str, Any], study: str) -> dict[str, Any]:
+    """Return one line of the table of runs: identity, status, metrics, cost."""
+    spec = record["spec"]
+    manifests = record.get("data", [])
+    stages = spec["stages"]
+    asked = [stage["data"].get("budget", {}).get("examples") for stage in stages]
+    return {
+        "run_id": record["run_id"],
+        "study": study,
+        "ablation": record.get("ablation", ""),
+        "method": " > ".join(stage["method"] for stage in stages),
+        "student": spec["student"]["name"],
+        "teacher": (spec.get("teacher") or {}).get("name"),
+        "budget_examples": _total([m["examples"] for m in manifests] or asked),
+        "budget_tokens": _total([m.get("response_tokens") for m in manifests]),
+        "seed": spec["seed"],
+        "status": record["status"],
+        "steps": sum(stage["steps"] for stage in stages),
+        **record.get("metrics", {}),
+        **record.get("cost", {}),
+    }
+
+
+def _total(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

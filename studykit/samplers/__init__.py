@@ -1,0 +1,91 @@
+"""Budgets as objects: a prefix of one ranking of the pool, with a manifest.
+
+A sampler is a file with `rank(pool, generator) -> permutation`. A budget is a prefix of it, so that with one seed
+every smaller budget is contained in every larger one:
+
+    chosen = draw(pool, Budget(examples=500, sampler="stratified", seed=0), content_lengths)
+    [pool[i] for i in chosen.indices]
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from studykit.discovery import Room
+from studykit.errors import InputError
+from studykit.sources import Example, content_hash
+from studykit.spec import Budget
+
+SAMPLERS = Room("studykit.samplers", kind="sampler")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The examples of one budget.
+
+    Attributes:
+        indices: int64 [n], positions in the pool, in rank order.
+        manifest: what was drawn, by counts and content hashes; plain JSON data.
+    """
+
+    indices: np.ndarray
+    manifest: dict[str, Any]
+
+
+def draw(pool: Sequence[Example], budget: Budget, response_tokens: np.ndarray | None = None) -> Draw:
+    """Return the prefix of the ranking that fits the budget.
+
+    Args:
+        pool: all examples of the split.
+        budget: how many examples or response tokens, ranked how, from which seed.
+        response_tokens: int [len(pool)], supervised tokens per example; only a budget in tokens needs them.
+
+    Raises:
+        InputError: a budget larger than the pool, or too small for a single example; an unknown sampler.
+    """
+    order = ranking(pool, budget)
+    lengths = None if response_tokens is None else np.asarray(response_tokens)[order]
+    count = _prefix(budget, len(pool), lengths)
+    indices = order[:count]
+    manifest = {
+        "sampler": budget.sampler,
+        "seed": budget.seed,
+        "pool_examples": len(pool),
+        "examples": int(count),
+        "response_tokens": None if lengths is None else int(lengths[:count].sum()),
+        "by_source": dict(sorted(Counter(pool[i].source for i in indices).items())),
+        "by_annotator": dict(sorted(Counter(pool[i].annotator for i in indices).items())),
+        "examples_sha256": content_hash([pool[i] for i in indices]),
+        "first_ids": [pool[i].id for i in indices[:5]],
+    }
+    return Draw(indices, manifest)
+
+
+def ranking(pool: Sequence[Example], budget: Budget) -> np.ndarray:
+    """Return the permutation of the pool whose prefixes are the nested budgets, int64 [len(pool)]."""
+    order = SAMPLERS.module(budget.sampler).rank(pool, np.random.default_rng(budget.seed))
+    if not np.array_equal(np.sort(order), np.arange(len(pool))):
+        raise ValueError(f"sampler {budget.sampler!r} must return a permutation of all {len(pool)} examples")
+    return order
+
+
+def _prefix(budget: Budget, available: int, lengths: np.ndarray | None) -> int:
+    if budget.tokens is not None:
+        if lengths is None:
+            raise ValueError("a budget in response tokens needs response_tokens, the tokens of every example")
+        total = int(lengths.sum())
+        if budget.tokens > total:
+            raise InputError(f"budget of {budget.tokens:,} response tokens is larger than the pool's {total:,}")
+        count = int(np.searchsorted(np.cumsum(lengths), budget.tokens, side="right"))
+        if count == 0:
+            raise InputError(
+                f"budget of {budget.tokens:,} response tokens is empty: the first example has {lengths[0]}"
+            )
+        return count
+    count = available if budget.examples is None else budget.examples
+    if count > available:
+        raise InputError(f"budget of {count:,} examples is larger than the pool of {available:,}")
+    return count

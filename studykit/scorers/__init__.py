@@ -1,0 +1,72 @@
+"""Per-item scores on held-out items, one scorer per file.
+
+A scorer is a function `name(item) -> Score` in a file of the same name, with `HIGHER_IS_BETTER` beside it. A run's
+metric is the weighted mean of its items' scores, so that an error rate over tokens is one number over all tokens:
+
+    scores = score_items(items, ("exact_match", "nll"))
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from studykit.discovery import Room
+
+SCORERS = Room("studykit.scorers", kind="scorer")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One held-out item, answered.
+
+    Attributes:
+        id: the example's id.
+        prompt: what was asked, as plain text.
+        reference: the annotated answer.
+        answer: what the student generated, special tokens removed; None if no scorer asked for generation.
+        reference_nll: negative log-likelihood of the reference under the student, summed over its tokens, nats.
+        reference_tokens: supervised tokens of the reference, the end token included.
+    """
+
+    id: str
+    prompt: str
+    reference: str
+    answer: str | None
+    reference_nll: float
+    reference_tokens: int
+
+
+class Score(NamedTuple):
+    """A value and its weight in the mean over items."""
+
+    value: float
+    weight: float = 1.0
+
+
+def score_items(items: Sequence[Item], scorers: Sequence[str]) -> list[dict[str, Score]]:
+    """Return the scores of every item by scorer.
+
+    Raises:
+        InputError: an unknown scorer.
+    """
+    functions = {name: SCORERS.member(name) for name in scorers}
+    return [{name: score(item) for name, score in functions.items()} for item in items]
+
+
+def weighted_means(scores: Sequence[dict[str, Score]]) -> dict[str, float]:
+    """Return the mean of each scorer over items, by weight; a scorer without any weight is absent.
+
+    >>> weighted_means([{"nll": Score(1.0, 3)}, {"nll": Score(2.0, 1)}])
+    {'nll': 1.25}
+    """
+    means = {}
+    for name in scores[0] if scores else ():
+        weight = sum(score[name].weight for score in scores)
+        if weight:
+            means[name] = sum(score[name].value * score[name].weight for score in scores) / weight
+    return means
+
+
+def needs_generation(scorers: Sequence[str]) -> bool:
+    """Whether any of the scorers looks at a generated answer."""
+    return any(getattr(SCORERS.module(name), "NEEDS_GENERATION", True) for name in scorers)

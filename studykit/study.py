@@ -1,0 +1,204 @@
+"""What notebooks call: run a specification once, compare arms side by side.
+
+    runs = compare({"sft": sft_spec, "kd": kd_spec}, study="lexicon", ablation="data_size")
+
+A run is its content: asked for again, by whichever notebook, it is read from disk. Everything that can be wrong in a
+specification is refused before a model is loaded.
+"""
+
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from studykit import results
+from studykit.errors import InputError
+from studykit.evaluation import evaluate, held_out
+from studykit.methods import get_method
+from studykit.models import config_hash, load_tokenizer, shared_vocabulary, unwrapped, weights_hash
+from studykit.results.schema import row
+from studykit.samplers import SAMPLERS
+from studykit.scorers import SCORERS, weighted_means
+from studykit.sources import content_hash, load_examples
+from studykit.spec import Data, RunSpec
+from studykit.training import Trained, train
+
+
+def run(
+    spec: RunSpec | Mapping[str, Any], *, study: str = "scratch", ablation: str = "", root: str | Path = "results"
+) -> dict[str, Any]:
+    """Train and score one specification, or read it where it is already done.
+
+    Args:
+        spec: a `RunSpec` or the plain data of one.
+        study: the folder under `root` it belongs to.
+        ablation: which question asks for it; shown in tables.
+        root: the results folder.
+
+    Returns:
+        Its row in the table of runs, as `results.load` gives it.
+
+    Raises:
+        InputError: anything wrong with the specification, before anything is written.
+    """
+    pinned = pin(spec if isinstance(spec, RunSpec) else RunSpec.parse(dict(spec)), root)
+    folder = results.open_study(root, study)
+    with results.RunWriter(folder, pinned, ablation=ablation) as writer:
+        if not writer.is_done:
+            _train_and_score(pinned, writer, Path(root))
+    record = results.read_record(writer.folder)
+    if record is None:
+        raise FileNotFoundError(f"{writer.folder}/record.json vanished while the run was read")
+    _tell_cell(pinned.run_id)
+    return row(record, study)
+
+
+def compare(
+    arms: Mapping[str, RunSpec | Mapping[str, Any]],
+    *,
+    study: str = "scratch",
+    ablation: str = "",
+    root: str | Path = "results",
+) -> pd.DataFrame:
+    """Run all arms and return their rows with the arm's name in front.
+
+    Arms are to be compared, so they must share seed, student and number of optimizer steps.
+
+    Raises:
+        InputError: arms that differ in what must be shared, or anything wrong with one of them.
+    """
+    specs = {arm: s if isinstance(s, RunSpec) else RunSpec.parse(dict(s)) for arm, s in arms.items()}
+    for what, of in (
+        ("seed", lambda s: s.seed),
+        ("student", lambda s: s.student),
+        ("number of optimizer steps", lambda s: sum(stage.steps for stage in s.stages)),
+        ("evaluation", lambda s: s.evaluation),
+    ):
+        if any(of(s) != of(first) for s in specs.values() for first in specs.values()):
+            raise InputError(f"arms {', '.join(specs)} must share their {what}, or their difference means nothing")
+    rows = [{"arm": arm, **run(s, study=study, ablation=ablation, root=root)} for arm, s in specs.items()]
+    return pd.DataFrame(rows)
+
+
+def pin(spec: RunSpec, root: str | Path = "results") -> RunSpec:
+    """Check everything that a specification names and fill in the hashes of models and data.
+
+    A teacher that no stage asks is dropped, so that an SFT arm is the same run beside any teacher.
+
+    Raises:
+        InputError: the first thing that cannot be had, in one line.
+    """
+    root = Path(root)
+    recipes = [get_method(stage.method, **stage.method_options) for stage in spec.stages]
+    for stage in spec.stages:
+        SAMPLERS.module(stage.data.budget.sampler)
+    for scorer in spec.evaluation.scorers if spec.evaluation else ():
+        SCORERS.module(scorer)
+    needs_teacher = any(recipe.needs_teacher for recipe in recipes)
+    if needs_teacher and spec.teacher is None:
+        names = ", ".join(s.method for s, r in zip(spec.stages, recipes, strict=True) if r.needs_teacher)
+        raise InputError(f"method {names} needs a teacher: name one, such as teacher={{'name': 'lexicon/teacher-a'}}")
+    changes: dict[str, Any] = {"student": _pin_student(spec, root), "teacher": None}
+    if needs_teacher and spec.teacher is not None:
+        teacher = spec.teacher
+        tokenizers = [load_tokenizer(m.name, root, m.revision) for m in (spec.student, teacher)]
+        shared_vocabulary(*tokenizers)
+        content = weights_hash(teacher.name, root, teacher.revision)
+        changes["teacher"] = teacher.model_copy(update={"content": content})
+    stages = [stage.model_copy(update={"data": _pin_data(stage.data)}) for stage in spec.stages]
+    changes["stages"] = tuple(stages)
+    if spec.evaluation is not None:
+        held_out(spec.evaluation)
+        changes["evaluation"] = spec.evaluation.model_copy(update={"data": _pin_data(spec.evaluation.data)})
+    return spec.model_copy(update=changes)
+
+
+def _pin_student(spec: RunSpec, root: Path) -> Any:
+    student = spec.student
+    if student.random_config is None:
+        content = weights_hash(student.name, root, student.revision)
+    else:
+        content = config_hash(student.random_config)
+    load_tokenizer(student.name, root, student.revision)
+    return student.model_copy(update={"content": content})
+
+
+def _pin_data(data: Data) -> Data:
+    pool = load_examples(data.source, data.split, data.options)
+    if data.budget.examples is not None and data.budget.examples > len(pool):
+        raise InputError(
+            f"budget of {data.budget.examples:,} examples is larger than the pool of {len(pool):,} "
+            f"(source {data.source!r}, split {data.split!r})"
+        )
+    return data.model_copy(update={"content": content_hash(pool)})
+
+
+def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> None:
+    trained = train(spec, writer.folder, root)
+    metrics: dict[str, float] = {}
+    if spec.evaluation is not None:
+        started = time.monotonic()
+        items, scores = evaluate(trained.model, trained.tokenizer, spec.evaluation)
+        writer.write_items(
+            {
+                "id": item.id,
+                "prompt": item.prompt,
+                "reference": item.reference,
+                "answer": item.answer,
+                "tokens": item.reference_tokens,
+                "scores": {name: round(s.value, 5) for name, s in score.items()},
+            }
+            for item, score in zip(items, scores, strict=True)
+        )
+        metrics = weighted_means(scores)
+        trained.cost["evaluate_s"] = time.monotonic() - started
+    trained.cost["peak_mem_gib"] = _peak_mem_gib()
+    _save_model(trained, writer.folder)
+    cost = {name: round(value, 3) for name, value in trained.cost.items()}
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    writer.finish(
+        metrics,
+        cost,
+        trained.manifests,
+        device=device.type,
+        parameters=_parameters(trained),
+        teacher_is_folded=bool(spec.teacher and spec.teacher.top_k),
+    )
+    _remove_checkpoints(writer.folder)
+
+
+def _tell_cell(run_id: str) -> None:
+    """Leave the run's id with the cell of a batch that asked for it, if one did."""
+    if folder := os.environ.get("STUDYKIT_CELL"):
+        with (Path(folder) / "runs.txt").open("a", encoding="utf-8") as stream:
+            stream.write(run_id + "\n")
+
+
+def _save_model(trained: Trained, folder: Path) -> None:
+    model: Any = trained.model
+    model.save_pretrained(folder / "model")
+    trained.tokenizer.save_pretrained(folder / "model")
+
+
+def _parameters(trained: Trained) -> dict[str, int]:
+    counts = [(p.numel(), p.requires_grad) for p in unwrapped(trained.model).parameters()]
+    return {"total": sum(n for n, _ in counts), "trainable": sum(n for n, learns in counts if learns)}
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _peak_mem_gib() -> float:
+    """Peak memory of this process: of the accelerator where there is one, else resident memory, in GiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

@@ -1,0 +1,136 @@
+"""A teacher asked once: its top-k log-probabilities on disk, shared by every run that trains on the same sequences.
+
+An entry is keyed by the teacher's weights, the tokenizer, k and the token ids of the sequence, so that every nested
+budget, student, loss, temperature and seed of a study finds it. Entries lie in shards that are written once and never
+changed:
+
+    <cache>/teacher/<key of teacher, tokenizer and k>/<sha256 of the shard>.safetensors
+
+Several processes may capture at once; a sequence that two of them captured is there twice and does no harm. What a
+killed process had finished stays.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+from studykit.caching import cache_folder, replacing
+from studykit.chat import tokenizer_hash
+from studykit.teacher import Batch
+from studykit.teacher.online import OnlineTeacher
+from studykit.teacher.signal import TeacherSignal
+
+_SHARD_TOKENS = 2**18
+_VERIFIED = 4
+TOLERANCE_NATS = 0.02
+"""How far a stored log-probability may lie from the live teacher's: float16 rounds to 1 part in 2,000."""
+
+
+class CachedTeacher:
+    """A teacher whose answers are captured once, folded to its k likeliest tokens and a tail.
+
+    Args:
+        online: the live teacher, asked for sequences that are not there yet and for a spot check.
+        content: hash of the teacher's weights.
+        tokenizer: the teacher's tokenizer.
+        top_k: tokens kept per position.
+    """
+
+    def __init__(self, online: OnlineTeacher, content: str, tokenizer: Any, top_k: int):
+        self.online = online
+        self.vocabulary = online.vocabulary
+        self.top_k = min(top_k, self.vocabulary)
+        self.cost: dict[str, float] = {"teacher_tokens": 0, "cached_positions": 0}
+        key = json.dumps([1, content, tokenizer_hash(tokenizer), self.top_k, self.vocabulary])
+        self.folder = cache_folder("teacher") / hashlib.sha256(key.encode()).hexdigest()[:32]
+        self.folder.mkdir(exist_ok=True)
+        self._entries: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._read: set[Path] = set()
+
+    def prepare(self, batches: list[Batch]) -> None:
+        """Capture what is missing, then compare a few entries with the live teacher.
+
+        Raises:
+            RuntimeError: a stored answer differs from the live one: the cache was damaged or the teacher changed.
+        """
+        self._load_shards()
+        missing: list[Batch] = []
+        held = 0
+        for batch in batches:
+            if all(key in self._entries for key in batch.keys):
+                continue
+            missing.append(batch)
+            held += int(batch.supervised.sum())
+            if held >= _SHARD_TOKENS:
+                self._capture(missing)
+                missing, held = [], 0
+        if missing:
+            self._capture(missing)
+        self._verify(batches)
+
+    def signal(self, batch: Batch) -> TeacherSignal:
+        """Return the stored answers of a batch, row after row."""
+        entries = [self._entries[key] for key in batch.keys]
+        ids, logp = (torch.cat(parts) for parts in zip(*entries, strict=True))
+        self.cost["cached_positions"] += len(ids)
+        return TeacherSignal.from_top_k(ids, logp).to(batch.input_ids.device)
+
+    def _capture(self, batches: list[Batch]) -> None:
+        """Ask the live teacher and put one shard in place."""
+        keys: list[str] = []
+        counts: list[int] = []
+        ids, logp = [], []
+        for batch in batches:
+            top = self._top_k(batch)
+            ids.append(top[0])
+            logp.append(top[1])
+            keys += batch.keys
+            counts += batch.supervised[:, 1:].sum(dim=1).tolist()
+        tensors = {"ids": torch.cat(ids), "logp": torch.cat(logp)}
+        content = save(tensors, metadata={"keys": json.dumps(keys), "counts": json.dumps(counts)})
+        with replacing(self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.safetensors") as temporary:
+            temporary.write_bytes(content)
+        self._add(keys, counts, tensors["ids"], tensors["logp"])
+
+    def _top_k(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        signal = self.online.signal(batch)
+        self.cost["teacher_tokens"] += int(batch.attention_mask.sum())
+        target = batch.target
+        zeros = torch.zeros(len(target), self.vocabulary, device=batch.input_ids.device)
+        _, teacher_logp, _ = signal.inputs(slice(None), zeros, target, 1.0)
+        logp, ids = teacher_logp.topk(self.top_k, dim=-1)
+        id_type = torch.int16 if self.vocabulary < 2**15 else torch.int32
+        return ids.to(id_type).cpu(), logp.clamp(min=-6e4).half().cpu()
+
+    def _load_shards(self) -> None:
+        for file in sorted(self.folder.glob("*.safetensors")):
+            if file in self._read or file.name.startswith("."):
+                continue
+            with safe_open(file, framework="pt") as shard:
+                notes = shard.metadata()
+                tensors = shard.get_tensor("ids"), shard.get_tensor("logp")
+            self._add(json.loads(notes["keys"]), json.loads(notes["counts"]), *tensors)
+            self._read.add(file)
+
+    def _add(self, keys: list[str], counts: list[int], ids: torch.Tensor, logp: torch.Tensor) -> None:
+        for key, rows, values in zip(keys, ids.split(counts), logp.split(counts), strict=True):
+            self._entries[key] = (rows, values)
+
+    def _verify(self, batches: list[Batch]) -> None:
+        """Ask the live teacher again for a few batches spread over the data."""
+        for index in np.unique(np.linspace(0, len(batches) - 1, _VERIFIED).astype(int)):
+            batch = batches[index]
+            _, live = self._top_k(batch)
+            stored = torch.cat([self._entries[key][1] for key in batch.keys])
+            off = (live.float().exp() - stored.float().exp()).abs().max().item() if live.shape == stored.shape else 1.0
+            if off > TOLERANCE_NATS:
+                raise RuntimeError(
+                    f"teacher cache {self.folder} disagrees with the live teacher (a probability is off by {off:.3f}): "
+                    "delete that folder and run again"
+                )

@@ -1,0 +1,213 @@
+"""Run the stages of a specification: resumable, the same final weights whether or not it was killed on the way.
+
+    student = train(spec, folder, results_root)
+
+Each stage checkpoints by wall time under `folder/checkpoints/`; a finished stage leaves its weights there, and the
+next one starts from them.
+"""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from studykit.caching import replacing
+from studykit.chat import Encoded, encode
+from studykit.methods import get_method
+from studykit.models import load_student, load_tokenizer, output_head
+from studykit.samplers import draw
+from studykit.sources import load_examples
+from studykit.spec import RunSpec, Stage
+from studykit.teacher import OpenTeacher, open_teacher
+from studykit.training.batches import PlannedBatches, each_example_once, plan_batches
+from studykit.training.checkpoints import is_complete, mark_complete, newest_complete
+from studykit.training.trainer import DistillTrainer
+
+_TEACHER_BATCH = 256
+_WHOLE_POOL_FROM = 16
+"""A budget of at least 1/16 of the pool has the whole pool tokenised, once for the whole study."""
+
+
+@dataclass
+class Trained:
+    """What training leaves behind.
+
+    Attributes:
+        model: the student after the last stage.
+        tokenizer: its tokenizer.
+        manifests: the data manifest of every stage.
+        cost: tokens through student and teacher, generated tokens, seconds.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    manifests: list[dict[str, Any]] = field(default_factory=list)
+    cost: dict[str, float] = field(default_factory=dict)
+
+
+def train(spec: RunSpec, folder: Path, results_root: Path, *, checkpoint_every_s: float = 60.0) -> Trained:
+    """Train the student through all stages.
+
+    Args:
+        spec: a pinned specification.
+        folder: the run's folder; metrics and checkpoints go there.
+        results_root: where runs named as models lie.
+        checkpoint_every_s: wall time between checkpoints.
+
+    Raises:
+        InputError: anything in the specification that cannot be had.
+    """
+    tokenizer = load_tokenizer(spec.student.name, results_root, spec.student.revision)
+    trained = Trained(load_student(spec.student, results_root, spec.seed), tokenizer)
+    teacher = None
+    if spec.teacher is not None:
+        rows = output_head(trained.model).weight.shape[0]
+        teacher = open_teacher(spec.teacher, results_root, tokenizer, rows)
+    for number in range(len(spec.stages)):
+        _train_stage(spec, number, trained, teacher, folder, checkpoint_every_s)
+    return trained
+
+
+def stage_data(stage: Stage, tokenizer: Any) -> tuple[Encoded, dict[str, Any]]:
+    """Return the encoded examples of a stage's budget, and their manifest.
+
+    Raises:
+        InputError: a source, budget or example that cannot be used.
+    """
+    pool = load_examples(stage.data.source, stage.data.split, stage.data.options)
+    budget = stage.data.budget
+    if budget.tokens is not None or (budget.examples or len(pool)) * _WHOLE_POOL_FROM >= len(pool):
+        whole = encode(pool, tokenizer, stage.max_length)
+        drawn = draw(pool, budget, whole.response_tokens)
+        encoded = whole.take(drawn.indices)
+    else:
+        drawn = draw(pool, budget)
+        encoded = encode([pool[i] for i in drawn.indices], tokenizer, stage.max_length)
+    manifest = drawn.manifest | {"response_tokens": int(encoded.response_tokens.sum())}
+    return encoded, manifest
+
+
+def _train_stage(
+    spec: RunSpec, number: int, trained: Trained, teacher: OpenTeacher | None, folder: Path, every_s: float
+) -> None:
+    """Train one stage, or take its result where a killed run had finished it."""
+    stage, place = spec.stages[number], folder / "checkpoints" / f"stage-{number}"
+    finished = place / "finished"
+    encoded, manifest = stage_data(stage, trained.tokenizer)
+    trained.manifests.append(manifest)
+    if is_complete(finished):
+        notes = json.loads((finished / "cost.json").read_text(encoding="utf-8"))
+        trained.model.load_state_dict(torch.load(finished / "weights.pt", weights_only=True))
+    else:
+        notes = _fit(spec, stage, number, trained, teacher, encoded, place, folder, every_s)
+        _keep_finished(finished, trained.model, notes)
+    for name, value in notes.items():
+        trained.cost[name] = trained.cost.get(name, 0) + value
+
+
+def _fit(
+    spec: RunSpec,
+    stage: Stage,
+    number: int,
+    trained: Trained,
+    teacher: OpenTeacher | None,
+    encoded: Encoded,
+    place: Path,
+    folder: Path,
+    every_s: float,
+) -> dict[str, float]:
+    """Run the trainer from the newest whole checkpoint (or the start) to the end of the stage; return the cost."""
+    recipe = get_method(stage.method, **stage.method_options)
+    teacher = teacher if recipe.needs_teacher else None
+    pad = trained.tokenizer.pad_token_id
+    started = time.monotonic()
+    if teacher is not None:
+        teacher.cost.update(dict.fromkeys(teacher.cost, 0))
+    if teacher is not None and recipe.rollout == "dataset":
+        teacher.prepare(each_example_once(encoded, _TEACHER_BATCH, pad))
+    prepared = time.monotonic()
+    if stage.gradient_checkpointing:
+        model: Any = trained.model
+        model.gradient_checkpointing_enable()
+        model.enable_input_require_grads()
+    count = stage.steps * stage.gradient_accumulation_steps
+    generator = np.random.default_rng([spec.seed, number])
+    plan = plan_batches(encoded.lengths, stage.batch_size, count * _world_size(), generator)
+    trainer = DistillTrainer(
+        model=trained.model,
+        args=_arguments(stage, spec.seed, place),
+        train_dataset=PlannedBatches(encoded, plan, pad),
+        processing_class=trained.tokenizer,
+        recipe=recipe,
+        teacher=teacher,
+        metrics_file=folder / "metrics.jsonl",
+        stage=number,
+        checkpoint_every_s=every_s,
+    )
+    for noisy in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(noisy)
+    checkpoint = newest_complete(place)
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+    _forget_metrics_after(folder / "metrics.jsonl", number, checkpoint)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return {**trainer.costs, "teacher_s": prepared - started}
+
+
+def _arguments(stage: Stage, seed: int, place: Path) -> TrainingArguments:
+    """Translate a stage into the Trainer's words; one planned epoch, bf16 where the accelerator has it."""
+    on_gpu = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(place),
+        max_steps=stage.steps,
+        per_device_train_batch_size=stage.batch_size,
+        gradient_accumulation_steps=stage.gradient_accumulation_steps,
+        learning_rate=stage.learning_rate,
+        lr_scheduler_type=stage.lr_scheduler_type,
+        warmup_steps=round(stage.warmup_ratio * stage.steps),
+        weight_decay=stage.weight_decay,
+        max_grad_norm=stage.max_grad_norm,
+        seed=seed,
+        bf16=on_gpu and torch.cuda.is_bf16_supported(),
+        logging_strategy="steps",
+        logging_steps=max(1, stage.steps // 50),
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        save_total_limit=2,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to="none",
+        dataloader_pin_memory=on_gpu,
+    )
+
+
+def _world_size() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def _keep_finished(finished: Path, model: nn.Module, notes: dict[str, float]) -> None:
+    """Leave a finished stage's weights where the next start finds them; its checkpoints are no longer needed."""
+    shutil.rmtree(finished.parent, ignore_errors=True)
+    finished.mkdir(parents=True)
+    torch.save(model.state_dict(), finished / "weights.pt")
+    (finished / "cost.json").write_text(json.dumps(notes), encoding="utf-8")
+    mark_complete(finished)
+
+
+def _forget_metrics_after(file: Path, stage: int, checkpoint: Path | None) -> None:
+    """Drop the lines a killed run had logged past its checkpoint: they will be logged again."""
+    if not file.exists():
+        return
+    reached = (stage, 0 if checkpoint is None else int(checkpoint.name.partition("-")[2]))
+    whole = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    kept = [line for line in whole if (json.loads(line)["stage"], json.loads(line)["step"]) <= reached]
+    with replacing(file) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")

@@ -1,0 +1,86 @@
+"""Which examples meet in which micro-batch: fixed before training starts, so that every arm and every resume agrees.
+
+plan = plan_batches(lengths, batch_size=64, count=300, generator=np.random.default_rng(seed))
+loader dataset: PlannedBatches(encoded, plan, pad_token_id)          # one item is one ready micro-batch
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from studykit.chat import Encoded
+from studykit.teacher import Batch
+
+_POOLED = 8
+
+
+def plan_batches(lengths: np.ndarray, batch_size: int, count: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """Return `count` micro-batches of example positions, each of exactly `batch_size`.
+
+    The examples are dealt from one permutation after the other, so that all are seen equally often. Within each
+    group of a few batches they are sorted by length, which saves padding, and the group's batches are shuffled.
+
+    Args:
+        lengths: int [n], tokens per example.
+        batch_size: sequences per micro-batch.
+        count: micro-batches in all.
+        generator: the only source of randomness.
+
+    Returns:
+        `count` arrays of int64 [batch_size].
+    """
+    needed = count * batch_size
+    epochs = -(-needed // len(lengths))
+    stream = np.concatenate([generator.permutation(len(lengths)) for _ in range(epochs)])[:needed]
+    plan: list[np.ndarray] = []
+    for start in range(0, needed, batch_size * _POOLED):
+        group = stream[start : start + batch_size * _POOLED]
+        group = group[np.argsort(lengths[group], kind="stable")].reshape(-1, batch_size)
+        plan.extend(generator.permutation(group))
+    return plan
+
+
+def collate(encoded: Encoded, indices: Sequence[int] | np.ndarray, pad_token_id: int) -> Batch:
+    """Pad the sequences on the right to the longest of them and return the batch."""
+    rows = [encoded.ids_of(i) for i in indices]
+    width = max(len(row) for row in rows)
+    input_ids = np.full((len(rows), width), pad_token_id, dtype=np.int64)
+    attention_mask = np.zeros((len(rows), width), dtype=np.int64)
+    supervised = np.zeros((len(rows), width), dtype=bool)
+    for place, (index, row) in enumerate(zip(indices, rows, strict=True)):
+        input_ids[place, : len(row)] = row
+        attention_mask[place, : len(row)] = 1
+        supervised[place, : len(row)] = encoded.supervised_of(index)
+    return Batch(
+        *(torch.from_numpy(array) for array in (input_ids, attention_mask, supervised)),
+        keys=[encoded.key_of(i) for i in indices],
+    )
+
+
+class PlannedBatches(Dataset):
+    """A data set whose items are whole micro-batches, as mappings that `transformers.Trainer` can move to a device."""
+
+    def __init__(self, encoded: Encoded, plan: list[np.ndarray], pad_token_id: int):
+        self.encoded, self.plan, self.pad_token_id = encoded, plan, pad_token_id
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: int) -> dict:
+        batch = collate(self.encoded, self.plan[index], self.pad_token_id)
+        return {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "supervised": batch.supervised,
+            "keys": batch.keys,
+        }
+
+
+def each_example_once(encoded: Encoded, batch_size: int, pad_token_id: int) -> list[Batch]:
+    """Return every example in batches of similar length: the order in which a teacher is asked ahead of training."""
+    order = np.argsort(encoded.lengths, kind="stable")
+    return [
+        collate(encoded, order[start : start + batch_size], pad_token_id) for start in range(0, len(order), batch_size)
+    ]

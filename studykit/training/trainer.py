@@ -1,0 +1,200 @@
+"""`DistillTrainer`: the Trainer of transformers with rollouts, a teacher and the chunked head in place of its loss.
+
+The trainer knows no method: it asks the recipe's rollout for sequences, the teacher for its signal, and the head for
+the loss, which is divided by the supervised tokens of the whole optimizer step, over all micro-batches and ranks.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback
+
+from studykit.caching import replacing
+from studykit.head import head_loss
+from studykit.losses import Loss
+from studykit.methods import Recipe
+from studykit.models import hidden_states, output_head
+from studykit.rollouts import RolloutContext
+from studykit.teacher import Batch, OpenTeacher
+from studykit.training.checkpoints import mark_complete
+
+_STATE = "method_state.pt"
+
+
+class DistillTrainer(Trainer):
+    """Train a student by a recipe.
+
+    Args:
+        recipe: loss, rollout and options.
+        teacher: the open teacher, or None for methods without one.
+        metrics_file: one JSON line per logging step is appended; None writes none.
+        stage: number of the stage, written into each of those lines.
+        checkpoint_every_s: wall time between checkpoints.
+        arguments: as `transformers.Trainer` takes them; `train_dataset` gives ready micro-batches.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        recipe: Recipe,
+        teacher: OpenTeacher | None,
+        metrics_file: Path | None = None,
+        stage: int = 0,
+        checkpoint_every_s: float = 60.0,
+        **keywords: Any,
+    ):
+        super().__init__(*arguments, **keywords)
+        self.model_accepts_loss_kwargs = True  # no division by accumulation steps behind our back
+        self.recipe, self.teacher = recipe, teacher
+        self.loss = recipe.make_loss()
+        self.rollout = recipe.make_rollout()
+        generator = torch.Generator().manual_seed(self.args.seed)
+        self.context = RolloutContext(self.model, teacher, self.processing_class, generator)
+        self.sums: dict[str, Tensor] = {}  # since the last log
+        self.step_sums: dict[str, Tensor] = {}  # since the optimizer step began
+        self.tokens_seen = 0
+        self.spent: dict[str, float] = {}  # before a restart
+        self.started = time.monotonic()
+        self.add_callback(_Clock(self, checkpoint_every_s))
+        if metrics_file is not None:
+            self.add_callback(_MetricsFile(metrics_file, stage))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the planned micro-batches in their order."""
+        return self.accelerator.prepare(DataLoader(self.train_dataset, batch_size=None, shuffle=False))
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """Take the micro-batches of one optimizer step, let the rollout decide what is trained on, count its tokens."""
+        batches = []
+        for _ in range(num_batches):
+            item = next(epoch_iterator, None)
+            if item is None:
+                break
+            batches.append(self.rollout(Batch(**item), self.context))
+        counted = sum(int(batch.supervised[:, 1:].sum()) for batch in batches)
+        total = torch.tensor(counted, device=device)
+        self.tokens_seen += sum(int(batch.attention_mask.sum()) for batch in batches)
+        return [vars(batch) for batch in batches], self.accelerator.gather(total).sum()
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the loss of one micro-batch, already divided by the tokens of the whole optimizer step."""
+        batch = Batch(**inputs)
+        head = output_head(model)
+        hidden = hidden_states(model, batch.input_ids, batch.attention_mask)
+        signal = self.teacher.signal(batch) if self.teacher is not None and self.loss.needs_teacher else None
+        denominator = batch.supervised[:, 1:].sum() if num_items_in_batch is None else num_items_in_batch
+        loss, sums = head_loss(
+            batch.predicting(hidden),
+            head.weight,
+            head.bias,
+            signal,
+            batch.target,
+            self.loss,
+            kd_ratio=self.recipe.kd_ratio,
+            temperature=self.recipe.temperature,
+            scale_by_t2=self.recipe.scale_by_t2,
+            denominator=denominator,
+            progress=self.context.progress,
+            logit_scale=head.logit_scale,
+            softcap=head.softcap,
+            vocabulary=None if self.teacher is None else self.teacher.vocabulary,
+        )
+        for kept in (self.sums, self.step_sums):
+            for name, value in sums.items():
+                kept[name] = kept.get(name, 0) + value
+        loss = loss * self.accelerator.num_processes  # data parallelism averages gradients over ranks
+        return (loss, None) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log means per supervised token since the last log, beside the Trainer's own values."""
+        if self.sums and "loss" in logs:
+            tokens = float(self.sums.pop("tokens"))
+            means = {name: float(value) / tokens for name, value in self.sums.items()}
+            logs = {**logs, "mean_token_accuracy": means.pop("correct"), **means, "num_tokens": self.tokens_seen}
+            self.sums = {}
+        super().log(logs, start_time)
+
+    def step_mean(self, name: str) -> float:
+        """Return a metric's mean per supervised token over the current optimizer step, all ranks together."""
+        if not self.step_sums:
+            return 0.0
+        both = torch.stack([self.step_sums[name].double(), self.step_sums["tokens"].double()])
+        value, tokens = self.accelerator.reduce(both, reduction="sum").tolist()
+        return value / tokens
+
+    def create_optimizer(self, *arguments: Any, **keywords: Any) -> torch.optim.Optimizer:
+        """Add what the loss learns to the optimizer, or it would never move."""
+        optimizer = super().create_optimizer(*arguments, **keywords)
+        if self.loss.parameters() and not hasattr(self, "_learns"):
+            optimizer.add_param_group({"params": self.loss.parameters(), "weight_decay": 0.0})
+            self._learns = True
+        return optimizer
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        state = {
+            "loss": self.loss.state_dict(),
+            "generator": self.context.generator.get_state(),
+            "tokens_seen": self.tokens_seen,
+            "spent": self.costs,
+        }
+        with replacing(checkpoint / _STATE) as temporary:
+            torch.save(state, temporary)
+        mark_complete(checkpoint)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take back what `transformers` does not keep: the state of loss and rollout, and the cost so far."""
+        state = torch.load(checkpoint / _STATE, weights_only=True)
+        self.loss.load_state_dict(state["loss"])
+        self.context.generator.set_state(state["generator"])
+        self.tokens_seen = state["tokens_seen"]
+        self.spent = state["spent"]
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """What this stage has cost so far, restarts included: tokens through student and teacher, seconds."""
+        now = {"train_s": time.monotonic() - self.started, "student_tokens": self.tokens_seen, **self.context.cost}
+        now |= self.teacher.cost if self.teacher else {}
+        now["student_tokens"] -= self.spent.get("student_tokens", 0)  # tokens_seen was restored with the rest
+        return {name: self.spent.get(name, 0) + now.get(name, 0) for name in self.spent | now}
+
+
+class _Clock(TrainerCallback):
+    """Tell loss and rollout how far the stage is, step the loss, and ask for a checkpoint when it is time."""
+
+    def __init__(self, trainer: DistillTrainer, every_s: float):
+        self.trainer, self.every_s = trainer, every_s
+        self.saved = time.monotonic()
+
+    def on_step_begin(self, args, state, control, **keywords):
+        self.trainer.context.progress = state.global_step / state.max_steps
+        self.trainer.step_sums = {}
+
+    def on_step_end(self, args, state, control, **keywords):
+        if type(self.trainer.loss).step is not Loss.step:  # reading a number from the device waits for it
+            self.trainer.loss.step(self.trainer.step_mean("kd_loss"), state.global_step / state.max_steps)
+        if time.monotonic() - self.saved >= self.every_s:
+            self.saved = time.monotonic()
+            control.should_save = True
+
+
+class _MetricsFile(TrainerCallback):
+    """Append each log to a file, one JSON object per line."""
+
+    def __init__(self, file: Path, stage: int):
+        self.file, self.stage = file, stage
+
+    def on_log(self, args, state, control, logs=None, **keywords):
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        line = {"stage": self.stage, "step": state.global_step, "time_s": round(time.time(), 3), **logs}
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, allow_nan=False) + "\n")
