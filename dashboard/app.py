@@ -1,7 +1,8 @@
 """Browse the studies of a results folder: streamlit run dashboard/app.py.
 
-The folder is `results`, or what STUDYKIT_RESULTS names. Every file in `pages/` is a page: its number gives the place
-in the menu, the first line of its docstring the title. Adding a page is adding a file.
+The folder is `results`, or what STUDYKIT_RESULTS names. Every file in `views/` is a page: its number gives the place
+in the menu, the first line of its docstring the title. Adding a page is adding a file. (A folder named `pages` would
+make Streamlit run its files without this one whenever a link leads straight to them.)
 """
 
 import ast
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import streamlit as st
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 sys.path[:0] = [] if str(HERE.parent) in sys.path else [str(HERE.parent)]  # streamlit adds only this file's own folder
 
 from dashboard import readings, states  # noqa: E402
@@ -20,7 +21,7 @@ from studykit.errors import InputError  # noqa: E402
 def main() -> None:
     """Choose the study, then run the page that the address asks for."""
     st.set_page_config(layout="wide")
-    page = st.navigation([_page(file) for file in sorted((HERE / "pages").glob("[0-9]*.py"))])
+    page = st.navigation([_page(file) for file in sorted((HERE / "views").glob("[0-9]*.py"))])
     try:
         names = readings.study_names()
     except InputError as error:

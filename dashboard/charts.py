@@ -12,5 +12,6 @@ def show(figure: go.Figure, alt: str, name: str) -> None:
         alt: what it says, for those who do not see it.
         name: names the element and the saved file.
     """
+    figure.update_layout(modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8a8a8a", "activecolor": "#d55e00"})
     config = {"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": name}}
     st.plotly_chart(figure, key=name, config=config, alt=alt)

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from studykit import results
+from studykit.errors import InputError
 
 
 def root() -> Path:
@@ -25,13 +26,14 @@ def study_names() -> list[str]:
 
 
 def choose_study(names: list[str]) -> None:
-    """Show the picker of studies. Its value is always in the address, so that a link names its study."""
+    """Show the picker of studies: first the one of the linked run, else the one that changed last."""
     asked = st.query_params.get("study")
     if asked is not None and asked not in names:
-        st.warning("The link asks for a study that is not here.")
+        st.warning("The link asks for a study that is not here:")
         st.text(asked)
     if "study" not in st.session_state and asked not in names:
-        st.session_state["study"] = max(names, key=lambda name: _last_change(_folder(name)))
+        st.session_state["study"] = _study_of(st.query_params.get("run")) or max(names, key=_last_change)
+        st.query_params["study"] = st.session_state["study"]
     st.selectbox("Study", names, index=None, required=True, key="study", bind="query-params")
 
 
@@ -74,9 +76,17 @@ def _folder(name: str) -> Path:
     return next(folder for folder in results.studies(root()) if folder.name == name)
 
 
-def _last_change(folder: Path) -> tuple[int, str]:
-    place = folder / "runs" if (folder / "runs").is_dir() else folder
-    return place.stat().st_mtime_ns, folder.name
+def _study_of(run_id: str | None) -> str | None:
+    """Return the study that holds a run; its id is enough, since it is the run's content."""
+    try:
+        return results.find_run(root(), run_id or "").parents[1].name
+    except InputError:
+        return None
+
+
+def _last_change(name: str) -> int:
+    folder = _folder(name)
+    return max(place.stat().st_mtime_ns for place in (folder, folder / "runs") if place.is_dir())
 
 
 def _version(file: Path) -> tuple[int, int] | None:

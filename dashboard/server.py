@@ -5,7 +5,10 @@ beside this folder, from wherever the command is typed.
 """
 
 import argparse
+import re
 import tomllib
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +19,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HERE = Path(__file__).resolve().parent
 POLICY = (
-    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval' {inline}; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 """Nothing is loaded from elsewhere, so that a record or notebook from a stranger reaches no other server."""
 
 HEADERS = {
-    "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -31,22 +33,31 @@ HEADERS = {
 
 
 class SecurityHeaders:
-    """Middleware that adds `HEADERS` to every answer."""
+    """Middleware that adds `HEADERS` and the policy to every answer."""
 
     def __init__(self, app: ASGIApp):
+        headers = HEADERS | {"Content-Security-Policy": POLICY.format(inline=" ".join(_inline_scripts()))}
         self.app = app
+        self.headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer through the wrapped application."""
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-                names = {name for name, _ in added}
-                message["headers"] = [pair for pair in message["headers"] if pair[0].lower() not in names] + added
+                names = {name for name, _ in self.headers}
+                others = [pair for pair in message["headers"] if pair[0].lower() not in names]
+                message["headers"] = others + self.headers
             await send(message)
 
         await self.app(scope, receive, with_headers)
+
+
+def _inline_scripts() -> list[str]:
+    """Return the hashes of the scripts that stand inside Streamlit's own page, the only inline ones allowed."""
+    page = (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    return [f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts]
 
 
 def settings() -> dict[str, Any]:

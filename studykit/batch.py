@@ -25,7 +25,7 @@ from studykit import notebooks
 from studykit.errors import InputError, unknown
 from studykit.executors import Executor
 from studykit.results.reading import cells as read_cells
-from studykit.results.writing import open_study, write_json
+from studykit.results.writing import check_study, open_study, write_json
 
 _POLL_S = 0.2
 
@@ -75,30 +75,40 @@ def plan(
         overrides: parameters set for every cell, whatever the grid says; a list replaces the grid's values.
 
     Raises:
-        InputError: no such batch, notebook or parameter, or a value of the wrong type.
+        InputError: no such batch, notebook or parameter, a value of the wrong type, or a study that is not ours.
     """
     cells: dict[str, Cell] = {}
     for entry in _entries(name, folder):
         notebook = notebooks.find_notebook(folder, entry["notebook"])
-        grid = {k: v if isinstance(v, list) else [v] for k, v in (entry.get("grid") or {}).items()}
-        grid |= {k: v if isinstance(v, list) else [v] for k, v in (overrides or {}).items()}
+        grid = (entry.get("grid") or {}) | (overrides or {})
+        grid = {parameter: v if isinstance(v, list) else [v] for parameter, v in grid.items()}
+        for parameter in (parameter for parameter, values in grid.items() if not values):
+            raise InputError(f"batch {name}: parameter {parameter!r} has no values, so there is nothing to run")
         for values in itertools.product(*grid.values()):
             cell = _cell(notebook, dict(zip(grid, values, strict=True)), results_root)
             cells[cell.cell_id] = cell
     return list(cells.values())
 
 
-def preflight(cells: list[Cell], results_root: Path) -> None:
+def preflight(cells: list[Cell]) -> None:
     """Check every specification of the cells in a process of its own.
 
     Raises:
         InputError: the first fault, in one line.
     """
-    asked = [
-        {"notebook": str(c.notebook.resolve()), "parameters": c.parameters, "results": str(results_root)} for c in cells
-    ]
+    for folder in {cell.notebook.parent for cell in cells}:
+        _preflight(folder, [cell for cell in cells if cell.notebook.parent == folder])
+
+
+def _preflight(folder: Path, cells: list[Cell]) -> None:
+    """Check the cells of one folder from there, as their notebooks will run: paths are relative to it."""
+    asked = [{"notebook": c.notebook.name, "parameters": c.parameters} for c in cells]
     done = subprocess.run(
-        [sys.executable, "-m", "studykit.preflight"], input=json.dumps(asked), capture_output=True, text=True
+        [sys.executable, "-m", "studykit.preflight"],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        cwd=folder,
     )
     if done.returncode == 2:
         raise InputError(done.stdout.strip().splitlines()[-1])
@@ -126,8 +136,6 @@ def run_batch(
     """
     waiting = [cell for cell in cells if cell.status() != "done"]
     running: dict[str, tuple[Cell, object, float]] = {}
-    finished = len(cells) - len(waiting)
-    os.environ["STUDYKIT_FOLLOW_PARENT"] = "1"
     try:
         while waiting or running:
             changed = False
@@ -138,10 +146,9 @@ def run_batch(
             for cell, handle, started in list(running.values()):
                 if _has_ended(cell, handle, started, executor, timeout_s):
                     del running[cell.cell_id]
-                    finished += 1
                     changed = True
             if changed:
-                watch(_counts(cells, finished, len(running)))
+                watch(_counts(cells, len(running)))
             time.sleep(_POLL_S)
     finally:
         for _, handle, _ in running.values():
@@ -161,7 +168,8 @@ def failures(cells: Iterable[Cell]) -> list[dict[str, Any]]:
 def _start(cell: Cell, executor: Executor, timeout_s: int) -> object:
     open_study(cell.study_folder.parent, cell.study_folder.name)
     cell.folder.mkdir(parents=True, exist_ok=True)
-    (cell.folder / "record.json").unlink(missing_ok=True)
+    if cell.status() == "failed":
+        (cell.folder / "record.json").unlink(missing_ok=True)
     content = {
         "cell_id": cell.cell_id,
         "notebook": cell.notebook.stem,
@@ -197,8 +205,7 @@ def _entries(name: str, folder: Path) -> list[dict[str, Any]]:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f"cannot read batch {path}: {str(error).splitlines()[0]}") from None
-    well_formed = isinstance(entries, list) and all(isinstance(e, dict) and "notebook" in e for e in entries)
-    if not entries or not well_formed:
+    if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
         raise InputError(f"{path} must be a list of {{notebook, grid: {{parameter: [values]}}}}")
     for entry in entries:
         for key in entry:
@@ -207,15 +214,27 @@ def _entries(name: str, folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("notebook"), str)
+        and isinstance(entry.get("grid") or {}, dict)
+        and all(isinstance(key, str) for key in (*entry, *(entry.get("grid") or {})))
+    )
+
+
 def _cell(notebook: Path, given: dict[str, Any], results_root: Path) -> Cell:
     parameters = notebooks.check_parameters(notebook, given)
+    for needed in ("study", "results"):
+        if not isinstance(parameters.get(needed), str):
+            raise InputError(f"notebook {notebook.stem}: a batch needs its parameter {needed!r} to be a text")
     hashed = json.dumps([notebooks.code_hash(notebook), notebook.stem, parameters], sort_keys=True, allow_nan=False)
     parameters = parameters | {"results": os.path.relpath(results_root.resolve(), notebook.parent.resolve())}
     cell_id = hashlib.sha256(hashed.encode()).hexdigest()[:12]
-    return Cell(notebook, parameters, results_root / parameters["study"], cell_id)
+    return Cell(notebook, parameters, check_study(results_root, parameters["study"]), cell_id)
 
 
-def _counts(cells: list[Cell], finished: int, running: int) -> dict[str, int]:
+def _counts(cells: list[Cell], running: int) -> dict[str, int]:
     states = [cell.status() for cell in cells]
     done, failed = states.count("done"), states.count("failed")
     return {"done": done, "failed": failed, "running": running, "waiting": len(cells) - done - failed - running}

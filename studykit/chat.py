@@ -51,7 +51,7 @@ class Encoded:
 
     def take(self, indices: np.ndarray) -> "Encoded":
         """Return the sequences at those positions, in that order."""
-        places = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices])
+        places = np.concatenate([np.arange(int(self.offsets[i]), int(self.offsets[i + 1])) for i in indices])
         offsets = np.concatenate([[0], np.cumsum(self.lengths[indices])])
         return Encoded(self.ids[places], self.supervised[places], offsets)
 

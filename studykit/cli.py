@@ -54,14 +54,12 @@ def batch_command(
     from studykit.report import BatchReport
 
     cells = batch.plan(name, folder=notebooks, results_root=results, overrides=_assignments(parameter or []))
-    for study in {cell.study_folder for cell in cells}:
-        _refuse_foreign(study)
     place = EXECUTORS.member(executor)(jobs=jobs)
     todo = [cell for cell in cells if cell.status() != "done"]
     with BatchReport(cells) as report:
         if todo:
             report.say(f"{len(cells)} cells, {len(cells) - len(todo)} done before; checking the rest")
-            batch.preflight(todo, results)
+            batch.preflight(todo)
         failed = batch.run_batch(cells, place, timeout_s=timeout, watch=report.update)
     for line in batch.failures(failed):
         typer.echo(f"failed: cell {line['cell']}: {line['error']}  (log: {line['log']})", err=True)
@@ -169,11 +167,6 @@ def _assignments(pairs: list[str]) -> dict[str, Any]:
         except ValueError:
             values[name] = text
     return values
-
-
-def _refuse_foreign(study: Path) -> None:
-    if study.exists() and not (study / "study.json").is_file() and (not study.is_dir() or any(study.iterdir())):
-        raise InputError(f"{study} exists and is not a studykit study (no study.json): choose another name or folder")
 
 
 def _say_where_to_look(results: Path) -> None:

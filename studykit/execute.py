@@ -18,16 +18,21 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import LocalHandler, papermill_io
 
+from studykit import processes
 from studykit.caching import replacing
 from studykit.results.writing import try_lock, write_json
 
 
 def main(folder: Path) -> int:
-    """Run the cell of a folder; return 0 when it is done, 1 when it failed, 3 when another process has it."""
-    lock = try_lock(folder / "lock")
-    if lock is None:
-        return 3
+    """Run the cell of a folder, or wait for the process that has it; return 0 when it is done, 1 when it failed."""
     _die_with_parent()
+    while (lock := try_lock(folder / "lock")) is None:
+        time.sleep(0.2)
+    with lock:
+        return 0 if _is_done(folder / "record.json") else _run(folder)
+
+
+def _run(folder: Path) -> int:
     cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
     (folder / "record.json").unlink(missing_ok=True)
     (folder / "runs.txt").unlink(missing_ok=True)
@@ -40,10 +45,17 @@ def main(folder: Path) -> int:
         "status": "failed" if error else "done",
         "runs": list(dict.fromkeys(runs)),
         "wall_s": round(time.monotonic() - started, 1),
-        "error": error,
+        "error": error and _without_places(error),
     }
     write_json(folder / "record.json", record)
     return 1 if error else 0
+
+
+def _is_done(record: Path) -> bool:
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))["status"] == "done"
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _execute(folder: Path, cell: dict[str, Any]) -> str | None:
@@ -80,27 +92,42 @@ class _WholeFiles(LocalHandler):
 
 
 def _forget_paths(path: Path) -> None:
-    """Drop papermill's metadata, which names this machine's folders and claims more than it knows."""
+    """Drop papermill's metadata, which claims more than it knows, and this machine's folders from texts."""
     if not path.exists():
         return
     notebook = nbformat.read(path, as_version=4)
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)
         part.metadata.pop("execution", None)
+    for output in (output for code in notebook.cells for output in code.get("outputs", [])):
+        for texts in (output, output.get("data", {})):
+            for kind in {"text", "evalue", "traceback", "text/plain", "text/html"} & set(texts):
+                texts[kind] = _without_places(texts[kind])
     with replacing(path) as temporary:
         nbformat.write(notebook, temporary)
 
 
+def _without_places(text: Any) -> Any:
+    """Shorten the folders of this machine in a text or a list of texts: code, interpreter and home."""
+    if isinstance(text, list):
+        return [_without_places(part) for part in text]
+    places = {str(Path(__file__).parents[1]): ".", sys.prefix: "<python>", str(Path.home()): "~"}
+    for place, short in sorted(places.items(), key=lambda p: -len(p[0])):
+        text = text.replace(f"{place}/", f"{short}/") if len(place) > 1 else text
+    return text
+
+
 def _die_with_parent() -> None:
-    """End this process and its kernel once the batch that started it is gone, however it went."""
-    parent = os.getppid()
+    """End this process and all it started once the batch that started it is gone, however it went."""
+    parent = os.environ.pop("STUDYKIT_FOLLOW_PARENT", None)
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while str(os.getppid()) == parent:
             time.sleep(0.5)
+        processes.signal_groups(processes.groups_of(os.getpid()), signal.SIGKILL)
         os.killpg(0, signal.SIGKILL)
 
-    if os.environ.get("STUDYKIT_FOLLOW_PARENT") == "1":
+    if parent is not None:
         threading.Thread(target=watch, daemon=True).start()
 
 

@@ -42,13 +42,14 @@ def score_against_budget(frame: pd.DataFrame, metric: str = "exact_match") -> go
     """
     figure = go.Figure()
     done = _done(frame, metric)
-    for method in sorted(done["method"].unique(), key=_order):
+    for method in sorted(map(str, done["method"].unique()), key=_order):
         part = done[done["method"] == method]
-        rows = [(int(b), mean_interval(list(g))) for b, g in part.groupby("budget_examples")["value"]]
+        rows = [(int(str(b)), mean_interval(list(g))) for b, g in part.groupby("budget_examples")["value"]]
         _band(figure, method, rows)
         _means(figure, method, rows)
         _points(figure, method, part)
-    _finish(figure, "examples in the budget", _NAMES.get(metric, metric), log_x=True)
+    _teacher(figure, done, metric)
+    _finish(figure, "examples in the budget", _NAMES.get(metric, metric), budgets=done["budget_examples"])
     return figure
 
 
@@ -61,7 +62,7 @@ def difference_against_budget(
     colour, symbol, _ = style(arm)
     rows, seeds = [], []
     for budget, part in done.groupby("budget_examples"):
-        a, b = (part[part["method"] == m].set_index("seed")["value"].to_dict() for m in (arm, baseline))
+        a, b = (by_seed(part[part["method"] == m], "value") for m in (arm, baseline))
         shared = sorted(set(a) & set(b))
         if shared:
             rows.append((int(str(budget)), paired_difference(a, b)))
@@ -93,7 +94,12 @@ def difference_against_budget(
             hovertemplate="%{x:,} examples, seed %{customdata}<br>%{y:+.2f}<extra></extra>",
         )
     figure.add_hline(y=0, line={"color": "#888888", "width": 1})
-    _finish(figure, "examples in the budget", f"{arm} - {baseline}, {_NAMES.get(metric, metric)}", log_x=True)
+    _finish(
+        figure,
+        "examples in the budget",
+        f"{arm} - {baseline}, {_NAMES.get(metric, metric)}",
+        budgets=done["budget_examples"],
+    )
     return figure
 
 
@@ -127,6 +133,11 @@ def loss_curves(curves: dict[str, pd.DataFrame], column: str = "loss", x: str = 
     label = {"step": "optimizer step", "num_tokens": "tokens through the student", "time_s": "seconds"}[x]
     _finish(figure, label + (" (thinned)" if thinned else ""), _NAMES.get(column, column.replace("_", " ")))
     return figure
+
+
+def by_seed(frame: pd.DataFrame, column: str) -> dict[int, float]:
+    """Return a column's values by seed."""
+    return {int(seed): float(value) for seed, value in zip(frame["seed"], frame[column], strict=True)}
 
 
 def style(name: str) -> tuple[str, str, str]:
@@ -198,7 +209,22 @@ def _points(figure: go.Figure, method: str, part: pd.DataFrame) -> None:
     )
 
 
-def _finish(figure: go.Figure, x: str, y: str, log_x: bool = False) -> None:
+def _teacher(figure: go.Figure, done: pd.DataFrame, metric: str) -> None:
+    """Draw the teacher's own score, one line for each teacher."""
+    column = f"teacher_{metric}"
+    if column not in done:
+        return
+    for teacher, part in done.dropna(subset=[column]).groupby("teacher"):
+        level = float(part[column].mean()) * (100.0 if metric in _IN_POINTS else 1.0)
+        figure.add_hline(
+            y=level,
+            line={"color": "#7a7a7a", "dash": "dot", "width": 1},
+            annotation_text=f"{teacher} itself: {level:.{1 if metric in _IN_POINTS else 3}f}",
+            annotation_position="top left",
+        )
+
+
+def _finish(figure: go.Figure, x: str, y: str, budgets: pd.Series | None = None) -> None:
     figure.update_layout(
         xaxis_title=x,
         yaxis_title=y,
@@ -212,5 +238,6 @@ def _finish(figure: go.Figure, x: str, y: str, log_x: bool = False) -> None:
     )
     figure.update_xaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False)
     figure.update_yaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False)
-    if log_x:
-        figure.update_xaxes(type="log", dtick=1, tickformat=",", minor={"ticks": "outside"})
+    if budgets is not None:
+        ticks = sorted({int(budget) for budget in budgets})
+        figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks])

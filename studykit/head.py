@@ -66,7 +66,8 @@ def head_loss(
     Example:
         >>> from studykit.losses import get_loss
         >>> hidden, weight = torch.eye(2), torch.eye(2).requires_grad_()
-        >>> value, sums = head_loss(hidden, weight, None, None, torch.tensor([0, 1]), get_loss("cross_entropy"), denominator=2)
+        >>> label, loss = torch.tensor([0, 1]), get_loss("cross_entropy")
+        >>> value, sums = head_loss(hidden, weight, None, None, label, loss, denominator=2)
         >>> round(value.item(), 4)                                          # log(1 + 1/e)
         0.3133
     """
@@ -116,19 +117,20 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, settings: _Settings, hidden: Tensor, weight: Tensor, bias: Tensor | None, *learned: Tensor):
-        needs = ctx.needs_input_grad[1:]
         inputs = (hidden, weight, bias, *learned)
-        wanted = [i for i, need in enumerate(needs) if need]
-        grads: list[Tensor | None] = [
-            torch.zeros_like(inputs[i], dtype=_accumulator(inputs[i])) if i in wanted else None
-            for i in range(len(inputs))
+        wanted = [i for i, need in enumerate(ctx.needs_input_grad[1:]) if need]
+        grads = [
+            torch.zeros_like(x, dtype=_accumulator(x)) if i in wanted and x is not None else None
+            for i, x in enumerate(inputs)
         ]
         total = torch.zeros((), dtype=_accumulator(hidden), device=hidden.device)
         for start in range(0, len(settings.target), settings.chunk):
             rows = slice(start, start + settings.chunk)
             total += _chunk_backward(settings, rows, inputs, wanted, grads)
         scale = 1 / torch.as_tensor(settings.denominator, dtype=total.dtype, device=total.device)
-        ctx.save_for_backward(*(None if g is None else g.mul_(scale).to(inputs[i].dtype) for i, g in enumerate(grads)))
+        ctx.save_for_backward(
+            *(None if g is None or x is None else g.mul_(scale).to(x.dtype) for g, x in zip(grads, inputs, strict=True))
+        )
         return total * scale
 
     @staticmethod

@@ -7,14 +7,13 @@ A notebook's parameters are the plain assignments in its one cell tagged `parame
 import ast
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
 from studykit.errors import InputError, unknown
-
-_JSON = (type(None), bool, int, float, str, list, dict)
 
 
 def find_notebook(folder: Path, name: str) -> Path:
@@ -50,15 +49,22 @@ def defaults(path: Path) -> dict[str, Any]:
         InputError: an assignment that is not a plain JSON value.
     """
     values = {}
-    for statement in ast.parse(tagged_source(path, "parameters")).body:
+    try:
+        statements = ast.parse(tagged_source(path, "parameters")).body
+    except SyntaxError as error:
+        raise InputError(f"{path.name}: its parameters cell is not Python (line {error.lineno})") from None
+    for statement in statements:
         if not (isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)):
             raise InputError(
                 f"{path.name}: its parameters cell may hold plain assignments only (line {statement.lineno})"
             )
+        name = statement.targets[0].id
         try:
-            values[statement.targets[0].id] = ast.literal_eval(statement.value)
+            values[name] = ast.literal_eval(statement.value)
         except ValueError:
-            raise InputError(f"{path.name}: parameter on line {statement.lineno} is not a plain value") from None
+            values[name] = ...
+        if not _is_plain(values[name]):
+            raise InputError(f"{path.name}: parameter {name!r} on line {statement.lineno} is not a plain JSON value")
     return values
 
 
@@ -96,13 +102,22 @@ def arms_of(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fits(value: Any, default: Any) -> bool:
-    if not isinstance(value, _JSON):
+    if not _is_plain(value):
         return False
     if default is None or value is None:
         return True
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
     return isinstance(value, (int, float) if isinstance(default, float) else type(default))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is what JSON can carry and give back: no tuples, dates or infinities, at any depth."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _read(path: Path) -> Any:

@@ -1,6 +1,6 @@
 """Check every specification of a batch before it starts: `python -m studykit.preflight < cells.json`.
 
-Reads `[{"notebook": path, "parameters": {...}, "results": root}, ...]`, builds the arms of each and pins them: names,
+Reads `[{"notebook": path, "parameters": {...}}, ...]`, builds the arms of each and pins them: names,
 options, tokenizers, files, budgets. Prints the first fault in one line and exits with 2; exits with 0 if all is well.
 A process of its own, since it has to import torch.
 """
@@ -24,12 +24,23 @@ def check(cells: list[dict[str, Any]]) -> None:
     """
     seen = set()
     for cell in cells:
-        for arm in arms_of(Path(cell["notebook"]), cell["parameters"]).values():
+        for arm in _arms(Path(cell["notebook"]), cell["parameters"]).values():
             spec = RunSpec.parse(dict(arm))
             key = _without_seeds(spec).canonical()
             if key not in seen:
                 seen.add(key)
-                study.pin(spec, cell["results"])
+                study.pin(spec, cell["parameters"]["results"])
+
+
+def _arms(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return arms_of(notebook, parameters)
+    except InputError:
+        raise
+    except Exception as fault:
+        raise InputError(
+            f"notebook {notebook.stem}: its arms cannot be built from these parameters ({type(fault).__name__}: {fault})"
+        ) from None
 
 
 def _without_seeds(spec: RunSpec) -> RunSpec:

@@ -33,9 +33,9 @@ class Part(BaseModel):
 class Lora(Part):
     """Low-rank adapters through peft, in peft's words."""
 
-    lora_r: int = Field(16, ge=1)
-    lora_alpha: int = Field(32, ge=1)
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    lora_r: int = Field(default=16, ge=1)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     lora_target_modules: str | tuple[str, ...] = "all-linear"
 
 
@@ -51,7 +51,9 @@ class Student(Part):
     revision: str | None = None
     random_config: dict[str, Any] | None = None
     lora: Lora | None = None
-    content: str | None = Field(None, description="sha256 of the weights or configuration; filled in when pinned")
+    content: str | None = Field(
+        default=None, description="sha256 of the weights or configuration; filled in when pinned"
+    )
 
 
 class Teacher(Part):
@@ -63,8 +65,8 @@ class Teacher(Part):
 
     name: str
     revision: str | None = None
-    top_k: int | None = Field(None, ge=1)
-    content: str | None = Field(None, description="sha256 of the weights; filled in when pinned")
+    top_k: int | None = Field(default=None, ge=1)
+    content: str | None = Field(default=None, description="sha256 of the weights; filled in when pinned")
 
 
 class Budget(Part):
@@ -73,8 +75,8 @@ class Budget(Part):
     With neither count the whole pool is meant. The same sampler and seed give nested budgets.
     """
 
-    examples: int | None = Field(None, ge=1)
-    tokens: int | None = Field(None, ge=1)
+    examples: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
     sampler: str = "uniform"
     seed: int = 0
 
@@ -92,7 +94,7 @@ class Data(Part):
     options: dict[str, Any] = {}
     split: str = "train"
     budget: Budget = Budget()
-    content: str | None = Field(None, description="sha256 of the pool's examples; filled in when pinned")
+    content: str | None = Field(default=None, description="sha256 of the pool's examples; filled in when pinned")
 
 
 class Stage(Part):
@@ -102,14 +104,14 @@ class Stage(Part):
     method: str
     method_options: dict[str, Any] = {}
     steps: int = Field(ge=1, description="optimizer steps")
-    batch_size: int = Field(64, ge=1, description="sequences per device and micro-batch")
-    gradient_accumulation_steps: int = Field(1, ge=1)
+    batch_size: int = Field(default=64, ge=1, description="sequences per device and micro-batch")
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(gt=0)
     lr_scheduler_type: str = "cosine"
-    warmup_ratio: float = Field(0.05, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    max_length: int = Field(2048, ge=2, description="tokens; longer examples are refused, never cut silently")
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_length: int = Field(default=2048, ge=2, description="tokens; longer examples are refused, never cut silently")
     gradient_checkpointing: bool = False
 
 
@@ -117,10 +119,10 @@ class Evaluation(Part):
     """What is measured after training, on which held-out items."""
 
     data: Data
-    items: int | None = Field(None, ge=1, description="the first so many items; None means all")
+    items: int | None = Field(default=None, ge=1, description="the first so many items; None means all")
     scorers: tuple[str, ...] = ("exact_match", "token_error_rate", "nll")
-    max_new_tokens: int = Field(256, ge=1)
-    batch_size: int = Field(64, ge=1)
+    max_new_tokens: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=64, ge=1)
 
 
 class RunSpec(Part):
@@ -130,7 +132,7 @@ class RunSpec(Part):
     teacher: Teacher | None = None
     stages: tuple[Stage, ...] = Field(min_length=1)
     evaluation: Evaluation | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
     @classmethod
     def parse(cls, data: dict[str, Any]) -> Self:
@@ -140,9 +142,14 @@ class RunSpec(Part):
             InputError: one line with the place of the fault; an unknown key is answered with the nearest one.
         """
         try:
-            return cls.model_validate(data)
+            spec = cls.model_validate(data)
         except ValidationError as error:
             raise InputError(_one_line(cls, error)) from None
+        try:
+            json.dumps(spec.model_dump(), allow_nan=False)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"specification: options must be plain JSON values ({error})") from None
+        return spec
 
     def canonical(self) -> str:
         """Return the one JSON text of this content: keys sorted, no spaces, `None` left out, no NaN."""

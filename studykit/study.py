@@ -6,6 +6,8 @@ A run is its content: asked for again, by whichever notebook, it is read from di
 specification is refused before a model is loaded.
 """
 
+import hashlib
+import json
 import os
 import resource
 import shutil
@@ -19,15 +21,16 @@ import pandas as pd
 import torch
 
 from studykit import results
+from studykit.caching import cache_folder, replacing
 from studykit.errors import InputError
 from studykit.evaluation import evaluate, held_out
 from studykit.methods import get_method
-from studykit.models import config_hash, load_tokenizer, shared_vocabulary, unwrapped, weights_hash
+from studykit.models import config_hash, load_teacher, load_tokenizer, shared_vocabulary, unwrapped, weights_hash
 from studykit.results.schema import row
 from studykit.samplers import SAMPLERS
 from studykit.scorers import SCORERS, weighted_means
 from studykit.sources import content_hash, load_examples
-from studykit.spec import Data, RunSpec
+from studykit.spec import Data, Evaluation, RunSpec, Teacher
 from studykit.training import Trained, train
 
 
@@ -102,6 +105,12 @@ def pin(spec: RunSpec, root: str | Path = "results") -> RunSpec:
     for scorer in spec.evaluation.scorers if spec.evaluation else ():
         SCORERS.module(scorer)
     needs_teacher = any(recipe.needs_teacher for recipe in recipes)
+    for stage, recipe in zip(spec.stages, recipes, strict=True):
+        if recipe.make_loss().needs_shared_categories and spec.teacher is not None and spec.teacher.top_k is not None:
+            raise InputError(
+                f"method {stage.method!r}: loss {recipe.loss!r} needs the full distribution, and the teacher is folded "
+                f"to top_k={spec.teacher.top_k}: set top_k to null for a live teacher"
+            )
     if needs_teacher and spec.teacher is None:
         names = ", ".join(s.method for s, r in zip(spec.stages, recipes, strict=True) if r.needs_teacher)
         raise InputError(f"method {names} needs a teacher: name one, such as teacher={{'name': 'lexicon/teacher-a'}}")
@@ -159,6 +168,7 @@ def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> No
         )
         metrics = weighted_means(scores)
         trained.cost["evaluate_s"] = time.monotonic() - started
+    own = {} if spec.teacher is None or spec.evaluation is None else teacher_score(spec.teacher, spec.evaluation, root)
     trained.cost["peak_mem_gib"] = _peak_mem_gib()
     _save_model(trained, writer.folder)
     cost = {name: round(value, 3) for name, value in trained.cost.items()}
@@ -169,9 +179,26 @@ def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> No
         trained.manifests,
         device=device.type,
         parameters=_parameters(trained),
+        teacher_metrics=own,
         teacher_is_folded=bool(spec.teacher and spec.teacher.top_k),
     )
     _remove_checkpoints(writer.folder)
+
+
+def teacher_score(teacher: Teacher, evaluation: Evaluation, root: str | Path = "results") -> dict[str, float]:
+    """Return what the teacher itself scores on the held-out items: the ceiling that a gap to the student is read from.
+
+    Kept by content of teacher and evaluation, so that a study asks once.
+    """
+    model = Teacher(name=teacher.name, revision=teacher.revision, content=teacher.content)
+    key = hashlib.sha256((model.model_dump_json() + evaluation.model_dump_json()).encode()).hexdigest()[:32]
+    file = cache_folder("teacher-scores") / f"{key}.json"
+    if not file.exists():
+        tokenizer = load_tokenizer(teacher.name, Path(root), teacher.revision)
+        _, scores = evaluate(load_teacher(teacher, Path(root)), tokenizer, evaluation)
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(weighted_means(scores)), encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _tell_cell(run_id: str) -> None:

@@ -1,11 +1,11 @@
 """Run cells as processes on this machine, each in a session of its own, with its share of the cores."""
 
 import os
-import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from studykit import processes
 
 _GRACE_S = 5.0
 
@@ -27,6 +27,7 @@ class Local:
         """Start a process in its own session, so that it and all its children can be ended together."""
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ}
+        environment["STUDYKIT_FOLLOW_PARENT"] = str(os.getpid())
         with log.open("ab") as stream:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=environment, start_new_session=True
@@ -37,19 +38,5 @@ class Local:
         return handle.poll()
 
     def cancel(self, handle: subprocess.Popen) -> None:
-        """Ask the whole session to stop, then insist; return once its process group is empty."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            deadline = time.monotonic() + _GRACE_S
-            while _signal_group(handle.pid, number) and time.monotonic() < deadline:
-                handle.poll()  # reap it, or the group never empties
-                time.sleep(0.05)
-                number = 0
-
-
-def _signal_group(group: int, number: int) -> bool:
-    """Send a signal to a process group (0 only asks); return whether any of it is left."""
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    return True
+        """Ask it and all it started to stop, the kernel included, then insist; return once none of them is left."""
+        processes.end(handle, _GRACE_S)

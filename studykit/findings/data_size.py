@@ -45,6 +45,7 @@ def data_size(
         if (line := _budget(done[done["budget_examples"] == budget], int(budget), baseline, arm, score, nll))
     ]
     end = _where_it_ends(rows)
+    own = _teacher_score(done, score)
     table = pd.DataFrame([_shown(line, baseline, arm) for line in rows])
     numbers = {
         "baseline": baseline,
@@ -52,8 +53,12 @@ def data_size(
         "score": score,
         "budgets": [_without_seeds(line) for line in rows],
         "advantage_ends": None if end is None else vars(end),
+        "teacher_score": own,
     }
-    return Finding(table, _sentence(rows, end, baseline, arm), numbers)
+    sentence = _sentence(rows, end, baseline, arm)
+    if own is not None and rows:
+        sentence += f" The teacher itself scores {own:.1f}."
+    return Finding(table, sentence, numbers)
 
 
 def _budget(part: pd.DataFrame, budget: int, baseline: str, arm: str, score: str, nll: str) -> dict[str, Any] | None:
@@ -73,7 +78,7 @@ def _budget(part: pd.DataFrame, budget: int, baseline: str, arm: str, score: str
         line[metric] = {
             baseline: vars(mean_interval(list(paired[1].values()))),
             arm: vars(mean_interval(list(paired[0].values()))),
-            "difference": vars(paired_difference(*paired)),
+            "difference": vars(paired_difference(paired[0], paired[1])),
             "by_seed": {seed: paired[0][seed] - paired[1][seed] for seed in paired[0]},
         }
     if score not in line:
@@ -82,6 +87,12 @@ def _budget(part: pd.DataFrame, budget: int, baseline: str, arm: str, score: str
     if nll in line:
         line["nll"] = line.pop(nll)
     return line
+
+
+def _teacher_score(done: pd.DataFrame, score: str) -> float | None:
+    column = f"teacher_{score}"
+    known = done[column].dropna() if column in done else done["status"].iloc[:0]
+    return 100.0 * float(known.mean()) if len(known) else None
 
 
 def _where_it_ends(rows: list[dict[str, Any]]) -> Any:

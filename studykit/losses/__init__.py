@@ -13,6 +13,7 @@ Reduction, masking, chunking and temperature belong to `studykit.head`.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -62,10 +63,12 @@ class Loss:
     Attributes:
         needs_teacher: False only for losses on the label alone.
         couples_rows: True when one position's value depends on the others, so that rows may not be split at will.
+        needs_shared_categories: True when column c must be the same token in all rows, which a folded teacher's is not.
     """
 
     needs_teacher: bool = True
     couples_rows: bool = False
+    needs_shared_categories: bool = False
 
     def per_token(self, x: LossInputs) -> Tensor:
         """Return the loss at every position, float32 [N], in nats unless the loss says otherwise."""
@@ -87,10 +90,11 @@ class Loss:
 
 
 class FunctionLoss(Loss):
-    """A stateless loss made from a function and its options."""
+    """A stateless loss made from a function and its options; its module may set the flags of `Loss` in capitals."""
 
-    def __init__(self, function: Callable[..., Tensor], needs_teacher: bool, options: dict[str, Any]):
-        self.needs_teacher = needs_teacher
+    def __init__(self, function: Callable[..., Tensor], module: ModuleType, options: dict[str, Any]):
+        self.needs_teacher = getattr(module, "NEEDS_TEACHER", True)
+        self.needs_shared_categories = getattr(module, "NEEDS_SHARED_CATEGORIES", False)
         self._function = partial(function, **options)
 
     def per_token(self, x: LossInputs) -> Tensor:
@@ -117,7 +121,7 @@ def get_loss(name: str, **options: Any) -> Loss:
     check_options("loss", name, made, options)
     if isinstance(made, type):
         return made(**options)
-    return FunctionLoss(made, needs_teacher=getattr(LOSSES.module(name), "NEEDS_TEACHER", True), options=options)
+    return FunctionLoss(made, LOSSES.module(name), options)
 
 
 def expectation(logp: Tensor, values: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from torch.nn.functional import pad
 from studykit.losses import LossInputs
 from studykit.losses.cross_entropy import cross_entropy
 
+NEEDS_SHARED_CATEGORIES = True
+
 
 def sorted_l1(x: LossInputs, *, weight: float = 1.5) -> Tensor:
     """Return -log q(y) + weight Σ_i |p_(i) - q_(i)|, p and q each sorted from the likeliest down.

@@ -68,11 +68,11 @@ SMALL, MEDIUM, LARGE, TEACHER = shape(32, 2, 2), shape(64, 2, 4), shape(96, 3, 4
 
 
 def base(config: dict[str, Any]) -> RunSpec:
-    """Return the pre-training of a base student: raw spellings and raw pronunciations, never a pair."""
-    tasks = {"tasks": ["letters", "phonemes"]}
+    """Return the pre-training of a base student: raw text of spellings and pronunciations, never a pair."""
+    tasks = {"tasks": ["text"]}
     data = {"source": "lexicon", "split": "outside", "options": tasks}
     held_out = {"source": "lexicon", "split": "validation", "options": tasks}
-    return _spec(config, data, steps=1500, learning_rate=4e-3, evaluation={"data": held_out, "scorers": ["nll"]})
+    return _spec(config, data, steps=2000, learning_rate=4e-3, evaluation={"data": held_out, "scorers": ["nll"]})
 
 
 def teacher(split: str, steps: int) -> RunSpec:

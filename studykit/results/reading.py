@@ -80,9 +80,10 @@ def studies(root: str | Path) -> list[Path]:
 
 
 def metric_columns(frame: pd.DataFrame) -> list[str]:
-    """Return the columns that are scores: numeric, neither identity nor cost."""
+    """Return the columns that are the student's scores: numeric, neither identity, nor cost, nor the teacher's own."""
     known = {*IDENTITY_COLUMNS, *COST_COLUMNS}
-    return [c for c in frame.columns if c not in known and pd.api.types.is_numeric_dtype(frame[c])]
+    own = [c for c in frame.columns if c not in known and not c.startswith("teacher_")]
+    return [c for c in own if pd.api.types.is_numeric_dtype(frame[c])]
 
 
 def run_folder(study_folder: str | Path, run_id: str) -> Path:
@@ -120,12 +121,15 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """
     file = folder / "record.json"
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = _mapping(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise InputError(f"{file} is damaged ({error}): remove the folder and run again") from None
-    return migrate(record, str(file))
+    record = migrate(record, str(file))
+    if missing := {"run_id", "status", "spec"} - set(record):
+        raise InputError(f"{file} is damaged (it lacks {', '.join(sorted(missing))}): remove the folder and run again")
+    return record
 
 
 def read_spec(folder: Path) -> dict[str, Any] | None:
@@ -148,16 +152,16 @@ def read_metrics(folder: Path) -> tuple[pd.DataFrame, int]:
 
 
 def read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the JSON objects of a file and the count of damaged lines; an unterminated last line is still being written.
+    """Return the JSON objects of a file and the count of damaged lines.
 
-    A file that is not there has no lines.
+    An unterminated last line is still being written and is left out, uncounted. A file that is not there has no lines.
     """
     if not file.exists():
         return [], 0
     text = file.read_text(encoding="utf-8", errors="replace")
     whole = text[: text.rfind("\n") + 1]
     lines, damaged = [], 0
-    for line in whole.splitlines():
+    for line in whole.split("\n")[:-1]:  # splitlines would also split at U+2028 inside a text
         try:
             lines.append(_mapping(json.loads(line)))
         except ValueError:
@@ -210,7 +214,7 @@ def read_log(cell_folder: str | Path, last_bytes: int = 20_000) -> str:
 def damaged_records(study_folder: str | Path) -> dict[str, str]:
     """Return the runs whose final record cannot be read, with what is wrong; the index vouches for finished runs."""
     study = Path(study_folder)
-    known = {line["run_id"] for line in read_lines(study / "index.jsonl")[0]}
+    known = {line.get("run_id") for line in read_lines(study / "index.jsonl")[0]}
     found = {}
     for folder in _run_folders(study):
         if folder.name not in known:
@@ -238,7 +242,8 @@ def _changed(folder: Path) -> int | bool:
 
 def _run_folders(study: Path) -> list[Path]:
     runs = study / "runs"
-    return sorted(p for p in runs.iterdir() if _RUN_ID.fullmatch(p.name)) if runs.is_dir() else []
+    found = runs.iterdir() if runs.is_dir() else []
+    return sorted(p for p in found if _RUN_ID.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
 
 
 def is_locked(lock: Path) -> bool:
@@ -262,11 +267,15 @@ def rebuild_index(study_folder: str | Path) -> int:
 def _study_rows(study: Path) -> list[dict[str, Any]]:
     """Read finished runs from the index and the rest from their folders; a grown index is put in place.
 
-    A finished run never changes, since its id is its content, so a line of the index needs no second look.
+    A finished run never changes, since its id is its content, so a line of the index needs no second look while the
+    record it was read from is there.
     """
     index, _ = read_lines(study / "index.jsonl")
-    known = {line["run_id"]: line for line in index if line.pop("schema", None) == SCHEMA}
-    rows = [known.get(folder.name) or _row(study, folder) for folder in _run_folders(study)]
+    known = {line.get("run_id"): line for line in index if line.pop("schema", None) == SCHEMA}
+    rows = [
+        known[folder.name] if folder.name in known and (folder / "record.json").is_file() else _row(study, folder)
+        for folder in _run_folders(study)
+    ]
     done = [line for line in rows if line["status"] == "done"]
     if {line["run_id"] for line in done} != set(known):
         _write_index(study, done)
@@ -290,9 +299,10 @@ def _row(study: Path, folder: Path) -> dict[str, Any]:
     if record is None:
         status = "running" if is_locked(folder / "lock") else "stale"
         record = {"run_id": folder.name, "status": status, "spec": read_spec(folder)}
-    if record["spec"] is None:
+    try:
+        return row(record, study.name)
+    except (KeyError, TypeError, AttributeError):  # a specification that is missing or no longer readable
         return {"run_id": folder.name, "study": study.name, "status": record["status"]}
-    return row(record, study.name)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def row(record: dict[str, Any], study: str) -> dict[str, Any]:
         "status": record["status"],
         "steps": sum(stage["steps"] for stage in stages),
         **record.get("metrics", {}),
+        **{f"teacher_{name}": value for name, value in record.get("teacher_metrics", {}).items()},
         **record.get("cost", {}),
     }
 

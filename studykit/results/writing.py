@@ -39,15 +39,28 @@ def open_study(root: str | Path, study: str) -> Path:
     Raises:
         InputError: a name that is no plain folder name, or a folder with foreign content.
     """
+    folder = check_study(root, study)
+    if not (folder / "study.json").exists():
+        write_json(folder / "study.json", {"schema": SCHEMA, "study": study})
+    return folder
+
+
+def check_study(root: str | Path, study: str) -> Path:
+    """Return the folder a study has, or would be given; nothing is written.
+
+    Raises:
+        InputError: a name that is no plain folder name, or a folder with foreign content.
+    """
+    root = Path(root)
     if not study or Path(study).name != study or study.startswith("."):
         raise InputError(f"study name {study!r} must be a plain folder name")
-    folder = Path(root) / study
-    marker = folder / "study.json"
-    if marker.exists():
+    if root.exists() and not root.is_dir():
+        raise InputError(f"{root} is a file: results need a folder")
+    folder = root / study
+    if (folder / "study.json").exists():
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not a studykit study (no study.json): choose another name or folder")
-    write_json(marker, {"schema": SCHEMA, "study": study})
     return folder
 
 

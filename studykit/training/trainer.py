@@ -54,7 +54,8 @@ class DistillTrainer(Trainer):
         self.loss = recipe.make_loss()
         self.rollout = recipe.make_rollout()
         generator = torch.Generator().manual_seed(self.args.seed)
-        self.context = RolloutContext(self.model, teacher, self.processing_class, generator)
+        student: Any = self.model
+        self.context = RolloutContext(student, teacher, self.processing_class, generator)
         self.sums: dict[str, Tensor] = {}  # since the last log
         self.step_sums: dict[str, Tensor] = {}  # since the optimizer step began
         self.tokens_seen = 0
@@ -66,7 +67,8 @@ class DistillTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the planned micro-batches in their order."""
-        return self.accelerator.prepare(DataLoader(self.train_dataset, batch_size=None, shuffle=False))
+        planned: Any = self.train_dataset
+        return self.accelerator.prepare(DataLoader(planned, batch_size=None, shuffle=False))
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Take the micro-batches of one optimizer step, let the rollout decide what is trained on, count its tokens."""
@@ -77,9 +79,9 @@ class DistillTrainer(Trainer):
                 break
             batches.append(self.rollout(Batch(**item), self.context))
         counted = sum(int(batch.supervised[:, 1:].sum()) for batch in batches)
-        total = torch.tensor(counted, device=device)
+        total: Any = self.accelerator.gather(torch.tensor(counted, device=device))
         self.tokens_seen += sum(int(batch.attention_mask.sum()) for batch in batches)
-        return [vars(batch) for batch in batches], self.accelerator.gather(total).sum()
+        return [vars(batch) for batch in batches], total.sum()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -126,8 +128,8 @@ class DistillTrainer(Trainer):
         if not self.step_sums:
             return 0.0
         both = torch.stack([self.step_sums[name].double(), self.step_sums["tokens"].double()])
-        value, tokens = self.accelerator.reduce(both, reduction="sum").tolist()
-        return value / tokens
+        total: Any = self.accelerator.reduce(both, reduction="sum")
+        return float(total[0] / total[1])
 
     def create_optimizer(self, *arguments: Any, **keywords: Any) -> torch.optim.Optimizer:
         """Add what the loss learns to the optimizer, or it would never move."""

@@ -1,18 +1,47 @@
-"""A made-up study for all tests of the dashboard."""
+"""A made-up study, and the dashboard opened on it, for all tests here."""
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).parents[2]
+OVERVIEW = "views/10_overview.py"
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 
 @pytest.fixture(scope="session")
 def results_root(tmp_path_factory):
+    """Return a results folder with the made-up study, not to be changed."""
     from make_study import write_study
 
     root = tmp_path_factory.mktemp("results")
     write_study(root)
     return root
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Open a page on a results folder, with what its address asks for."""
+
+    def open_page(root, page=OVERVIEW, **query):
+        monkeypatch.setenv("STUDYKIT_RESULTS", str(root))
+        app = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
+        app.query_params |= {name: str(value) for name, value in query.items()}
+        app.run()
+        if page != OVERVIEW:
+            app.query_params |= {name: str(value) for name, value in query.items()}
+            app.switch_page(page).run()
+        assert not app.exception, app.exception
+        return app
+
+    return open_page
+
+
+@pytest.fixture
+def copied(results_root, tmp_path):
+    """Return a copy of the made-up study that a test may damage."""
+    shutil.copytree(results_root, tmp_path / "results")
+    return tmp_path / "results"

@@ -54,7 +54,9 @@ def write_study(root: Path, name: str = "sample") -> Path:
         for seed in SEEDS:
             shared = rng.normal(0, 0.01)
             ids = [
-                write_run(study, spec_of(method, budget, seed), score=round(mean[place] + shared + rng.normal(0, 0.004), 4))
+                write_run(
+                    study, spec_of(method, budget, seed), score=round(mean[place] + shared + rng.normal(0, 0.004), 4)
+                )
                 for method, mean in SCORES.items()
             ]
             if (budget, seed) == (100, 0):
@@ -81,10 +83,18 @@ def write_cell(study: Path, runs: list[str], budget: int, seed: int) -> None:
 def notebook() -> dict[str, Any]:
     """Return an executed notebook in the notebook format, with lines as lists."""
     figure = go.Figure(go.Scatter(x=[10, 20, 30], y=[3.0, 2.0, 1.5], name="loss"), {"height": 300})
-    table = {"text/html": ["<table id='raw'><tr><td>raw</td></tr></table>"], "text/plain": ["   budget  kd\n", "0     100  11"]}
+    table = {
+        "text/html": ["<table id='raw'><tr><td>raw</td></tr></table>"],
+        "text/plain": ["   budget  kd\n", "0     100  11"],
+    }
     plot = {"application/vnd.plotly.v1+json": figure.to_plotly_json(), "text/html": ["<div>plot</div>"]}
     plot["application/vnd.plotly.v1+json"] = json.loads(figure.to_json())
-    fault = {"output_type": "error", "ename": "ValueError", "evalue": "made up", "traceback": ["\x1b[31mValueError\x1b[0m: made up"]}
+    fault = {
+        "output_type": "error",
+        "ename": "ValueError",
+        "evalue": "made up",
+        "traceback": ["\x1b[31mValueError\x1b[0m: made up"],
+    }
     return {
         "nbformat": 4,
         "nbformat_minor": 5,
@@ -114,13 +124,31 @@ def _fail(study: Path, spec: RunSpec) -> None:
 
 def _log(step: int, method: str, rng: np.random.Generator) -> dict[str, float]:
     loss = 0.5 + 3.0 * float(np.exp(-step / 60)) + float(rng.normal(0, 0.02))
-    line = {"stage": 0, "step": step, "time_s": 1.7e9 + step / 5, "loss": loss, "ce_loss": loss + 0.05, "entropy": loss + 0.1}
+    line = {
+        "stage": 0,
+        "step": step,
+        "time_s": 1.7e9 + step / 5,
+        "loss": loss,
+        "ce_loss": loss + 0.05,
+        "entropy": loss + 0.1,
+    }
     line |= {"mean_token_accuracy": 1 - loss / 4, "num_tokens": 400 * step, "grad_norm": 0.9, "learning_rate": 0.004}
     return line if method == "sft" else line | {"kd_loss": loss - 0.05}
 
 
 def _item(word: str, right: bool, rng: np.random.Generator) -> dict[str, Any]:
     reference = " ".join(word)
-    scores = {"exact_match": float(right), "token_error_rate": 0.0 if right else 0.4, "nll": round(float(rng.uniform(0.2, 2)), 5)}
+    scores = {
+        "exact_match": float(right),
+        "token_error_rate": 0.0 if right else 0.4,
+        "nll": round(float(rng.uniform(0.2, 2)), 5),
+    }
     answer = reference if right else " ".join(reversed(word))
-    return {"id": f"letters:{word}", "prompt": f"Spell {word}.", "reference": reference, "answer": answer, "tokens": 5, "scores": scores}
+    return {
+        "id": f"letters:{word}",
+        "prompt": f"Spell {word}.",
+        "reference": reference,
+        "answer": answer,
+        "tokens": 5,
+        "scores": scores,
+    }

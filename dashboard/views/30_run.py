@@ -4,6 +4,7 @@ One run: what it was, what it gave, what it cost, how to repeat it, its curves, 
 """
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -26,8 +27,15 @@ def page() -> None:
     line = frame[frame["run_id"] == run_id].iloc[0]
     record = _record(run_id)
     _head(line, record)
-    place = st.tabs(["Curves", "Items", "Specification", "Environment", "Notebook"], key="show", bind="query-params")
-    for tab, show in zip(place, (_curves, _items, _specification, _environment, _notebook), strict=True):
+    parts = {
+        "Curves": _curves,
+        "Items": _items,
+        "Cost": _cost,
+        "Specification": _specification,
+        "Environment": _environment,
+        "Notebook": _notebook,
+    }
+    for tab, show in zip(st.tabs(list(parts), key="show", bind="query-params"), parts.values(), strict=True):
         with tab:
             show(run_id, record)
 
@@ -74,30 +82,27 @@ def _record(run_id: str) -> dict[str, Any]:
 
 
 def _head(line: pd.Series, record: dict[str, Any]) -> None:
-    """Show identity, scores, cost and the command that repeats the run."""
+    """Show identity and scores; of a failed run its error."""
     st.title(states.plain(_name(line).rpartition(" (")[0]))
-    with st.container(horizontal=True, vertical_alignment="center"):
-        states.badge(line["status"])
-        st.text(" · ".join(_facts(line, record)))
+    states.badge(line["status"])
+    st.text(" · ".join(_facts(line, record)))
     if "error" in record:
         st.code(record["error"], language=None, wrap_lines=True)
-    _numbers("Scores", record.get("metrics", {}))
-    _numbers("Cost", record.get("cost", {}))
-    file = readings.study() / "runs" / line["run_id"] / "spec.json"
-    st.caption("The command that repeats this run:")
-    st.code(shlex.join(["studykit", "run", str(file)]), language="bash")
+    _numbers(record.get("metrics", {}))
 
 
 def _facts(line: pd.Series, record: dict[str, Any]) -> list[str]:
     facts = [f"student {line['student']}", f"teacher {line['teacher']}", f"{line['steps']} steps"]
     known = [fact for fact, value in zip(facts, line[["student", "teacher", "steps"]], strict=True) if pd.notna(value)]
-    return [*known, *(f"{what} {record[what]}" for what in ("started", "finished") if what in record)]
+    return [*known, *(f"{what} {_time(record[what])}" for what in ("started", "finished") if what in record)]
 
 
-def _numbers(title: str, numbers: dict[str, float]) -> None:
-    if not numbers:
-        return
-    st.markdown(f"**{title}**")
+def _time(text: str) -> str:
+    """Return 2026-01-31T10:00:00+00:00 as 2026-01-31 10:00:00 UTC."""
+    return text.replace("T", " ").replace("+00:00", " UTC")
+
+
+def _numbers(numbers: dict[str, float]) -> None:
     with st.container(horizontal=True):
         for name, value in numbers.items():
             st.metric(states.plain(name), f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}", width=170)
@@ -105,17 +110,18 @@ def _numbers(title: str, numbers: dict[str, float]) -> None:
 
 def _curves(run_id: str, record: dict[str, Any]) -> None:
     running = "status" not in record
-    st.fragment(_drawn, run_every=5 if running else None)(run_id)
+    stages = [stage["method"] for stage in record["spec"].get("stages", [])]
+    st.fragment(_drawn, run_every=5 if running else None)(run_id, stages)
 
 
-def _drawn(run_id: str) -> None:
+def _drawn(run_id: str, stages: list[str]) -> None:
     """Draw one column of the training log; a run that is still training is read again every few seconds."""
     curve, damaged = readings.metrics(results.run_folder(readings.study(), run_id))
     columns = [c for c in curve.select_dtypes("number") if c not in NO_CURVE]
     if damaged:
         st.warning(f"{damaged} damaged line{'s' if damaged > 1 else ''} of the training log left out")
     if not columns:
-        st.info("This run has no training log yet.", icon=":material/hourglass_empty:")
+        st.info("This run has no training log.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         column = st.selectbox("Curve", columns, key="curve", bind="query-params", width=260)
@@ -124,17 +130,18 @@ def _drawn(run_id: str) -> None:
             "Against", axes, format_func=AXES.__getitem__, default=axes[0], required=True, key="x", bind="query-params"
         )
         log = st.toggle("Logarithmic", key="log", bind="query-params")
-    figure = figures.loss_curves(_by_stage(curve), column, x or axes[0])
+    figure = figures.loss_curves(_by_stage(curve, stages), column, x or axes[0])
     if log:
         figure.update_yaxes(type="log")
     last = curve[column].dropna().iloc[-1]
     charts.show(figure, f"{column} against {AXES[x or axes[0]]}; its last value is {last:.4g}", f"curve-{column}")
 
 
-def _by_stage(curve: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    if "stage" not in curve or curve["stage"].nunique() < 2:
-        return {"this run": curve}
-    return {f"stage {stage + 1:.0f}": part for stage, part in curve.groupby("stage")}
+def _by_stage(curve: pd.DataFrame, stages: list[str]) -> dict[str, pd.DataFrame]:
+    """Name the curve by its method, or each stage's part by stage and method."""
+    if len(stages) < 2 or "stage" not in curve:
+        return {stages[0] if stages else "this run": curve}
+    return {f"stage {place + 1}, {method}": curve[curve["stage"] == place] for place, method in enumerate(stages)}
 
 
 def _items(run_id: str, record: dict[str, Any]) -> None:
@@ -144,7 +151,16 @@ def _items(run_id: str, record: dict[str, Any]) -> None:
     answers.show(items, run_id)
 
 
+def _cost(run_id: str, record: dict[str, Any]) -> None:
+    if record.get("cost"):
+        _numbers(record["cost"])
+    else:
+        st.info("Cost is recorded when a run is done.", icon=":material/hourglass_empty:")
+
+
 def _specification(run_id: str, record: dict[str, Any]) -> None:
+    st.markdown("The command that repeats this run:")
+    st.code(shlex.join(["studykit", "run", str(readings.study() / "runs" / run_id / "spec.json")]), language="bash")
     st.json(record["spec"], expanded=True)
 
 
@@ -162,10 +178,10 @@ def _notebook(run_id: str, record: dict[str, Any]) -> None:
     if not cells:
         st.info("No executed notebook of this study asked for this run.")
         return
-    names = [f"{cell['notebook']} {cell['parameters']}" for cell in cells]
+    names = [f"{cell['notebook']}, cell {Path(cell['folder']).name}" for cell in cells]
     cell = cells[names.index(st.selectbox("Executed for", names))] if len(cells) > 1 else cells[0]
     states.badge(cell["status"])
-    st.text(f"{cell['notebook']} {cell['parameters']}")
+    st.text(names[cells.index(cell)] + (f", {cell['wall_s']:.0f} s" if "wall_s" in cell else ""))
     try:
         notebooks.show(results.read_notebook(cell["folder"]))
     except InputError as error:

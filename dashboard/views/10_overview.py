@@ -63,11 +63,11 @@ def _curves(frame: pd.DataFrame, metric: str, baseline: str, arm: str) -> None:
         return
     left, right = st.columns(2)
     with left:
-        st.subheader("Score against data")
+        st.markdown("#### Score against data")
         charts.show(figures.score_against_budget(frame, metric), _described(done, metric), f"score-{metric}")
         st.caption(f"Line: mean over seeds, {_seeds(done)}. Band: 95% t interval. Open marks: single runs.")
     with right:
-        st.subheader(f"{states.plain(arm)} - {states.plain(baseline)}, paired by seed")
+        st.markdown(f"#### {states.plain(arm)} - {states.plain(baseline)}, paired by seed")
         figure = figures.difference_against_budget(frame, metric, baseline, arm)
         charts.show(
             figure,
@@ -99,8 +99,12 @@ def _described(done: pd.DataFrame, metric: str) -> str:
 def _table(finding: Finding) -> None:
     if finding.table.empty:
         return
-    st.subheader("Finding by budget")
-    columns = {"budget": st.column_config.NumberColumn("budget (examples)", format="localized")}
+    st.markdown("#### Finding by budget")
+    columns = {
+        name: st.column_config.NumberColumn(format="%.3f" if "NLL" in name else "%.1f")
+        for name in finding.table.select_dtypes("float")
+    }
+    columns["budget"] = st.column_config.NumberColumn("budget (examples)", format="localized")
     st.dataframe(
         finding.table, hide_index=True, column_config=columns, alt="Scores, NLL and paired differences by budget"
     )
@@ -153,7 +157,7 @@ def _unfinished(frame: pd.DataFrame, cells: list[dict[str, Any]]) -> None:
         links.to_page("runs", f"Runs that are not done: {(frame['status'] != 'done').sum()}", status=missing)
     broken = [cell for cell in cells if cell["status"] != "done"]
     if broken:
-        st.subheader("Notebooks that are not done")
+        st.markdown("#### Notebooks that are not done")
         shown = pd.DataFrame(broken).reindex(columns=["status", "notebook", "parameters", "error"])
         st.dataframe(shown.astype("string"), hide_index=True, alt="Notebooks that are not done, with their error")
 

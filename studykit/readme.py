@@ -1,0 +1,69 @@
+"""Write the README's figure and table from the committed results: `python -m studykit.readme` (or `make figures`).
+
+What stands between the markers of the README is generated; a test compares it with the results, so that no number in
+it can be typed by hand. Drawing the figure needs Chromium or Chrome (kaleido drives it); checking the text does not.
+"""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from studykit import figures, results
+from studykit.findings.data_size import data_size
+
+ROOT = Path(__file__).parents[1]
+STUDY = ROOT / "results" / "lexicon"
+START, END = "<!-- generated: results/lexicon -->", "<!-- end generated -->"
+
+
+def generated() -> str:
+    """Return the text between the markers: the finding's sentence, the figure and the table."""
+    frame = results.load(STUDY)
+    finding = data_size(frame[frame["ablation"] == "data_size"])
+    runs = int((frame["status"] == "done").sum())
+    return "\n\n".join(
+        (
+            f"> {finding.sentence}",
+            "![Exact match on held-out words against the number of training examples, for fine-tuning and "
+            "distillation, with 95% intervals over seeds](results/lexicon/data_size.svg)",
+            _markdown(finding.table),
+            f"From the {runs} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats per "
+            "token, on 2,000 held-out words; means over seeds, paired differences with 95% t intervals.",
+        )
+    )
+
+
+def replace(text: str, block: str) -> str:
+    """Return a README with a new block between the markers.
+
+    >>> replace(f"a {START} old {END} b", "new").splitlines()[2]
+    'new'
+    """
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n\n{block}\n\n{END}{after}"
+
+
+def main() -> None:
+    """Draw the figure, keep the finding as JSON, and rewrite the README's block."""
+    frame = results.load(STUDY)
+    frame = frame[frame["ablation"] == "data_size"]
+    figures.score_against_budget(frame).write_image(STUDY / "data_size.svg", width=860, height=400)
+    finding = data_size(frame)
+    content = {"sentence": finding.sentence, **finding.numbers}
+    (STUDY / "finding.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    readme = ROOT / "README.md"
+    readme.write_text(replace(readme.read_text(encoding="utf-8"), generated()), encoding="utf-8")
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    def cells(values) -> str:
+        return "| " + " | ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in values) + " |"
+
+    rows = [cells(row) for row in table.itertuples(index=False, name=None)]
+    return "\n".join([cells(table.columns), "|" + " ---: |" * len(table.columns), *rows])
+
+
+if __name__ == "__main__":
+    main()

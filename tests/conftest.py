@@ -1,0 +1,135 @@
+"""What many tests share: a cache of their own, no network, one thread, and the smallest models and data that will do."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+
+WORDS = ("cat", "dog", "banana", "river", "stone", "apple", "window", "garden", "letter", "yellow")
+
+
+def pytest_configure(config):
+    # peft asks a transformers model for a property that transformers 5 has renamed.
+    config.addinivalue_line("filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep caches of tests out of the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["STUDYKIT_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def one_thread():
+    """Compute on one thread: sums in one order, and no fight over cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    """Give one test a cache that nothing is in yet."""
+    monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def tokenizer(one_thread):
+    """Return the tokenizer of the lexicon models, not to be changed."""
+    from studykit.models import load_tokenizer
+
+    return load_tokenizer("lexicon/tokenizer", Path())
+
+
+@pytest.fixture(scope="session")
+def tiny_config(one_thread):
+    """Return a Llama of 10 thousand parameters over the lexicon's vocabulary."""
+    from studykit.models.embed import shape
+
+    return shape(16, 2, 2)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_config):
+    """Make a random model: the same seed gives the same weights; a large `spread` gives sharp predictions."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    def make(seed=0, spread=1.0, **changes):
+        torch.manual_seed(seed)
+        fields = {**tiny_config, **changes}
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(fields.pop("model_type"), **fields))
+        with torch.no_grad():
+            model.get_output_embeddings().weight.mul_(spread)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory, tiny_model, tokenizer):
+    """Save a random teacher with its tokenizer, as a user's local model lies on disk."""
+    folder = tmp_path_factory.mktemp("teacher")
+    tiny_model(seed=7, spread=30.0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def examples():
+    """Return 40 conversations of different lengths, in the lexicon's words."""
+    from studykit.sources import Example
+
+    made = []
+    for number in range(40):
+        word = WORDS[number % 10][: 3 + number % 4] + "abcdefgh"[number % 8]
+        messages = (
+            {"role": "user", "content": "Pronounce " + " ".join(word)},
+            {"role": "assistant", "content": " ".join("K AE T D AO G R".split()[: 1 + number % 7])},
+        )
+        made.append(Example(f"word-{number}", messages, "words" if number % 4 else "rare", "human", "train"))
+    return made
+
+
+@pytest.fixture(scope="session")
+def data_file(tmp_path_factory, examples):
+    """Write those conversations as a user's JSONL file."""
+    file = tmp_path_factory.mktemp("data") / "words.jsonl"
+    lines = [{"id": e.id, "source": e.source, "messages": list(e.messages)} for e in examples]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
+def stage(data_file):
+    """Make the plain data of one short stage."""
+
+    def make(method="sft", **changes):
+        data = {"source": "jsonl", "options": {"path": str(data_file)}, "budget": {"examples": 24}}
+        plain = {"data": data, "method": method, "steps": 6, "batch_size": 4, "learning_rate": 0.01, "max_length": 64}
+        return plain | changes
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plain_spec(stage, tiny_config, teacher_folder):
+    """Make the plain data of a run of one short stage with a tiny random student."""
+
+    def make(*stages, teacher=True, top_k=None, lora=None, **changes):
+        plain = {"student": {"name": "lexicon/tokenizer", "random_config": tiny_config}, "stages": list(stages)}
+        if lora is not None:
+            plain["student"]["lora"] = lora
+        if teacher:
+            plain["teacher"] = {"name": str(teacher_folder)} | ({} if top_k is None else {"top_k": top_k})
+        plain["stages"] = plain["stages"] or [stage()]
+        return plain | changes
+
+    return make
