@@ -18,7 +18,7 @@ def show(items: list[dict[str, Any]], run_id: str) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         frame = _searched(_right_or_wrong(frame))
     st.markdown(f"**{len(frame):,}** of {len(items):,} items")
-    scores = {c: st.column_config.NumberColumn(format="%.3f") for c in frame.select_dtypes("number")}
+    scores = {str(c): st.column_config.NumberColumn(format="%.3f") for c in frame.select_dtypes("number")}
     event = st.dataframe(
         frame,
         hide_index=True,

@@ -30,7 +30,7 @@ def _output(output: dict[str, Any], name: str) -> None:
         st.error(f"{output.get('ename', 'Error')} in this cell", icon=":material/error:")
         st.code(_TERMINAL_COLOURS.sub("", "\n".join(output.get("traceback", []))), language=None)
     elif kind == "stream":
-        _text(output["text"])
+        _text(output["text"], wrap=True)
     elif _PLOTLY in data and (figure := _figure(data[_PLOTLY])) is not None:
         charts.show(figure, "Figure of the notebook", name)
     elif "text/markdown" in data:
@@ -46,6 +46,6 @@ def _figure(data: dict[str, Any]) -> go.Figure | None:
         return None
 
 
-def _text(text: str) -> None:
+def _text(text: str, wrap: bool = False) -> None:
     if text.strip():
-        st.code(_TERMINAL_COLOURS.sub("", text.rstrip()), language=None)
+        st.code(_TERMINAL_COLOURS.sub("", text.rstrip()), language=None, wrap_lines=wrap)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -11,7 +12,7 @@ ICONS = {
     "failed": ":material/close:",
     "stale": ":material/hourglass_empty:",
 }
-COLOURS = {"done": "green", "running": "blue", "failed": "red", "stale": "orange"}
+COLOURS: dict[str, Any] = {"done": "green", "running": "blue", "failed": "red", "stale": "orange"}
 MEANINGS = {
     "done": "has its final record",
     "running": "a living process holds it",

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ def run_batch(
                     del running[cell.cell_id]
                     changed = True
             if changed:
-                watch(_counts(cells, len(running)))
+                watch(_counts(cells, running))
             time.sleep(_POLL_S)
     finally:
         for _, handle, _ in running.values():
@@ -234,10 +234,9 @@ def _cell(notebook: Path, given: dict[str, Any], results_root: Path) -> Cell:
     return Cell(notebook, parameters, check_study(results_root, parameters["study"]), cell_id)
 
 
-def _counts(cells: list[Cell], running: int) -> dict[str, int]:
-    states = [cell.status() for cell in cells]
-    done, failed = states.count("done"), states.count("failed")
-    return {"done": done, "failed": failed, "running": running, "waiting": len(cells) - done - failed - running}
+def _counts(cells: list[Cell], running: Collection[str]) -> dict[str, int]:
+    states = ["running" if cell.cell_id in running else cell.status() for cell in cells]
+    return {state: states.count(state) for state in ("done", "failed", "running", "waiting")}
 
 
 def _error(cell: Cell) -> str:

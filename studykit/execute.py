@@ -72,6 +72,7 @@ def _execute(folder: Path, cell: dict[str, Any]) -> str | None:
             parameters=cell["parameters"],
             cwd=str(place),
             kernel_name="python3",
+            language="python",
             progress_bar=False,
             log_output=True,
             execution_timeout=cell["timeout_s"],

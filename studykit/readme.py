@@ -21,15 +21,17 @@ def generated() -> str:
     """Return the text between the markers: the finding's sentence, the figure and the table."""
     frame = results.load(STUDY)
     finding = data_size(frame[frame["ablation"] == "data_size"])
-    runs = int((frame["status"] == "done").sum())
+    done = frame[frame["status"] == "done"]
+    record = results.read_record(results.run_folder(STUDY, done["run_id"].iloc[0])) if len(done) else None
+    items = record["spec"]["evaluation"]["items"] if record else 0
     return "\n\n".join(
         (
             f"> {finding.sentence}",
             "![Exact match on held-out words against the number of training examples, for fine-tuning and "
             "distillation, with 95% intervals over seeds](results/lexicon/data_size.svg)",
             _markdown(finding.table),
-            f"From the {runs} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats per "
-            "token, on 2,000 held-out words; means over seeds, paired differences with 95% t intervals.",
+            f"From the {len(done)} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats per "
+            f"token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals.",
         )
     )
 

@@ -1,4 +1,4 @@
-"""What many tests share: a cache of their own, no network, one thread, and the smallest models and data that will do."""
+"""What many tests share: a cache of their own, no network, one thread, the smallest models and data that will do."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def examples():
         word = WORDS[number % 10][: 3 + number % 4] + "abcdefgh"[number % 8]
         messages = (
             {"role": "user", "content": "Pronounce " + " ".join(word)},
-            {"role": "assistant", "content": " ".join("K AE T D AO G R".split()[: 1 + number % 7])},
+            {"role": "assistant", "content": " ".join(["K", "AE", "T", "D", "AO", "G", "R"][: 1 + number % 7])},
         )
         made.append(Example(f"word-{number}", messages, "words" if number % 4 else "rare", "human", "train"))
     return made

@@ -102,7 +102,7 @@ def _table(finding: Finding) -> None:
     st.markdown("#### Finding by budget")
     columns = {
         name: st.column_config.NumberColumn(format="%.3f" if "NLL" in name else "%.1f")
-        for name in finding.table.select_dtypes("float")
+        for name in map(str, finding.table.select_dtypes("float"))
     }
     columns["budget"] = st.column_config.NumberColumn("budget (examples)", format="localized")
     st.dataframe(

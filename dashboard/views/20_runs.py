@@ -4,6 +4,7 @@ Every run of the study, to filter, search, sort, download and open. The address 
 """
 
 import hashlib
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -72,15 +73,15 @@ def _table(shown: pd.DataFrame) -> None:
     """Show the rows; the selection is kept by run, so that rows which arrive later do not move it."""
     ids = shown["run_id"].tolist()
     selected = [ids.index(st.query_params["run"])] if st.query_params.get("run") in ids else []
-    empty = [column for column in shown if shown[column].isna().all() or column == "study"]
-    order = [c for c in shown if c not in LAST and c not in empty] + [c for c in LAST if c not in empty]
+    filled = [column for column in map(str, shown) if shown[column].notna().any() and column != "study"]
+    order = sorted(filled, key=lambda column: LAST.index(column) if column in LAST else -1)
     key = "runs-" + hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
     event = st.dataframe(
         shown,
         hide_index=True,
         column_order=order,
         column_config=_columns(shown),
-        height=520,
+        height=520 if len(shown) > 13 else "content",
         key=key,
         on_select="rerun",
         selection_mode="single-row",
@@ -97,11 +98,9 @@ def _remember(ids: list[str], rows: list[int]) -> None:
         del st.query_params["run"]
 
 
-def _columns(shown: pd.DataFrame) -> dict[str, object]:
+def _columns(shown: pd.DataFrame) -> dict[str, Any]:
     """Name units where a column's own name does not; shorten scores."""
-    columns: dict[str, object] = {
-        c: st.column_config.NumberColumn(format="%.4f") for c in results.metric_columns(shown)
-    }
+    columns: dict[str, Any] = {c: st.column_config.NumberColumn(format="%.4f") for c in results.metric_columns(shown)}
     columns["budget_examples"] = st.column_config.NumberColumn("budget (examples)", format="localized")
     columns["budget_tokens"] = st.column_config.NumberColumn("budget (tokens)", format="localized")
     return columns

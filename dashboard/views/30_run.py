@@ -117,7 +117,7 @@ def _curves(run_id: str, record: dict[str, Any]) -> None:
 def _drawn(run_id: str, stages: list[str]) -> None:
     """Draw one column of the training log; a run that is still training is read again every few seconds."""
     curve, damaged = readings.metrics(results.run_folder(readings.study(), run_id))
-    columns = [c for c in curve.select_dtypes("number") if c not in NO_CURVE]
+    columns = [c for c in map(str, curve.select_dtypes("number")) if c not in NO_CURVE]
     if damaged:
         st.warning(f"{damaged} damaged line{'s' if damaged > 1 else ''} of the training log left out")
     if not columns:

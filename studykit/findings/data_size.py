@@ -30,7 +30,8 @@ def data_size(
         teacher, student: names to keep; None keeps all, and more than one is refused.
 
     Raises:
-        ValueError: the rows mix students or teachers, so that no pair is comparable.
+        ValueError: the rows mix students or teachers, or runs of one method with different options, so that no pair is
+            comparable.
     """
     done = frame[(frame["status"] == "done") & frame["method"].isin([baseline, arm])]
     done = done if student is None else done[done["student"] == student]
@@ -39,6 +40,12 @@ def data_size(
     for column in ("student", "teacher"):
         if (names := sorted(done[column].dropna().unique())) and len(names) > 1:
             raise ValueError(f"data_size compares one {column}, the table holds {', '.join(names)}: name one")
+    if (twice := done.duplicated(["method", "budget_examples", "seed"])).any():
+        shown = done[twice].iloc[0]
+        raise ValueError(
+            f"the table holds several runs of {shown['method']} at {shown['budget_examples']:,} examples, seed "
+            f"{shown['seed']}: their options differ, keep one of each"
+        )
     rows = [
         line
         for budget in sorted(done["budget_examples"].dropna().unique())

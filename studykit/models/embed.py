@@ -72,7 +72,7 @@ def base(config: dict[str, Any]) -> RunSpec:
     tasks = {"tasks": ["text"]}
     data = {"source": "lexicon", "split": "outside", "options": tasks}
     held_out = {"source": "lexicon", "split": "validation", "options": tasks}
-    return _spec(config, data, steps=2000, learning_rate=4e-3, evaluation={"data": held_out, "scorers": ["nll"]})
+    return _spec(config, data, steps=1000, learning_rate=1e-3, evaluation={"data": held_out, "scorers": ["nll"]})
 
 
 def teacher(split: str, steps: int) -> RunSpec:

@@ -29,9 +29,10 @@ def jsonl(split: str, *, path: str) -> list[Example]:
     """
     file = Path(path.replace("{split}", split)).expanduser()
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"source 'jsonl': cannot read {file}: {error}") from None
+    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines would also split inside a text
     numbered: dict[str, int] = {}
     examples = []
     for number, line in enumerate(lines, 1):

@@ -136,7 +136,7 @@ def _fit(
     prepared = time.monotonic()
     if stage.gradient_checkpointing:
         model: Any = trained.model
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
         model.enable_input_require_grads()
     count = stage.steps * stage.gradient_accumulation_steps
     generator = np.random.default_rng([spec.seed, number])
@@ -157,9 +157,10 @@ def _fit(
     checkpoint = newest_complete(place)
     if checkpoint is not None:
         trainer.restore(checkpoint)
+    trainer.spent["teacher_s"] = trainer.spent.get("teacher_s", 0) + prepared - started
     _forget_metrics_after(folder / "metrics.jsonl", number, checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    return {**trainer.costs, "teacher_s": prepared - started}
+    return trainer.costs
 
 
 def _arguments(stage: Stage, seed: int, place: Path) -> TrainingArguments:
@@ -194,12 +195,14 @@ def _world_size() -> int:
 
 
 def _keep_finished(finished: Path, model: nn.Module, notes: dict[str, float]) -> None:
-    """Leave a finished stage's weights where the next start finds them; its checkpoints are no longer needed."""
-    shutil.rmtree(finished.parent, ignore_errors=True)
+    """Leave a finished stage's weights where the next start finds them; then its checkpoints are no longer needed."""
+    shutil.rmtree(finished, ignore_errors=True)
     finished.mkdir(parents=True)
     torch.save(model.state_dict(), finished / "weights.pt")
     (finished / "cost.json").write_text(json.dumps(notes), encoding="utf-8")
     mark_complete(finished)
+    for old in (old for old in finished.parent.iterdir() if old != finished):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _forget_metrics_after(file: Path, stage: int, checkpoint: Path | None) -> None:

@@ -66,9 +66,13 @@ class DistillTrainer(Trainer):
             self.add_callback(_MetricsFile(metrics_file, stage))
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return the planned micro-batches in their order."""
+        """Return the planned micro-batches in their order.
+
+        Each is an item, so that "batches" of one item are asked for: without a batch sampler (`batch_size=None`)
+        accelerate cannot skip what a resumed run has seen, and fails.
+        """
         planned: Any = self.train_dataset
-        return self.accelerator.prepare(DataLoader(planned, batch_size=None, shuffle=False))
+        return self.accelerator.prepare(DataLoader(planned, batch_size=1, shuffle=False, collate_fn=_only))
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Take the micro-batches of one optimizer step, let the rollout decide what is trained on, count its tokens."""
@@ -167,6 +171,11 @@ class DistillTrainer(Trainer):
         now |= self.teacher.cost if self.teacher else {}
         now["student_tokens"] -= self.spent.get("student_tokens", 0)  # tokens_seen was restored with the rest
         return {name: self.spent.get(name, 0) + now.get(name, 0) for name in self.spent | now}
+
+
+def _only(items: list[dict]) -> dict:
+    (item,) = items
+    return item
 
 
 class _Clock(TrainerCallback):

@@ -88,7 +88,7 @@ def notebook() -> dict[str, Any]:
         "text/plain": ["   budget  kd\n", "0     100  11"],
     }
     plot = {"application/vnd.plotly.v1+json": figure.to_plotly_json(), "text/html": ["<div>plot</div>"]}
-    plot["application/vnd.plotly.v1+json"] = json.loads(figure.to_json())
+    plot["application/vnd.plotly.v1+json"] = json.loads(str(figure.to_json()))
     fault = {
         "output_type": "error",
         "ename": "ValueError",

@@ -1,0 +1,89 @@
+"""The local pool: sessions of its own, shared cores, and an end that leaves nothing behind."""
+
+import os
+import sys
+import time
+
+import psutil
+import pytest
+from fake_notebooks import wait_for
+
+from studykit.executors import EXECUTORS
+from studykit.executors.local import Local
+from studykit.processes import groups_of
+
+FAMILY = """
+import os, pathlib, signal, subprocess, sys, time
+here = pathlib.Path(sys.argv[1])
+depth = int(sys.argv[2])
+if len(sys.argv) > 3:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if depth:  # each generation leads a session of its own, as a notebook's kernel does
+    subprocess.Popen([sys.executable, *sys.orig_argv[1:3], str(here), str(depth - 1), *sys.argv[3:]], start_new_session=True)
+(here / f"pid-{depth}.part").write_text(str(os.getpid()))
+(here / f"pid-{depth}.part").rename(here / f"pid-{depth}")
+time.sleep(600)
+"""
+
+
+def alive(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("deaf", [[], ["deaf"]])
+def test_cancel_ends_every_generation_before_it_returns(tmp_path, monkeypatch, deaf):
+    monkeypatch.setattr("studykit.executors.local._GRACE_S", 1.0)
+    place = Local()
+    handle = place.submit([sys.executable, "-c", FAMILY, str(tmp_path), "2", *deaf], tmp_path / "log.txt")
+    pids = [int(wait_for((tmp_path / f"pid-{depth}").exists) and (tmp_path / f"pid-{depth}").read_text()) for depth in range(3)]
+    assert all(map(alive, pids))
+    started = time.monotonic()
+    place.cancel(handle)
+    assert not any(map(alive, pids)), (tmp_path / "log.txt").read_text()
+    assert place.poll(handle) is not None
+    assert time.monotonic() - started < 10
+
+
+def test_cancelling_what_has_ended_is_no_fault(tmp_path):
+    place = Local()
+    handle = place.submit([sys.executable, "-c", "pass"], tmp_path / "log.txt")
+    assert handle.wait(30) == 0
+    place.cancel(handle)
+    assert place.poll(handle) == 0
+
+
+def test_output_goes_to_the_log_which_grows(tmp_path):
+    place = Local()
+    for word in ("first", "second"):
+        code = f"import sys; print('{word}'); print('to stderr', file=sys.stderr); sys.exit(3)"
+        assert place.submit([sys.executable, "-c", code], tmp_path / "log.txt").wait(30) == 3
+    assert sorted((tmp_path / "log.txt").read_text().split("\n")) == ["", "first", "second", "to stderr", "to stderr"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 64])
+def test_each_process_has_its_share_of_the_cores(tmp_path, monkeypatch, jobs):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    code = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['STUDYKIT_FOLLOW_PARENT'], os.getsid(0) == os.getpid())"
+    assert Local(jobs).submit([sys.executable, "-c", code], tmp_path / "log.txt").wait(30) == 0
+    share = max(1, (os.cpu_count() or 1) // jobs)
+    assert (tmp_path / "log.txt").read_text().split() == [str(share), str(os.getpid()), "True"]
+
+
+def test_what_the_user_says_about_threads_holds(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    code = "import os; print(os.environ['OMP_NUM_THREADS'])"
+    assert Local(2).submit([sys.executable, "-c", code], tmp_path / "log.txt").wait(30) == 0
+    assert (tmp_path / "log.txt").read_text() == "7\n"
+
+
+def test_the_callers_own_group_is_never_among_those_to_end():
+    assert os.getpgrp() not in groups_of(os.getpid())
+    assert groups_of(2**22 + 1) == set()
+
+
+@pytest.mark.parametrize("name", EXECUTORS.names())
+def test_every_executor_has_what_a_batch_asks_for(name):
+    place = EXECUTORS.member(name)(jobs=2)
+    assert place.jobs == 2
+    assert all(callable(getattr(place, method)) for method in ("submit", "poll", "cancel"))
+    assert EXECUTORS.describe(name)

@@ -1,0 +1,206 @@
+"""One row per run: columns, types and statuses, and an index that is only ever derived."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from studykit import results
+from studykit.errors import InputError
+from studykit.results import IDENTITY_COLUMNS, RunWriter, load, open_study
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from studykit.results import RunWriter
+from studykit.spec import RunSpec
+with RunWriter(Path(sys.argv[1]), RunSpec.parse(__import__("json").loads(sys.argv[2]))) as run:
+    (run.folder / "metrics.jsonl").write_text('{"step": 1}\\n{"step"')
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_one_row_per_run_with_its_columns_and_types(study):
+    frame = load(study)
+    assert list(frame.columns[: len(IDENTITY_COLUMNS)]) == list(IDENTITY_COLUMNS)
+    assert frame.shape[0] == 3
+    sft, kd = frame.iloc[1], frame.iloc[0]
+    assert (sft["method"], sft["seed"], sft["exact_match"], sft["nll"]) == ("sft", 0, 0.25, 1.5)
+    assert (kd["method"], kd["teacher"], kd["exact_match"]) == ("kd", "lexicon/teacher-a", 0.375)
+    assert pd.isna(sft["teacher"])
+    assert (sft["budget_examples"], sft["budget_tokens"], sft["steps"]) == (100, 700, 10)
+    assert (sft["study"], sft["ablation"], sft["student"], sft["status"]) == (
+        "sample",
+        "data_size",
+        "lexicon/base-small",
+        "done",
+    )
+    assert (sft["train_s"], sft["student_tokens"]) == (2.5, 800)
+    for column in ("budget_examples", "budget_tokens", "seed", "steps"):
+        assert frame[column].dtype == "Int64"
+    assert results.metric_columns(frame) == ["exact_match", "nll"]
+
+
+def test_a_missing_metric_is_missing_and_never_0(study, make_spec):
+    with RunWriter(study, make_spec("sft", 300)) as run:
+        run.finish({"nll": 1.0}, {}, [])
+    row = load(study).set_index("run_id").loc[run.folder.name]
+    assert pd.isna(row["exact_match"])
+    assert pd.isna(row["train_s"])
+    assert row["budget_examples"] == 300  # asked for, where no manifest says what was drawn
+    assert pd.isna(row["budget_tokens"])
+
+
+def test_all_studies_under_a_folder_are_read_together(study, make_run, make_spec):
+    make_run(open_study(study.parent, "another"), make_spec())
+    (study.parent / "LOG.md").write_text("notes")
+    assert sorted(load(study.parent)["study"]) == ["another", "sample", "sample", "sample"]
+    assert [folder.name for folder in results.studies(study.parent)] == ["another", "sample"]
+
+
+def test_a_folder_that_is_not_there_is_empty_and_has_all_columns(tmp_path):
+    frame = load(tmp_path / "nothing")
+    assert frame.empty
+    assert list(frame.columns) == list(IDENTITY_COLUMNS)
+    assert load(tmp_path).empty
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match="holds no studykit study"):
+        load(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is not a folder of results"):
+        load(tmp_path / "file")
+
+
+def statuses(study):
+    return load(study).set_index("run_id")["status"].to_dict()
+
+
+def test_running_is_a_lock_held_by_a_living_process(study, make_spec):
+    spec = make_spec("sft", 500)
+    command = [sys.executable, "-c", HOLD, str(study), spec.canonical()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert statuses(study)[spec.run_id] == "running"
+        before = results.fingerprint(study)
+        row = load(study).set_index("run_id").loc[spec.run_id]
+        assert (row["method"], row["budget_examples"], row["steps"]) == ("sft", 500, 10)
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+    assert statuses(study)[spec.run_id] == "stale"
+    assert results.fingerprint(study) != before
+    metrics, damaged = results.read_metrics(results.run_folder(study, spec.run_id))
+    assert (metrics.to_dict("records"), damaged) == ([{"step": 1}], 0)
+
+
+def test_a_failed_run_says_so_and_is_tried_again(study, make_spec, make_run):
+    spec = make_spec("sft", 500)
+    with pytest.raises(MemoryError), RunWriter(study, spec) as run:
+        raise MemoryError("no room for it")
+    assert statuses(study)[spec.run_id] == "failed"
+    record = results.read_record(run.folder)
+    assert record is not None
+    assert record["error"] == "MemoryError: no room for it"
+    make_run(study, spec)
+    assert statuses(study)[spec.run_id] == "done"
+
+
+def test_an_interrupted_run_leaves_no_record(study, make_spec):
+    spec = make_spec("sft", 500)
+    with pytest.raises(KeyboardInterrupt), RunWriter(study, spec):
+        raise KeyboardInterrupt
+    assert statuses(study)[spec.run_id] == "stale"
+
+
+def test_the_index_can_be_deleted_rebuilt_and_stays_equal(study):
+    frame = load(study)
+    text = (study / "index.jsonl").read_text()
+    assert len(text.splitlines()) == 3
+    pd.testing.assert_frame_equal(load(study), frame)  # now read from the index
+    (study / "index.jsonl").unlink()
+    pd.testing.assert_frame_equal(load(study), frame)
+    assert results.rebuild_index(study) == 3
+    assert (study / "index.jsonl").read_text() == text
+
+
+def test_the_index_does_not_vouch_for_deleted_runs(study):
+    gone, without_record, kept = load(study)["run_id"]
+    shutil.rmtree(study / "runs" / gone)
+    (study / "runs" / without_record / "record.json").unlink()
+    assert statuses(study) == {without_record: "stale", kept: "done"}
+    assert [json.loads(line)["run_id"] for line in (study / "index.jsonl").read_text().splitlines()] == [kept]
+
+
+@pytest.mark.parametrize("line", ["{torn", "[]", '{"schema": 1}', '{"schema": 99, "run_id": "0123456789ab"}', ""])
+def test_a_damaged_index_is_as_good_as_none(study, line):
+    frame = load(study)
+    index = study / "index.jsonl"
+    index.write_text(line + "\n" + index.read_text()[:-10])
+    pd.testing.assert_frame_equal(load(study), frame)
+
+
+def test_a_read_only_study_is_read(study):
+    if os.geteuid() == 0:  # root writes anywhere: a folder in the index's place is as good a refusal
+        (study / "index.jsonl").mkdir()
+    else:
+        study.chmod(0o500)
+    try:
+        assert len(load(study)) == 3
+        assert len(load(study)) == 3
+    finally:
+        study.chmod(0o700)
+
+
+def test_a_copied_study_is_read_under_its_new_name(study):
+    load(study)
+    shutil.copytree(study, study.parent / "copy")
+    assert set(load(study.parent / "copy")["study"]) == {"copy"}
+
+
+DAMAGED = {
+    "half": '{"schema": 1, "run_id": ',
+    "list": "[1, 2]",
+    "foreign": '{"hello": "world"}',
+    "bare": '{"schema": 1, "status": "done"}',
+    "newer": '{"schema": 99, "status": "done"}',
+    "bytes": "\udcff\udcfe",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_record_is_counted_and_spoils_no_other(study, make_spec, make_run, kind):
+    folder = make_run(study, make_spec("sft", 900))
+    (folder / "record.json").write_text(DAMAGED[kind], errors="surrogateescape")
+    assert statuses(study)[folder.name] == "failed"
+    assert len(load(study)) == 4
+    [[run_id, reason]] = results.damaged_records(study).items()
+    assert run_id == folder.name
+    assert str(folder / "record.json") in reason
+    with pytest.raises(InputError, match="update studykit" if kind == "newer" else "record.json"):
+        results.read_record(folder)
+
+
+def test_a_damaged_specification_spoils_no_other(study, make_spec):
+    with pytest.raises(KeyboardInterrupt), RunWriter(study, make_spec("sft", 900)) as run:
+        raise KeyboardInterrupt
+    for text in ("{", "{}", "[]", '{"stages": 3, "student": {}}'):
+        (run.folder / "spec.json").write_text(text)
+        assert statuses(study)[run.folder.name] == "stale"
+
+
+def test_things_that_are_no_run_are_passed_over(study):
+    (study / "runs" / "notes.txt").write_text("mine")
+    (study / "runs" / "0123456789ab").write_text("a file with the name of a run")
+    (study / "runs" / "not-a-run-id").mkdir()
+    (study / "runs" / "ba9876543210").symlink_to(study.parent, target_is_directory=True)
+    assert len(load(study)) == 3

@@ -1,0 +1,162 @@
+"""Files put in place whole, strict JSON, one writer at a time, and records that name no machine."""
+
+import getpass
+import hashlib
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from studykit import results
+from studykit.caching import replacing
+from studykit.errors import InputError
+from studykit.results import RunWriter, open_study, write_json
+from studykit.results.schema import MIGRATIONS, SCHEMA, migrate
+
+WRITE_FOREVER = """
+import itertools, sys
+from pathlib import Path
+from studykit.results.writing import write_json
+for number in itertools.count():
+    write_json(Path(sys.argv[1]), {"number": number, "padding": [number] * 20_000})
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
+    file = tmp_path / "record.json"
+    numbers = []
+    for kill in range(4):
+        with subprocess.Popen([sys.executable, "-c", WRITE_FOREVER, str(file)]) as writer:
+            deadline = time.monotonic() + 60
+            while len(numbers) <= kill and time.monotonic() < deadline:
+                if file.exists() and (content := json.loads(file.read_text()))["number"] > 1:
+                    numbers.append(content["number"])
+            time.sleep(random.Random(kill).uniform(0, 0.1))
+            for _ in range(20):
+                assert len(set(json.loads(file.read_text())["padding"])) == 1
+            os.kill(writer.pid, signal.SIGKILL)
+        content = json.loads(file.read_text())
+        assert content["padding"] == [content["number"]] * 20_000
+        file.unlink()
+    assert len(numbers) == 4
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_no_litter(tmp_path):
+    write_json(tmp_path / "record.json", {"old": True})
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "record.json") as temporary:
+        temporary.write_text("half of it")
+        raise ZeroDivisionError
+    assert json.loads((tmp_path / "record.json").read_text()) == {"old": True}
+    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"deep": [float("nan")]}])
+def test_json_is_strict(tmp_path, make_spec, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "record.json", {"value": value})
+    assert list(tmp_path.iterdir()) == []
+    with RunWriter(open_study(tmp_path, "sample"), make_spec()) as run:
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            run.write_items([{"id": 1, "score": value}])
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            run.finish({"exact_match": value}, {}, [])
+    assert {file.name for file in run.folder.iterdir()} == {"lock", "spec.json"}
+
+
+def test_a_run_that_ends_in_nan_is_recorded_as_failed(tmp_path, make_spec):
+    study = open_study(tmp_path, "sample")
+    with pytest.raises(ValueError), RunWriter(study, make_spec()) as run:
+        run.finish({"nll": float("nan")}, {}, [])
+    record = results.read_record(run.folder)
+    assert record is not None
+    assert record["status"] == "failed"
+
+
+def test_the_record_is_written_last_and_vouches_for_the_other_files(study):
+    for folder in (study / "runs").iterdir():
+        record = results.read_record(folder)
+        assert record is not None
+        assert set(record["files"]) == {"items.jsonl", "metrics.jsonl", "spec.json"}
+        for name, digest in record["files"].items():
+            assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+            assert (folder / name).stat().st_mtime_ns <= (folder / "record.json").stat().st_mtime_ns
+        assert json.loads((folder / "spec.json").read_text()) == record["spec"]
+        assert (record["schema"], record["run_id"]) == (SCHEMA, folder.name)
+
+
+def test_a_record_names_versions_and_revision_but_no_place_or_person(study):
+    checkout = Path(__file__).parents[2]
+    for folder in (study / "runs").iterdir():
+        text = (folder / "record.json").read_text()
+        environment = json.loads(text)["environment"]
+        assert environment["python"] == platform.python_version()
+        assert environment["packages"]["torch"].startswith("2.")
+        revision = environment["git_revision"]
+        assert revision is None or len(revision) == 40
+        for name in (study, Path.home() / "x", checkout, sys.prefix, platform.node(), f'"{getpass.getuser()}"'):
+            assert str(name) not in text
+        assert '"/' not in text
+
+
+def test_only_one_writer_at_a_time(study, make_spec):
+    spec = make_spec("sft", 700)
+    with RunWriter(study, spec), pytest.raises(TimeoutError, match=spec.run_id), RunWriter(study, spec, wait_s=0.0):
+        pass
+
+
+def test_a_finished_run_is_left_as_it_is(study, make_spec):
+    spec = make_spec("sft", 100, 0)
+    before = {file.name: file.read_bytes() for file in (study / "runs" / spec.run_id).iterdir()}
+    with RunWriter(study, spec) as run:
+        assert run.is_done
+    assert {file.name: file.read_bytes() for file in run.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../up", ".hidden", "/etc"])
+def test_a_study_is_named_like_a_plain_folder(tmp_path, name):
+    with pytest.raises(InputError, match="must be a plain folder name"):
+        open_study(tmp_path, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_foreign_folder_never_becomes_a_study(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    (tmp_path / "notes").write_text("mine")
+    for name in ("thesis", "notes"):
+        with pytest.raises(InputError, match="is not a studykit study"):
+            open_study(tmp_path, name)
+    with pytest.raises(InputError, match="is a file"):
+        open_study(tmp_path / "notes", "sample")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["chapter.txt", "notes", "thesis"]
+
+
+def test_an_empty_folder_may_become_a_study_and_stays_one(tmp_path):
+    (tmp_path / "sample").mkdir()
+    for _ in range(2):
+        assert open_study(tmp_path, "sample") == tmp_path / "sample"
+    assert json.loads((tmp_path / "sample" / "study.json").read_text()) == {"schema": SCHEMA, "study": "sample"}
+
+
+def test_older_records_are_migrated_step_by_step_and_newer_ones_refused(monkeypatch):
+    monkeypatch.setattr("studykit.results.schema.SCHEMA", 3)
+    monkeypatch.setitem(MIGRATIONS, 1, lambda record: record | {"one": True})
+    monkeypatch.setitem(MIGRATIONS, 2, lambda record: record | {"two": record["one"]})
+    assert migrate({"schema": 1}, "here") == {"schema": 1, "one": True, "two": True}
+    assert migrate({"schema": 3}, "here") == {"schema": 3}
+    with pytest.raises(InputError, match=r"here has schema 4, this studykit reads up to 3: update studykit"):
+        migrate({"schema": 4}, "here")
+    for record in ({}, {"schema": "1"}, {"schema": 0}):
+        with pytest.raises(InputError, match="was not written by studykit"):
+            migrate(record, "here")
+
+
+def test_every_older_schema_has_a_migration():
+    assert sorted(MIGRATIONS) == list(range(1, SCHEMA))

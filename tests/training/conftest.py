@@ -1,0 +1,66 @@
+"""A trainer on planned batches, and training in a process that can be killed."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def encoded(examples, tokenizer):
+    """Return the shared conversations as token ids."""
+    from studykit.chat import encode
+
+    return encode(examples, tokenizer, 64)
+
+
+@pytest.fixture
+def make_trainer(tmp_path, encoded, tokenizer, stage):
+    """Make a DistillTrainer that takes micro-batches of the given examples, in that order."""
+    from studykit.methods import get_method
+    from studykit.spec import Stage
+    from studykit.training import _arguments
+    from studykit.training.batches import PlannedBatches
+    from studykit.training.trainer import DistillTrainer
+
+    def make(model, plan, *, method="sft", options=None, teacher=None, accumulation=1, **changes):
+        settings = {"steps": len(plan) // accumulation, "batch_size": len(plan[0]), **changes}
+        spec = Stage.model_validate(stage(gradient_accumulation_steps=accumulation, **settings))
+        return DistillTrainer(
+            model=model,
+            args=_arguments(spec, 0, tmp_path / "checkpoints"),
+            train_dataset=PlannedBatches(encoded, plan, tokenizer.pad_token_id),
+            processing_class=tokenizer,
+            recipe=get_method(method, **(options or {})),
+            teacher=teacher,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def processes(own_cache, one_thread):
+    """Return a server that forks clean processes with everything imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["studykit.study", "peft"])
+    return context
+
+
+@pytest.fixture(scope="session")
+def in_process(processes):
+    """Run a function in a process of its own and return that process's exit code (-9 where it was killed)."""
+
+    def run(function, *arguments) -> int | None:
+        process = processes.Process(target=function, args=arguments)
+        process.start()
+        process.join(120)
+        assert process.exitcode is not None, "the process hangs"
+        return process.exitcode
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def results_root(tmp_path_factory) -> Path:
+    """Return a results folder for runs that name no other run."""
+    return tmp_path_factory.mktemp("results")

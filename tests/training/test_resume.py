@@ -1,0 +1,210 @@
+"""A run that was killed, by SIGKILL in the middle of a step, ends with bitwise the weights of one that was not."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from studykit import training
+from studykit.spec import RunSpec
+from studykit.training import checkpoints, train
+from studykit.training.checkpoints import is_complete
+from studykit.training.trainer import DistillTrainer
+
+KILLED = -signal.SIGKILL
+STEPS = 8
+
+
+def train_until_killed(spec: RunSpec, folder: Path, root: Path, step: int, stage: int = 0) -> None:
+    """Train with a checkpoint at every step and die inside the given step, before its weights are updated."""
+    torch.set_num_threads(1)
+    compute_loss = DistillTrainer.compute_loss
+
+    def deadly(self, *arguments, **keywords):
+        if self.state.global_step == step and str(stage) == Path(self.args.output_dir).name.partition("-")[2]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return compute_loss(self, *arguments, **keywords)
+
+    DistillTrainer.compute_loss = deadly
+    train(spec, folder, root, checkpoint_every_s=0.0)
+
+
+def weights(trained) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trained.model.state_dict().items()}
+
+
+def assert_bitwise_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    assert [name for name, value in left.items() if not torch.equal(value, right[name])] == []
+
+
+def steps_logged(folder: Path) -> list[tuple[int, int]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [(line["stage"], line["step"]) for line in lines]
+
+
+@pytest.fixture
+def in_folder(tmp_path, results_root):
+    """Return functions that train the same specification in folders of their own."""
+
+    def run(spec, name="run", **keywords):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        return train(spec, folder, results_root, **keywords)
+
+    return run
+
+
+VARIANTS = {
+    "sft": ({}, {}),
+    "accumulation": ({}, {"gradient_accumulation_steps": 2, "batch_size": 2}),
+    "lora": ({"lora": {"lora_r": 2, "lora_dropout": 0.2}}, {"learning_rate": 0.05}),
+    "taid": ({}, {"method": "kd", "method_options": {"loss": "taid"}}),
+    "learned temperature": ({}, {"method": "kd", "method_options": {"loss": "curriculum_temperature"}}),
+    "cached teacher": ({"top_k": 8}, {"method": "kd", "method_options": {"loss": "reverse_kl"}}),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_killed_and_resumed_is_bitwise_the_same(
+    variant, plain_spec, stage, in_folder, in_process, tmp_path, results_root
+):
+    run, changes = VARIANTS[variant]
+    spec = RunSpec.parse(plain_spec(stage(steps=STEPS, **changes), **run))
+    whole = in_folder(spec, "whole")
+    (tmp_path / "run").mkdir()
+    assert in_process(train_until_killed, spec, tmp_path / "run", results_root, 5) == KILLED
+    stage_folder = tmp_path / "run" / "checkpoints" / "stage-0"
+    assert is_complete(stage_folder / "checkpoint-5")
+    resumed = in_folder(spec)
+    assert_bitwise_equal(weights(whole), weights(resumed))
+    assert steps_logged(tmp_path / "run") == steps_logged(tmp_path / "whole")
+    assert steps_logged(tmp_path / "run") == [(0, step) for step in range(1, STEPS + 1)]
+    same = "student_tokens"
+    assert resumed.cost[same] == whole.cost[same] > 0
+    assert [p.name for p in stage_folder.iterdir()] == ["finished"]
+
+
+def test_the_variants_end_with_different_weights(plain_spec, stage, in_folder):
+    """Or the test above would compare what does not depend on the state it is about."""
+    fixed = {"loss": "taid", "loss_options": {"schedule": "fixed"}}
+    ends = [
+        weights(in_folder(RunSpec.parse(plain_spec(stage(steps=STEPS, **changes))), str(number)))["lm_head.weight"]
+        for number, changes in enumerate([VARIANTS["taid"][1], {"method": "kd", "method_options": fixed}])
+    ]
+    assert not torch.equal(*ends)
+
+
+@pytest.mark.parametrize("damage", ["missing optimizer", "missing method state", "truncated weights", "no marker"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    damage, plain_spec, stage, in_folder, in_process, tmp_path, results_root
+):
+    spec = RunSpec.parse(plain_spec(stage("kd", steps=STEPS, method_options={"loss": "taid"})))
+    whole = in_folder(spec, "whole")
+    (tmp_path / "run").mkdir()
+    in_process(train_until_killed, spec, tmp_path / "run", results_root, 5)
+    newest = tmp_path / "run" / "checkpoints" / "stage-0" / "checkpoint-5"
+    if damage == "truncated weights":
+        file = newest / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        lost = {"missing optimizer": "optimizer.pt", "missing method state": "method_state.pt"}
+        (newest / lost.get(damage, "complete.json")).unlink()
+    seen = []
+    restore = DistillTrainer.restore
+
+    def watched(self, checkpoint):
+        seen.append((checkpoint.name, [p.name for p in sorted(checkpoint.parent.iterdir())]))
+        restore(self, checkpoint)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DistillTrainer, "restore", watched)
+        resumed = in_folder(spec)
+    assert seen == [("checkpoint-4", ["checkpoint-4", "damaged-checkpoint-5"])]
+    assert_bitwise_equal(weights(whole), weights(resumed))
+    assert steps_logged(tmp_path / "run") == [(0, step) for step in range(1, STEPS + 1)]
+
+
+def test_with_no_whole_checkpoint_the_stage_starts_again(
+    plain_spec, stage, in_folder, in_process, tmp_path, results_root
+):
+    spec = RunSpec.parse(plain_spec(stage(steps=4)))
+    whole = in_folder(spec, "whole")
+    (tmp_path / "run").mkdir()
+    in_process(train_until_killed, spec, tmp_path / "run", results_root, 2)
+    for checkpoint in (tmp_path / "run" / "checkpoints" / "stage-0").iterdir():
+        (checkpoint / "complete.json").unlink()
+    assert_bitwise_equal(weights(whole), weights(in_folder(spec)))
+    assert steps_logged(tmp_path / "run") == [(0, step) for step in range(1, 5)]
+
+
+@pytest.mark.parametrize("killed_in", [0, 1])
+def test_two_stages_resume_in_either(killed_in, plain_spec, stage, in_folder, in_process, tmp_path, results_root):
+    stages = [stage(steps=4), stage("kd", steps=4, method_options={"kd_ratio": 0.5})]
+    spec = RunSpec.parse(plain_spec(*stages))
+    whole = in_folder(spec, "whole")
+    (tmp_path / "run").mkdir()
+    assert in_process(train_until_killed, spec, tmp_path / "run", results_root, 2, killed_in) == KILLED
+    resumed = in_folder(spec)
+    assert_bitwise_equal(weights(whole), weights(resumed))
+    assert steps_logged(tmp_path / "run") == [(n, step) for n in (0, 1) for step in range(1, 5)]
+    assert len(resumed.manifests) == 2
+    for name in ("student_tokens", "teacher_tokens"):
+        assert resumed.cost[name] == whole.cost[name] > 0
+
+
+def test_the_second_stage_starts_from_the_first(plain_spec, stage, in_folder):
+    one, other = (
+        weights(in_folder(RunSpec.parse(plain_spec(first, stage(steps=2, learning_rate=1e-9))), name))
+        for name, first in (("a", stage(steps=4)), ("b", stage(steps=5)))
+    )
+    assert not torch.equal(one["lm_head.weight"], other["lm_head.weight"])
+
+
+def test_a_stage_killed_while_its_end_is_written_is_not_trained_again(plain_spec, stage, in_folder, monkeypatch):
+    spec = RunSpec.parse(plain_spec(stage(steps=4)))
+    whole = in_folder(spec, "whole")
+
+    def fail(*arguments):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(training, "mark_complete", fail)
+    with pytest.raises(OSError, match="no space"):
+        in_folder(spec, checkpoint_every_s=0.0)
+    monkeypatch.setattr(training, "mark_complete", checkpoints.mark_complete)
+    steps: list[int] = []
+    compute_loss = DistillTrainer.compute_loss
+    monkeypatch.setattr(
+        DistillTrainer, "compute_loss", lambda self, *a, **k: (steps.append(1), compute_loss(self, *a, **k))[1]
+    )
+    assert_bitwise_equal(weights(whole), weights(in_folder(spec)))
+    assert steps == []
+
+
+def test_costs_add_up_over_a_restart(plain_spec, stage, in_folder, in_process, tmp_path, results_root, empty_cache):
+    spec = RunSpec.parse(plain_spec(stage("kd", steps=STEPS), top_k=8))
+    whole = in_folder(spec, "whole")
+    shutil.rmtree(empty_cache)
+    (tmp_path / "run").mkdir()
+    in_process(with_cache, str(empty_cache), train_until_killed, spec, tmp_path / "run", results_root, 5)
+    state = torch.load(tmp_path / "run" / "checkpoints" / "stage-0" / "checkpoint-5" / "method_state.pt")
+    resumed = in_folder(spec)
+    for name in ("student_tokens", "teacher_tokens", "cached_positions"):
+        assert resumed.cost[name] == whole.cost[name] > 0
+    for name in ("train_s", "teacher_s"):
+        assert resumed.cost[name] > state["spent"][name] > 0
+
+
+def with_cache(folder: str, function, *arguments) -> None:
+    os.environ["STUDYKIT_CACHE"] = folder
+    function(*arguments)
+
+
+def test_the_same_specification_gives_the_same_weights_and_another_seed_others(plain_spec, in_folder):
+    runs = [weights(in_folder(RunSpec.parse(plain_spec(seed=s)), str(n))) for n, s in enumerate((0, 0, 1))]
+    assert_bitwise_equal(runs[0], runs[1])
+    assert not torch.equal(runs[0]["lm_head.weight"], runs[2]["lm_head.weight"])
