@@ -15,7 +15,8 @@ import typer
 from studykit.errors import InputError, unknown
 
 app = typer.Typer(
-    help=__doc__.partition("\n\n")[2] if __doc__ else None,
+    help="Does distillation beat fine-tuning? Run grids of notebooks, and look at what they found.\n\n"
+    "Exit codes: 0 well, 1 some runs failed, 2 wrong input (one line says what, and how to mend it).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -137,13 +138,12 @@ def dashboard_command(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
 ) -> None:
     """Open the dashboard on this machine."""
-    page = Path(__file__).parents[1] / "dashboard" / "app.py"
-    if not page.is_file():
-        raise InputError(f"{page} is missing: the dashboard runs from a clone of the repository")
+    server = Path(__file__).parents[1] / "dashboard" / "server.py"
+    if not server.is_file():
+        raise InputError(f"{server} is missing: the dashboard runs from a clone of the repository")
     environment = {**os.environ, "STUDYKIT_RESULTS": str(results.resolve())}
-    command = [sys.executable, "-m", "streamlit", "run", str(page), "--server.port", str(port)]
-    os.chdir(page.parents[1])
-    os.execve(sys.executable, command, environment)
+    typer.echo(f"dashboard of {results} on http://127.0.0.1:{port}   (Ctrl-C ends it)")
+    os.execve(sys.executable, [sys.executable, str(server), "--port", str(port)], environment)
 
 
 def main() -> None:

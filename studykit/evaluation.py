@@ -52,11 +52,16 @@ def held_out(evaluation: Evaluation) -> list[Example]:
     """Return the first `items` examples of the evaluation's split.
 
     Raises:
-        InputError: the split has fewer.
+        InputError: the split has fewer, or raw texts, which ask for no answer, are to be answered.
     """
     examples = load_examples(evaluation.data.source, evaluation.data.split, evaluation.data.options)
     if evaluation.items is not None and evaluation.items > len(examples):
         raise InputError(f"evaluation asks for {evaluation.items:,} items; the split has {len(examples):,}")
+    if needs_generation(evaluation.scorers) and any(example.is_text for example in examples[: evaluation.items]):
+        raise InputError(
+            f"evaluation.data: source {evaluation.data.source!r} holds raw texts, which ask for no answer: score them "
+            "with scorers=['nll']"
+        )
     return examples[: evaluation.items]
 
 

@@ -123,5 +123,6 @@ def _is_plain(value: Any) -> bool:
 def _read(path: Path) -> Any:
     try:
         return nbformat.read(path, as_version=4)
-    except (OSError, nbformat.reader.NotJSONError) as error:
-        raise InputError(f"{path} is not a readable notebook: {str(error)[:120]}") from None
+    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} is not a readable notebook: {reason[:120]}") from None

@@ -38,8 +38,9 @@ def _arms(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     except InputError:
         raise
     except Exception as fault:
+        reason = f"{type(fault).__name__}: {fault}".partition("\n")[0]
         raise InputError(
-            f"notebook {notebook.stem}: its arms cannot be built from these parameters ({type(fault).__name__}: {fault})"
+            f"notebook {notebook.stem}: its arms cannot be built from these parameters ({reason})"
         ) from None
 
 

@@ -30,8 +30,8 @@ def generated() -> str:
             "![Exact match on held-out words against the number of training examples, for fine-tuning and "
             "distillation, with 95% intervals over seeds](results/lexicon/data_size.svg)",
             _markdown(finding.table),
-            f"From the {len(done)} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats per "
-            f"token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals.",
+            f"From the {len(done)} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats "
+            f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals.",
         )
     )
 

@@ -19,19 +19,32 @@ from typing import Any
 
 import pandas as pd
 import torch
+from transformers import SchedulerType
 
 from studykit import results
 from studykit.caching import cache_folder, replacing
-from studykit.errors import InputError
+from studykit.errors import InputError, unknown
 from studykit.evaluation import evaluate, held_out
 from studykit.methods import get_method
-from studykit.models import config_hash, load_teacher, load_tokenizer, shared_vocabulary, unwrapped, weights_hash
+from studykit.models import (
+    architecture,
+    config_hash,
+    load_teacher,
+    load_tokenizer,
+    shared_vocabulary,
+    unwrapped,
+    weights_hash,
+)
+from studykit.models.card import model_card
 from studykit.results.schema import row
 from studykit.samplers import SAMPLERS
 from studykit.scorers import SCORERS, weighted_means
 from studykit.sources import content_hash, load_examples
 from studykit.spec import Data, Evaluation, RunSpec, Teacher
-from studykit.training import Trained, train
+from studykit.training import Trained, stage_data, train
+
+SCHEDULES = [schedule.value for schedule in SchedulerType]
+"""Learning-rate schedules of transformers, by name."""
 
 
 def run(
@@ -51,7 +64,12 @@ def run(
     Raises:
         InputError: anything wrong with the specification, before anything is written.
     """
-    pinned = pin(spec if isinstance(spec, RunSpec) else RunSpec.parse(dict(spec)), root)
+    return _run_pinned(
+        pin(spec if isinstance(spec, RunSpec) else RunSpec.parse(dict(spec)), root), study, ablation, root
+    )
+
+
+def _run_pinned(pinned: RunSpec, study: str, ablation: str, root: str | Path) -> dict[str, Any]:
     folder = results.open_study(root, study)
     with results.RunWriter(folder, pinned, ablation=ablation) as writer:
         if not writer.is_done:
@@ -86,7 +104,8 @@ def compare(
     ):
         if any(of(s) != of(first) for s in specs.values() for first in specs.values()):
             raise InputError(f"arms {', '.join(specs)} must share their {what}, or their difference means nothing")
-    rows = [{"arm": arm, **run(s, study=study, ablation=ablation, root=root)} for arm, s in specs.items()]
+    pinned = {arm: pin(spec, root) for arm, spec in specs.items()}  # all of them, before the first one trains
+    rows = [{"arm": arm, **_run_pinned(spec, study, ablation, root)} for arm, spec in pinned.items()]
     return pd.DataFrame(rows)
 
 
@@ -102,6 +121,8 @@ def pin(spec: RunSpec, root: str | Path = "results") -> RunSpec:
     recipes = [get_method(stage.method, **stage.method_options) for stage in spec.stages]
     for stage in spec.stages:
         SAMPLERS.module(stage.data.budget.sampler)
+        if stage.lr_scheduler_type not in SCHEDULES:
+            raise unknown("lr_scheduler_type", stage.lr_scheduler_type, SCHEDULES)
     for scorer in spec.evaluation.scorers if spec.evaluation else ():
         SCORERS.module(scorer)
     needs_teacher = any(recipe.needs_teacher for recipe in recipes)
@@ -123,6 +144,9 @@ def pin(spec: RunSpec, root: str | Path = "results") -> RunSpec:
         changes["teacher"] = teacher.model_copy(update={"content": content})
     stages = [stage.model_copy(update={"data": _pin_data(stage.data)}) for stage in spec.stages]
     changes["stages"] = tuple(stages)
+    tokenizer = load_tokenizer(spec.student.name, root, spec.student.revision)
+    for stage in stages:
+        stage_data(stage, tokenizer)
     if spec.evaluation is not None:
         held_out(spec.evaluation)
         changes["evaluation"] = spec.evaluation.model_copy(update={"data": _pin_data(spec.evaluation.data)})
@@ -134,8 +158,8 @@ def _pin_student(spec: RunSpec, root: Path) -> Any:
     if student.random_config is None:
         content = weights_hash(student.name, root, student.revision)
     else:
+        architecture(student.random_config)
         content = config_hash(student.random_config)
-    load_tokenizer(student.name, root, student.revision)
     return student.model_copy(update={"content": content})
 
 
@@ -170,7 +194,7 @@ def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> No
         trained.cost["evaluate_s"] = time.monotonic() - started
     own = {} if spec.teacher is None or spec.evaluation is None else teacher_score(spec.teacher, spec.evaluation, root)
     trained.cost["peak_mem_gib"] = _peak_mem_gib()
-    _save_model(trained, writer.folder)
+    _save_model(trained, writer.folder, model_card(spec, metrics, trained.manifests))
     cost = {name: round(value, 3) for name, value in trained.cost.items()}
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     writer.finish(
@@ -208,10 +232,11 @@ def _tell_cell(run_id: str) -> None:
             stream.write(run_id + "\n")
 
 
-def _save_model(trained: Trained, folder: Path) -> None:
+def _save_model(trained: Trained, folder: Path, card: str) -> None:
     model: Any = trained.model
     model.save_pretrained(folder / "model")
     trained.tokenizer.save_pretrained(folder / "model")
+    (folder / "model" / "README.md").write_text(card, encoding="utf-8")
 
 
 def _parameters(trained: Trained) -> dict[str, int]:

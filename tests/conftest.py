@@ -9,6 +9,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 
+collect_ignore_glob = ["*conftest.py"]  # or --doctest-modules imports all of them under one name
 WORDS = ("cat", "dog", "banana", "river", "stone", "apple", "window", "garden", "letter", "yellow")
 
 
@@ -31,6 +32,22 @@ def one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def start():
+    """Start a function in a process of its own that `join` waits for."""
+    import processes
+
+    return processes.start
+
+
+@pytest.fixture
+def join():
+    """Wait for a process and return its exit code; where it was killed, minus the signal's number."""
+    import processes
+
+    return processes.join
 
 
 @pytest.fixture

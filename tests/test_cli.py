@@ -93,7 +93,9 @@ BAD_BATCHES = {
 
 @pytest.mark.parametrize("message", BAD_BATCHES)
 def test_a_bad_batch_is_refused_in_one_line_and_nothing_is_written(studykit, tmp_path, message):
-    write_notebook(tmp_path / "notebooks", "01_something", parameters="seed = 0\nnumber = 0\nrate = 0.5\nstudy = 'x'\nresults = ''")
+    write_notebook(
+        tmp_path / "notebooks", "01_something", parameters="seed = 0\nnumber = 0\nrate = 0.5\nstudy = 'x'\nresults = ''"
+    )
     write_batch(tmp_path / "notebooks", "quickstart", [{"notebook": "01_something"}])
     write_batch(tmp_path / "notebooks", "lost", [{"notebook": "01_nothing"}])
     (tmp_path / "results" / "thesis").mkdir(parents=True)
@@ -158,7 +160,9 @@ def test_a_bad_specification_is_refused_in_one_line_and_nothing_is_written(study
         ({"sampler": "unifrom"}, "unknown sampler 'unifrom'; did you mean 'uniform'"),
     ],
 )
-def test_a_bad_budget_is_refused_in_one_line_and_nothing_is_written(studykit, spec_file, data, tmp_path, budget, message):
+def test_a_bad_budget_is_refused_in_one_line_and_nothing_is_written(
+    studykit, spec_file, data, tmp_path, budget, message
+):
     file = spec_file({"data": data | {"budget": budget}})
     before = everything_under(tmp_path)
     assert refused(studykit("run", file), message)
@@ -181,7 +185,9 @@ def test_a_specification_that_is_none_is_refused(studykit, tmp_path, content, me
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("line", ["{not json}", '{"prompt": "without an answer"}', "", "[]", '{"prompt": 1, "completion": "x"}'])
+@pytest.mark.parametrize(
+    "line", ["{not json}", '{"prompt": "without an answer"}', "", "[]", '{"prompt": 1, "completion": "x"}']
+)
 def test_a_bad_line_of_data_is_named_by_its_number(studykit, spec_file, tmp_path, line):
     file = spec_file()
     lines = (tmp_path / "mine.jsonl").read_text().replace("b a t", "b a\u2028t").split("\n")
@@ -235,7 +241,9 @@ def test_results_of_nothing(studykit, tmp_path):
     assert refused(studykit("results", "lexikon"), "unknown study 'lexikon'; did you mean 'lexicon'")
 
 
-@pytest.mark.parametrize("arguments", [["results"], ["results", "--json"], ["results", "--rebuild"], ["results", "thesis"]])
+@pytest.mark.parametrize(
+    "arguments", [["results"], ["results", "--json"], ["results", "--rebuild"], ["results", "thesis"]]
+)
 def test_results_that_are_not_ours_are_refused(studykit, tmp_path, arguments):
     (tmp_path / "results" / "thesis").mkdir(parents=True)
     (tmp_path / "results" / "thesis" / "chapter.txt").write_text("years of work")

@@ -6,7 +6,7 @@ processes; whether a cell is done is read from the cell's own `record.json`, nev
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from studykit.discovery import Room
 
@@ -26,10 +26,10 @@ class Executor(Protocol):
         """Start a command whose output goes to `log`; return a handle."""
         ...
 
-    def poll(self, handle: object) -> int | None:
+    def poll(self, handle: Any) -> int | None:
         """Return the exit code, or None while it runs."""
         ...
 
-    def cancel(self, handle: object) -> None:
+    def cancel(self, handle: Any) -> None:
         """End it and everything it started, and wait until that is so."""
         ...

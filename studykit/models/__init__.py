@@ -32,16 +32,24 @@ def locate(name: str, results_root: Path) -> str:
         InputError: an embedded model nobody has heard of, or a run that is not there or not finished.
     """
     family, _, short = name.partition("/")
-    if (EMBEDDED / family).is_dir() and not Path(name).exists():
+    if family in {p.name for p in EMBEDDED.iterdir()} and not Path(name).exists():
         known = sorted(p.name for p in (EMBEDDED / family).iterdir())
         if short not in known:
             raise unknown("embedded model", name, [f"{family}/{k}" for k in known])
         return str(EMBEDDED / family / short)
     if _RUN_ID.fullmatch(name):
         for folder in sorted(Path(results_root).glob(f"*/runs/{name}/model")):
-            return str(folder)
+            if _is_done(folder.parent):
+                return str(folder)
         raise InputError(f"run {name} has no saved model under {results_root}: run it first, or name a model folder")
     return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+
+
+def _is_done(run_folder: Path) -> bool:
+    try:
+        return json.loads((run_folder / "record.json").read_text(encoding="utf-8"))["status"] == "done"
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def load_tokenizer(name: str, results_root: Path, revision: str | None = None) -> Any:
@@ -71,8 +79,7 @@ def load_student(student: Student, results_root: Path, seed: int = 0) -> nn.Modu
     where = locate(student.name, results_root)
     if student.random_config is not None:
         torch.manual_seed(seed)
-        fields = dict(student.random_config)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(fields.pop("model_type"), **fields))
+        model = AutoModelForCausalLM.from_config(architecture(student.random_config))
     else:
         model = _load(where, student.revision, _frozen_dtype() if student.lora else torch.float32)
     return _with_adapters(model, student.lora, seed) if student.lora else model
@@ -112,6 +119,23 @@ def weights_hash(name: str, results_root: Path, revision: str | None = None) -> 
 def config_hash(random_config: dict[str, Any]) -> str:
     """Return the sha256 of an architecture whose weights are drawn at random."""
     return hashlib.sha256(json.dumps(random_config, sort_keys=True).encode()).hexdigest()
+
+
+def architecture(random_config: dict[str, Any]) -> Any:
+    """Return the configuration that plain fields describe, `model_type` among them.
+
+    Raises:
+        InputError: no such architecture, or fields that it refuses.
+    """
+    fields = dict(random_config)
+    kind = fields.pop("model_type", None)
+    known = [config.model_type for config in AutoModelForCausalLM._model_mapping]
+    if kind not in known:
+        raise InputError(f"student.random_config: {unknown('model_type', str(kind), known)}")
+    try:
+        return AutoConfig.for_model(kind, **fields)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"student.random_config: {str(error).splitlines()[0]}") from None
 
 
 def shared_vocabulary(student_tokenizer: Any, teacher_tokenizer: Any) -> int:
@@ -196,7 +220,13 @@ def unwrapped(model: Any) -> Any:
 
 
 def _load(where: str, revision: str | None, dtype: torch.dtype) -> nn.Module:
+    """Load weights; a folder of adapters is loaded with its base model and merged into plain weights."""
     try:
+        if (Path(where) / "adapter_config.json").is_file():
+            from peft import AutoPeftModelForCausalLM
+
+            adapted: Any = AutoPeftModelForCausalLM.from_pretrained(where, dtype=dtype)
+            return adapted.merge_and_unload().requires_grad_(True)
         return AutoModelForCausalLM.from_pretrained(
             where, revision=revision, dtype=dtype, trust_remote_code=False, use_safetensors=True
         )

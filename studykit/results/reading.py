@@ -29,6 +29,7 @@ IDENTITY_COLUMNS = (
 COST_COLUMNS = (
     "student_tokens",
     "teacher_tokens",
+    "teacher_check_tokens",
     "generated_tokens",
     "cached_positions",
     "train_s",

@@ -7,7 +7,7 @@ changed:
     <cache>/teacher/<key of teacher, tokenizer and k>/<sha256 of the shard>.safetensors
 
 Several processes may capture at once; a sequence that two of them captured is there twice and does no harm. What a
-killed process had finished stays.
+killed process had finished stays. A shard that no longer matches its name is refused.
 """
 
 import hashlib
@@ -22,14 +22,21 @@ from safetensors.torch import save
 
 from studykit.caching import cache_folder, replacing
 from studykit.chat import tokenizer_hash
+from studykit.losses import LOG_FLOOR
 from studykit.teacher import Batch
 from studykit.teacher.online import OnlineTeacher
 from studykit.teacher.signal import TeacherSignal
 
 _SHARD_TOKENS = 2**18
-_VERIFIED = 4
-TOLERANCE_NATS = 0.02
-"""How far a stored log-probability may lie from the live teacher's: float16 rounds to 1 part in 2,000."""
+_CHUNK_BYTES = 256 * 2**20
+"""Memory aimed at for the full distributions of one chunk of positions, before they are folded."""
+
+_VERIFIED_BATCHES, _VERIFIED_ROWS = 4, 8
+_HALF_FLOOR = -6e4
+"""Stands for log 0 in float16."""
+
+TOLERANCE = 0.02
+"""How far a stored probability may lie from the live teacher's, whose sums depend a little on the batch."""
 
 
 class CachedTeacher:
@@ -46,24 +53,26 @@ class CachedTeacher:
         self.online = online
         self.vocabulary = online.vocabulary
         self.top_k = min(top_k, self.vocabulary)
-        self.cost: dict[str, float] = {"teacher_tokens": 0, "cached_positions": 0}
-        key = json.dumps([1, content, tokenizer_hash(tokenizer), self.top_k, self.vocabulary])
+        self.cost: dict[str, float] = {"teacher_tokens": 0, "teacher_check_tokens": 0, "cached_positions": 0}
+        key = json.dumps([2, content, tokenizer_hash(tokenizer), self.top_k, self.vocabulary])
         self.folder = cache_folder("teacher") / hashlib.sha256(key.encode()).hexdigest()[:32]
         self.folder.mkdir(exist_ok=True)
         self._entries: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._read: set[Path] = set()
 
     def prepare(self, batches: list[Batch]) -> None:
-        """Capture what is missing, then compare a few entries with the live teacher.
+        """Capture what is missing, and compare a few of the entries that were found with the live teacher.
 
         Raises:
-            RuntimeError: a stored answer differs from the live one: the cache was damaged or the teacher changed.
+            RuntimeError: a shard is damaged, or a stored answer differs from the live one.
         """
         self._load_shards()
+        found: list[Batch] = []
         missing: list[Batch] = []
         held = 0
         for batch in batches:
             if all(key in self._entries for key in batch.keys):
+                found.append(batch)
                 continue
             missing.append(batch)
             held += int(batch.supervised.sum())
@@ -72,14 +81,15 @@ class CachedTeacher:
                 missing, held = [], 0
         if missing:
             self._capture(missing)
-        self._verify(batches)
+        self._verify(found)
 
     def signal(self, batch: Batch) -> TeacherSignal:
         """Return the stored answers of a batch, row after row."""
         entries = [self._entries[key] for key in batch.keys]
         ids, logp = (torch.cat(parts) for parts in zip(*entries, strict=True))
         self.cost["cached_positions"] += len(ids)
-        return TeacherSignal.from_top_k(ids, logp).to(batch.input_ids.device)
+        logp = logp.float().masked_fill(logp <= _HALF_FLOOR, LOG_FLOOR)
+        return TeacherSignal.from_top_k(ids, logp[:, :-1], logp[:, -1:]).to(batch.input_ids.device)
 
     def _capture(self, batches: list[Batch]) -> None:
         """Ask the live teacher and put one shard in place."""
@@ -98,20 +108,34 @@ class CachedTeacher:
             temporary.write_bytes(content)
         self._add(keys, counts, tensors["ids"], tensors["logp"])
 
-    def _top_k(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        signal = self.online.signal(batch)
-        self.cost["teacher_tokens"] += int(batch.attention_mask.sum())
-        target = batch.target
-        zeros = torch.zeros(len(target), self.vocabulary, device=batch.input_ids.device)
-        _, teacher_logp, _ = signal.inputs(slice(None), zeros, target, 1.0)
+    def _top_k(self, batch: Batch, counter: str = "teacher_tokens") -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the likeliest ids [N, K] and their log-probabilities with the tail's behind them, [N, K + 1]."""
+        signal, target = self.online.signal(batch), batch.target
+        self.cost[counter] += int(batch.attention_mask.sum())
+        rows = max(1, _CHUNK_BYTES // (4 * self.vocabulary))
+        parts = [self._folded(signal, target, slice(i, i + rows)) for i in range(0, max(1, len(target)), rows)]
+        ids, logp = (torch.cat(part) for part in zip(*parts, strict=True))
+        return ids, logp
+
+    def _folded(self, signal: TeacherSignal, target: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        zeros = torch.zeros(len(target[rows]), self.vocabulary, device=target.device)
+        _, teacher_logp, _ = signal.inputs(rows, zeros, target[rows], 1.0)
         logp, ids = teacher_logp.topk(self.top_k, dim=-1)
+        # What float16 leaves of 1 is noise where the tail is small: it is summed here and kept.
+        tail = teacher_logp.scatter(1, ids, -torch.inf).logsumexp(dim=-1, keepdim=True)
         id_type = torch.int16 if self.vocabulary < 2**15 else torch.int32
-        return ids.to(id_type).cpu(), logp.clamp(min=-6e4).half().cpu()
+        return ids.to(id_type).cpu(), torch.cat([logp, tail], dim=-1).clamp(min=_HALF_FLOOR).half().cpu()
 
     def _load_shards(self) -> None:
         for file in sorted(self.folder.glob("*.safetensors")):
             if file in self._read or file.name.startswith("."):
                 continue
+            with file.open("rb") as stream:
+                if not hashlib.file_digest(stream, "sha256").hexdigest().startswith(file.stem):
+                    raise RuntimeError(
+                        f"teacher cache: {file} is damaged (its content does not match its name): delete that file, "
+                        "and what it held is captured again"
+                    )
             with safe_open(file, framework="pt") as shard:
                 notes = shard.metadata()
                 tensors = shard.get_tensor("ids"), shard.get_tensor("logp")
@@ -123,14 +147,19 @@ class CachedTeacher:
             self._entries[key] = (rows, values)
 
     def _verify(self, batches: list[Batch]) -> None:
-        """Ask the live teacher again for a few batches spread over the data."""
-        for index in np.unique(np.linspace(0, len(batches) - 1, _VERIFIED).astype(int)):
-            batch = batches[index]
-            _, live = self._top_k(batch)
+        """Ask the live teacher again for a few rows of a few batches, spread over the data."""
+        chosen = np.unique(np.linspace(0, len(batches) - 1, _VERIFIED_BATCHES).astype(int)) if batches else []
+        for batch in (_first_rows(batches[i], _VERIFIED_ROWS) for i in chosen):
+            _, live = self._top_k(batch, "teacher_check_tokens")
             stored = torch.cat([self._entries[key][1] for key in batch.keys])
             off = (live.float().exp() - stored.float().exp()).abs().max().item() if live.shape == stored.shape else 1.0
-            if off > TOLERANCE_NATS:
+            if off > TOLERANCE:
                 raise RuntimeError(
                     f"teacher cache {self.folder} disagrees with the live teacher (a probability is off by {off:.3f}): "
                     "delete that folder and run again"
                 )
+
+
+def _first_rows(batch: Batch, count: int) -> Batch:
+    ids, mask, supervised = (part[:count] for part in (batch.input_ids, batch.attention_mask, batch.supervised))
+    return Batch(ids, mask, supervised, batch.keys[:count])

@@ -20,7 +20,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from studykit.caching import replacing
-from studykit.chat import Encoded, encode
+from studykit.chat import Encoded, encode, tokenizer_hash
 from studykit.methods import get_method
 from studykit.models import load_student, load_tokenizer, output_head
 from studykit.samplers import draw
@@ -34,6 +34,9 @@ from studykit.training.trainer import DistillTrainer
 _TEACHER_BATCH = 256
 _WHOLE_POOL_FROM = 16
 """A budget of at least 1/16 of the pool has the whole pool tokenised, once for the whole study."""
+
+_KEPT: dict[str, tuple[Encoded, dict[str, Any]]] = {}
+_KEPT_STAGES = 4
 
 
 @dataclass
@@ -79,9 +82,21 @@ def train(spec: RunSpec, folder: Path, results_root: Path, *, checkpoint_every_s
 def stage_data(stage: Stage, tokenizer: Any) -> tuple[Encoded, dict[str, Any]]:
     """Return the encoded examples of a stage's budget, and their manifest.
 
+    The last few answers are kept: a specification is checked with the data that its training then uses.
+
     Raises:
         InputError: a source, budget or example that cannot be used.
     """
+    key = f"{stage.data.model_dump_json()} {stage.max_length} {tokenizer_hash(tokenizer)}"
+    if key not in _KEPT or stage.data.content is None:
+        _KEPT[key] = _stage_data(stage, tokenizer)
+        for old in list(_KEPT)[:-_KEPT_STAGES]:
+            del _KEPT[old]
+    encoded, manifest = _KEPT[key]
+    return encoded, dict(manifest)
+
+
+def _stage_data(stage: Stage, tokenizer: Any) -> tuple[Encoded, dict[str, Any]]:
     pool = load_examples(stage.data.source, stage.data.split, stage.data.options)
     budget = stage.data.budget
     if budget.tokens is not None or (budget.examples or len(pool)) * _WHOLE_POOL_FROM >= len(pool):

@@ -188,6 +188,8 @@ class _Clock(TrainerCallback):
     def on_step_begin(self, args, state, control, **keywords):
         self.trainer.context.progress = state.global_step / state.max_steps
         self.trainer.step_sums = {}
+        for learned in self.trainer.loss.parameters():
+            learned.grad = None  # the Trainer clears the gradients of the model only, not those of its optimizer
 
     def on_step_end(self, args, state, control, **keywords):
         if type(self.trainer.loss).step is not Loss.step:  # reading a number from the device waits for it

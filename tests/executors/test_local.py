@@ -19,7 +19,8 @@ depth = int(sys.argv[2])
 if len(sys.argv) > 3:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if depth:  # each generation leads a session of its own, as a notebook's kernel does
-    subprocess.Popen([sys.executable, *sys.orig_argv[1:3], str(here), str(depth - 1), *sys.argv[3:]], start_new_session=True)
+    command = [sys.executable, *sys.orig_argv[1:3], str(here), str(depth - 1), *sys.argv[3:]]
+    subprocess.Popen(command, start_new_session=True)
 (here / f"pid-{depth}.part").write_text(str(os.getpid()))
 (here / f"pid-{depth}.part").rename(here / f"pid-{depth}")
 time.sleep(600)
@@ -35,7 +36,10 @@ def test_cancel_ends_every_generation_before_it_returns(tmp_path, monkeypatch, d
     monkeypatch.setattr("studykit.executors.local._GRACE_S", 1.0)
     place = Local()
     handle = place.submit([sys.executable, "-c", FAMILY, str(tmp_path), "2", *deaf], tmp_path / "log.txt")
-    pids = [int(wait_for((tmp_path / f"pid-{depth}").exists) and (tmp_path / f"pid-{depth}").read_text()) for depth in range(3)]
+    pids = [
+        int(wait_for((tmp_path / f"pid-{depth}").exists) and (tmp_path / f"pid-{depth}").read_text())
+        for depth in range(3)
+    ]
     assert all(map(alive, pids))
     started = time.monotonic()
     place.cancel(handle)
@@ -63,7 +67,10 @@ def test_output_goes_to_the_log_which_grows(tmp_path):
 @pytest.mark.parametrize("jobs", [1, 2, 64])
 def test_each_process_has_its_share_of_the_cores(tmp_path, monkeypatch, jobs):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    code = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['STUDYKIT_FOLLOW_PARENT'], os.getsid(0) == os.getpid())"
+    code = (
+        "import os; env = os.environ;"
+        "print(env['OMP_NUM_THREADS'], env['STUDYKIT_FOLLOW_PARENT'], os.getsid(0) == os.getpid())"
+    )
     assert Local(jobs).submit([sys.executable, "-c", code], tmp_path / "log.txt").wait(30) == 0
     share = max(1, (os.cpu_count() or 1) // jobs)
     assert (tmp_path / "log.txt").read_text().split() == [str(share), str(os.getpid()), "True"]

@@ -113,15 +113,15 @@ def test_the_gradient_from_a_sampled_teacher_is_unbiased():
         return torch.autograd.grad(value, hidden)[0]
 
     draws = torch.multinomial(
-        logits.softmax(-1).repeat(2000, 1), 16, replacement=True, generator=torch.Generator().manual_seed(0)
+        logits.softmax(-1).repeat(1000, 1), 16, replacement=True, generator=torch.Generator().manual_seed(0)
     )
-    counts = torch.nn.functional.one_hot(draws, V).sum(1).reshape(2000, N, V)
+    counts = torch.nn.functional.one_hot(draws, V).sum(1).reshape(1000, N, V)
     ids = torch.arange(V).expand(N, V)
     dense = gradient(TeacherSignal.from_logits(logits))
     one = gradient(TeacherSignal.from_samples(ids, counts[0]))
     mean = torch.stack([gradient(TeacherSignal.from_samples(ids, count)) for count in counts]).mean(0)
     assert (one - dense).abs().max() > 0.1
-    assert (mean - dense).abs().max() < 0.03  # 5 standard errors: 0.25 nats a draw / sqrt(2000)
+    assert (mean - dense).abs().max() < 0.04  # 5 standard errors: 0.25 nats a draw / sqrt(1000)
 
 
 def test_places_without_a_sample_do_not_count_for_the_token_they_name():

@@ -1,6 +1,5 @@
 """A trainer on planned batches, and training in a process that can be killed."""
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -38,26 +37,10 @@ def make_trainer(tmp_path, encoded, tokenizer, stage):
     return make
 
 
-@pytest.fixture(scope="session")
-def processes(own_cache, one_thread):
-    """Return a server that forks clean processes with everything imported already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["studykit.study", "peft"])
-    return context
-
-
-@pytest.fixture(scope="session")
-def in_process(processes):
-    """Run a function in a process of its own and return that process's exit code (-9 where it was killed)."""
-
-    def run(function, *arguments) -> int | None:
-        process = processes.Process(target=function, args=arguments)
-        process.start()
-        process.join(120)
-        assert process.exitcode is not None, "the process hangs"
-        return process.exitcode
-
-    return run
+@pytest.fixture
+def in_process(start, join):
+    """Run a function in a process of its own and return its exit code."""
+    return lambda function, *arguments: join(start(function, *arguments))
 
 
 @pytest.fixture(scope="session")

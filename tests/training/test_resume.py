@@ -190,18 +190,13 @@ def test_costs_add_up_over_a_restart(plain_spec, stage, in_folder, in_process, t
     whole = in_folder(spec, "whole")
     shutil.rmtree(empty_cache)
     (tmp_path / "run").mkdir()
-    in_process(with_cache, str(empty_cache), train_until_killed, spec, tmp_path / "run", results_root, 5)
+    in_process(train_until_killed, spec, tmp_path / "run", results_root, 5)
     state = torch.load(tmp_path / "run" / "checkpoints" / "stage-0" / "checkpoint-5" / "method_state.pt")
     resumed = in_folder(spec)
     for name in ("student_tokens", "teacher_tokens", "cached_positions"):
         assert resumed.cost[name] == whole.cost[name] > 0
     for name in ("train_s", "teacher_s"):
         assert resumed.cost[name] > state["spent"][name] > 0
-
-
-def with_cache(folder: str, function, *arguments) -> None:
-    os.environ["STUDYKIT_CACHE"] = folder
-    function(*arguments)
 
 
 def test_the_same_specification_gives_the_same_weights_and_another_seed_others(plain_spec, in_folder):

@@ -1,0 +1,171 @@
+"""The data-size finding on numbers that are known beforehand."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from studykit.findings import FINDINGS, format_interval
+from studykit.findings.data_size import data_size
+
+
+def runs(scores, **changes):
+    """Make a table of runs from (method, budget, seed) to exact match; NLL follows from it."""
+    rows = [
+        {
+            "run_id": f"{number:012x}",
+            "status": "done",
+            "method": method,
+            "student": "lexicon/base-small",
+            "teacher": None if method == "sft" else "lexicon/teacher-a",
+            "budget_examples": budget,
+            "seed": seed,
+            "exact_match": score,
+            "nll": 2.0 - score,
+        }
+        | changes
+        for number, ((method, budget, seed), score) in enumerate(scores.items())
+    ]
+    columns = ["status", "method", "student", "teacher", "budget_examples", "seed", "exact_match", "nll"]
+    frame = pd.DataFrame(rows, columns=None if rows else columns)
+    return frame.astype({"budget_examples": "Int64", "seed": "Int64"})
+
+
+def grid(differences, baseline=0.3):
+    """Make both arms from differences in points: budget -> one per seed."""
+    scores = {}
+    for budget, by_seed in differences.items():
+        for seed, difference in enumerate(by_seed):
+            scores["sft", budget, seed] = baseline + seed / 100
+            scores["kd", budget, seed] = baseline + seed / 100 + difference / 100
+    return scores
+
+
+THREE = {500: [3.0, 4.0, 5.0], 5_000: [1.0, 2.0, 3.0], 50_000: [-1.0, -2.0, -3.0]}
+HALF = 4.302653 / 3**0.5  # t(2; 0.975) * s / √3 with s = 1
+
+
+def test_the_numbers_of_a_full_grid():
+    finding = data_size(runs(grid(THREE)))
+    first = finding.numbers["budgets"][0]
+    assert first["budget_examples"] == 500
+    difference = first["score"]["difference"]
+    assert (difference["mean"], difference["n"], difference["p_value"]) == (pytest.approx(4.0), 3, 0.25)
+    assert (difference["low"], difference["high"]) == pytest.approx((4 - HALF, 4 + HALF), abs=1e-5)
+    assert first["score"]["by_seed"] == pytest.approx({"0": 3.0, "1": 4.0, "2": 5.0})
+    assert first["score"]["sft"]["mean"] == pytest.approx(31.0)
+    assert first["score"]["kd"]["mean"] == pytest.approx(35.0)
+    assert first["nll"]["difference"]["mean"] == pytest.approx(-0.04)
+    assert json.loads(json.dumps(finding.numbers, allow_nan=False)) == finding.numbers
+
+
+def test_the_table_of_a_full_grid():
+    table = data_size(runs(grid(THREE))).table
+    assert list(table.columns) == [
+        "budget",
+        "seeds",
+        "sft",
+        "kd",
+        "kd - sft",
+        "sft NLL",
+        "kd NLL",
+        "NLL kd - sft",
+    ]
+    assert table.iloc[0].tolist() == [500, 3, 31.0, 35.0, "+4.0 [+1.5, +6.5]", 1.69, 1.65, "-0.040 [-0.065, -0.015]"]
+    assert table["budget"].tolist() == [500, 5_000, 50_000]
+
+
+def test_the_sentence_of_a_full_grid_says_where_the_advantage_ends():
+    finding = data_size(runs(grid(THREE)))
+    assert finding.sentence.startswith(
+        "KD - SFT: +4.0 [+1.5, +6.5] points at 500 examples (n = 3 seeds, clear of zero); "
+        "-2.0 [-4.5, +0.5] points at 50,000 examples (n = 3 seeds, not clear of zero). Its advantage ends near "
+    )
+    end = finding.numbers["advantage_ends"]
+    assert end["mean"] == pytest.approx(5_000 * 10**0.5)  # every seed's curve crosses half-way
+    assert f"near {end['mean']:,.0f} [" in finding.sentence
+
+
+@pytest.mark.parametrize(
+    ("differences", "ending"),
+    [
+        ({10: [3, 4], 100: [1, 2]}, "no end of the advantage within these budgets."),
+        ({10: [-3, -4], 100: [-1, -2]}, "KD has no advantage at any of these budgets."),
+        ({10: [-3, -4], 100: [1, 2]}, "no end of an advantage can be named."),
+        ({10: [3], 100: [-3]}, "Its advantage ends near 32 examples."),
+        ({10: [3, 4]}, "(n = 2 seeds, not clear of zero)."),
+        ({10: [3]}, "KD - SFT: +3.0 points at 10 examples (n = 1 seed)."),
+    ],
+)
+def test_the_sentence_says_what_can_be_said(differences, ending):
+    assert data_size(runs(grid(differences))).sentence.endswith(ending)
+
+
+def test_one_seed_has_no_interval():
+    finding = data_size(runs(grid({10: [3.0], 100: [1.0]})))
+    assert finding.table["kd - sft"].tolist() == ["+3.0", "+1.0"]
+    assert finding.numbers["budgets"][0]["score"]["difference"]["low"] is None
+    assert "clear of zero" not in finding.sentence
+
+
+def test_nothing_yet_is_said_to_be_nothing():
+    for scores in ({}, {("sft", 10, 0): 0.3}, {("sft", 10, 0): 0.3, ("kd", 10, 1): 0.4}):
+        finding = data_size(runs(scores))
+        assert finding.sentence == "No budget has both sft and kd finished yet."
+        assert finding.table.empty
+        assert finding.numbers["advantage_ends"] is None
+
+
+def test_a_partial_grid_uses_the_pairs_it_has():
+    scores = grid(THREE)
+    del scores["kd", 500, 2], scores["sft", 5_000, 0], scores["kd", 50_000, 0]
+    scores["kd", 200_000, 0] = 0.9
+    finding = data_size(runs(scores))
+    assert finding.table["seeds"].tolist() == [2, 2, 2]
+    assert finding.numbers["budgets"][0]["score"]["difference"]["mean"] == pytest.approx(3.5)
+    assert finding.numbers["budgets"][0]["score"]["sft"]["n"] == 2  # the arm's own mean is over the pairs too
+
+
+def test_only_finished_runs_of_the_two_arms_count():
+    frame = runs(grid({10: [3.0, 4.0]}) | {("gkd", 10, 0): 0.9, ("sft > kd", 10, 0): 0.9})
+    frame.loc[(frame["method"] == "kd") & (frame["seed"] == 1), "status"] = "failed"
+    assert data_size(frame).table["seeds"].tolist() == [1]
+    other = data_size(frame, arm="gkd")
+    assert other.table["gkd - sft"].tolist() == ["+60.0"]
+    assert other.sentence.startswith("GKD - SFT: +60.0")
+
+
+def test_a_metric_that_was_not_measured_is_left_out():
+    frame = runs(grid({10: [3.0, 4.0]}))
+    table = data_size(frame.drop(columns="nll")).table
+    assert not any("NLL" in str(column) for column in table)
+    frame.loc[frame["seed"] == 0, "nll"] = None
+    finding = data_size(frame)
+    assert finding.numbers["budgets"][0]["nll"]["difference"]["n"] == 1
+    assert data_size(frame.drop(columns="exact_match")).table.empty
+
+
+@pytest.mark.parametrize("column", ["student", "teacher"])
+def test_mixed_students_or_teachers_are_refused_unless_one_is_named(column):
+    one, two = runs(grid({10: [3.0, 4.0]})), runs(grid({10: [7.0, 8.0]}))
+    two.loc[two["method"] == "kd", column] = "lexicon/another"
+    if column == "student":
+        two[column] = "lexicon/another"
+    mixed = pd.concat([one, two] if column == "student" else [one, two[two["method"] == "kd"]], ignore_index=True)
+    with pytest.raises(ValueError, match=rf"compares one {column}, the table holds lexicon/\S+, lexicon/\S+: name one"):
+        data_size(mixed)
+    assert data_size(mixed, **{column: one[column].dropna().iloc[-1]}).table["kd - sft"].tolist()[0].startswith("+3.5")
+    assert data_size(mixed, **{column: "lexicon/another"}).table["kd - sft"].tolist()[0].startswith("+7.5")
+
+
+@pytest.mark.parametrize("name", FINDINGS.names())
+def test_every_finding_says_something_about_an_empty_table(name):
+    finding = FINDINGS.member(name)(runs({}))
+    assert finding.table.empty
+    assert finding.sentence
+    assert FINDINGS.describe(name)
+
+
+def test_an_interval_is_shown_with_sign_and_digits():
+    assert format_interval(1.25, 0.5, 2.0, 2, sign=True) == "+1.25 [+0.50, +2.00]"
+    assert format_interval(-1.0, -2.0, None) == "-1.0"

@@ -1,0 +1,253 @@
+"""The teacher's answers on disk: equal to the live ones, asked for once, and never wrong in silence."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save
+
+from studykit import caching
+from studykit.chat import encode
+from studykit.head import head_loss
+from studykit.losses import get_loss
+from studykit.models import load_tokenizer
+from studykit.spec import Teacher
+from studykit.teacher import cached, open_teacher
+from studykit.teacher.cached import CachedTeacher
+from studykit.teacher.online import OnlineTeacher
+from studykit.training.batches import collate, each_example_once
+
+V, K = 85, 8
+
+
+@pytest.fixture
+def open_cached(tiny_model, tokenizer, empty_cache):
+    """Open the cached teacher, as a process of its own would."""
+
+    def make(top_k=K, content="a", seed=7):
+        return CachedTeacher(OnlineTeacher(tiny_model(seed=seed, spread=30.0).eval(), V), content, tokenizer, top_k)
+
+    return make
+
+
+@pytest.fixture
+def batches(examples, tokenizer):
+    """Make the batches in which a teacher is asked for the first so many examples."""
+
+    def make(count=12, size=4):
+        return each_example_once(encode(examples[:count], tokenizer, 64), size, tokenizer.pad_token_id)
+
+    return make
+
+
+def loss_of(teacher, batch, name="forward_kl") -> float:
+    hidden, weight = (torch.randn(*shape, generator=torch.Generator().manual_seed(3)) for shape in (HIDDEN, (V, 16)))
+    chosen = hidden[: len(batch.target)]
+    value, _ = head_loss(chosen, weight, None, teacher.signal(batch), batch.target, get_loss(name), denominator=1)
+    return value.item() / len(batch.target)
+
+
+HIDDEN = (400, 16)
+
+
+def folded(logits, k):
+    """Fold by hand, in probabilities: k likeliest, then the rest."""
+    p, order = logits.softmax(-1).sort(-1, descending=True)
+    return order[:, :k], torch.cat([p[:, :k], p[:, k:].sum(-1, keepdim=True)], -1)
+
+
+def test_stored_answers_are_the_live_ones_folded(open_cached, batches):
+    teacher = open_cached()
+    teacher.prepare(batches())
+    for batch in batches():
+        logits = teacher.online.model(batch.input_ids, attention_mask=batch.attention_mask).logits
+        ids, expected = folded(logits[:, :-1][batch.supervised[:, 1:]], K)
+        stored = teacher.signal(batch)
+        assert torch.equal(stored.ids.long(), ids)
+        both = torch.cat([stored.logp, stored.tail], -1)
+        # float16 keeps 11 bits of a log-probability: 1 part in 2,048
+        torch.testing.assert_close(both, expected.log(), rtol=6e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "taid", "correlation"])
+def test_the_loss_is_that_of_the_live_teacher_folded(name, open_cached, batches):
+    teacher = open_cached()
+    teacher.prepare(batches())
+    for batch in batches():
+        logits = teacher.online.model(batch.input_ids, attention_mask=batch.attention_mask).logits
+        ids, p = folded(logits[:, :-1][batch.supervised[:, 1:]], K)
+
+        class Live:
+            def signal(self, batch, ids=ids, p=p):
+                return cached.TeacherSignal.from_top_k(ids, p[:, :-1].log(), p[:, -1:].log())
+
+        assert loss_of(teacher, batch, name) == pytest.approx(loss_of(Live(), batch, name), rel=2e-3)
+
+
+def test_all_tokens_kept_is_the_live_teacher_itself(open_cached, batches):
+    teacher = open_cached(top_k=1000)
+    teacher.prepare(batches())
+    for batch in batches():
+        assert loss_of(teacher, batch) == pytest.approx(loss_of(teacher.online, batch), rel=2e-3)
+
+
+def test_rows_come_in_the_order_of_the_batch(open_cached, batches, examples, tokenizer):
+    teacher = open_cached()
+    teacher.prepare(batches())
+    encoded = encode(examples[:12], tokenizer, 64)
+    forth, back = (teacher.signal(collate(encoded, rows, tokenizer.pad_token_id)) for rows in ([2, 5, 11], [11, 5, 2]))
+    counts = encoded.response_tokens[[2, 5, 11]].tolist()
+    assert torch.equal(torch.cat(forth.logp.split(counts)[::-1]), back.logp)
+
+
+def test_a_second_instance_asks_nothing(open_cached, batches, monkeypatch):
+    first = open_cached()
+    first.prepare(batches())
+    assert first.cost["teacher_tokens"] == sum(int(batch.attention_mask.sum()) for batch in batches())
+    second = open_cached()
+    second.prepare(batches())
+    assert second.cost["teacher_tokens"] == 0
+    assert 0 < second.cost["teacher_check_tokens"] <= first.cost["teacher_tokens"]
+    values = [loss_of(teacher, batches()[0]) for teacher in (first, second)]
+    assert values[0] == values[1]
+
+
+def test_a_larger_budget_asks_only_for_what_the_smaller_had_not(open_cached, batches):
+    small, large = batches(8, size=1), batches(16, size=1)
+    open_cached().prepare(small)
+    second = open_cached()
+    second.prepare(large)
+    known = {batch.keys[0] for batch in small}
+    assert second.cost["teacher_tokens"] == sum(int(b.attention_mask.sum()) for b in large if b.keys[0] not in known)
+    assert second.cost["teacher_tokens"] < sum(int(b.attention_mask.sum()) for b in large)
+
+
+def test_entries_do_not_depend_on_the_batches_they_were_captured_in(open_cached, batches):
+    open_cached().prepare(batches(12, size=5))
+    teacher = open_cached()
+    teacher.prepare(batches(12, size=1))
+    assert teacher.cost["teacher_tokens"] == 0
+
+
+@pytest.mark.parametrize("change", [{"content": "b"}, {"top_k": K + 1}])
+def test_another_teacher_or_k_shares_nothing(change, open_cached, batches):
+    open_cached().prepare(batches())
+    other = open_cached(**change)
+    other.prepare(batches())
+    assert other.cost["teacher_tokens"] > 0
+
+
+def test_capture_in_chunks_changes_nothing(open_cached, batches, monkeypatch):
+    whole, parts = open_cached(content="a"), open_cached(content="b")
+    whole.prepare(batches())
+    monkeypatch.setattr(cached, "_CHUNK_BYTES", 3 * 4 * V)
+    parts.prepare(batches())
+    for batch in batches():
+        left, right = whole.signal(batch), parts.signal(batch)
+        assert torch.equal(left.ids, right.ids)
+        torch.testing.assert_close(left.logp, right.logp)
+
+
+def test_large_data_is_put_into_several_shards(open_cached, batches, monkeypatch):
+    monkeypatch.setattr(cached, "_SHARD_TOKENS", 10)
+    teacher = open_cached()
+    teacher.prepare(batches())
+    assert len(list(teacher.folder.glob("*.safetensors"))) > 1
+    again = open_cached()
+    again.prepare(batches())
+    assert again.cost["teacher_tokens"] == 0
+
+
+def only_shard(teacher) -> Path:
+    (file,) = teacher.folder.glob("*.safetensors")
+    return file
+
+
+@pytest.mark.parametrize("damage", ["torn", "garbled", "empty"])
+def test_a_damaged_shard_is_refused_by_name(damage, open_cached, batches):
+    teacher = open_cached()
+    teacher.prepare(batches())
+    file = only_shard(teacher)
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 0x40
+    file.write_bytes({"torn": file.read_bytes()[:-50], "garbled": bytes(content), "empty": b""}[damage])
+    with pytest.raises(RuntimeError, match=rf"{file.name} is damaged.*delete that file"):
+        open_cached().prepare(batches())
+    file.unlink()
+    again = open_cached()
+    again.prepare(batches())
+    assert again.cost["teacher_tokens"] == teacher.cost["teacher_tokens"]
+
+
+def test_a_stored_value_that_is_not_the_teachers_is_refused(open_cached, batches):
+    """A whole shard with a matching name, but of another teacher: only asking the live one can tell."""
+    teacher = open_cached()
+    teacher.prepare(batches())
+    file = only_shard(teacher)
+    tensors = load_file(file)
+    with cached.safe_open(file, framework="pt") as shard:
+        notes = shard.metadata()
+    tensors["logp"][:, 0] -= 0.5
+    content = save(tensors, metadata=notes)
+    file.unlink()
+    file.with_stem(cached.hashlib.sha256(content).hexdigest()[:32]).write_bytes(content)
+    with pytest.raises(RuntimeError, match="disagrees with the live teacher"):
+        open_cached().prepare(batches())
+
+
+def capture(folder: str, rows: list[int], examples: list, deadly: bool = False) -> None:
+    """Capture some examples one batch a shard; a deadly capture is killed while its third shard is half written."""
+    torch.set_num_threads(1)
+    tokenizer = load_tokenizer(folder, Path())
+    teacher = open_teacher(Teacher(name=folder, top_k=K, content="a"), Path(), tokenizer, V)
+    cached._SHARD_TOKENS = 1
+    flushes = []
+
+    def kill(path):
+        flushes.append(path)
+        if len(flushes) == 5:  # two of each shard: the file, then its folder
+            path.write_bytes(path.read_bytes()[:100])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if deadly:
+        caching._flush = kill
+    encoded = encode([examples[i] for i in rows], tokenizer, 64)
+    if deadly:
+        flushes.clear()
+    teacher.prepare(each_example_once(encoded, 2, tokenizer.pad_token_id))
+
+
+@pytest.fixture
+def reopened(teacher_folder, tokenizer, empty_cache):
+    """Open the teacher on disk with the cache that processes wrote."""
+
+    def make():
+        return open_teacher(Teacher(name=str(teacher_folder), top_k=K, content="a"), Path(), tokenizer, V)
+
+    return make
+
+
+def test_a_capture_that_is_killed_leaves_a_usable_cache(reopened, examples, start, join, teacher_folder, batches):
+    process = start(capture, str(teacher_folder), list(range(12)), examples, True)
+    assert join(process) == -signal.SIGKILL
+    folder = reopened().folder
+    assert len([f for f in folder.iterdir() if not f.name.startswith(".")]) == 2
+    assert len(list(folder.glob(".*.safetensors"))) == 1
+    teacher = reopened()
+    whole = batches(12, size=2)
+    teacher.prepare(whole)
+    tokens = [int(batch.attention_mask.sum()) for batch in whole]
+    assert teacher.cost["teacher_tokens"] == sum(tokens[2:])  # the two finished shards held the first two batches
+
+
+def test_processes_may_capture_at_once(reopened, examples, start, join, teacher_folder, batches):
+    rows = [list(range(0, 24)), list(range(12, 36))]
+    workers = [start(capture, str(teacher_folder), part, examples) for part in rows]
+    assert [join(worker) for worker in workers] == [0, 0]
+    teacher = reopened()
+    teacher.prepare(batches(36, size=2))
+    assert teacher.cost["teacher_tokens"] == 0
+    assert np.isfinite(loss_of(teacher, batches(36, size=2)[5]))

@@ -1,0 +1,208 @@
+"""Which tokens are taught: the assistant's and the end of its turn, whatever the template does around them."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Regex, Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from studykit import chat
+from studykit.chat import encode, encode_prompts, tokenizer_hash
+from studykit.errors import InputError
+from studykit.sources import PLAIN_TEXT, Example
+
+CHATML = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+SPECIAL = ["<|pad|>", "<|start|>", "<|end|>", "<|unknown|>"]
+
+
+def make_tokenizer(template: str | None = CHATML, pad: str = "<|pad|>") -> Any:
+    """Make a tokenizer in which every character is a token."""
+    alphabet = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz0123456789?!+= \n"]
+    backend = Tokenizer(WordLevel({word: i for i, word in enumerate(alphabet)}, unk_token="<|unknown|>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=pad,
+        unk_token="<|unknown|>",
+        eos_token="<|end|>",
+        extra_special_tokens=["<|start|>"],
+        chat_template=template,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def chat_of(*turns: str, system: str | None = None, name: str = "a") -> Example:
+    """Make a conversation from the contents of its turns, the user's first."""
+    roles = ["user", "assistant"] * len(turns)
+    messages = [{"role": role, "content": turn} for role, turn in zip(roles, turns, strict=False)]
+    messages = [{"role": "system", "content": system}, *messages] if system else messages
+    return Example(name, tuple(messages), "s", "human", "train")
+
+
+def text_of(content: str, name: str = "t") -> Example:
+    return Example(name, ({"role": PLAIN_TEXT, "content": content},), "s", "human", "train")
+
+
+def taught(example: Example, tokenizer: Any) -> list[str]:
+    """Return the supervised stretches of one example as text."""
+    encoded = encode([example], tokenizer, 1000)
+    stretches, before = [], False
+    for token, chosen in zip(encoded.ids_of(0), encoded.supervised_of(0), strict=True):
+        if chosen and not before:
+            stretches.append("")
+        if chosen:
+            stretches[-1] += tokenizer.convert_ids_to_tokens(int(token))
+        before = chosen
+    return stretches
+
+
+def test_answer_and_end_token_are_taught_and_nothing_else(tokenizer):
+    assert taught(chat_of("2+2?", "4"), make_tokenizer()) == ["4<|end|>"]
+    example = chat_of("Pronounce c a t", "K AE T")
+    assert taught(example, tokenizer) == ["KAET<|end|>"]
+
+
+def test_the_newline_that_a_template_puts_behind_the_end_token_is_not_taught():
+    tokenizer = make_tokenizer()
+    encoded = encode([chat_of("2+2?", "4")], tokenizer, 1000)
+    assert tokenizer.convert_ids_to_tokens(encoded.ids_of(0).tolist())[-3:] == ["4", "<|end|>", "\n"]
+    assert encoded.supervised_of(0).tolist()[-3:] == [True, True, False]
+
+
+def test_every_assistant_turn_is_taught():
+    example = chat_of("hi", "hello!", "2+2?", "4", system="be brief")
+    assert taught(example, make_tokenizer()) == ["hello!<|end|>", "4<|end|>"]
+
+
+def test_the_end_token_is_taught_where_it_also_pads():
+    assert taught(chat_of("2+2?", "4"), make_tokenizer(pad="<|end|>")) == ["4<|end|>"]
+
+
+def test_an_answer_that_repeats_the_question_is_found_by_place():
+    assert taught(chat_of("4", "4", "4", "4"), make_tokenizer()) == ["4<|end|>", "4<|end|>"]
+    assert encode([chat_of("4", "4")], make_tokenizer(), 99).response_tokens.tolist() == [2]
+
+
+def test_a_raw_text_is_taught_whole_and_gets_an_end_token():
+    tokenizer = make_tokenizer()
+    assert taught(text_of("once"), tokenizer) == ["once<|end|>"]
+    assert taught(text_of("once<|end|>"), tokenizer) == ["once<|end|>"]
+    encoded = encode([text_of("once")], tokenizer, 99)
+    assert encoded.response_tokens.tolist() == [4]  # nothing predicts the first token
+
+
+def test_conversations_and_texts_may_be_mixed():
+    examples = [text_of("abc"), chat_of("2+2?", "4"), text_of("de")]
+    encoded = encode(examples, make_tokenizer(), 99)
+    assert encoded.response_tokens.tolist() == [3, 2, 2]
+
+
+def test_a_template_without_an_end_token_teaches_the_answer():
+    bare = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}\n{% endfor %}"
+    bare += "{% if add_generation_prompt %}assistant {% endif %}"
+    assert taught(chat_of("2+2?", "4"), make_tokenizer(bare)) == ["4\n"]
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused():
+    """Some templates drop the reasoning of all answers but the last."""
+    forgetful = (
+        "{% for m in messages %}<|start|>{{ m['role'] }}\n"
+        "{% if loop.last or m['role'] != 'assistant' %}{{ m['content'] }}{% else %}cut{% endif %}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    )
+    tokenizer = make_tokenizer(forgetful)
+    assert taught(chat_of("2+2?", "4"), tokenizer) == ["4<|end|>"]
+    with pytest.raises(InputError, match="example 'a': the chat template renders turn 1 differently"):
+        encode([chat_of("hi", "hello", "2+2?", "4")], tokenizer, 99)
+
+
+def test_no_template_is_refused_for_conversations_only():
+    tokenizer = make_tokenizer(template=None)
+    with pytest.raises(InputError, match="has no chat template"):
+        encode([chat_of("2+2?", "4")], tokenizer, 99)
+    assert len(encode([text_of("abc")], tokenizer, 99)) == 1
+
+
+def test_a_long_example_is_refused_by_name():
+    examples = [chat_of("2+2?", "4", name="short"), chat_of("2+2?", "4" * 50, name="long")]
+    longest = int(encode(examples, make_tokenizer(), 99).lengths.max())
+    assert len(encode(examples, make_tokenizer(), longest)) == 2
+    with pytest.raises(InputError, match=f"example 'long' has {longest} tokens, more than max_length {longest - 1}"):
+        encode(examples, make_tokenizer(), longest - 1)
+
+
+def test_an_example_that_teaches_nothing_is_refused_by_name():
+    silent = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    with pytest.raises(InputError, match="example 'a' has no supervised token"):
+        encode([chat_of("2+2?", "4")], make_tokenizer(silent), 99)
+
+
+EXAMPLES = [chat_of("2+2?", "4" * (1 + n % 5), name=f"e{n}") for n in range(9)] + [text_of("abc" * 3)]
+
+
+def same(left: chat.Encoded, right: chat.Encoded) -> bool:
+    return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in ("ids", "supervised", "offsets"))
+
+
+def test_what_is_kept_on_disk_equals_what_was_made(empty_cache, monkeypatch):
+    made = encode(EXAMPLES, make_tokenizer(), 99)
+    monkeypatch.setattr(chat, "_encode", None)
+    kept = encode(EXAMPLES, make_tokenizer(), 99)
+    assert same(made, kept)
+    assert (made.ids.dtype, kept.ids.dtype, kept.supervised.dtype) == (np.int32, np.int32, bool)
+
+
+def test_a_kept_encoding_is_still_checked(empty_cache):
+    encode(EXAMPLES, make_tokenizer(), 99)
+    with pytest.raises(InputError, match="more than max_length 5"):
+        encode(EXAMPLES, make_tokenizer(), 5)
+
+
+def test_another_template_or_other_content_is_encoded_afresh(empty_cache):
+    files = []
+    for tokenizer, examples in (
+        (make_tokenizer(), EXAMPLES),
+        (make_tokenizer(CHATML.replace("<|start|>", "<|start|> ")), EXAMPLES),
+        (make_tokenizer(), EXAMPLES[:-1]),
+    ):
+        encode(examples, tokenizer, 99)
+        files.append(len(list((empty_cache / "tokens").iterdir())))
+    assert files == [1, 2, 3]
+
+
+def test_order_and_company_change_no_example():
+    whole = encode(EXAMPLES, make_tokenizer(), 99)
+    order = np.array([7, 0, 9, 3])
+    assert same(whole.take(order), encode([EXAMPLES[i] for i in order], make_tokenizer(), 99))
+    assert whole.take(order).key_of(2) == whole.key_of(9)
+
+
+def test_a_key_depends_on_tokens_and_on_what_is_taught():
+    encoded = encode([chat_of("4", "44"), chat_of("44", "4"), text_of("4")], make_tokenizer(), 99)
+    assert len({encoded.key_of(i) for i in range(3)}) == 3
+    silent = copy.deepcopy(encoded)
+    silent.supervised[:] = True
+    assert silent.key_of(0) != encoded.key_of(0)
+
+
+def test_prompts_end_where_the_answer_begins():
+    tokenizer, example = make_tokenizer(), chat_of("hi", "hello", "2+2?", "4")
+    (prompt,) = encode_prompts([example], tokenizer)
+    encoded = encode([example], tokenizer, 99)
+    answer = np.flatnonzero(encoded.supervised_of(0))[-2]
+    assert prompt == encoded.ids_of(0)[:answer].tolist()
+
+
+def test_the_tokenizer_hash_follows_the_rules_and_not_the_object(tokenizer):
+    assert tokenizer_hash(make_tokenizer()) == tokenizer_hash(make_tokenizer())
+    changed = make_tokenizer(CHATML + " "), make_tokenizer(pad="<|end|>"), tokenizer
+    assert len({tokenizer_hash(t) for t in (make_tokenizer(), *changed)}) == 4
+    used = make_tokenizer()
+    used(["abc", "a"], padding=True, truncation=True, max_length=2)
+    assert tokenizer_hash(used) == tokenizer_hash(make_tokenizer())

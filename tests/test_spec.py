@@ -1,0 +1,203 @@
+"""A run is its content: one canonical text, one id, unknown keys refused where they stand."""
+
+import copy
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from studykit.errors import InputError
+from studykit.spec import SCHEMA, Budget, Data, RunSpec
+
+ROOT = Path(__file__).parents[1]
+FULL = {
+    "student": {"name": "lexicon/base-small", "lora": {"lora_r": 8, "lora_target_modules": ["q_proj", "v_proj"]}},
+    "teacher": {"name": "lexicon/teacher-a", "top_k": 16},
+    "stages": [
+        {
+            "data": {"source": "lexicon", "options": {"tasks": ["spell"]}, "budget": {"examples": 500, "seed": 3}},
+            "method": "kd",
+            "method_options": {"kd_ratio": 0.5, "loss_options": None},
+            "steps": 300,
+            "learning_rate": 4e-3,
+        },
+        {"data": {"source": "jsonl"}, "method": "sft", "steps": 10, "learning_rate": 1e-4},
+    ],
+    "evaluation": {"data": {"source": "lexicon", "split": "test"}, "items": 100},
+    "seed": 7,
+}
+MINIMAL = {
+    "student": {"name": "a"},
+    "stages": [{"data": {"source": "lexicon"}, "method": "sft", "steps": 1, "learning_rate": 0.5}],
+}
+
+
+def shuffled(value: Any, generator: random.Random) -> Any:
+    """Return plain data with the keys of every mapping in another order."""
+    if isinstance(value, dict):
+        keys = list(value)
+        generator.shuffle(keys)
+        return {key: shuffled(value[key], generator) for key in keys}
+    return [shuffled(part, generator) for part in value] if isinstance(value, list) else value
+
+
+def test_the_canonical_text_does_not_depend_on_the_order_of_keys():
+    texts = {RunSpec.parse(shuffled(FULL, random.Random(seed))).canonical() for seed in range(10)}
+    assert len(texts) == 1
+
+
+def test_the_canonical_text_of_the_smallest_specification():
+    assert RunSpec.parse(MINIMAL).canonical() == (
+        '{"seed":0,"stages":[{"batch_size":64,"data":{"budget":{"sampler":"uniform","seed":0},"options":{},'
+        '"source":"lexicon","split":"train"},"gradient_accumulation_steps":1,"gradient_checkpointing":false,'
+        '"learning_rate":0.5,"lr_scheduler_type":"cosine","max_grad_norm":1.0,"max_length":2048,"method":"sft",'
+        '"method_options":{},"steps":1,"warmup_ratio":0.05,"weight_decay":0.0}],"student":{"name":"a"}}'
+    )
+
+
+def test_run_ids_stay_what_they_have_always_been():
+    # Whoever changes these makes every finished run unknown: raise SCHEMA and write a migration instead.
+    assert SCHEMA == 1
+    assert RunSpec.parse(MINIMAL).run_id == "3565d30af4fe"
+    assert RunSpec.parse(FULL).run_id == "32a72b3e084e"
+
+
+COMMITTED = sorted((ROOT / "studykit" / "models" / "embedded").rglob("record.json"))
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
+def test_committed_runs_are_still_found_by_their_content(file):
+    record = json.loads(file.read_text(encoding="utf-8"))
+    assert RunSpec.parse(record["spec"]).run_id == record["run_id"]
+
+
+def test_the_round_trip_through_json_is_the_same_run():
+    spec = RunSpec.parse(FULL)
+    again = RunSpec.parse(json.loads(spec.canonical()))
+    assert again == spec
+    assert (again.canonical(), again.run_id) == (spec.canonical(), spec.run_id)
+
+
+def test_none_means_off_and_is_left_out():
+    explicit = copy.deepcopy(MINIMAL)
+    explicit |= {"teacher": None, "evaluation": None}
+    explicit["student"] |= {"lora": None, "revision": None, "content": None}
+    explicit["stages"][0]["data"]["budget"] = {"examples": None, "tokens": None}
+    assert RunSpec.parse(explicit).run_id == RunSpec.parse(MINIMAL).run_id
+    assert "null" not in RunSpec.parse(explicit).canonical()
+
+
+def test_none_among_options_is_an_option():
+    one, other = copy.deepcopy(MINIMAL), copy.deepcopy(MINIMAL)
+    one["stages"][0]["method_options"] = {"loss_options": None}
+    assert RunSpec.parse(one).run_id != RunSpec.parse(other).run_id
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("seed",), 8),
+        (("student", "name"), "lexicon/base-large"),
+        (("student", "lora", "lora_r"), 9),
+        (("teacher", "top_k"), None),
+        (("stages", 0, "data", "budget", "seed"), 4),
+        (("stages", 0, "data", "options", "tasks"), ["stress"]),
+        (("stages", 1, "steps"), 11),
+        (("evaluation", "items"), 101),
+    ],
+)
+def test_every_other_content_is_another_run(place, value):
+    changed = copy.deepcopy(FULL)
+    part = changed
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    assert RunSpec.parse(changed).run_id != RunSpec.parse(FULL).run_id
+
+
+def test_the_order_of_stages_is_content():
+    turned = FULL | {"stages": FULL["stages"][::-1]}
+    assert RunSpec.parse(turned).run_id != RunSpec.parse(FULL).run_id
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "right"),
+    [
+        ((), "stagse", "stages"),
+        (("student",), "nmae", "name"),
+        (("student", "lora"), "lora_alfa", "lora_alpha"),
+        (("teacher",), "topk", "top_k"),
+        (("stages", 0), "learning_rte", "learning_rate"),
+        (("stages", 1), "stepps", "steps"),
+        (("stages", 0, "data"), "sorce", "source"),
+        (("stages", 0, "data", "budget"), "example", "examples"),
+        (("evaluation",), "scorer", "scorers"),
+        (("evaluation", "data", "budget"), "sampeler", "sampler"),
+    ],
+)
+def test_an_unknown_key_is_refused_at_every_depth_with_the_nearest(place, wrong, right):
+    changed = copy.deepcopy(FULL)
+    part = changed
+    for key in place:
+        part = part.setdefault(key, {}) if isinstance(part, dict) else part[key]
+    part[wrong] = 1
+    path = ".".join(map(str, (*place, wrong)))
+    with pytest.raises(InputError) as refused:
+        RunSpec.parse(changed)
+    assert str(refused.value) == f"specification: {path}: unknown key {wrong!r}; did you mean {right!r}?"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": "many"}, "seed: "),
+        ({"seed": 1.5}, "seed: "),
+        ({"seed": -1}, "seed: "),
+        ({"stages": []}, "stages: "),
+        ({"stages": {"a": "b"}}, "stages: "),
+        ({"student": None}, "student: "),
+        ({"student": {}}, "student.name: Field required"),
+        ({"teacher": {"name": "a", "top_k": 0}}, "teacher.top_k: "),
+        ({"stages": [MINIMAL["stages"][0] | {"learning_rate": float("nan")}]}, "stages.0.learning_rate: "),
+        ({"stages": [MINIMAL["stages"][0] | {"learning_rate": "fast\nfast"}]}, "stages.0.learning_rate: "),
+        ({"stages": [MINIMAL["stages"][0] | {"warmup_ratio": 1}]}, "stages.0.warmup_ratio: "),
+        ({"stages": [MINIMAL["stages"][0] | {"method_options": {"a": float("nan")}}]}, "plain JSON values"),
+        ({"stages": [MINIMAL["stages"][0] | {"method_options": {"a": {1, 2}}}]}, "plain JSON values"),
+        ({"evaluation": {"data": {"source": "a"}, "items": 0}}, "evaluation.items: "),
+    ],
+)
+def test_wrong_values_are_refused_in_one_line_that_names_the_place(change, message):
+    with pytest.raises(InputError) as refused:
+        RunSpec.parse(MINIMAL | change)
+    assert str(refused.value).startswith("specification: ")
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("data", [[1], "text", None, 3])
+def test_what_is_no_mapping_is_refused(data):
+    with pytest.raises(InputError, match="top level"):
+        RunSpec.parse(data)
+
+
+def test_a_budget_has_one_unit():
+    with pytest.raises(ValidationError, match="examples=1 or tokens=2, not both"):
+        Budget(examples=1, tokens=2)
+    assert Data(source="a").budget == Budget()
+
+
+def test_a_specification_cannot_be_changed():
+    spec = RunSpec.parse(FULL)
+    for part, name in (
+        (spec, "seed"),
+        (spec.student, "name"),
+        (spec.stages[0], "steps"),
+        (spec.stages[0].data.budget, "seed"),
+    ):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(part, name, 1)
+    assert isinstance(spec.stages, tuple)
