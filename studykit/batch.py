@@ -4,7 +4,7 @@
     run_batch(cells, Local(jobs=2), watch=print)
 
 `notebooks/batches/<name>.yaml` is a list of `{notebook, grid: {parameter: [values]}}`. A cell is one combination; its
-id is the hash of notebook code and parameters, so that the same cell asked for again is found done.
+id is the hash of notebook code, parameters and the files they name, so that the same cell asked for again is found done.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from studykit import notebooks
+from studykit.contents import contents_of
 from studykit.errors import InputError, unknown
 from studykit.executors import Executor
 from studykit.results.reading import cells as read_cells
@@ -228,7 +229,8 @@ def _cell(notebook: Path, given: dict[str, Any], results_root: Path) -> Cell:
     for needed in ("study", "results"):
         if not isinstance(parameters.get(needed), str):
             raise InputError(f"notebook {notebook.stem}: a batch needs its parameter {needed!r} to be a text")
-    hashed = json.dumps([notebooks.code_hash(notebook), notebook.stem, parameters], sort_keys=True, allow_nan=False)
+    identity = [notebooks.code_hash(notebook), notebook.stem, parameters, contents_of(parameters, notebook.parent)]
+    hashed = json.dumps(identity, sort_keys=True, allow_nan=False)
     parameters = parameters | {"results": os.path.relpath(results_root.resolve(), notebook.parent.resolve())}
     cell_id = hashlib.sha256(hashed.encode()).hexdigest()[:12]
     return Cell(notebook, parameters, check_study(results_root, parameters["study"]), cell_id)

@@ -71,13 +71,13 @@ class Encoded:
         return hashlib.sha256(content).hexdigest()[:32]
 
 
-def encode(examples: Sequence[Example], tokenizer: Any, max_length: int) -> Encoded:
+def encode(examples: Sequence[Example], tokenizer: Any, max_length: int | None) -> Encoded:
     """Render, tokenise and mask; kept on disk by content, so that a study tokenises its data once.
 
     Args:
         examples: conversations or raw texts.
         tokenizer: a fast Hugging Face tokenizer, with a chat template where there are conversations.
-        max_length: longer examples are refused.
+        max_length: longer examples are refused, and those without a supervised token; None leaves both for later.
 
     Raises:
         InputError: no chat template, a template whose rendering of a prefix is no prefix, an example past
@@ -92,7 +92,8 @@ def encode(examples: Sequence[Example], tokenizer: Any, max_length: int) -> Enco
         encoded = _encode(examples, tokenizer)
         with replacing(file) as temporary, temporary.open("wb") as stream:
             np.savez(stream, ids=encoded.ids, supervised=encoded.supervised, offsets=encoded.offsets)
-    _check(examples, encoded, max_length)
+    if max_length is not None:
+        check(examples, encoded, max_length)
     return encoded
 
 
@@ -187,7 +188,12 @@ def _mask(ids: list[int], places: list[tuple[int, int]], spans: Spans, special: 
     return mask
 
 
-def _check(examples: Sequence[Example], encoded: Encoded, max_length: int) -> None:
+def check(examples: Sequence[Example], encoded: Encoded, max_length: int) -> None:
+    """Refuse examples that cannot be trained on.
+
+    Raises:
+        InputError: an example past `max_length`, or without a supervised token.
+    """
     longest = int(encoded.lengths.argmax())
     if encoded.lengths[longest] > max_length:
         raise InputError(

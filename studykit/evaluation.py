@@ -72,6 +72,12 @@ def generate(model: nn.Module, tokenizer: Any, examples: list[Example], evaluati
     config = GenerationConfig(
         max_new_tokens=evaluation.max_new_tokens,
         do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,  # said outright: what is left open is filled from the model's own settings
+        no_repeat_ngram_size=0,
+        encoder_no_repeat_ngram_size=0,
+        min_length=0,
+        min_new_tokens=0,
         eos_token_id=_end_tokens(model, tokenizer),
         pad_token_id=tokenizer.pad_token_id,
     )

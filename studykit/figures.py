@@ -4,6 +4,7 @@ Methods keep their colour, marker and dash in every figure, so that nothing rest
 transparent and text takes the surroundings' colour, so that a figure reads on light and dark.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import pandas as pd
@@ -144,7 +145,10 @@ def style(name: str) -> tuple[str, str, str]:
     """Return colour, marker symbol and line dash of a method; the same name always looks the same."""
     if name in _STYLES:
         return _STYLES[name]
-    return _SPARE[sum(name.encode()) % len(_SPARE)]
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
+    colour, rest = number % len(_SPARE), number // len(_SPARE)
+    marker, rest = rest % len(_SPARE), rest // len(_SPARE)
+    return _SPARE[colour][0], _SPARE[marker][1], _SPARE[rest % len(_SPARE)][2]
 
 
 def _order(method: str) -> tuple[int, str]:

@@ -129,14 +129,17 @@ class _HeadLoss(torch.autograd.Function):
             total += _chunk_backward(settings, rows, inputs, wanted, grads)
         scale = 1 / torch.as_tensor(settings.denominator, dtype=total.dtype, device=total.device)
         ctx.save_for_backward(
-            *(None if g is None or x is None else g.mul_(scale).to(x.dtype) for g, x in zip(grads, inputs, strict=True))
+            *(
+                None if g is None or x is None else g.mul_(scale.to(g.device)).to(x.dtype)
+                for g, x in zip(grads, inputs, strict=True)
+            )
         )
         return total * scale
 
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor):
         (upstream,) = grad_outputs
-        return None, *(None if g is None else g * upstream.to(g.dtype) for g in ctx.saved_tensors)
+        return None, *(None if g is None else g * upstream.to(g) for g in ctx.saved_tensors)
 
 
 def _chunk_backward(

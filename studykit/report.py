@@ -3,6 +3,7 @@
 Without a terminal, plain lines: one per cell that ends, and the table once at the end.
 """
 
+import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -16,6 +17,9 @@ from studykit.batch import Cell
 from studykit.errors import InputError
 from studykit.findings import FINDINGS, Finding
 
+_WIDE = 108
+"""Columns that the whole table of a finding takes."""
+
 
 class BatchReport:
     """A live view of a batch; a context manager.
@@ -27,7 +31,7 @@ class BatchReport:
 
     def __init__(self, cells: Sequence[Cell], console: Console | None = None):
         self.cells = cells
-        self.console = console or Console()
+        self.console = console or Console(width=None if sys.stdout.isatty() else _WIDE)
         self.started = time.monotonic()
         self.done_before = sum(cell.status() == "done" for cell in cells)
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
@@ -65,28 +69,40 @@ class BatchReport:
         return f"; about {seconds / 60:.0f} min left" if seconds > 90 else f"; about {seconds:.0f} s left"
 
     def _tables(self) -> list[RenderableType]:
-        return [part for finding in findings_of(self.cells) for part in (_table(finding), finding.sentence)]
+        return [
+            part
+            for finding in findings_of(self.cells)
+            for part in (_table(finding, self.console.width), finding.sentence)
+        ]
 
 
 def findings_of(cells: Sequence[Cell]) -> list[Finding]:
-    """Return the finding of each study and notebook of a batch that has one: `01_data_size` has `data_size`."""
+    """Return the finding of each study, notebook and method of a batch that has one: `01_data_size` has `data_size`."""
     from studykit import results
 
     found = []
-    for folder, question in dict.fromkeys((c.study_folder, c.notebook.stem.partition("_")[2]) for c in cells):
-        if question in FINDINGS.names() and folder.exists():
-            frame = results.load(folder)
-            try:
-                found.append(FINDINGS.member(question)(frame[frame["ablation"] == question]))
-            except (InputError, ValueError) as error:
-                found.append(Finding(table=frame.iloc[:0], sentence=f"no finding: {error}"))
+    groups = dict.fromkeys(
+        (c.study_folder, c.notebook.stem.partition("_")[2], c.parameters.get("method", "kd")) for c in cells
+    )
+    for folder, question, method in groups:
+        if question not in FINDINGS.names() or not folder.exists():
+            continue
+        own = {c.cell_id for c in cells if c.study_folder == folder and c.parameters.get("method", "kd") == method}
+        runs = {run for cell in results.cells(folder) if cell["cell_id"] in own for run in cell.get("runs", [])}
+        frame = results.load(folder)
+        try:
+            found.append(FINDINGS.member(question)(frame[frame["run_id"].isin(runs)], arm=method))
+        except (InputError, ValueError) as error:
+            found.append(Finding(table=frame.iloc[:0, :0], sentence=f"no finding over all of this batch: {error}"))
     return found
 
 
-def _table(finding: Finding) -> Table:
+def _table(finding: Finding, width: int) -> Table:
+    """Return the finding's table, without its last column where the terminal is too narrow for it."""
     table = Table()
-    for column in finding.table.columns:
-        table.add_column(str(column), justify="right")
-    for row in finding.table.itertuples(index=False):
+    columns = list(finding.table.columns)[: None if width >= _WIDE else -1]
+    for column in columns:
+        table.add_column(str(column), justify="right", no_wrap=True)
+    for row in finding.table[columns].itertuples(index=False):
         table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
     return table

@@ -141,7 +141,7 @@ def pin(spec: RunSpec, root: str | Path = "results") -> RunSpec:
         tokenizers = [load_tokenizer(m.name, root, m.revision) for m in (spec.student, teacher)]
         shared_vocabulary(*tokenizers)
         content = weights_hash(teacher.name, root, teacher.revision)
-        changes["teacher"] = teacher.model_copy(update={"content": content})
+        changes["teacher"] = _pinned(teacher, content, f"teacher {teacher.name!r}")
     stages = [stage.model_copy(update={"data": _pin_data(stage.data)}) for stage in spec.stages]
     changes["stages"] = tuple(stages)
     tokenizer = load_tokenizer(spec.student.name, root, spec.student.revision)
@@ -159,8 +159,8 @@ def _pin_student(spec: RunSpec, root: Path) -> Any:
         content = weights_hash(student.name, root, student.revision)
     else:
         architecture(student.random_config)
-        content = config_hash(student.random_config)
-    return student.model_copy(update={"content": content})
+        content = config_hash(student.random_config, load_tokenizer(student.name, root, student.revision))
+    return _pinned(student, content, f"student {student.name!r}")
 
 
 def _pin_data(data: Data) -> Data:
@@ -170,10 +170,26 @@ def _pin_data(data: Data) -> Data:
             f"budget of {data.budget.examples:,} examples is larger than the pool of {len(pool):,} "
             f"(source {data.source!r}, split {data.split!r})"
         )
-    return data.model_copy(update={"content": content_hash(pool)})
+    return _pinned(data, content_hash(pool), f"source {data.source!r}")
+
+
+def _pinned(part: Any, content: str, what: str) -> Any:
+    """Fill in a content hash, or hold a given one against what is there.
+
+    Raises:
+        InputError: the specification was pinned to other content.
+    """
+    if part.content not in (None, content):
+        raise InputError(
+            f"{what} is not what this specification was pinned to (content {part.content[:12]} then, {content[:12]} "
+            "now): bring back the old one, or remove `content` to run with the new one"
+        )
+    return part.model_copy(update={"content": content})
 
 
 def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     trained = train(spec, writer.folder, root)
     metrics: dict[str, float] = {}
     if spec.evaluation is not None:
@@ -192,8 +208,8 @@ def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> No
         )
         metrics = weighted_means(scores)
         trained.cost["evaluate_s"] = time.monotonic() - started
-    own = {} if spec.teacher is None or spec.evaluation is None else teacher_score(spec.teacher, spec.evaluation, root)
     trained.cost["peak_mem_gib"] = _peak_mem_gib()
+    own = {} if spec.teacher is None or spec.evaluation is None else teacher_score(spec.teacher, spec.evaluation, root)
     _save_model(trained, writer.folder, model_card(spec, metrics, trained.manifests))
     cost = {name: round(value, 3) for name, value in trained.cost.items()}
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
@@ -233,7 +249,11 @@ def _tell_cell(run_id: str) -> None:
 
 
 def _save_model(trained: Trained, folder: Path, card: str) -> None:
+    """Save whole weights that anything loads; adapters lie beside them, for those who want only these."""
     model: Any = trained.model
+    if hasattr(model, "merge_and_unload"):
+        model.save_pretrained(folder / "adapter")
+        model = model.merge_and_unload()
     model.save_pretrained(folder / "model")
     trained.tokenizer.save_pretrained(folder / "model")
     (folder / "model" / "README.md").write_text(card, encoding="utf-8")
@@ -249,7 +269,7 @@ def _remove_checkpoints(folder: Path) -> None:
 
 
 def _peak_mem_gib() -> float:
-    """Peak memory of this process: of the accelerator where there is one, else resident memory, in GiB."""
+    """Peak memory in GiB: of the run on its GPU; without one, of the process so far, earlier runs in it included."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

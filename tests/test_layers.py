@@ -39,6 +39,7 @@ LAYERS = (
     "readme",
     # grids of notebooks
     "processes",
+    "contents",
     "notebooks",
     "executors",
     "execute",
@@ -60,6 +61,7 @@ TORCH_FREE = (
     "findings",
     "readme",
     "processes",
+    "contents",
     "notebooks",
     "executors",
     "execute",

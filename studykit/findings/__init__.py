@@ -32,6 +32,17 @@ class Finding:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
+def comparable(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a study that differ from some runs in budget and seed only: one study may hold many variants.
+
+    Args:
+        frame: from `results.load`.
+        runs: the rows to compare with, such as the arms of one notebook.
+    """
+    same = frame["student"].isin(runs["student"]) & frame["options"].isin(runs["options"])
+    return frame[same & (frame["teacher"].isna() | frame["teacher"].isin(runs["teacher"].dropna()))]
+
+
 def format_interval(mean: float, low: float | None, high: float | None, digits: int = 1, sign: bool = False) -> str:
     """Return "12.3 [11.0, 13.6]", or the mean alone without bounds.
 

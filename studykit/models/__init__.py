@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from studykit.chat import tokenizer_hash
 from studykit.errors import InputError, unknown
 from studykit.spec import Lora, Student, Teacher
 
 EMBEDDED = Path(__file__).parent / "embedded"
 transformers_logging.disable_progress_bar()  # a bar per saved shard says nothing in a log file
 
+_CONTENT = ("*.safetensors", "*config.json", "tokenizer.json", "*.jinja", "vocab.*", "merges.txt", "*.model")
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -97,15 +100,17 @@ def device() -> torch.device:
 
 
 def weights_hash(name: str, results_root: Path, revision: str | None = None) -> str:
-    """Return the sha256 over a model folder's weights and configuration; a hub id hashes id and revision.
+    """Return the sha256 over a model folder's weights, configuration, tokenizer and chat template.
+
+    A model on the hub is known by the commit that its name and revision stand for.
 
     Raises:
         InputError: a folder without safetensors weights.
     """
     folder = Path(locate(name, results_root))
     if not folder.is_dir():
-        return hashlib.sha256(f"{name}@{revision or 'main'}".encode()).hexdigest()
-    files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*config.json"))
+        return hashlib.sha256(f"{name}@{_commit(name, revision)}".encode()).hexdigest()
+    files = sorted({f for pattern in _CONTENT for f in folder.glob(pattern)})
     if not any(f.suffix == ".safetensors" for f in files):
         raise InputError(f"{folder} holds no *.safetensors weights: is it a model saved with save_pretrained?")
     digest = hashlib.sha256()
@@ -116,9 +121,10 @@ def weights_hash(name: str, results_root: Path, revision: str | None = None) -> 
     return digest.hexdigest()
 
 
-def config_hash(random_config: dict[str, Any]) -> str:
-    """Return the sha256 of an architecture whose weights are drawn at random."""
-    return hashlib.sha256(json.dumps(random_config, sort_keys=True).encode()).hexdigest()
+def config_hash(random_config: dict[str, Any], tokenizer: Any) -> str:
+    """Return the sha256 of an architecture whose weights are drawn at random, and of the tokenizer it goes with."""
+    content = [random_config, tokenizer_hash(tokenizer)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def architecture(random_config: dict[str, Any]) -> Any:
@@ -134,8 +140,8 @@ def architecture(random_config: dict[str, Any]) -> Any:
         raise InputError(f"student.random_config: {unknown('model_type', str(kind), known)}")
     try:
         return AutoConfig.for_model(kind, **fields)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"student.random_config: {str(error).splitlines()[0]}") from None
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise InputError(f"student.random_config: {' '.join(str(error).split())}") from None
 
 
 def shared_vocabulary(student_tokenizer: Any, teacher_tokenizer: Any) -> int:
@@ -197,7 +203,7 @@ def hidden_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -
     """Return what enters the output head, [B, T, H], by the model's own forward and without making logits.
 
     A hook on the head takes its input and hands it on with no rows, so the projection costs nothing; every wrapper
-    (PEFT, DDP, FSDP) runs as it always does.
+    (PEFT, data parallel) runs as it always does.
     """
     caught: list[Tensor] = []
 
@@ -219,14 +225,21 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _load(where: str, revision: str | None, dtype: torch.dtype) -> nn.Module:
-    """Load weights; a folder of adapters is loaded with its base model and merged into plain weights."""
-    try:
-        if (Path(where) / "adapter_config.json").is_file():
-            from peft import AutoPeftModelForCausalLM
+def _commit(name: str, revision: str | None) -> str:
+    """Return the commit of a model on the hub.
 
-            adapted: Any = AutoPeftModelForCausalLM.from_pretrained(where, dtype=dtype)
-            return adapted.merge_and_unload().requires_grad_(True)
+    Raises:
+        InputError: no such model, or no way to reach it.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load model {name!r}: {str(error).splitlines()[0]}") from None
+    return config._commit_hash or revision or "main"
+
+
+def _load(where: str, revision: str | None, dtype: torch.dtype) -> nn.Module:
+    try:
         return AutoModelForCausalLM.from_pretrained(
             where, revision=revision, dtype=dtype, trust_remote_code=False, use_safetensors=True
         )

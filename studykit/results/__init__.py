@@ -16,7 +16,6 @@ A study is a folder with `study.json`. Each run has a folder named by its conten
 """
 
 from studykit.results.reading import (
-    COST_COLUMNS,
     IDENTITY_COLUMNS,
     cells,
     damaged_records,
@@ -38,7 +37,6 @@ from studykit.results.reading import (
 from studykit.results.writing import RunWriter, open_study, write_json
 
 __all__ = [
-    "COST_COLUMNS",
     "IDENTITY_COLUMNS",
     "RunWriter",
     "cells",

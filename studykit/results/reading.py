@@ -12,6 +12,7 @@ import pandas as pd
 from studykit.caching import replacing
 from studykit.errors import InputError
 from studykit.results.schema import SCHEMA, migrate, row
+from studykit.scorers import SCORERS
 
 IDENTITY_COLUMNS = (
     "run_id",
@@ -25,17 +26,7 @@ IDENTITY_COLUMNS = (
     "seed",
     "status",
     "steps",
-)
-COST_COLUMNS = (
-    "student_tokens",
-    "teacher_tokens",
-    "teacher_check_tokens",
-    "generated_tokens",
-    "cached_positions",
-    "train_s",
-    "teacher_s",
-    "evaluate_s",
-    "peak_mem_gib",
+    "options",
 )
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 
@@ -81,10 +72,8 @@ def studies(root: str | Path) -> list[Path]:
 
 
 def metric_columns(frame: pd.DataFrame) -> list[str]:
-    """Return the columns that are the student's scores: numeric, neither identity, nor cost, nor the teacher's own."""
-    known = {*IDENTITY_COLUMNS, *COST_COLUMNS}
-    own = [c for c in frame.columns if c not in known and not c.startswith("teacher_")]
-    return [c for c in own if pd.api.types.is_numeric_dtype(frame[c])]
+    """Return the columns that are the student's scores: those named like a scorer."""
+    return [name for name in SCORERS.names() if name in frame]
 
 
 def run_folder(study_folder: str | Path, run_id: str) -> Path:

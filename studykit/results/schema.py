@@ -4,6 +4,7 @@ A reader accepts every older version through `MIGRATIONS` and refuses a newer on
 layout adds one function here and raises `SCHEMA`.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -53,10 +54,34 @@ def row(record: dict[str, Any], study: str) -> dict[str, Any]:
         "seed": spec["seed"],
         "status": record["status"],
         "steps": sum(stage["steps"] for stage in stages),
+        "options": _options(spec),
         **record.get("metrics", {}),
         **{f"teacher_{name}": value for name, value in record.get("teacher_metrics", {}).items()},
         **record.get("cost", {}),
     }
+
+
+def _options(spec: dict[str, Any]) -> str:
+    """Return in words what else tells runs of one method apart: runs with other options are not to be averaged."""
+    parts: dict[str, Any] = {}
+    for number, stage in enumerate(spec["stages"]):
+        where = f"stage {number + 1} " if len(spec["stages"]) > 1 else ""
+        batch = stage.get("batch_size", 1) * stage.get("gradient_accumulation_steps", 1)
+        budget = stage["data"].get("budget", {})
+        own = {"lr": stage.get("learning_rate"), "batch": batch, "sampler": budget.get("sampler")}
+        own |= {
+            "source": stage["data"]["source"],
+            **stage["data"].get("options", {}),
+            **stage.get("method_options", {}),
+        }
+        parts |= {f"{where}{name}": value for name, value in own.items()}
+    parts |= {name: value for name, value in (spec["student"].get("lora") or {}).items() if name == "lora_r"}
+    parts |= {"top_k": (spec.get("teacher") or {}).get("top_k")}
+    return ", ".join(f"{name}={_short(value)}" for name, value in parts.items() if value is not None)
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _total(counts: list[int | None]) -> int | None:

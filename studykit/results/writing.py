@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 import traceback
@@ -91,11 +92,10 @@ class RunWriter:
         study_folder: from `open_study`.
         spec: the pinned specification.
         ablation: which question asked for the run.
-        wait_s: how long to wait for another process that holds the run.
     """
 
-    def __init__(self, study_folder: Path, spec: RunSpec, *, ablation: str = "", wait_s: float = 3600.0):
-        self.spec, self.ablation, self.wait_s = spec, ablation, wait_s
+    def __init__(self, study_folder: Path, spec: RunSpec, *, ablation: str = ""):
+        self.spec, self.ablation = spec, ablation
         self.folder = study_folder / "runs" / spec.run_id
         self._lock: IO[str] | None = None
         self._started = _now()
@@ -109,11 +109,8 @@ class RunWriter:
             return False
 
     def __enter__(self) -> Self:
-        deadline = time.monotonic() + self.wait_s
         while (lock := try_lock(self.folder / "lock")) is None:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"run {self.spec.run_id} has been held by another process for {self.wait_s:.0f} s")
-            time.sleep(0.5)
+            time.sleep(0.5)  # however long it trains: the system takes the lock from a holder that dies
         self._lock = lock
         if not self.is_done:
             (self.folder / "record.json").unlink(missing_ok=True)  # a failed attempt is tried again
@@ -121,7 +118,9 @@ class RunWriter:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(error, Exception) and not self.is_done:
+        if isinstance(error, InputError) and not self.is_done:
+            shutil.rmtree(self.folder, ignore_errors=True)  # wrong input leaves nothing behind
+        elif isinstance(error, Exception) and not self.is_done:
             text = "".join(traceback.format_exception_only(error)).strip()
             self._record("failed", error=text)
         if self._lock is not None:

@@ -68,8 +68,8 @@ def load_examples(source: str, split: str, options: dict[str, Any]) -> list[Exam
 
 
 def content_hash(examples: Sequence[Example]) -> str:
-    """Return the sha256 of the examples' identities and texts, in order."""
+    """Return the sha256 of the examples in order: identity, texts, source and annotator."""
     digest = hashlib.sha256()
-    for example in examples:
-        digest.update(json.dumps([example.id, example.messages], ensure_ascii=False).encode())
+    for e in examples:
+        digest.update(json.dumps([e.id, e.messages, e.source, e.annotator], ensure_ascii=False).encode())
     return digest.hexdigest()

@@ -58,9 +58,9 @@ def _example(file: Path, number: int, line: str, split: str) -> Example:
     if not isinstance(record, dict):
         raise InputError(f"{where}: a JSON object is expected, received {type(record).__name__}")
     messages = _messages(where, record)
-    identity = str(record.get("id") or hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16])
+    content = hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
     return Example(
-        id=identity,
+        id=str(record.get("id", content)),
         messages=messages,
         source=str(record.get("source", file.stem)),
         annotator=str(record.get("annotator", "human")),

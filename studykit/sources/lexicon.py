@@ -64,7 +64,8 @@ def lexicon(split: str, *, tasks: Sequence[str] = ("pronounce",)) -> list[Exampl
 def _examples(task: str, split: str) -> list[Example]:
     if task == RAW_TEXT:
         return _raw_texts(split)
-    return [_example(task, word, phones, split) for word, phones in _deal()[split]]
+    examples = [_example(task, word, phones, split) for word, phones in _deal()[split]]
+    return [example for example in examples if example.answer]  # "shh" has no vowel, hence no stress
 
 
 def _pronounce(letters: str, phonemes: str, phones: Sequence[str]) -> tuple[str, str]:

@@ -12,7 +12,6 @@ killed process had finished stays. A shard that no longer matches its name is re
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,6 @@ class CachedTeacher:
         self.folder = cache_folder("teacher") / hashlib.sha256(key.encode()).hexdigest()[:32]
         self.folder.mkdir(exist_ok=True)
         self._entries: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._read: set[Path] = set()
 
     def prepare(self, batches: list[Batch]) -> None:
         """Capture what is missing, and compare a few of the entries that were found with the live teacher.
@@ -66,7 +64,7 @@ class CachedTeacher:
         Raises:
             RuntimeError: a shard is damaged, or a stored answer differs from the live one.
         """
-        self._load_shards()
+        self._load_shards({key for batch in batches for key in batch.keys})
         found: list[Batch] = []
         missing: list[Batch] = []
         held = 0
@@ -106,7 +104,7 @@ class CachedTeacher:
         content = save(tensors, metadata={"keys": json.dumps(keys), "counts": json.dumps(counts)})
         with replacing(self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.safetensors") as temporary:
             temporary.write_bytes(content)
-        self._add(keys, counts, tensors["ids"], tensors["logp"])
+        self._entries.update(self._rows(keys, counts, tensors["ids"], tensors["logp"]))
 
     def _top_k(self, batch: Batch, counter: str = "teacher_tokens") -> tuple[torch.Tensor, torch.Tensor]:
         """Return the likeliest ids [N, K] and their log-probabilities with the tail's behind them, [N, K + 1]."""
@@ -126,9 +124,10 @@ class CachedTeacher:
         id_type = torch.int16 if self.vocabulary < 2**15 else torch.int32
         return ids.to(id_type).cpu(), torch.cat([logp, tail], dim=-1).clamp(min=_HALF_FLOOR).half().cpu()
 
-    def _load_shards(self) -> None:
+    def _load_shards(self, wanted: set[str]) -> None:
+        """Keep the wanted entries of every shard in memory, and no others."""
         for file in sorted(self.folder.glob("*.safetensors")):
-            if file in self._read or file.name.startswith("."):
+            if file.name.startswith("."):
                 continue
             with file.open("rb") as stream:
                 if not hashlib.file_digest(stream, "sha256").hexdigest().startswith(file.stem):
@@ -139,25 +138,34 @@ class CachedTeacher:
             with safe_open(file, framework="pt") as shard:
                 notes = shard.metadata()
                 tensors = shard.get_tensor("ids"), shard.get_tensor("logp")
-            self._add(json.loads(notes["keys"]), json.loads(notes["counts"]), *tensors)
-            self._read.add(file)
+            for key, entry in self._rows(json.loads(notes["keys"]), json.loads(notes["counts"]), *tensors):
+                if key in wanted:
+                    self._entries[key] = (entry[0].clone(), entry[1].clone())
 
-    def _add(self, keys: list[str], counts: list[int], ids: torch.Tensor, logp: torch.Tensor) -> None:
-        for key, rows, values in zip(keys, ids.split(counts), logp.split(counts), strict=True):
-            self._entries[key] = (rows, values)
+    def _rows(self, keys: list[str], counts: list[int], ids: torch.Tensor, logp: torch.Tensor):
+        """Cut a shard into its entries: key, and token ids with log-probabilities."""
+        return zip(keys, zip(ids.split(counts), logp.split(counts), strict=True), strict=True)
 
     def _verify(self, batches: list[Batch]) -> None:
         """Ask the live teacher again for a few rows of a few batches, spread over the data."""
         chosen = np.unique(np.linspace(0, len(batches) - 1, _VERIFIED_BATCHES).astype(int)) if batches else []
         for batch in (_first_rows(batches[i], _VERIFIED_ROWS) for i in chosen):
-            _, live = self._top_k(batch, "teacher_check_tokens")
-            stored = torch.cat([self._entries[key][1] for key in batch.keys])
-            off = (live.float().exp() - stored.float().exp()).abs().max().item() if live.shape == stored.shape else 1.0
+            live = self._by_token(*self._top_k(batch, "teacher_check_tokens"))
+            ids, logp = (torch.cat(parts) for parts in zip(*(self._entries[key] for key in batch.keys), strict=True))
+            stored = self._by_token(ids, logp)
+            off = (live - stored).abs().max().item() if live.shape == stored.shape else 1.0
             if off > TOLERANCE:
                 raise RuntimeError(
                     f"teacher cache {self.folder} disagrees with the live teacher (a probability is off by {off:.3f}): "
                     "delete that folder and run again"
                 )
+
+    def _by_token(self, ids: torch.Tensor, logp: torch.Tensor) -> torch.Tensor:
+        """Return probabilities by token id, the tail's behind them, [N, V + 1]: what two answers are compared in."""
+        spread = torch.zeros(len(ids), self.vocabulary + 1)
+        spread.scatter_(1, ids.long(), logp[:, :-1].float().exp())
+        spread[:, -1] = logp[:, -1].float().exp()
+        return spread
 
 
 def _first_rows(batch: Batch, count: int) -> Batch:

@@ -20,9 +20,9 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from studykit.caching import replacing
-from studykit.chat import Encoded, encode, tokenizer_hash
+from studykit.chat import Encoded, check, encode, tokenizer_hash
 from studykit.methods import get_method
-from studykit.models import load_student, load_tokenizer, output_head
+from studykit.models import device, load_student, load_tokenizer, output_head
 from studykit.samplers import draw
 from studykit.sources import load_examples
 from studykit.spec import RunSpec, Stage
@@ -100,9 +100,10 @@ def _stage_data(stage: Stage, tokenizer: Any) -> tuple[Encoded, dict[str, Any]]:
     pool = load_examples(stage.data.source, stage.data.split, stage.data.options)
     budget = stage.data.budget
     if budget.tokens is not None or (budget.examples or len(pool)) * _WHOLE_POOL_FROM >= len(pool):
-        whole = encode(pool, tokenizer, stage.max_length)
+        whole = encode(pool, tokenizer, None)
         drawn = draw(pool, budget, whole.response_tokens)
         encoded = whole.take(drawn.indices)
+        check([pool[i] for i in drawn.indices], encoded, stage.max_length)
     else:
         drawn = draw(pool, budget)
         encoded = encode([pool[i] for i in drawn.indices], tokenizer, stage.max_length)
@@ -120,7 +121,8 @@ def _train_stage(
     trained.manifests.append(manifest)
     if is_complete(finished):
         notes = json.loads((finished / "cost.json").read_text(encoding="utf-8"))
-        trained.model.load_state_dict(torch.load(finished / "weights.pt", weights_only=True))
+        trained.model.load_state_dict(torch.load(finished / "weights.pt", map_location="cpu", weights_only=True))
+        trained.model.to(device())
     else:
         notes = _fit(spec, stage, number, trained, teacher, encoded, place, folder, every_s)
         _keep_finished(finished, trained.model, notes)
@@ -155,7 +157,7 @@ def _fit(
         model.enable_input_require_grads()
     count = stage.steps * stage.gradient_accumulation_steps
     generator = np.random.default_rng([spec.seed, number])
-    plan = plan_batches(encoded.lengths, stage.batch_size, count * _world_size(), generator)
+    plan = plan_batches(encoded.lengths, stage.batch_size, count, generator)
     trainer = DistillTrainer(
         model=trained.model,
         args=_arguments(stage, spec.seed, place),
@@ -181,7 +183,7 @@ def _fit(
 def _arguments(stage: Stage, seed: int, place: Path) -> TrainingArguments:
     """Translate a stage into the Trainer's words; one planned epoch, bf16 where the accelerator has it."""
     on_gpu = torch.cuda.is_available()
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(place),
         max_steps=stage.steps,
         per_device_train_batch_size=stage.batch_size,
@@ -203,10 +205,8 @@ def _arguments(stage: Stage, seed: int, place: Path) -> TrainingArguments:
         report_to="none",
         dataloader_pin_memory=on_gpu,
     )
-
-
-def _world_size() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # with several GPUs in sight the Trainer would split every batch
+    return arguments
 
 
 def _keep_finished(finished: Path, model: nn.Module, notes: dict[str, float]) -> None:

@@ -5,6 +5,7 @@ the loss, which is divided by the supervised tokens of the whole optimizer step,
 """
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,11 @@ class _MetricsFile(TrainerCallback):
         self.file, self.stage = file, stage
 
     def on_log(self, args, state, control, logs=None, **keywords):
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            raise FloatingPointError(
+                f"training diverged: loss is {logs['loss']} at step {state.global_step}, learning rate "
+                f"{logs.get('learning_rate', args.learning_rate):.2g}; lower learning_rate or max_grad_norm"
+            )
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
         line = {"stage": self.stage, "step": state.global_step, "time_s": round(time.time(), 3), **logs}

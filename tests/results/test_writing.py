@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -104,10 +105,28 @@ def test_a_record_names_versions_and_revision_but_no_place_or_person(study):
         assert '"/' not in text
 
 
-def test_only_one_writer_at_a_time(study, make_spec):
+def test_a_second_writer_waits_and_finds_the_run_done(study, make_spec):
+    spec, seen = make_spec("sft", 700), []
+
+    def second():
+        with RunWriter(study, spec) as run:
+            seen.append(run.is_done)
+
+    waiting = threading.Thread(target=second)
+    with RunWriter(study, spec) as first:
+        waiting.start()
+        time.sleep(0.3)
+        assert seen == []
+        first.finish({"nll": 1.0}, {}, [])
+    waiting.join(30)
+    assert seen == [True]
+
+
+def test_wrong_input_found_late_leaves_no_run_behind(study, make_spec):
     spec = make_spec("sft", 700)
-    with RunWriter(study, spec), pytest.raises(TimeoutError, match=spec.run_id), RunWriter(study, spec, wait_s=0.0):
-        pass
+    with pytest.raises(InputError), RunWriter(study, spec):
+        raise InputError("the example is too long")
+    assert not (study / "runs" / spec.run_id).exists()
 
 
 def test_a_finished_run_is_left_as_it_is(study, make_spec):

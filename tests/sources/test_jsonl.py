@@ -1,0 +1,137 @@
+"""A user's own file: three layouts, and every fault named by its line."""
+
+import json
+
+import pytest
+
+from studykit.errors import InputError
+from studykit.sources import PLAIN_TEXT, content_hash, load_examples
+
+TALK = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a file of lines (objects become JSON) and return its path."""
+
+    def made(*lines, name="sums.jsonl", end="\n"):
+        file = tmp_path / name
+        text = end.join(line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines)
+        file.write_bytes((text + end if lines else "").encode())
+        return str(file)
+
+    return made
+
+
+def read(path, split="train"):
+    return load_examples("jsonl", split, {"path": path})
+
+
+def test_all_three_layouts(write):
+    lines = {"messages": TALK}, {"prompt": "2+2?", "completion": "4", "id": "pair"}, {"text": "once upon"}
+    talk, pair, text = read(write(*lines))
+    assert talk.messages == pair.messages == tuple(TALK)
+    assert text.messages == ({"role": PLAIN_TEXT, "content": "once upon"},)
+    assert (talk.is_text, text.is_text) == (False, True)
+    assert (talk.answer, text.answer) == ("4", "once upon")
+    assert {(e.source, e.annotator, e.split) for e in (talk, text)} == {("sums", "human", "train")}
+
+
+def test_a_line_may_name_id_source_annotator_and_split(write):
+    line = {"messages": TALK, "id": 0, "source": "arithmetic", "annotator": "gpt-x", "split": "test"}
+    (example,) = read(write(line), "test")
+    assert (example.id, example.source, example.annotator, example.split) == ("0", "arithmetic", "gpt-x", "test")
+
+
+def test_other_keys_of_a_message_do_not_reach_the_template(write):
+    line = {"messages": [TALK[0], TALK[1] | {"weight": 1, "name": "x"}]}
+    assert read(write(line))[0].messages == tuple(TALK)
+
+
+def test_an_id_is_the_lines_content(write):
+    first = read(write({"messages": TALK}, name="a.jsonl"))
+    second = read(write({"text": "x"}, {"prompt": "2+2?", "completion": "4"}, name="b.jsonl"))
+    assert first[0].id == second[1].id != second[0].id
+    assert content_hash(first) != content_hash(second[1:])  # another file is another source
+
+
+def test_splits_are_kept_apart(write):
+    path = write({"text": "a", "split": "train"}, {"text": "b", "split": "test"}, {"text": "c"})
+    assert [e.answer for e in read(path, "train")] == ["a", "c"]
+    assert [e.answer for e in read(path, "test")] == ["b", "c"]
+    assert [e.split for e in read(path, "test")] == ["test", "test"]
+
+
+def test_a_path_may_hold_the_split_and_splits_may_be_joined(write, tmp_path):
+    write({"text": "a"}, name="train.jsonl")
+    write({"text": "b"}, name="test.jsonl")
+    assert [e.answer for e in read(str(tmp_path / "{split}.jsonl"), "train+test")] == ["a", "b"]
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+def test_a_unicode_line_separator_inside_a_text_is_no_new_line(write, separator):
+    (example,) = read(write({"text": f"one{separator}two"}))
+    assert example.answer == f"one{separator}two"
+
+
+def test_windows_line_ends_and_a_missing_last_one_are_read(write, tmp_path):
+    assert len(read(write({"text": "a"}, {"text": "b"}, end="\r\n"))) == 2
+    (tmp_path / "c.jsonl").write_text('{"text": "a"}\n{"text": "b"}', encoding="utf-8")
+    assert len(read(str(tmp_path / "c.jsonl"))) == 2
+
+
+GOOD = {"text": "fine"}
+BAD = {
+    "not JSON": ('{"text": ', "not JSON"),
+    "empty": ("", "an empty line"),
+    "blank": ("   ", "an empty line"),
+    "a list": ("[1]", "a JSON object is expected, received list"),
+    "a number": ("7", "a JSON object is expected, received int"),
+    "no layout": ({"question": "2+2?"}, r"needs `messages`, .* has \['question'\]"),
+    "prompt alone": ({"prompt": "2+2?"}, r"has \['prompt'\]"),
+    "no messages": ({"messages": []}, "needs `messages`"),
+    "messages as text": ({"messages": "hi"}, "needs `messages`"),
+    "message as text": ({"messages": ["hi"]}, "every message is an object with role and content"),
+    "no role": ({"messages": [{"content": "hi"}]}, "every message is an object with role and content"),
+    "no content": ({"messages": [TALK[0], {"role": "assistant"}]}, "the assistant's content must be non-empty text"),
+    "empty content": ({"prompt": " ", "completion": "4"}, "the user's content must be non-empty text"),
+    "empty answer": ({"prompt": "2+2?", "completion": "\n"}, "the assistant's content must be non-empty"),
+    "number as answer": ({"prompt": "2+2?", "completion": 4}, "non-empty text, received 4"),
+    "empty text": ({"text": ""}, "must be non-empty text"),
+    "user last": ({"messages": TALK[:1]}, "the last message must be the assistant's, received 'user'"),
+    "torn": ('{"text": "half a li', "not JSON"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_line_is_named_by_number(fault, write):
+    line, message = BAD[fault]
+    path = write(GOOD, line, GOOD | {"id": "last"})
+    with pytest.raises(InputError, match=rf"sums.jsonl:2: .*{message}") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_id_used_twice_is_named_with_both_lines(write):
+    path = write({"text": "a", "id": "x"}, {"text": "b"}, {"text": "c", "id": "x"})
+    with pytest.raises(InputError, match=r"sums.jsonl:3: id 'x' was used on line 1"):
+        read(path)
+    with pytest.raises(InputError, match=r":2: id '.{16}' was used on line 1"):
+        read(write(GOOD, GOOD))
+
+
+def test_a_file_that_cannot_be_read_is_named(write, tmp_path):
+    with pytest.raises(InputError, match=r"cannot read .*absent.jsonl"):
+        read(str(tmp_path / "absent.jsonl"))
+    with pytest.raises(InputError, match="cannot read"):
+        read(str(tmp_path))
+    (tmp_path / "latin.jsonl").write_bytes('{"text": "café"}'.encode("latin-1"))
+    with pytest.raises(InputError, match=r"cannot read .*latin.jsonl"):
+        read(str(tmp_path / "latin.jsonl"))
+
+
+def test_no_examples_are_refused(write):
+    with pytest.raises(InputError, match="no examples in split 'train'"):
+        read(write())
+    with pytest.raises(InputError, match="no examples in split 'test'"):
+        read(write({"text": "a", "split": "train"}), "test")

@@ -1,0 +1,115 @@
+"""Answers and likelihoods of held-out items: the same in batches as one by one, and as the model's own."""
+
+import pytest
+import torch
+
+from studykit.chat import encode, encode_prompts
+from studykit.errors import InputError
+from studykit.evaluation import evaluate, generate, held_out, reference_nll
+from studykit.scorers import weighted_means
+from studykit.spec import Evaluation
+
+
+@pytest.fixture
+def evaluation(data_file):
+    """Make an evaluation on the shared conversations."""
+
+    def make(**changes):
+        data = {"source": "jsonl", "options": {"path": str(data_file)}}
+        return Evaluation.model_validate({"data": data, "max_new_tokens": 7, **changes})
+
+    return make
+
+
+@pytest.fixture
+def model(tiny_model, tokenizer):
+    """Return a random model that answers differently to different prompts, and often ends."""
+    model = tiny_model(seed=11, spread=40.0).eval()
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            parameter.mul_(4.0 if parameter.dim() > 1 else 1.0)
+        model.lm_head.weight[tokenizer.eos_token_id] *= 3
+    return model
+
+
+def answer_slowly(model, prompt: list[int], end: int, limit: int) -> list[int]:
+    """Decode greedily without cache, padding or batch."""
+    ids = list(prompt)
+    while len(ids) < len(prompt) + limit:
+        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == end:
+            break
+    return ids[len(prompt) :]
+
+
+def test_answers_are_greedy_and_do_not_depend_on_the_batch(model, tokenizer, examples, evaluation):
+    expected = []
+    for prompt in encode_prompts(examples, tokenizer):
+        ids = answer_slowly(model, prompt, tokenizer.eos_token_id, 7)
+        expected.append(tokenizer.decode(ids, skip_special_tokens=True).strip())
+    assert len(set(expected)) > 5
+    assert len({len(answer.split()) for answer in expected}) > 1
+    for batch_size in (1, 7, 40):
+        assert generate(model, tokenizer, examples, evaluation(batch_size=batch_size)) == expected
+
+
+def test_an_answer_ends_at_the_end_token_and_at_the_limit(model, tokenizer, examples, evaluation):
+    """A head that always says one thing, by a bias alone."""
+    answers = {}
+    for word in ("K", tokenizer.eos_token):
+        bias = torch.zeros(model.lm_head.out_features)
+        bias[tokenizer.convert_tokens_to_ids(word)] = 1e4
+        model.lm_head.bias = torch.nn.Parameter(bias)
+        answers[word] = generate(model, tokenizer, examples[:3], evaluation())
+    assert answers == {"K": ["K K K K K K K"] * 3, tokenizer.eos_token: [""] * 3}
+
+
+def test_likelihood_is_the_models_own_loss(model, tokenizer, examples):
+    encoded = encode(examples, tokenizer, 64)
+    for batch_size in (1, 6, 40):
+        ours = reference_nll(model, encoded, tokenizer.pad_token_id, batch_size)
+        for index in range(len(examples)):
+            ids = torch.from_numpy(encoded.ids_of(index).astype("int64"))[None]
+            labels = ids.masked_fill(~torch.from_numpy(encoded.supervised_of(index))[None], -100)
+            own = model(input_ids=ids, labels=labels).loss.item() * int(encoded.response_tokens[index])
+            assert ours[index] == pytest.approx(own, rel=1e-4)
+
+
+def test_items_carry_what_scorers_need(model, tokenizer, examples, evaluation):
+    items, scores = evaluate(model, tokenizer, evaluation(items=10, batch_size=4))
+    assert [item.id for item in items] == [e.id for e in examples[:10]]
+    assert [item.reference for item in items] == [e.answer for e in examples[:10]]
+    assert items[0].prompt == examples[0].messages[0]["content"]
+    assert [item.reference_tokens for item in items] == [len(e.answer.split()) + 1 for e in examples[:10]]
+    total = sum(item.reference_nll for item in items) / sum(item.reference_tokens for item in items)
+    assert weighted_means(scores)["nll"] == pytest.approx(total)
+
+
+def test_nothing_is_generated_for_likelihood_alone(model, tokenizer, evaluation, monkeypatch):
+    monkeypatch.setattr(type(model), "generate", None)
+    items, scores = evaluate(model, tokenizer, evaluation(scorers=["nll"], items=3))
+    assert [item.answer for item in items] == [None] * 3
+    assert set(scores[0]) == {"nll"}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_left_in_the_mode_it_was_in(training, model, tokenizer, evaluation):
+    model.train(training)
+    evaluate(model, tokenizer, evaluation(items=2))
+    assert model.training is training
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_more_items_than_there_are_is_refused(evaluation):
+    assert len(held_out(evaluation(items=40))) == 40
+    assert len(held_out(evaluation())) == 40
+    with pytest.raises(InputError, match="asks for 41 items; the split has 40"):
+        held_out(evaluation(items=41))
+
+
+def test_raw_texts_cannot_be_answered(tmp_path, evaluation):
+    (tmp_path / "texts.jsonl").write_text('{"text": "K AE T"}\n', encoding="utf-8")
+    data = {"source": "jsonl", "options": {"path": str(tmp_path / "texts.jsonl")}}
+    assert len(held_out(evaluation(data=data, scorers=["nll"]))) == 1
+    with pytest.raises(InputError, match="raw texts, which ask for no answer"):
+        held_out(evaluation(data=data))
