@@ -4,7 +4,7 @@
     run_batch(cells, Local(jobs=2), watch=print)
 
 `notebooks/batches/<name>.yaml` is a list of `{notebook, grid: {parameter: [values]}}`. A cell is one combination; its
-id is the hash of notebook code, parameters and the files they name, so that the same cell asked for again is found done.
+id is the hash of notebook code, parameters and the files they name: the same cell asked for again is found done.
 """
 
 import hashlib

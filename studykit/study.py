@@ -118,6 +118,11 @@ def pin(spec: RunSpec, root: str | Path = "results") -> RunSpec:
         InputError: the first thing that cannot be had, in one line.
     """
     root = Path(root)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "one run is one process on one device: start it without torchrun or accelerate launch, and give a batch "
+            "--jobs to use several GPUs"
+        )
     recipes = [get_method(stage.method, **stage.method_options) for stage in spec.stages]
     for stage in spec.stages:
         SAMPLERS.module(stage.data.budget.sampler)

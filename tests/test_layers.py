@@ -16,6 +16,7 @@ LAYERS = (
     "discovery",
     "caching",
     "spec",
+    "scorers",  # by the names of the scorers a table knows its metrics
     "results",
     "statistics",
     # what a run is made of
@@ -29,7 +30,6 @@ LAYERS = (
     "rollouts",
     "methods",
     "training",
-    "scorers",
     "evaluation",
     "study",
     "models.embed",  # a command: it runs the specifications of the embedded models
@@ -55,6 +55,7 @@ TORCH_FREE = (
     "discovery",
     "caching",
     "spec",
+    "scorers",
     "results",
     "statistics",
     "figures",

@@ -35,7 +35,11 @@ def _answer(frame: pd.DataFrame) -> None:
     """Show finding, curves and table for one student and teacher."""
     methods = sorted(frame["method"].dropna().unique(), key=lambda m: (m != "sft", m))
     baseline, arm, metric = _contrast(methods, results.metric_columns(frame))
-    finding = FINDINGS.member("data_size")(frame, baseline=baseline, arm=arm)
+    try:
+        finding = FINDINGS.member("data_size")(frame, baseline=baseline, arm=arm)
+    except ValueError as error:
+        st.warning(f"No finding: {states.plain(str(error))}", icon=":material/rule:")
+        return
     st.info(states.plain(finding.sentence), icon=":material/insights:")
     if metric is not None:
         _curves(frame, metric, baseline, arm)
@@ -112,13 +116,21 @@ def _table(finding: Finding) -> None:
 
 
 def _comparable(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep one student and one teacher: only such runs can be compared. Runs without a teacher stay."""
+    """Keep one student, one teacher and one variant of each method: only such runs can be compared.
+
+    Runs without a teacher stay.
+    """
     with st.container(horizontal=True):
         for column in ("student", "teacher"):
             names = sorted(frame.loc[frame["status"] == "done", column].dropna().unique())
             if len(names) > 1:
                 name = st.selectbox(column.capitalize(), names, key=column, bind="query-params", width=320)
                 frame = frame[(frame[column] == name) | frame[column].isna()]
+        for method, part in frame[frame["status"] == "done"].groupby("method"):
+            variants = sorted(part["options"].dropna().unique())
+            if len(variants) > 1:
+                chosen = st.selectbox(f"Options of {method}", variants, key=f"options-{method}", width=640)
+                frame = frame[(frame["method"] != method) | (frame["options"] == chosen)]
     return frame
 
 

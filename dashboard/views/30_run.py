@@ -160,7 +160,9 @@ def _cost(run_id: str, record: dict[str, Any]) -> None:
 
 def _specification(run_id: str, record: dict[str, Any]) -> None:
     st.markdown("The command that repeats this run:")
-    st.code(shlex.join(["studykit", "run", str(readings.study() / "runs" / run_id / "spec.json")]), language="bash")
+    study = readings.study()
+    words = ["studykit", "run", str(study / "runs" / run_id / "spec.json"), "--study", study.name]
+    st.code(shlex.join([*words, "--results", str(study.parent)]), language="bash")
     st.json(record["spec"], expanded=True)
 
 

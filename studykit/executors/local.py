@@ -1,6 +1,7 @@
 """Run cells as processes on this machine, each in a session of its own, with its share of the cores."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ class Local:
     """A small pool of processes.
 
     Each gets cores / jobs threads: two processes with two threads each on two cores fight over them and are many
-    times slower than with one each.
+    times slower than with one each. On a machine with GPUs each gets one of its own, in turn.
 
     Args:
         jobs: cells at a time.
@@ -22,16 +23,29 @@ class Local:
 
     def __init__(self, jobs: int = 1):
         self.jobs = jobs
+        self._gpus = visible_gpus()
+        self._holders: dict[str, list[subprocess.Popen]] = {gpu: [] for gpu in self._gpus}
 
     def submit(self, command: Sequence[str], log: Path) -> subprocess.Popen:
         """Start a process in its own session, so that it and all its children can be ended together."""
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ}
         environment["STUDYKIT_FOLLOW_PARENT"] = str(os.getpid())
+        gpu = min(self._gpus, key=self._load, default=None)
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
         with log.open("ab") as stream:
-            return subprocess.Popen(
+            started = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=environment, start_new_session=True
             )
+        if gpu is not None:
+            self._holders[gpu].append(started)
+        return started
+
+    def _load(self, gpu: str) -> int:
+        """Return how many living processes were given a GPU."""
+        self._holders[gpu] = [holder for holder in self._holders[gpu] if holder.poll() is None]
+        return len(self._holders[gpu])
 
     def poll(self, handle: subprocess.Popen) -> int | None:
         """Return the exit code, or None while it runs."""
@@ -40,3 +54,13 @@ class Local:
     def cancel(self, handle: subprocess.Popen) -> None:
         """Ask it and all it started to stop, the kernel included, then insist; return once none of them is left."""
         processes.end(handle, _GRACE_S)
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that processes may be given: those of CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists."""
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [gpu for gpu in named.split(",") if gpu.strip() and gpu.strip() != "-1"]
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    return [str(number) for number, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]

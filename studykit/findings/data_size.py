@@ -143,8 +143,11 @@ def _sentence(rows: list[dict[str, Any]], end: Any, baseline: str, arm: str) -> 
     if len(rows) < 2:
         return text
     if end is not None:
+        if not any((line["score"]["difference"]["low"] or 0) > 0 for line in rows):
+            return f"{text} No budget has an advantage clear of zero, so none can be said to end."
         bounds = "" if end.low is None else f" [{end.low:,.0f}, {end.high:,.0f}]"
-        return f"{text} Its advantage ends near {end.mean:,.0f}{bounds} examples."
+        seeds = len(set.intersection(*(set(line["score"]["by_seed"]) for line in rows)))
+        return f"{text} Its advantage ends near {end.mean:,.0f}{bounds} examples ({end.n} of {seeds} seeds cross zero)."
     if all(line["score"]["difference"]["mean"] > 0 for line in rows):
         return (
             f"{text} The mean difference is above zero at every budget: no end of the advantage within these budgets."

@@ -118,7 +118,7 @@ class RunWriter:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(error, InputError) and not self.is_done:
+        if isinstance(error, InputError) and not self.is_done and not (self.folder / "checkpoints").exists():
             shutil.rmtree(self.folder, ignore_errors=True)  # wrong input leaves nothing behind
         elif isinstance(error, Exception) and not self.is_done:
             text = "".join(traceback.format_exception_only(error)).strip()

@@ -60,7 +60,7 @@ def _example(file: Path, number: int, line: str, split: str) -> Example:
     messages = _messages(where, record)
     content = hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
     return Example(
-        id=str(record.get("id", content)),
+        id=content if record.get("id") is None else str(record["id"]),
         messages=messages,
         source=str(record.get("source", file.stem)),
         annotator=str(record.get("annotator", "human")),

@@ -135,7 +135,8 @@ def test_a_run_shows_scores_cost_command_and_environment(opened, results_root):
     shown = {metric.label.replace("\\", ""): metric.value for metric in app.metric}
     assert shown["exact_match"] == f"{line['exact_match']:.4g}"
     assert shown["train_s"] == "12.5"
-    command = f"studykit run {results_root}/sample/runs/{line['run_id']}/spec.json"
+    command = f"studykit run {results_root}/sample/runs/{line['run_id']}/spec.json --study sample"
+    command += f" --results {results_root}"
     assert command in [code.value for code in app.code]
     spec, environment = (json.loads(part.value) for part in app.json)
     assert spec["stages"][0]["method"] == "kd"

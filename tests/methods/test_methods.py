@@ -1,4 +1,4 @@
-"""Every method found by discovery: it is described, refuses what it does not know, learns, and learns the same again."""
+"""Every method found by discovery is described, refuses what it does not know, learns, and learns the same again."""
 
 import pytest
 from safetensors.torch import load_file

@@ -230,6 +230,7 @@ def reopened(teacher_folder, tokenizer, empty_cache):
     return make
 
 
+@pytest.mark.slow
 def test_a_capture_that_is_killed_leaves_a_usable_cache(reopened, examples, start, join, teacher_folder, batches):
     process = start(capture, str(teacher_folder), list(range(12)), examples, True)
     assert join(process) == -signal.SIGKILL
