@@ -77,7 +77,6 @@ def generate(model: nn.Module, tokenizer: Any, examples: list[Example], evaluati
         no_repeat_ngram_size=0,
         encoder_no_repeat_ngram_size=0,
         min_length=0,
-        min_new_tokens=0,
         eos_token_id=_end_tokens(model, tokenizer),
         pad_token_id=tokenizer.pad_token_id,
     )

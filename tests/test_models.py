@@ -106,8 +106,8 @@ def test_lora_trains_adapters_only():
     assert sum(n for n, yes in sizes if yes) < 0.3 * sum(n for n, _ in sizes)
 
 
-def test_fresh_adapters_change_nothing_and_follow_the_seed(tiny_config):
-    plain = Student(name="lexicon/tokenizer", random_config=tiny_config)
+def test_fresh_adapters_change_nothing_and_follow_the_seed(teacher_folder):
+    plain = Student(name=str(teacher_folder))
     lora = plain.model_copy(update={"lora": Lora(lora_r=2)})
     base, first, second, other = (
         load_student(s, EMBEDDED, seed) for s, seed in ((plain, 0), (lora, 0), (lora, 0), (lora, 1))

@@ -10,6 +10,7 @@ file's name, "human" and the split asked for.
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def jsonl(split: str, *, path: str) -> list[Example]:
         path: the file; `{split}` in it is replaced, so that "data/{split}.jsonl" serves train and test.
 
     Raises:
-        InputError: no such file, an empty or malformed line (by number), or two examples with one id.
+        InputError: no such file, an empty or malformed line (by number), or one id given twice.
     """
     file = Path(path.replace("{split}", split)).expanduser()
     try:
@@ -36,9 +37,11 @@ def jsonl(split: str, *, path: str) -> list[Example]:
     numbered: dict[str, int] = {}
     examples = []
     for number, line in enumerate(lines, 1):
-        example = _example(file, number, line, split)
+        example, is_named = _example(file, number, line, split)
         if example.split != split:
             continue
+        if example.id in numbered and not is_named:
+            example = replace(example, id=f"{example.id}-line-{number}")  # the same text again, as real data has it
         if example.id in numbered:
             raise InputError(
                 f"{file}:{number}: id {example.id!r} was used on line {numbered[example.id]}; ids are unique"
@@ -48,7 +51,8 @@ def jsonl(split: str, *, path: str) -> list[Example]:
     return examples
 
 
-def _example(file: Path, number: int, line: str, split: str) -> Example:
+def _example(file: Path, number: int, line: str, split: str) -> tuple[Example, bool]:
+    """Return the example of a line, and whether its id was given."""
     where = f"{file}:{number}"
     try:
         record = json.loads(line)
@@ -59,13 +63,14 @@ def _example(file: Path, number: int, line: str, split: str) -> Example:
         raise InputError(f"{where}: a JSON object is expected, received {type(record).__name__}")
     messages = _messages(where, record)
     content = hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
-    return Example(
+    example = Example(
         id=content if record.get("id") is None else str(record["id"]),
         messages=messages,
         source=str(record.get("source", file.stem)),
         annotator=str(record.get("annotator", "human")),
         split=str(record.get("split", split)),
     )
+    return example, record.get("id") is not None
 
 
 def _messages(where: str, record: dict[str, Any]) -> tuple[dict[str, str], ...]:

@@ -33,6 +33,7 @@ def test_a_finished_run_is_a_model_by_its_id(lora, tmp_path, plain_spec, stage, 
     start = load_student(Student(name=str(teacher_folder)), tmp_path)
     moved = [not a.equal(b) for a, b in zip(model.parameters(), start.parameters(), strict=True)]
 
-    assert (folder / "adapter_config.json").exists() == (lora is not None)
+    assert (folder.parent / "adapter" / "adapter_config.json").exists() == (lora is not None)
+    assert not (folder / "adapter_config.json").exists()
     assert any(moved)
     assert all(parameter.requires_grad for parameter in model.parameters())
