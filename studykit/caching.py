@@ -20,11 +20,12 @@ def cache_folder(kind: str) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the place of `path` in one durable step.
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes the place of `path` in one step.
 
     The file is flushed to disk, renamed over the target, and the folder is flushed too, so that after a crash the
-    old content or the new one is there, whole. On an error the target stays as it was.
+    old content or the new one is there, whole. On an error the target stays as it was. Without `durable` a crash of
+    the machine (not of the process) may lose the new content; for what is rewritten all the time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -33,9 +34,11 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o644)
-        _flush(temporary)
+        if durable:
+            _flush(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
+        if durable:
+            _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

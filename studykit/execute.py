@@ -13,13 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import papermill
-from papermill.exceptions import PapermillExecutionError
-from papermill.iorw import LocalHandler, papermill_io
-
 from studykit import processes
 from studykit.caching import replacing
+from studykit.imports import skip_address_grammar
 from studykit.results.writing import try_lock, write_json
 
 
@@ -63,8 +59,11 @@ def _execute(folder: Path, cell: dict[str, Any]) -> str | None:
     place = Path(cell["notebooks"])
     place = place if place.is_absolute() else (folder / place).resolve()
     os.environ["STUDYKIT_CELL"] = str(folder.resolve())
-    papermill_io.register("local", LocalHandler())
-    papermill_io.register(str(folder.resolve()), _WholeFiles())
+    papermill = _papermill()
+    handler = papermill.iorw.LocalHandler()
+    handler.write = _write_whole  # papermill would rewrite the output notebook in place
+    papermill.iorw.papermill_io.register("local", papermill.iorw.LocalHandler())
+    papermill.iorw.papermill_io.register(str(folder.resolve()), handler)
     try:
         papermill.execute_notebook(
             str(place / f"{cell['notebook']}.ipynb"),
@@ -77,25 +76,32 @@ def _execute(folder: Path, cell: dict[str, Any]) -> str | None:
             log_output=True,
             execution_timeout=cell["timeout_s"],
         )
-    except PapermillExecutionError as error:
+    except papermill.exceptions.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}".partition("\n")[0]
     except Exception as error:
         return f"{type(error).__name__}: {error}".partition("\n")[0]
     return None
 
 
-class _WholeFiles(LocalHandler):
-    """Put every version of the output notebook in place whole; papermill would rewrite it in place."""
+def _papermill() -> Any:
+    skip_address_grammar()
+    import papermill
+    import papermill.iorw
 
-    def write(self, buf: str, path: str) -> None:
-        with replacing(Path(path)) as temporary:
-            temporary.write_text(buf, encoding="utf-8")
+    return papermill
+
+
+def _write_whole(text: str, path: str) -> None:
+    with replacing(Path(path), durable=False) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _forget_paths(path: Path) -> None:
     """Drop papermill's metadata, which claims more than it knows, and this machine's folders from texts."""
     if not path.exists():
         return
+    import nbformat
+
     notebook = nbformat.read(path, as_version=4)
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)

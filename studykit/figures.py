@@ -10,7 +10,10 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from studykit.imports import skip_address_grammar
 from studykit.statistics import mean_interval, paired_difference
+
+skip_address_grammar()  # plotly asks nbformat whether it may show a figure in a notebook
 
 _STYLES = {
     "sft": ("#0072B2", "circle", "solid"),

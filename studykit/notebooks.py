@@ -11,9 +11,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from studykit.errors import InputError, unknown
+from studykit.imports import skip_address_grammar
 
 
 def find_notebook(folder: Path, name: str) -> Path:
@@ -121,6 +120,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def _read(path: Path) -> Any:
+    skip_address_grammar()
+    import nbformat
+
     try:
         return nbformat.read(path, as_version=4)
     except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:

@@ -22,14 +22,14 @@ def check(cells: list[dict[str, Any]]) -> None:
     Raises:
         InputError: the first thing that cannot be had.
     """
-    seen = set()
+    seen, contents = set(), {}
     for cell in cells:
         for arm in _arms(Path(cell["notebook"]), cell["parameters"]).values():
             spec = RunSpec.parse(dict(arm))
             key = _without_seeds(spec).canonical()
             if key not in seen:
                 seen.add(key)
-                study.pin(spec, cell["parameters"]["results"])
+                study.pin(spec, cell["parameters"]["results"], contents)
 
 
 def _arms(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:

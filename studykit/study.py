@@ -40,7 +40,7 @@ from studykit.results.schema import row
 from studykit.samplers import SAMPLERS
 from studykit.scorers import SCORERS, weighted_means
 from studykit.sources import content_hash, load_examples
-from studykit.spec import Data, Evaluation, RunSpec, Teacher
+from studykit.spec import Budget, Data, Evaluation, RunSpec, Teacher
 from studykit.training import Trained, stage_data, train
 
 SCHEDULES = [schedule.value for schedule in SchedulerType]
@@ -104,20 +104,26 @@ def compare(
     ):
         if any(of(s) != of(first) for s in specs.values() for first in specs.values()):
             raise InputError(f"arms {', '.join(specs)} must share their {what}, or their difference means nothing")
-    pinned = {arm: pin(spec, root) for arm, spec in specs.items()}  # all of them, before the first one trains
+    contents: dict[str, str] = {}
+    pinned = {arm: pin(spec, root, contents) for arm, spec in specs.items()}  # all, before the first one trains
     rows = [{"arm": arm, **_run_pinned(spec, study, ablation, root)} for arm, spec in pinned.items()]
     return pd.DataFrame(rows)
 
 
-def pin(spec: RunSpec, root: str | Path = "results") -> RunSpec:
+def pin(spec: RunSpec, root: str | Path = "results", contents: dict[str, str] | None = None) -> RunSpec:
     """Check everything that a specification names and fill in the hashes of models and data.
 
     A teacher that no stage asks is dropped, so that an SFT arm is the same run beside any teacher.
 
+    Args:
+        spec: what was asked for.
+        root: where runs named as models lie.
+        contents: content hashes of data found a moment ago; specifications pinned together share one.
+
     Raises:
         InputError: the first thing that cannot be had, in one line.
     """
-    root = Path(root)
+    root, contents = Path(root), {} if contents is None else contents
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "one run is one process on one device: start it without torchrun or accelerate launch, and give a batch "
@@ -147,14 +153,14 @@ def pin(spec: RunSpec, root: str | Path = "results") -> RunSpec:
         shared_vocabulary(*tokenizers)
         content = weights_hash(teacher.name, root, teacher.revision)
         changes["teacher"] = _pinned(teacher, content, f"teacher {teacher.name!r}")
-    stages = [stage.model_copy(update={"data": _pin_data(stage.data)}) for stage in spec.stages]
+    stages = [stage.model_copy(update={"data": _pin_data(stage.data, contents)}) for stage in spec.stages]
     changes["stages"] = tuple(stages)
     tokenizer = load_tokenizer(spec.student.name, root, spec.student.revision)
     for stage in stages:
         stage_data(stage, tokenizer)
     if spec.evaluation is not None:
         held_out(spec.evaluation)
-        changes["evaluation"] = spec.evaluation.model_copy(update={"data": _pin_data(spec.evaluation.data)})
+        changes["evaluation"] = spec.evaluation.model_copy(update={"data": _pin_data(spec.evaluation.data, contents)})
     return spec.model_copy(update=changes)
 
 
@@ -168,14 +174,16 @@ def _pin_student(spec: RunSpec, root: Path) -> Any:
     return _pinned(student, content, f"student {student.name!r}")
 
 
-def _pin_data(data: Data) -> Data:
+def _pin_data(data: Data, contents: dict[str, str]) -> Data:
     pool = load_examples(data.source, data.split, data.options)
     if data.budget.examples is not None and data.budget.examples > len(pool):
         raise InputError(
             f"budget of {data.budget.examples:,} examples is larger than the pool of {len(pool):,} "
             f"(source {data.source!r}, split {data.split!r})"
         )
-    return _pinned(data, content_hash(pool), f"source {data.source!r}")
+    key = data.model_copy(update={"budget": Budget(), "content": None}).model_dump_json()
+    contents[key] = contents.get(key) or content_hash(pool)
+    return _pinned(data, contents[key], f"source {data.source!r}")
 
 
 def _pinned(part: Any, content: str, what: str) -> Any:

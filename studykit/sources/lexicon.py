@@ -36,7 +36,7 @@ PHONEMES = (
 )  # fmt: skip
 """The 39 phonemes of the dictionary, without stress."""
 
-_WORD = re.compile(r"[a-z]{3,10}")
+_WORD = re.compile(r"([a-z]{3,10}) ")
 
 
 def lexicon(split: str, *, tasks: Sequence[str] = ("pronounce",)) -> list[Example]:
@@ -64,7 +64,7 @@ def lexicon(split: str, *, tasks: Sequence[str] = ("pronounce",)) -> list[Exampl
 def _examples(task: str, split: str) -> list[Example]:
     if task == RAW_TEXT:
         return _raw_texts(split)
-    examples = [_example(task, word, phones, split) for word, phones in _deal()[split]]
+    examples = [_example(task, word, phones, split) for word, phones in _words(split)]
     return [example for example in examples if example.answer]  # "shh" has no vowel, hence no stress
 
 
@@ -105,7 +105,7 @@ def _raw_texts(split: str) -> list[Example]:
     back at it, is what post-training then builds on. A base trained on words that never recur learned slower
     afterwards than random weights did.
     """
-    words = _deal()[split]
+    words = _words(split)
     half = len(words) // 2
     forms = [" ".join(word) for word, _ in words[:half]], [_phonemes(phones) for _, phones in words[half:]]
     generator = random.Random(0)
@@ -122,23 +122,27 @@ def _phonemes(phones: Sequence[str]) -> str:
 
 
 @cache
-def _deal() -> dict[str, list[tuple[str, list[str]]]]:
-    """Deal all words to the splits in the order of their hashes."""
-    words = sorted(_read().items(), key=lambda entry: hashlib.sha256(f"lexicon:{entry[0]}".encode()).digest())
+def _deal() -> dict[str, list[tuple[str, str]]]:
+    """Deal all words, each with its line, to the splits in the order of their hashes."""
+    lines = sorted(_read().items(), key=lambda entry: hashlib.sha256(b"lexicon:" + entry[0].encode()).digest())
     dealt, start = {}, 0
     for split, count in SPLITS.items():
-        stop = len(words) if count is None else start + count
-        dealt[split], start = words[start:stop], stop
+        stop = len(lines) if count is None else start + count
+        dealt[split], start = lines[start:stop], stop
     return dealt
 
 
-def _read() -> dict[str, list[str]]:
-    """Read the first listed pronunciation of every word of 3 to 10 plain letters."""
-    words: dict[str, list[str]] = {}
+def _words(split: str) -> list[tuple[str, list[str]]]:
+    """Return the words of a split with their phonemes; what follows a # is a remark."""
+    return [(word, line.partition("#")[0].split()[1:]) for word, line in _deal()[split]]
+
+
+def _read() -> dict[str, str]:
+    """Read the first line of every word of 3 to 10 plain letters; the line is taken apart once it is needed."""
+    words: dict[str, str] = {}
     for line in _data_file().read_text(encoding="utf-8").splitlines():
-        word, *phones = line.partition("#")[0].split()
-        if _WORD.fullmatch(word):
-            words.setdefault(word, phones)
+        if found := _WORD.match(line):
+            words.setdefault(found[1], line)
     return words
 
 
