@@ -15,6 +15,7 @@ LAYERS = (
     "errors",
     "discovery",
     "caching",
+    "imports",
     "spec",
     "scorers",  # by the names of the scorers a table knows its metrics
     "results",
@@ -54,6 +55,7 @@ TORCH_FREE = (
     "errors",
     "discovery",
     "caching",
+    "imports",
     "spec",
     "scorers",
     "results",
