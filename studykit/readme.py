@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from studykit import figures, results
+from studykit.findings import format_cell
 from studykit.findings.data_size import data_size
 
 ROOT = Path(__file__).parents[1]
@@ -60,11 +61,10 @@ def main() -> None:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    def cells(values) -> str:
-        return "| " + " | ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in values) + " |"
-
-    rows = [cells(row) for row in table.itertuples(index=False, name=None)]
-    return "\n".join([cells(table.columns), "|" + " ---: |" * len(table.columns), *rows])
+    columns = [str(column) for column in table.columns]
+    rows = [map(format_cell, columns, row) for row in table.itertuples(index=False, name=None)]
+    lines = [" | ".join(cells) for cells in (columns, ["---:"] * len(columns), *rows)]
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 if __name__ == "__main__":

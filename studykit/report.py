@@ -15,7 +15,7 @@ from rich.table import Table
 
 from studykit.batch import Cell
 from studykit.errors import InputError
-from studykit.findings import FINDINGS, Finding
+from studykit.findings import FINDINGS, Finding, format_cell
 
 _WIDE = 108
 """Columns that the whole table of a finding takes."""
@@ -104,5 +104,5 @@ def _table(finding: Finding, width: int) -> Table:
     for column in columns:
         table.add_column(str(column), justify="right", no_wrap=True)
     for row in finding.table[columns].itertuples(index=False):
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
+        table.add_row(*(format_cell(str(column), value) for column, value in zip(columns, row, strict=True)))
     return table

@@ -53,3 +53,16 @@ def format_interval(mean: float, low: float | None, high: float | None, digits: 
     """
     show = f"{{:{'+' if sign else ''}.{digits}f}}".format
     return show(mean) if low is None or high is None else f"{show(mean)} [{show(low)}, {show(high)}]"
+
+
+def format_cell(column: str, value: object) -> str:
+    """Return a table's value as people read it: counts with separators, NLL with three digits, scores with one.
+
+    >>> format_cell("budget", 1500), format_cell("sft NLL", 1.6), format_cell("sft", 11.0), format_cell("kd - sft", "+1.0")
+    ('1,500', '1.600', '11.0', '+1.0')
+    """
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3f}" if "NLL" in column else f"{value:.1f}"
+    return str(value)
