@@ -58,7 +58,7 @@ def format_interval(mean: float, low: float | None, high: float | None, digits: 
 def format_cell(column: str, value: object) -> str:
     """Return a table's value as people read it: counts with separators, NLL with three digits, scores with one.
 
-    >>> format_cell("budget", 1500), format_cell("sft NLL", 1.6), format_cell("sft", 11.0), format_cell("kd - sft", "+1.0")
+    >>> format_cell("budget", 1500), format_cell("sft NLL", 1.6), format_cell("sft", 11.0), format_cell("x", "+1.0")
     ('1,500', '1.600', '11.0', '+1.0')
     """
     if isinstance(value, int):
