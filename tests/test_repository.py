@@ -67,7 +67,7 @@ def test_every_direct_dependency_is_pinned_within_what_it_asks_for(text):
     assert needed.specifier.contains(version), f"{text} but pinned to {version}"
 
 
-def test_what_the_issue_names_is_among_the_dependencies():
+def test_the_tools_of_this_ecosystem_are_dependencies():
     names = {Requirement(text).name for text in PROJECT["project"]["dependencies"]}
     assert names >= {
         "jupyterlab",
