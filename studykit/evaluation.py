@@ -13,14 +13,14 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
-from studykit.chat import Encoded, encode, encode_prompts
+from studykit.chat import encode, encode_prompts
 from studykit.errors import InputError
-from studykit.models import hidden_states, output_head, unwrapped
+from studykit.generation import end_tokens, left_padded
+from studykit.likelihood import reference_nll
+from studykit.models import unwrapped
 from studykit.scorers import Item, Score, needs_generation, score_items
 from studykit.sources import Example, load_examples
 from studykit.spec import Evaluation
-from studykit.teacher.signal import project
-from studykit.training.batches import collate
 
 
 @torch.no_grad()
@@ -77,52 +77,16 @@ def generate(model: nn.Module, tokenizer: Any, examples: list[Example], evaluati
         no_repeat_ngram_size=0,
         encoder_no_repeat_ngram_size=0,
         min_length=0,
-        eos_token_id=_end_tokens(model, tokenizer),
+        eos_token_id=end_tokens(model, tokenizer),
         pad_token_id=tokenizer.pad_token_id,
     )
     answers: list[str] = [""] * len(prompts)
     place = next(model.parameters()).device
     for start in range(0, len(order), evaluation.batch_size):
         chosen = order[start : start + evaluation.batch_size]
-        ids, mask = _left_padded([prompts[i] for i in chosen], tokenizer.pad_token_id)
-        made = unwrapped(model).generate(
-            input_ids=ids.to(place), attention_mask=mask.to(place), generation_config=config
-        )
+        ids, mask = left_padded([prompts[i] for i in chosen], tokenizer.pad_token_id, place)
+        made = unwrapped(model).generate(input_ids=ids, attention_mask=mask.long(), generation_config=config)
         texts = tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
         for index, text in zip(chosen, texts, strict=True):
             answers[index] = text.strip()
     return answers
-
-
-def reference_nll(model: nn.Module, encoded: Encoded, pad_token_id: int, batch_size: int) -> list[float]:
-    """Return the negative log-likelihood of every example's supervised tokens, summed, nats."""
-    head = output_head(model)
-    order = np.argsort(encoded.lengths, kind="stable")
-    losses = [0.0] * len(encoded)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = collate(encoded, chosen, pad_token_id)
-        place = head.weight.device
-        mask = batch.supervised[:, 1:].to(place)
-        hidden = hidden_states(model, batch.input_ids.to(place), batch.attention_mask.to(place))
-        logits = project(hidden[:, :-1][mask], head.weight, head.bias, head.logit_scale, head.softcap)
-        nll = torch.nn.functional.cross_entropy(logits, batch.target.to(place), reduction="none")
-        rows = torch.arange(len(chosen), device=place)[:, None].expand_as(mask)[mask]
-        sums = torch.zeros(len(chosen), dtype=nll.dtype, device=place).index_add_(0, rows, nll)
-        for index, value in zip(chosen, sums.tolist(), strict=True):
-            losses[index] = value
-    return losses
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Chat models may end a turn with another token than the tokenizer's end token; both stop."""
-    configured = unwrapped(model).generation_config.eos_token_id
-    listed = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
-
-
-def _left_padded(prompts: list[list[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[pad_token_id] * (width - len(p)) + p for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    return ids, mask

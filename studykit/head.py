@@ -34,6 +34,8 @@ def head_loss(
     denominator: float | Tensor,
     scale_by_t2: bool = False,
     progress: float = 0.0,
+    sequence: Tensor | None = None,
+    origin: Tensor | None = None,
     logit_scale: float = 1.0,
     softcap: float | None = None,
     vocabulary: int | None = None,
@@ -54,6 +56,7 @@ def head_loss(
         denominator: the supervised tokens of the whole optimizer step, over all micro-batches and ranks.
         scale_by_t2: multiply the divergence by temperature squared.
         progress: share of the stage done, for losses with a schedule.
+        sequence, origin: int64 [N], for losses that look at the row a position belongs to, or at who wrote it.
         logit_scale, softcap: of the student's architecture.
         vocabulary: compare on the first so many rows, those that the shared tokenizer knows; None means all.
         chunk: positions per chunk; None chooses by `CHUNK_BYTES`.
@@ -81,6 +84,8 @@ def head_loss(
         temperature,
         scale_by_t2,
         progress,
+        sequence,
+        origin,
         logit_scale,
         softcap,
         vocabulary or weight.shape[0],
@@ -100,6 +105,8 @@ class _Settings:
     temperature: float
     scale_by_t2: bool
     progress: float
+    sequence: Tensor | None
+    origin: Tensor | None
     logit_scale: float
     softcap: float | None
     vocabulary: int
@@ -180,7 +187,8 @@ def _chunk_value(settings: _Settings, rows: slice, raw: Tensor) -> Tensor:
     logits = logits if settings.logit_scale == 1 else logits * settings.logit_scale
     logits = logits if settings.softcap is None else settings.softcap * torch.tanh(logits / settings.softcap)
     target = settings.target[rows]
-    label = LossInputs(logits.log_softmax(dim=-1), None, target, settings.progress)
+    notes = [None if note is None else note[rows] for note in (settings.sequence, settings.origin)]
+    label = LossInputs(logits.log_softmax(dim=-1), None, target, settings.progress, *notes)
     ce = cross_entropy(label).sum()
     if not settings.loss.needs_teacher:
         _count(settings, label, ce_loss=ce)
@@ -188,7 +196,7 @@ def _chunk_value(settings: _Settings, rows: slice, raw: Tensor) -> Tensor:
     if settings.teacher is None:
         raise ValueError("this loss compares with a teacher, and no TeacherSignal was given")
     student_logp, teacher_logp, category = settings.teacher.inputs(rows, logits, target, settings.temperature)
-    kd = settings.loss.per_token(LossInputs(student_logp, teacher_logp, category, settings.progress)).sum()
+    kd = settings.loss.per_token(LossInputs(student_logp, teacher_logp, category, settings.progress, *notes)).sum()
     kd = kd * settings.temperature**2 if settings.scale_by_t2 else kd
     _count(settings, label, ce_loss=ce, kd_loss=kd)
     return kd if settings.kd_ratio == 1 else (1 - settings.kd_ratio) * ce + settings.kd_ratio * kd

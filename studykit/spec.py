@@ -59,14 +59,29 @@ class Student(Part):
 class Teacher(Part):
     """The model that is distilled: named like a student, never trained, never quantised.
 
-    `top_k=None` asks the live teacher for its full distribution at every step. A number asks once, keeps the
-    `top_k` largest probabilities and the rest as one tail category in a cache that all runs of a study share.
+    With neither `top_k` nor `samples` the live teacher is asked for its full distribution at every step. `top_k` asks
+    once and keeps so many of the largest probabilities, and the rest as one tail category, in a cache that all runs of
+    a study share; `samples` keeps so many draws with replacement instead. `pruned` sets that share of the smallest
+    weights of each linear layer to 0 first.
     """
 
     name: str
     revision: str | None = None
     top_k: int | None = Field(default=None, ge=1)
+    samples: int | None = Field(default=None, ge=1, le=255)
+    pruned: float | None = Field(default=None, ge=0, lt=1)
     content: str | None = Field(default=None, description="sha256 of the weights; filled in when pinned")
+
+    @model_validator(mode="after")
+    def _one_cache(self) -> Self:
+        if self.top_k is not None and self.samples is not None:
+            raise ValueError(f"give top_k={self.top_k} or samples={self.samples}, not both")
+        return self
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether it is asked ahead of training, and known on the data's own sequences only."""
+        return self.top_k is not None or self.samples is not None
 
 
 class Budget(Part):
@@ -78,6 +93,7 @@ class Budget(Part):
     examples: int | None = Field(default=None, ge=1)
     tokens: int | None = Field(default=None, ge=1)
     sampler: str = "uniform"
+    options: dict[str, Any] | None = Field(default=None, description="the sampler's own options, such as its models")
     seed: int = 0
 
     @model_validator(mode="after")
@@ -101,6 +117,10 @@ class Stage(Part):
     """One training stage: data, method, and the optimizer's settings (in the words of transformers)."""
 
     data: Data
+    chosen: str | None = Field(
+        default=None, description="sha256 of the examples, where models chose them; filled in when pinned"
+    )
+    validation: Data | None = Field(default=None, description="looked at during training, by methods that want it")
     method: str
     method_options: dict[str, Any] = {}
     steps: int = Field(ge=1, description="optimizer steps")

@@ -19,32 +19,22 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import SchedulerType
 
 from studykit import results
 from studykit.caching import cache_folder, replacing
-from studykit.errors import InputError, unknown
-from studykit.evaluation import evaluate, held_out
-from studykit.methods import get_method
+from studykit.errors import InputError
+from studykit.evaluation import evaluate
 from studykit.models import (
-    architecture,
-    config_hash,
     load_teacher,
     load_tokenizer,
-    shared_vocabulary,
     unwrapped,
-    weights_hash,
 )
 from studykit.models.card import model_card
+from studykit.pinning import pin
 from studykit.results.schema import row
-from studykit.samplers import SAMPLERS
-from studykit.scorers import SCORERS, weighted_means
-from studykit.sources import content_hash, load_examples
-from studykit.spec import Budget, Data, Evaluation, RunSpec, Teacher
-from studykit.training import Trained, stage_data, train
-
-SCHEDULES = [schedule.value for schedule in SchedulerType]
-"""Learning-rate schedules of transformers, by name."""
+from studykit.scorers import weighted_means
+from studykit.spec import Evaluation, RunSpec, Teacher
+from studykit.training import Trained, train
 
 
 def run(
@@ -110,96 +100,6 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def pin(spec: RunSpec, root: str | Path = "results", contents: dict[str, str] | None = None) -> RunSpec:
-    """Check everything that a specification names and fill in the hashes of models and data.
-
-    A teacher that no stage asks is dropped, so that an SFT arm is the same run beside any teacher.
-
-    Args:
-        spec: what was asked for.
-        root: where runs named as models lie.
-        contents: content hashes of data found a moment ago; specifications pinned together share one.
-
-    Raises:
-        InputError: the first thing that cannot be had, in one line.
-    """
-    root, contents = Path(root), {} if contents is None else contents
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            "one run is one process on one device: start it without torchrun or accelerate launch, and give a batch "
-            "--jobs to use several GPUs"
-        )
-    recipes = [get_method(stage.method, **stage.method_options) for stage in spec.stages]
-    for stage in spec.stages:
-        SAMPLERS.module(stage.data.budget.sampler)
-        if stage.lr_scheduler_type not in SCHEDULES:
-            raise unknown("lr_scheduler_type", stage.lr_scheduler_type, SCHEDULES)
-    for scorer in spec.evaluation.scorers if spec.evaluation else ():
-        SCORERS.module(scorer)
-    needs_teacher = any(recipe.needs_teacher for recipe in recipes)
-    for stage, recipe in zip(spec.stages, recipes, strict=True):
-        if recipe.make_loss().needs_shared_categories and spec.teacher is not None and spec.teacher.top_k is not None:
-            raise InputError(
-                f"method {stage.method!r}: loss {recipe.loss!r} needs the full distribution, and the teacher is folded "
-                f"to top_k={spec.teacher.top_k}: set top_k to null for a live teacher"
-            )
-    if needs_teacher and spec.teacher is None:
-        names = ", ".join(s.method for s, r in zip(spec.stages, recipes, strict=True) if r.needs_teacher)
-        raise InputError(f"method {names} needs a teacher: name one, such as teacher={{'name': 'lexicon/teacher-a'}}")
-    changes: dict[str, Any] = {"student": _pin_student(spec, root), "teacher": None}
-    if needs_teacher and spec.teacher is not None:
-        teacher = spec.teacher
-        tokenizers = [load_tokenizer(m.name, root, m.revision) for m in (spec.student, teacher)]
-        shared_vocabulary(*tokenizers)
-        content = weights_hash(teacher.name, root, teacher.revision)
-        changes["teacher"] = _pinned(teacher, content, f"teacher {teacher.name!r}")
-    stages = [stage.model_copy(update={"data": _pin_data(stage.data, contents)}) for stage in spec.stages]
-    changes["stages"] = tuple(stages)
-    tokenizer = load_tokenizer(spec.student.name, root, spec.student.revision)
-    for stage in stages:
-        stage_data(stage, tokenizer)
-    if spec.evaluation is not None:
-        held_out(spec.evaluation)
-        changes["evaluation"] = spec.evaluation.model_copy(update={"data": _pin_data(spec.evaluation.data, contents)})
-    return spec.model_copy(update=changes)
-
-
-def _pin_student(spec: RunSpec, root: Path) -> Any:
-    student = spec.student
-    if student.random_config is None:
-        content = weights_hash(student.name, root, student.revision)
-    else:
-        architecture(student.random_config)
-        content = config_hash(student.random_config, load_tokenizer(student.name, root, student.revision))
-    return _pinned(student, content, f"student {student.name!r}")
-
-
-def _pin_data(data: Data, contents: dict[str, str]) -> Data:
-    pool = load_examples(data.source, data.split, data.options)
-    if data.budget.examples is not None and data.budget.examples > len(pool):
-        raise InputError(
-            f"budget of {data.budget.examples:,} examples is larger than the pool of {len(pool):,} "
-            f"(source {data.source!r}, split {data.split!r})"
-        )
-    key = data.model_copy(update={"budget": Budget(), "content": None}).model_dump_json()
-    contents[key] = contents.get(key) or content_hash(pool)
-    return _pinned(data, contents[key], f"source {data.source!r}")
-
-
-def _pinned(part: Any, content: str, what: str) -> Any:
-    """Fill in a content hash, or hold a given one against what is there.
-
-    Raises:
-        InputError: the specification was pinned to other content.
-    """
-    if part.content not in (None, content):
-        raise InputError(
-            f"{what} is not what this specification was pinned to (content {part.content[:12]} then, {content[:12]} "
-            "now): bring back the old one, or remove `content` to run with the new one"
-        )
-    return part.model_copy(update={"content": content})
-
-
 def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -233,7 +133,7 @@ def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> No
         device=device.type,
         parameters=_parameters(trained),
         teacher_metrics=own,
-        teacher_is_folded=bool(spec.teacher and spec.teacher.top_k),
+        teacher_is_folded=bool(spec.teacher and spec.teacher.is_cached),
     )
     _remove_checkpoints(writer.folder)
 
@@ -243,12 +143,12 @@ def teacher_score(teacher: Teacher, evaluation: Evaluation, root: str | Path = "
 
     Kept by content of teacher and evaluation, so that a study asks once.
     """
-    model = Teacher(name=teacher.name, revision=teacher.revision, content=teacher.content)
+    model = teacher.model_copy(update={"top_k": None, "samples": None})
     key = hashlib.sha256((model.model_dump_json() + evaluation.model_dump_json()).encode()).hexdigest()[:32]
     file = cache_folder("teacher-scores") / f"{key}.json"
     if not file.exists():
         tokenizer = load_tokenizer(teacher.name, Path(root), teacher.revision)
-        _, scores = evaluate(load_teacher(teacher, Path(root)), tokenizer, evaluation)
+        _, scores = evaluate(load_teacher(model, Path(root)), tokenizer, evaluation)
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(weighted_means(scores)), encoding="utf-8")
     return json.loads(file.read_text(encoding="utf-8"))

@@ -116,6 +116,14 @@ def examples():
 
 
 @pytest.fixture(scope="session")
+def encoded(examples, tokenizer):
+    """Return the shared conversations as token ids."""
+    from studykit.chat import encode
+
+    return encode(examples, tokenizer, 64)
+
+
+@pytest.fixture(scope="session")
 def data_file(tmp_path_factory, examples):
     """Write those conversations as a user's JSONL file."""
     file = tmp_path_factory.mktemp("data") / "words.jsonl"

@@ -5,7 +5,8 @@ import torch
 
 from studykit.chat import encode, encode_prompts
 from studykit.errors import InputError
-from studykit.evaluation import evaluate, generate, held_out, reference_nll
+from studykit.evaluation import evaluate, generate, held_out
+from studykit.likelihood import reference_nll
 from studykit.scorers import weighted_means
 from studykit.spec import Evaluation
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from studykit.batches import Batch
 from studykit.errors import InputError
 from studykit.head import head_loss
 from studykit.losses import LOG_FLOOR, LOSSES, Loss, LossInputs, get_loss
-from studykit.teacher import Batch, TeacherSignal
+from studykit.teacher import TeacherSignal
 
 N, V, H = 7, 11, 5
 POSITIONS_COUPLED = [name for name in LOSSES.names() if get_loss(name).couples_rows]

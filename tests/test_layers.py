@@ -23,15 +23,19 @@ LAYERS = (
     # what a run is made of
     "losses",
     "sources",
-    "samplers",
     "chat",
+    "batches",
     "models",
+    "generation",
+    "likelihood",
+    "samplers",
     "teacher",
     "head",
     "rollouts",
     "methods",
     "training",
     "evaluation",
+    "pinning",
     "study",
     "models.embed",  # a command: it runs the specifications of the embedded models
     # what was measured, as figures and findings

@@ -18,12 +18,12 @@ from studykit.models import (
     load_tokenizer,
     locate,
     output_head,
+    project,
     shared_vocabulary,
     unwrapped,
     weights_hash,
 )
 from studykit.spec import Lora, Student, Teacher
-from studykit.teacher.signal import project
 
 SMALL = {
     "vocab_size": 50,

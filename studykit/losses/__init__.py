@@ -36,6 +36,8 @@ class LossInputs:
         teacher_logp: float [N, C] without gradient, or None when no teacher takes part.
         target: int64 [N] in [0, C), the category of the label.
         progress: share of the stage's optimizer steps done, in [0, 1].
+        sequence: int64 [N], the row that each position belongs to, in order; None where it is one row.
+        origin: int64 [N], who wrote the token: 0 the data, 1 the teacher, 2 the student; None where it is the data.
 
     C is the vocabulary V, or k + 1 when a top-k teacher was folded: its last category is the rest of the mass.
     """
@@ -44,6 +46,8 @@ class LossInputs:
     teacher_logp: Tensor | None
     target: Tensor
     progress: float = 0.0
+    sequence: Tensor | None = None
+    origin: Tensor | None = None
 
     @property
     def teacher(self) -> Tensor:
@@ -64,11 +68,17 @@ class Loss:
         needs_teacher: False only for losses on the label alone.
         couples_rows: True when one position's value depends on the others, so that rows may not be split at will.
         needs_shared_categories: True when column c must be the same token in all rows, which a folded teacher's is not.
+        across_tokenizers: True when columns are compared by their order, so that a teacher may have another tokenizer.
+        takes_samples: True when the teacher's probabilities enter linearly, so that sampled ones are right on average.
+        learning_rate: of what the loss learns; None means the student's.
     """
 
     needs_teacher: bool = True
     couples_rows: bool = False
     needs_shared_categories: bool = False
+    across_tokenizers: bool = False
+    takes_samples: bool = False
+    learning_rate: float | None = None
 
     def per_token(self, x: LossInputs) -> Tensor:
         """Return the loss at every position, float32 [N], in nats unless the loss says otherwise."""
@@ -76,6 +86,10 @@ class Loss:
 
     def step(self, mean_loss: float, progress: float) -> None:
         """Advance the state, once per optimizer step, the same on every rank. Stateless losses do nothing."""
+
+    def watched(self) -> dict[str, float]:
+        """Return what of the state is worth logging."""
+        return {}
 
     def parameters(self) -> list[Tensor]:
         """Return what the loss learns; it joins the student's parameters in the optimizer."""
@@ -95,7 +109,11 @@ class FunctionLoss(Loss):
     def __init__(self, function: Callable[..., Tensor], module: ModuleType, options: dict[str, Any]):
         self.needs_teacher = getattr(module, "NEEDS_TEACHER", True)
         self.needs_shared_categories = getattr(module, "NEEDS_SHARED_CATEGORIES", False)
+        self.across_tokenizers = getattr(module, "ACROSS_TOKENIZERS", False)
+        self.takes_samples = getattr(module, "TAKES_SAMPLES", False)
         self._function = partial(function, **options)
+        nothing = torch.zeros(1, 2).log_softmax(dim=-1)
+        self._function(LossInputs(nothing, nothing, torch.zeros(1, dtype=torch.long)))  # options are refused here
 
     def per_token(self, x: LossInputs) -> Tensor:
         """Call the function."""

@@ -24,6 +24,7 @@ class CurriculumTemperature(Loss):
         low: lower bound of T, above 0.
         high: upper bound of T.
         scale_by_t2: multiply by T², which keeps the student's gradient at one size as T moves.
+        learning_rate: of s. The student's own would hardly move one number within a stage.
 
     Raises:
         InputError: unless 0 < low < initial < high.
@@ -38,13 +39,23 @@ class CurriculumTemperature(Loss):
         tensor([0.5493], grad_fn=<SumBackward1>)
     """
 
-    def __init__(self, *, initial: float = 2.0, low: float = 1.0, high: float = 21.0, scale_by_t2: bool = False):
+    def __init__(
+        self,
+        *,
+        initial: float = 2.0,
+        low: float = 1.0,
+        high: float = 21.0,
+        scale_by_t2: bool = False,
+        learning_rate: float = 0.01,
+    ):
         if not 0 < low < initial < high:
             raise InputError(
                 "loss 'curriculum_temperature': 0 < low < initial < high is needed, "
                 f"received low {low}, initial {initial}, high {high}"
             )
-        self.low, self.high, self.scale_by_t2 = low, high, scale_by_t2
+        if not learning_rate > 0:
+            raise InputError(f"loss 'curriculum_temperature': learning_rate must be above 0, received {learning_rate}")
+        self.low, self.high, self.scale_by_t2, self.learning_rate = low, high, scale_by_t2, learning_rate
         self.raw = torch.nn.Parameter(torch.tensor(math.log((initial - low) / (high - initial))))
 
     @property
@@ -63,6 +74,10 @@ class CurriculumTemperature(Loss):
 
     def _temperature(self) -> Tensor:
         return self.low + (self.high - self.low) * self.raw.sigmoid()
+
+    def watched(self) -> dict[str, float]:
+        """Return T."""
+        return {"temperature": self.temperature}
 
     def parameters(self) -> list[Tensor]:
         """Return the one number behind T. Without it in the optimizer T never moves."""

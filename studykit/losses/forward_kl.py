@@ -4,6 +4,8 @@ from torch import Tensor
 
 from studykit.losses import LossInputs, expectation
 
+TAKES_SAMPLES = True
+
 
 def forward_kl(x: LossInputs) -> Tensor:
     """Return KL(p‖q) = Σ p (log p - log q), p the teacher and q the student.

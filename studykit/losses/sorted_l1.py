@@ -7,6 +7,7 @@ from studykit.losses import LossInputs
 from studykit.losses.cross_entropy import cross_entropy
 
 NEEDS_SHARED_CATEGORIES = True
+ACROSS_TOKENIZERS = True
 
 
 def sorted_l1(x: LossInputs, *, weight: float = 1.5) -> Tensor:
@@ -18,7 +19,8 @@ def sorted_l1(x: LossInputs, *, weight: float = 1.5) -> Tensor:
 
     Args:
         x: `student_logp` [N, C], `teacher_logp` [N, C_teacher] and `target` [N] in the student's categories. The
-            smaller vocabulary is padded with probability 0.
+            smaller vocabulary is padded with probability 0. A position whose teacher has no mass at all, since its
+            answer has fewer tokens, counts no distance.
         weight: weight of the sorted distance.
 
     Returns:
@@ -37,4 +39,5 @@ def sorted_l1(x: LossInputs, *, weight: float = 1.5) -> Tensor:
     p, q = (logp.exp().sort(dim=-1, descending=True).values for logp in (x.teacher, x.student_logp))
     width = max(p.shape[1], q.shape[1])
     p, q = (pad(side, (0, width - side.shape[1])) for side in (p, q))
-    return cross_entropy(x) + weight * (p - q).abs().sum(dim=-1)
+    known = p.sum(dim=-1) > 0
+    return cross_entropy(x) + weight * known * (p - q).abs().sum(dim=-1)

@@ -13,6 +13,7 @@ from studykit.discovery import Room, check_options
 from studykit.errors import InputError
 from studykit.losses import Loss, get_loss
 from studykit.rollouts import Rollout, get_rollout
+from studykit.samplers import SAMPLERS
 
 METHODS = Room("studykit.methods", kind="method")
 
@@ -29,6 +30,9 @@ class Recipe:
         kd_ratio: share of the divergence; the rest is cross-entropy.
         temperature: of both sides in the divergence.
         scale_by_t2: multiply the divergence by temperature squared.
+        choose: the sampler by which a share of the budget's examples is kept; empty keeps all.
+        choose_options: its options; the teacher is that of the specification.
+        teacher_pruned: share of the teacher's weights that are masked out, unless the specification says another.
     """
 
     loss: str
@@ -38,6 +42,9 @@ class Recipe:
     kd_ratio: float = 1.0
     temperature: float = 1.0
     scale_by_t2: bool = False
+    choose: str = ""
+    choose_options: dict[str, Any] = field(default_factory=dict)
+    teacher_pruned: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.kd_ratio <= 1:
@@ -48,7 +55,23 @@ class Recipe:
     @property
     def needs_teacher(self) -> bool:
         """Whether a teacher must be named."""
-        return self.make_loss().needs_teacher or self.rollout != "dataset"
+        return self.trains_with_teacher or bool(self.choose)
+
+    @property
+    def trains_with_teacher(self) -> bool:
+        """Whether the teacher is asked during training."""
+        return self.make_loss().needs_teacher or self.make_rollout().needs_teacher
+
+    @property
+    def needs_live_teacher(self) -> bool:
+        """Whether it is asked about sequences that the data does not hold, which no cache knows."""
+        return self.make_loss().needs_teacher and not self.make_rollout().keeps_rows
+
+    @property
+    def across_tokenizers(self) -> bool:
+        """Whether teacher and student may have different tokenizers."""
+        loss, rollout = self.make_loss(), self.make_rollout()
+        return (loss.across_tokenizers or not loss.needs_teacher) and (rollout.across_tokenizers or rollout.keeps_rows)
 
     def make_loss(self) -> Loss:
         """Make the loss, with fresh state."""
@@ -74,4 +97,6 @@ def get_method(name: str, **options: Any) -> Recipe:
     recipe = make(**options)
     recipe.make_loss()
     recipe.make_rollout()
+    if recipe.choose:
+        check_options("sampler", recipe.choose, SAMPLERS.module(recipe.choose).rank, recipe.choose_options)
     return recipe

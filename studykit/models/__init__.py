@@ -7,6 +7,8 @@ results folder, a local folder, and finally the hub.
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from studykit.chat import tokenizer_hash
 from studykit.errors import InputError, unknown
+from studykit.models.pruning import prune
 from studykit.spec import Lora, Student, Teacher
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -89,8 +92,10 @@ def load_student(student: Student, results_root: Path, seed: int = 0) -> nn.Modu
 
 
 def load_teacher(teacher: Teacher, results_root: Path) -> nn.Module:
-    """Return the teacher: evaluation mode, no gradients, bf16 where the device has it, never quantised."""
+    """Return the teacher, pruned if that is asked for: evaluation mode, no gradients, bf16 where the device has it."""
     model = _load(locate(teacher.name, results_root), teacher.revision, _frozen_dtype())
+    if teacher.pruned:
+        prune(model, teacher.pruned)
     return model.eval().requires_grad_(False).to(device())
 
 
@@ -154,14 +159,19 @@ def shared_vocabulary(student_tokenizer: Any, teacher_tokenizer: Any) -> int:
         InputError: the tokenizers differ.
     """
     ours, theirs = student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab()
-    if ours != theirs:
+    if not same_vocabulary(student_tokenizer, teacher_tokenizer):
         differing = sorted(set(ours.items()) ^ set(theirs.items()))[:3]
         raise InputError(
             f"student and teacher have different tokenizers ({len(ours):,} and {len(theirs):,} tokens; first "
             f"differences: {', '.join(token for token, _ in differing)}): token by token they cannot be compared; "
-            "take a teacher with the student's tokenizer"
+            "take a teacher with the student's tokenizer, or a method that compares across tokenizers (`uld`, `seqkd`)"
         )
     return max(ours.values()) + 1
+
+
+def same_vocabulary(student_tokenizer: Any, teacher_tokenizer: Any) -> bool:
+    """Return whether every token has the same id in both."""
+    return student_tokenizer.get_vocab() == teacher_tokenizer.get_vocab()
 
 
 @dataclass(frozen=True)
@@ -179,6 +189,19 @@ class OutputHead:
     bias: Tensor | None
     logit_scale: float = 1.0
     softcap: float | None = None
+
+
+def project(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, logit_scale: float = 1.0, softcap: float | None = None
+) -> Tensor:
+    """Return the logits of hidden states, in float32 at least, [N, V].
+
+    Scale and soft cap belong to the architecture; the capped value is softcap * tanh(logits / softcap).
+    """
+    logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = logits if logit_scale == 1 else logits * logit_scale
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 def output_head(model: nn.Module) -> OutputHead:
@@ -217,6 +240,17 @@ def hidden_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -
     finally:
         handle.remove()
     return caught[0]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off for a while."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def unwrapped(model: Any) -> Any:

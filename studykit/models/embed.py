@@ -1,8 +1,9 @@
 """Build the embedded models of `lexicon`: `python -m studykit.models.embed` (or `make lexicon-models`).
 
 A word-level tokenizer over letters, phonemes and task words, with a chat template; three base students pre-trained
-on raw text only; teacher A trained on the student's pool; teacher B that has seen words outside the pool as well. Each
-is an ordinary run of the specification beside it, and takes minutes on one core.
+on raw text only; teacher A trained on the student's pool; teacher B that has seen words outside the pool as well;
+teacher C, smaller, that writes phonemes letter by letter in a tokenizer of its own; a small reference model trained on
+a few words outside the pool. Each is an ordinary run of the specification beside it, and takes minutes on one core.
 """
 
 import shutil
@@ -10,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, pre_tokenizers
-from tokenizers.models import WordLevel
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import WordLevel, WordPiece
 from transformers import PreTrainedTokenizerFast
 
 from studykit import results, study
@@ -21,6 +22,7 @@ from studykit.spec import RunSpec
 
 FOLDER = EMBEDDED / "lexicon"
 
+TASK_WORDS, DIGITS, LETTERS = ("Pronounce", "Spell", "Stress", "Syllables"), "0123456789", "abcdefghijklmnopqrstuvwxyz"
 SPECIAL = ["<|pad|>", "<|unknown|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 CHAT_TEMPLATE = (
@@ -31,8 +33,22 @@ CHAT_TEMPLATE = (
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return the tokenizer of all lexicon models: one token per letter, phoneme, digit and task word."""
-    words = ["Pronounce", "Spell", "Stress", "Syllables", *"0123456789", *"abcdefghijklmnopqrstuvwxyz", *PHONEMES]
+    words = [*TASK_WORDS, *DIGITS, *LETTERS, *PHONEMES]
     backend = Tokenizer(WordLevel({word: i for i, word in enumerate([*SPECIAL, *words])}, unk_token="<|unknown|>"))
+    return _dressed(backend)
+
+
+def build_letter_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the tokenizer of teacher C: a phoneme is as many tokens as it has letters (AE is A and ##E)."""
+    capitals = sorted({letter for phoneme in PHONEMES for letter in phoneme})
+    pieces = [*TASK_WORDS, *DIGITS, *LETTERS, *capitals, *(f"##{letter}" for letter in capitals)]
+    vocabulary = {piece: i for i, piece in enumerate([*SPECIAL, *pieces])}
+    backend = Tokenizer(WordPiece(vocabulary, unk_token="<|unknown|>"))
+    backend.decoder = decoders.WordPiece()
+    return _dressed(backend)
+
+
+def _dressed(backend: Tokenizer) -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), behavior="removed")
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -46,9 +62,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def shape(hidden_size: int, layers: int, heads: int) -> dict[str, Any]:
-    """Return a Llama architecture over the lexicon's vocabulary."""
-    vocabulary = build_tokenizer()
+def shape(hidden_size: int, layers: int, heads: int, tokenizer: PreTrainedTokenizerFast | None = None) -> dict:
+    """Return a Llama architecture over a tokenizer's vocabulary; the lexicon's without one."""
+    vocabulary = tokenizer or build_tokenizer()
     return {
         "model_type": "llama",
         "vocab_size": len(vocabulary),
@@ -65,6 +81,7 @@ def shape(hidden_size: int, layers: int, heads: int) -> dict[str, Any]:
 
 
 SMALL, MEDIUM, LARGE, TEACHER = shape(32, 2, 2), shape(64, 2, 4), shape(96, 3, 4), shape(128, 3, 4)
+TEACHER_C = shape(80, 3, 4, build_letter_tokenizer())
 
 
 def base(config: dict[str, Any]) -> RunSpec:
@@ -75,18 +92,40 @@ def base(config: dict[str, Any]) -> RunSpec:
     return _spec(config, data, steps=1000, learning_rate=1e-3, evaluation={"data": held_out, "scorers": ["nll"]})
 
 
-def teacher(split: str, steps: int) -> RunSpec:
+def teacher(
+    split: str,
+    steps: int,
+    config: dict = TEACHER,
+    tokenizer: str = "lexicon/tokenizer",
+    max_new_tokens: int = 16,
+) -> RunSpec:
     """Return the fine-tuning of a teacher, from random weights, on all pairs of a split."""
     data = {"source": "lexicon", "split": split}
+    held_out = {"data": {"source": "lexicon", "split": "validation"}}
+    held_out |= {"max_new_tokens": max_new_tokens, "batch_size": 500}
+    return _spec(config, data, steps=steps, learning_rate=3e-3, evaluation=held_out, tokenizer=tokenizer)
+
+
+def reference() -> RunSpec:
+    """Return the fine-tuning of the reference model, which data is judged against: small, on words of its own."""
+    data = {"source": "lexicon", "split": "outside", "budget": {"examples": 5000}}
     held_out = {"data": {"source": "lexicon", "split": "validation"}, "max_new_tokens": 16, "batch_size": 500}
-    return _spec(TEACHER, data, steps=steps, learning_rate=3e-3, evaluation=held_out)
+    spec = _spec(SMALL, data, steps=500, learning_rate=4e-3, evaluation=held_out)
+    return RunSpec.parse(spec.model_dump() | {"student": {"name": "lexicon/base-small"}})
 
 
-def _spec(config: dict, data: dict, steps: int, learning_rate: float, evaluation: dict) -> RunSpec:
+def _spec(
+    config: dict,
+    data: dict,
+    steps: int,
+    learning_rate: float,
+    evaluation: dict,
+    tokenizer: str = "lexicon/tokenizer",
+) -> RunSpec:
     stage = {"data": data, "method": "sft", "steps": steps, "batch_size": 128, "learning_rate": learning_rate}
     return RunSpec.parse(
         {
-            "student": {"name": "lexicon/tokenizer", "random_config": config},
+            "student": {"name": tokenizer, "random_config": config},
             "stages": [stage | {"max_length": 64}],
             "evaluation": evaluation,
         }
@@ -99,6 +138,10 @@ SPECS = {
     "base-large": base(LARGE),
     "teacher-a": teacher("train", steps=3000),
     "teacher-b": teacher("train+outside", steps=4500),
+    "teacher-c": teacher(
+        "train", steps=3000, config=TEACHER_C, tokenizer="lexicon/letter-tokenizer", max_new_tokens=32
+    ),
+    "reference": reference(),
 }
 
 
@@ -116,5 +159,6 @@ def build(name: str, root: Path = Path("results")) -> None:
 
 if __name__ == "__main__":
     build_tokenizer().save_pretrained(FOLDER / "tokenizer")
+    build_letter_tokenizer().save_pretrained(FOLDER / "letter-tokenizer")
     for wished in sys.argv[1:] or SPECS:
         build(wished)

@@ -1,19 +1,24 @@
 """Which sequence is trained on, one way per file: the data's own answer, the teacher's, the student's, or a mixture.
 
-A rollout is a function `name(batch, context, *, option=default) -> Batch` in a file of the same name. It is asked once
-per micro-batch and may generate; no gradient flows through it. What it cost is added to `context.cost`.
+A rollout is a function `name(batch, context, *, option=default) -> Batch` in a file of the same name, or a class
+derived from `Rollout` where it keeps state (answers asked for once, a replay buffer). It is asked once per micro-batch
+and may generate; no gradient flows through it. What it cost is added to `context.cost`, what is worth watching to
+`context.watched`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
+from studykit.batches import Batch
 from studykit.discovery import Room, check_options
-from studykit.teacher import Batch, OpenTeacher
+from studykit.generation import Answers, end_tokens
+from studykit.teacher import OpenTeacher
 
 ROLLOUTS = Room("studykit.rollouts", kind="rollout")
 
@@ -26,20 +31,100 @@ class RolloutContext:
         student: the model being trained, as the trainer holds it.
         teacher: the open teacher, or None.
         tokenizer: the student's tokenizer.
-        generator: the only source of randomness; its state is checkpointed.
+        generator: the only source of randomness, on the CPU; its state is checkpointed.
+        max_length: most tokens of a sequence, prompt and answer together.
         progress: share of the stage's optimizer steps done, in [0, 1].
-        cost: counters to add to, such as `generated_tokens`.
+        validation_loss: returns the student's mean cross-entropy on the stage's validation data, nats per token.
+        cost: counters to add to: `generated_tokens` drawn from any model, `scored_tokens` read by the teacher for it.
+        watched: sums and counts since the last log, by name; their ratio is logged.
     """
 
     student: nn.Module
     teacher: OpenTeacher | None
     tokenizer: Any
     generator: torch.Generator
+    max_length: int = 2048
     progress: float = 0.0
+    validation_loss: Callable[[], float] | None = None
     cost: dict[str, float] = field(default_factory=dict)
+    watched: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def asked_teacher(self) -> OpenTeacher:
+        """The teacher, for rollouts that cannot do without.
+
+        Raises:
+            ValueError: the run has no teacher.
+        """
+        if self.teacher is None:
+            raise ValueError("this rollout asks a teacher, and none was given: name one in the specification")
+        return self.teacher
+
+    @property
+    def vocabulary(self) -> int:
+        """How many rows of the student's vocabulary may be drawn: those that belong to a token."""
+        return max(self.tokenizer.get_vocab().values()) + 1
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """What every way to generate with the student's vocabulary needs to know."""
+        ends = end_tokens(self.student, self.tokenizer)
+        return {"ends": ends, "pad": self.tokenizer.pad_token_id, "vocabulary": self.vocabulary}
+
+    def count(self, **tokens: float) -> None:
+        """Add to the cost."""
+        for name, number in tokens.items():
+            self.cost[name] = self.cost.get(name, 0) + number
+
+    def watch(self, **ratios: tuple[float, float]) -> None:
+        """Add sum and count of something to be logged as a ratio."""
+        for name, (total, number) in ratios.items():
+            before = self.watched.get(name, (0.0, 0.0))
+            self.watched[name] = (before[0] + total, before[1] + number)
+
+    def chance(self) -> float:
+        """Return a random number in [0, 1)."""
+        return float(torch.rand((), generator=self.generator))
 
 
-Rollout = Callable[[Batch, RolloutContext], Batch]
+class Rollout:
+    """Base of rollouts with state; a stateless one is a plain function and is wrapped in one.
+
+    Attributes:
+        keeps_rows: True where every row is one of the data's, so that a cached teacher knows it.
+        needs_teacher: True where a teacher takes part in choosing the sequence.
+        needs_validation: True where the stage must name validation data.
+        across_tokenizers: True where the teacher may have another tokenizer.
+    """
+
+    keeps_rows: bool = False
+    needs_teacher: bool = False
+    needs_validation: bool = False
+    across_tokenizers: bool = False
+
+    def __call__(self, batch: Batch, context: RolloutContext) -> Batch:
+        """Return the sequences to train on instead of a batch of the data's."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that a checkpoint must keep."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+class FunctionRollout(Rollout):
+    """A stateless rollout made from a function and its options; its module may set the flags in capitals."""
+
+    def __init__(self, function: Callable[..., Batch], module: ModuleType, options: dict[str, Any]):
+        self.keeps_rows = getattr(module, "KEEPS_ROWS", False)
+        self.needs_teacher = getattr(module, "NEEDS_TEACHER", False)
+        self._function = partial(function, **options)
+
+    def __call__(self, batch: Batch, context: RolloutContext) -> Batch:
+        """Call the function."""
+        return self._function(batch, context)
 
 
 def get_rollout(name: str, **options: Any) -> Rollout:
@@ -50,4 +135,69 @@ def get_rollout(name: str, **options: Any) -> Rollout:
     """
     made = ROLLOUTS.member(name)
     check_options("rollout", name, made, options)
-    return partial(made, **options)
+    if isinstance(made, type):
+        return made(**options)
+    return FunctionRollout(made, ROLLOUTS.module(name), options)
+
+
+def limits_of(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: RolloutContext) -> list[int]:
+    """Return the most new tokens of each row, so that prompt and answer fit into the stage's `max_length`."""
+    return [max(0, min(max_new_tokens, context.max_length - len(prompt))) for prompt in prompts]
+
+
+def answered(
+    batch: Batch, prompts: list[list[int]], answers: Sequence[Sequence[int]], origin: int, pad_token_id: int
+) -> Batch:
+    """Return prompts and generated answers as rows to train on: only the answers are supervised.
+
+    Args:
+        batch: gives the device.
+        prompts: token ids.
+        answers: token ids, as generated.
+        origin: who wrote them, of `studykit.batches`.
+        pad_token_id: fills rows up on the right.
+    """
+    rows = [prompt + list(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    width = max(len(row) for row in rows)
+    place = batch.input_ids.device
+    columns = torch.arange(width)
+    lengths = torch.tensor([len(row) for row in rows])[:, None]
+    starts = torch.tensor([len(prompt) for prompt in prompts])[:, None]
+    ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows])
+    mask = columns < lengths
+    supervised = mask & (columns >= starts)
+    return Batch(
+        ids.to(place),
+        mask.long().to(place),
+        supervised.to(place),
+        origin=torch.full((len(rows),), origin, device=place),
+    )
+
+
+def joined(batches: Sequence[Batch], pad_token_id: int) -> Batch:
+    """Return the rows of several batches as one."""
+    width = max(batch.input_ids.shape[1] for batch in batches)
+
+    def padded(name: str, value: int) -> torch.Tensor:
+        parts = [getattr(batch, name) for batch in batches]
+        return torch.cat([nn.functional.pad(part, (0, width - part.shape[1]), value=value) for part in parts])
+
+    origins = [b.origin if b.origin is not None else torch.zeros_like(b.input_ids[:, 0]) for b in batches]
+    keys = [key for batch in batches for key in batch.keys] if all(batch.keys for batch in batches) else []
+    return Batch(
+        padded("input_ids", pad_token_id),
+        padded("attention_mask", 0),
+        padded("supervised", 0),
+        keys,
+        torch.cat(origins),
+    )
+
+
+def count_answers(context: RolloutContext, answers: Answers) -> None:
+    """Add what sampled answers cost, and watch how many end and how long they are."""
+    lengths = [len(tokens) for tokens in answers.tokens]
+    context.count(generated_tokens=answers.generated)
+    context.watch(
+        ended=(sum(answers.ended), len(lengths)),
+        answer_length=(sum(lengths), len(lengths)),
+    )

@@ -1,20 +1,23 @@
 """Budgets as objects: a prefix of one ranking of the pool, with a manifest.
 
-A sampler is a file with `rank(pool, generator) -> permutation`. A budget is a prefix of it, so that with one seed
-every smaller budget is contained in every larger one:
+A sampler is a file with `rank(pool, generator) -> permutation`; one that asks models takes `results_root`, where runs
+named as models lie, as a third argument, and its own options by keyword. A budget is a prefix of the ranking, so that
+with one seed every smaller budget is contained in every larger one:
 
     chosen = draw(pool, Budget(examples=500, sampler="stratified", seed=0), content_lengths)
     [pool[i] for i in chosen.indices]
 """
 
+import inspect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from studykit.discovery import Room
+from studykit.discovery import Room, check_options
 from studykit.errors import InputError
 from studykit.sources import Example, content_hash
 from studykit.spec import Budget
@@ -35,18 +38,24 @@ class Draw:
     manifest: dict[str, Any]
 
 
-def draw(pool: Sequence[Example], budget: Budget, response_tokens: np.ndarray | None = None) -> Draw:
+def draw(
+    pool: Sequence[Example],
+    budget: Budget,
+    response_tokens: np.ndarray | None = None,
+    results_root: Path = Path("results"),
+) -> Draw:
     """Return the prefix of the ranking that fits the budget.
 
     Args:
         pool: all examples of the split.
         budget: how many examples or response tokens, ranked how, from which seed.
         response_tokens: int [len(pool)], supervised tokens per example; only a budget in tokens needs them.
+        results_root: where runs named as models lie, for samplers that ask models.
 
     Raises:
         InputError: a budget larger than the pool, or too small for a single example; an unknown sampler.
     """
-    order = ranking(pool, budget)
+    order = ranking(pool, budget, results_root)
     lengths = None if response_tokens is None else np.asarray(response_tokens)[order]
     count = _prefix(budget, len(pool), lengths)
     indices = order[:count]
@@ -64,9 +73,17 @@ def draw(pool: Sequence[Example], budget: Budget, response_tokens: np.ndarray | 
     return Draw(indices, manifest)
 
 
-def ranking(pool: Sequence[Example], budget: Budget) -> np.ndarray:
+def asks_models(sampler: str) -> bool:
+    """Return whether a sampler ranks by what models say, so that its choice is part of what a run is."""
+    return "results_root" in inspect.signature(SAMPLERS.module(sampler).rank).parameters
+
+
+def ranking(pool: Sequence[Example], budget: Budget, results_root: Path = Path("results")) -> np.ndarray:
     """Return the permutation of the pool whose prefixes are the nested budgets, int64 [len(pool)]."""
-    order = SAMPLERS.module(budget.sampler).rank(pool, np.random.default_rng(budget.seed))
+    rank, options = SAMPLERS.module(budget.sampler).rank, budget.options or {}
+    check_options("sampler", budget.sampler, rank, options)
+    models = [results_root] if asks_models(budget.sampler) else []
+    order = rank(pool, np.random.default_rng(budget.seed), *models, **options)
     if not np.array_equal(np.sort(order), np.arange(len(pool))):
         raise ValueError(f"sampler {budget.sampler!r} must return a permutation of all {len(pool)} examples")
     return order

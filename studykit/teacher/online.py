@@ -1,10 +1,13 @@
 """The live teacher: one forward pass per batch, in evaluation mode, without gradients."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
+from studykit.batches import Batch
+from studykit.generation import Answers, Sampling, end_tokens, sample
 from studykit.models import hidden_states, output_head
-from studykit.teacher import Batch
 from studykit.teacher.signal import TeacherSignal
 
 
@@ -13,11 +16,12 @@ class OnlineTeacher:
 
     Args:
         model: in evaluation mode, without gradients.
+        tokenizer: the teacher's, which is the student's too.
         vocabulary: rows that student and teacher share.
     """
 
-    def __init__(self, model: nn.Module, vocabulary: int):
-        self.model = model
+    def __init__(self, model: nn.Module, tokenizer: Any, vocabulary: int):
+        self.model, self.tokenizer = model, tokenizer
         self.head = output_head(model)
         self.vocabulary = min(vocabulary, self.head.weight.shape[0])
         self.cost: dict[str, float] = {"teacher_tokens": 0}
@@ -34,4 +38,20 @@ class OnlineTeacher:
         chosen = hidden[:, :-1][batch.supervised[:, 1:].to(place)]
         return TeacherSignal.from_hidden(
             chosen, self.head.weight, self.head.bias, logit_scale=self.head.logit_scale, softcap=self.head.softcap
+        )
+
+    def answer(
+        self, batch: Batch, rows: list[int], limits: list[int], sampling: Sampling, generator: torch.Generator
+    ) -> Answers:
+        """Generate answers to the prompts of some rows."""
+        prompts = batch.prompts()
+        return sample(
+            [(self.model, 1.0)],
+            [prompts[row] for row in rows],
+            limits,
+            sampling,
+            generator,
+            ends=end_tokens(self.model, self.tokenizer),
+            pad=self.tokenizer.pad_token_id,
+            vocabulary=self.vocabulary,
         )

@@ -4,6 +4,7 @@
     signal = TeacherSignal.from_logits(logits)                  # [N, V]
     signal = TeacherSignal.from_top_k(ids, logp, tail)          # [N, K] cached, folded with a tail category [N, 1]
     signal = TeacherSignal.from_samples(ids, counts)            # [N, S] drawn with replacement
+    signal = TeacherSignal.from_other_vocabulary(...)           # another tokenizer: columns are not the student's
 
 The head asks for a slice of rows at a time: `inputs(rows, student_logits, target, temperature)` returns student and
 teacher log-probabilities and the label over the same C categories.
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from studykit.losses import LOG_FLOOR
+from studykit.models import project
 
 
 class TeacherSignal:
@@ -55,6 +57,20 @@ class TeacherSignal:
     def from_logits(logits: Tensor) -> "TeacherSignal":
         """Make a full signal from logits [N, V]."""
         return _Logits(logits.detach())
+
+    @staticmethod
+    def from_other_vocabulary(
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        known: Tensor,
+        *,
+        logit_scale: float = 1.0,
+        softcap: float | None = None,
+    ) -> "TeacherSignal":
+        """Make a full signal over the teacher's own vocabulary; where not `known` (bool [N]) it has no mass at all."""
+        made = _Hidden(hidden.detach(), weight.detach(), None if bias is None else bias.detach(), logit_scale, softcap)
+        return _Other(made, known)
 
     @staticmethod
     def from_top_k(ids: Tensor, logp: Tensor, tail: Tensor | None = None) -> "TeacherSignal":
@@ -114,6 +130,22 @@ class _Hidden(TeacherSignal):
 
 
 @dataclass(frozen=True)
+class _Other(TeacherSignal):
+    own: _Hidden
+    known: Tensor
+
+    def inputs(self, rows, student_logits, target, temperature):
+        own = self.own
+        logits = project(own.hidden[rows], own.weight, own.bias, own.logit_scale, own.softcap)
+        teacher_logp = (logits.to(student_logits.dtype) / temperature).log_softmax(dim=-1).clamp(min=LOG_FLOOR)
+        teacher_logp = teacher_logp.masked_fill(~self.known[rows][:, None], LOG_FLOOR)
+        return (student_logits / temperature).log_softmax(dim=-1), teacher_logp, target
+
+    def to(self, device):
+        return _Other(self.own.to(device), self.known.to(device))
+
+
+@dataclass(frozen=True)
 class _Folded(TeacherSignal):
     ids: Tensor
     logp: Tensor
@@ -141,19 +173,6 @@ class _Folded(TeacherSignal):
     def to(self, device):
         tail = None if self.tail is None else self.tail.to(device)
         return _Folded(self.ids.to(device), self.logp.to(device), tail)
-
-
-def project(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, logit_scale: float = 1.0, softcap: float | None = None
-) -> Tensor:
-    """Return the logits of hidden states, in float32 at least, [N, V].
-
-    Scale and soft cap belong to the architecture; the capped value is softcap * tanh(logits / softcap).
-    """
-    logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    logits = logits if logit_scale == 1 else logits * logit_scale
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 def log_complement(logp: Tensor) -> Tensor:

@@ -19,24 +19,19 @@ from torch import nn
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from studykit.batches import PlannedBatches, each_example_once, plan_batches
 from studykit.caching import replacing
-from studykit.chat import Encoded, check, encode, tokenizer_hash
+from studykit.chat import Encoded, encode
 from studykit.methods import get_method
 from studykit.models import device, load_student, load_tokenizer, output_head
-from studykit.samplers import draw
-from studykit.sources import load_examples
 from studykit.spec import RunSpec, Stage
 from studykit.teacher import OpenTeacher, open_teacher
-from studykit.training.batches import PlannedBatches, each_example_once, plan_batches
+from studykit.teacher.foreign import ForeignTeacher
 from studykit.training.checkpoints import is_complete, mark_complete, newest_complete
+from studykit.training.data import StageData, stage_data, validation_data
 from studykit.training.trainer import DistillTrainer
 
 _TEACHER_BATCH = 256
-_WHOLE_POOL_FROM = 16
-"""A budget of at least 1/16 of the pool has the whole pool tokenised, once for the whole study."""
-
-_KEPT: dict[str, tuple[Encoded, dict[str, Any]]] = {}
-_KEPT_STAGES = 4
 
 
 @dataclass
@@ -71,60 +66,38 @@ def train(spec: RunSpec, folder: Path, results_root: Path, *, checkpoint_every_s
     tokenizer = load_tokenizer(spec.student.name, results_root, spec.student.revision)
     trained = Trained(load_student(spec.student, results_root, spec.seed), tokenizer)
     teacher = None
-    if spec.teacher is not None:
+    recipes = [get_method(stage.method, **stage.method_options) for stage in spec.stages]
+    if spec.teacher is not None and any(recipe.trains_with_teacher for recipe in recipes):
         rows = output_head(trained.model).weight.shape[0]
         teacher = open_teacher(spec.teacher, results_root, tokenizer, rows)
     for number in range(len(spec.stages)):
-        _train_stage(spec, number, trained, teacher, folder, checkpoint_every_s)
+        _train_stage(spec, number, trained, teacher, folder, results_root, checkpoint_every_s)
     return trained
 
 
-def stage_data(stage: Stage, tokenizer: Any) -> tuple[Encoded, dict[str, Any]]:
-    """Return the encoded examples of a stage's budget, and their manifest.
-
-    The last few answers are kept: a specification is checked with the data that its training then uses.
-
-    Raises:
-        InputError: a source, budget or example that cannot be used.
-    """
-    key = f"{stage.data.model_dump_json()} {stage.max_length} {tokenizer_hash(tokenizer)}"
-    if key not in _KEPT or stage.data.content is None:
-        _KEPT[key] = _stage_data(stage, tokenizer)
-        for old in list(_KEPT)[:-_KEPT_STAGES]:
-            del _KEPT[old]
-    encoded, manifest = _KEPT[key]
-    return encoded, dict(manifest)
-
-
-def _stage_data(stage: Stage, tokenizer: Any) -> tuple[Encoded, dict[str, Any]]:
-    pool = load_examples(stage.data.source, stage.data.split, stage.data.options)
-    budget = stage.data.budget
-    if budget.tokens is not None or (budget.examples or len(pool)) * _WHOLE_POOL_FROM >= len(pool):
-        whole = encode(pool, tokenizer, None)
-        drawn = draw(pool, budget, whole.response_tokens)
-        encoded = whole.take(drawn.indices)
-        check([pool[i] for i in drawn.indices], encoded, stage.max_length)
-    else:
-        drawn = draw(pool, budget)
-        encoded = encode([pool[i] for i in drawn.indices], tokenizer, stage.max_length)
-    manifest = drawn.manifest | {"response_tokens": int(encoded.response_tokens.sum())}
-    return encoded, manifest
-
-
 def _train_stage(
-    spec: RunSpec, number: int, trained: Trained, teacher: OpenTeacher | None, folder: Path, every_s: float
+    spec: RunSpec,
+    number: int,
+    trained: Trained,
+    teacher: OpenTeacher | None,
+    folder: Path,
+    results_root: Path,
+    every_s: float,
 ) -> None:
     """Train one stage, or take its result where a killed run had finished it."""
     stage, place = spec.stages[number], folder / "checkpoints" / f"stage-{number}"
     finished = place / "finished"
-    encoded, manifest = stage_data(stage, trained.tokenizer)
-    trained.manifests.append(manifest)
+    data = stage_data(stage, trained.tokenizer, results_root, spec.teacher)
+    trained.manifests.append(data.manifest)
     if is_complete(finished):
         notes = json.loads((finished / "cost.json").read_text(encoding="utf-8"))
         trained.model.load_state_dict(torch.load(finished / "weights.pt", map_location="cpu", weights_only=True))
         trained.model.to(device())
     else:
-        notes = _fit(spec, stage, number, trained, teacher, encoded, place, folder, every_s)
+        validation = None
+        if stage.validation is not None:
+            validation = validation_data(stage.validation, trained.tokenizer, stage.max_length, results_root)
+        notes = _fit(spec, number, trained, teacher, data, validation, folder, every_s)
         _keep_finished(finished, trained.model, notes)
     for name, value in notes.items():
         trained.cost[name] = trained.cost.get(name, 0) + value
@@ -132,23 +105,25 @@ def _train_stage(
 
 def _fit(
     spec: RunSpec,
-    stage: Stage,
     number: int,
     trained: Trained,
     teacher: OpenTeacher | None,
-    encoded: Encoded,
-    place: Path,
+    data: StageData,
+    validation: Encoded | None,
     folder: Path,
     every_s: float,
 ) -> dict[str, float]:
     """Run the trainer from the newest whole checkpoint (or the start) to the end of the stage; return the cost."""
+    stage, encoded, place = spec.stages[number], data.encoded, folder / "checkpoints" / f"stage-{number}"
     recipe = get_method(stage.method, **stage.method_options)
-    teacher = teacher if recipe.needs_teacher else None
+    teacher = teacher if recipe.trains_with_teacher else None
     pad = trained.tokenizer.pad_token_id
     started = time.monotonic()
     if teacher is not None:
         teacher.cost.update(dict.fromkeys(teacher.cost, 0))
-    if teacher is not None and recipe.rollout == "dataset":
+    if isinstance(teacher, ForeignTeacher):
+        teacher.pair(encoded, encode(data.examples, teacher.tokenizer, None))
+    if teacher is not None and recipe.make_loss().needs_teacher and not recipe.needs_live_teacher:
         teacher.prepare(each_example_once(encoded, _TEACHER_BATCH, pad))
     prepared = time.monotonic()
     if stage.gradient_checkpointing:
@@ -168,6 +143,8 @@ def _fit(
         metrics_file=folder / "metrics.jsonl",
         stage=number,
         checkpoint_every_s=every_s,
+        max_length=stage.max_length,
+        validation=None if validation is None else each_example_once(validation, stage.batch_size, pad),
     )
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
@@ -176,6 +153,7 @@ def _fit(
         trainer.restore(checkpoint)
     trainer.spent["teacher_s"] = trainer.spent.get("teacher_s", 0) + prepared - started
     _forget_metrics_after(folder / "metrics.jsonl", number, checkpoint)
+    trainer.spent["scored_tokens"] = trainer.spent.get("scored_tokens", 0) or data.manifest.get("drawn_tokens", 0)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return trainer.costs
 

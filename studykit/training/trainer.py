@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
+from studykit.batches import Batch
 from studykit.caching import replacing
 from studykit.head import head_loss
-from studykit.losses import Loss
+from studykit.losses import Loss, get_loss
 from studykit.methods import Recipe
-from studykit.models import hidden_states, output_head
+from studykit.models import evaluating, hidden_states, output_head
 from studykit.rollouts import RolloutContext
-from studykit.teacher import Batch, OpenTeacher
+from studykit.teacher import OpenTeacher
 from studykit.training.checkpoints import mark_complete
 
 _STATE = "method_state.pt"
@@ -36,6 +37,8 @@ class DistillTrainer(Trainer):
         metrics_file: one JSON line per logging step is appended; None writes none.
         stage: number of the stage, written into each of those lines.
         checkpoint_every_s: wall time between checkpoints.
+        max_length: most tokens of a generated sequence, prompt included.
+        validation: batches that a rollout may ask the student's loss on.
         arguments: as `transformers.Trainer` takes them; `train_dataset` gives ready micro-batches.
     """
 
@@ -47,6 +50,8 @@ class DistillTrainer(Trainer):
         metrics_file: Path | None = None,
         stage: int = 0,
         checkpoint_every_s: float = 60.0,
+        max_length: int = 2048,
+        validation: list[Batch] | None = None,
         **keywords: Any,
     ):
         super().__init__(*arguments, **keywords)
@@ -56,7 +61,15 @@ class DistillTrainer(Trainer):
         self.rollout = recipe.make_rollout()
         generator = torch.Generator().manual_seed(self.args.seed)
         student: Any = self.model
-        self.context = RolloutContext(student, teacher, self.processing_class, generator)
+        self.validation = validation
+        self.context = RolloutContext(
+            student,
+            teacher,
+            self.processing_class,
+            generator,
+            max_length,
+            validation_loss=None if validation is None else self.validation_loss,
+        )
         self.sums: dict[str, Tensor] = {}  # since the last log
         self.step_sums: dict[str, Tensor] = {}  # since the optimizer step began
         self.tokens_seen = 0
@@ -82,7 +95,8 @@ class DistillTrainer(Trainer):
             item = next(epoch_iterator, None)
             if item is None:
                 break
-            batches.append(self.rollout(Batch(**item), self.context))
+            with torch.no_grad(), self.compute_loss_context_manager():
+                batches.append(self.rollout(Batch(**item), self.context))
         counted = sum(int(batch.supervised[:, 1:].sum()) for batch in batches)
         total: Any = self.accelerator.gather(torch.tensor(counted, device=device))
         self.tokens_seen += sum(int(batch.attention_mask.sum()) for batch in batches)
@@ -109,6 +123,8 @@ class DistillTrainer(Trainer):
             scale_by_t2=self.recipe.scale_by_t2,
             denominator=denominator,
             progress=self.context.progress,
+            sequence=batch.sequence,
+            origin=None if batch.origin is None else batch.origin[batch.sequence],
             logit_scale=head.logit_scale,
             softcap=head.softcap,
             vocabulary=None if self.teacher is None else self.teacher.vocabulary,
@@ -119,13 +135,41 @@ class DistillTrainer(Trainer):
         loss = loss * self.accelerator.num_processes  # data parallelism averages gradients over ranks
         return (loss, None) if return_outputs else loss
 
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Return the student's mean cross-entropy on the validation data, nats per token."""
+        student: Any = self.model
+        total = tokens = 0.0
+        with evaluating(student):
+            for batch in self.validation or []:
+                moved: Any = self._prepare_inputs(vars(batch))
+                batch = Batch(**moved)
+                head = output_head(student)
+                hidden = hidden_states(student, batch.input_ids, batch.attention_mask)
+                loss, _ = head_loss(
+                    batch.predicting(hidden),
+                    head.weight,
+                    head.bias,
+                    None,
+                    batch.target,
+                    get_loss("cross_entropy"),
+                    denominator=1,
+                    logit_scale=head.logit_scale,
+                    softcap=head.softcap,
+                )
+                total, tokens = total + float(loss), tokens + len(batch.target)
+        return total / max(tokens, 1)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log means per supervised token since the last log, beside the Trainer's own values."""
         if self.sums and "loss" in logs:
             tokens = float(self.sums.pop("tokens"))
             means = {name: float(value) / tokens for name, value in self.sums.items()}
-            logs = {**logs, "mean_token_accuracy": means.pop("correct"), **means, "num_tokens": self.tokens_seen}
-            self.sums = {}
+            watched = {name: total / count for name, (total, count) in self.context.watched.items() if count}
+            watched |= self.loss.watched()
+            logs = {**logs, "mean_token_accuracy": means.pop("correct"), **means, **watched}
+            logs["num_tokens"] = self.tokens_seen
+            self.sums, self.context.watched = {}, {}
         super().log(logs, start_time)
 
     def step_mean(self, name: str) -> float:
@@ -140,7 +184,8 @@ class DistillTrainer(Trainer):
         """Add what the loss learns to the optimizer, or it would never move."""
         optimizer = super().create_optimizer(*arguments, **keywords)
         if self.loss.parameters() and not hasattr(self, "_learns"):
-            optimizer.add_param_group({"params": self.loss.parameters(), "weight_decay": 0.0})
+            rate = self.loss.learning_rate or self.args.learning_rate
+            optimizer.add_param_group({"params": self.loss.parameters(), "weight_decay": 0.0, "lr": rate})
             self._learns = True
         return optimizer
 
@@ -149,6 +194,7 @@ class DistillTrainer(Trainer):
         checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         state = {
             "loss": self.loss.state_dict(),
+            "rollout": self.rollout.state_dict(),
             "generator": self.context.generator.get_state(),
             "tokens_seen": self.tokens_seen,
             "spent": self.costs,
@@ -161,6 +207,7 @@ class DistillTrainer(Trainer):
         """Take back what `transformers` does not keep: the state of loss and rollout, and the cost so far."""
         state = torch.load(checkpoint / _STATE, weights_only=True)
         self.loss.load_state_dict(state["loss"])
+        self.rollout.load_state_dict(state["rollout"])
         self.context.generator.set_state(state["generator"])
         self.tokens_seen = state["tokens_seen"]
         self.spent = state["spent"]

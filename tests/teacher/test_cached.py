@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from studykit import caching
+from studykit.batches import collate, each_example_once
 from studykit.chat import encode
 from studykit.head import head_loss
 from studykit.losses import get_loss
@@ -17,8 +18,8 @@ from studykit.models import load_tokenizer
 from studykit.spec import Teacher
 from studykit.teacher import cached, open_teacher
 from studykit.teacher.cached import CachedTeacher
+from studykit.teacher.forms import TopK
 from studykit.teacher.online import OnlineTeacher
-from studykit.training.batches import collate, each_example_once
 
 V, K = 85, 8
 
@@ -28,7 +29,9 @@ def open_cached(tiny_model, tokenizer, empty_cache):
     """Open the cached teacher, as a process of its own would."""
 
     def make(top_k=K, content="a", seed=7):
-        return CachedTeacher(OnlineTeacher(tiny_model(seed=seed, spread=30.0).eval(), V), content, tokenizer, top_k)
+        return CachedTeacher(
+            OnlineTeacher(tiny_model(seed=seed, spread=30.0).eval(), tokenizer, V), content, TopK(top_k, V)
+        )
 
     return make
 

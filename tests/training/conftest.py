@@ -5,21 +5,13 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="session")
-def encoded(examples, tokenizer):
-    """Return the shared conversations as token ids."""
-    from studykit.chat import encode
-
-    return encode(examples, tokenizer, 64)
-
-
 @pytest.fixture
 def make_trainer(tmp_path, encoded, tokenizer, stage):
     """Make a DistillTrainer that takes micro-batches of the given examples, in that order."""
+    from studykit.batches import PlannedBatches
     from studykit.methods import get_method
     from studykit.spec import Stage
     from studykit.training import _arguments
-    from studykit.training.batches import PlannedBatches
     from studykit.training.trainer import DistillTrainer
 
     def make(model, plan, *, method="sft", options=None, teacher=None, accumulation=1, **changes):

@@ -9,11 +9,11 @@ import torch
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
+from studykit.batches import collate
 from studykit.models import hidden_states
 from studykit.spec import RunSpec
 from studykit.teacher.online import OnlineTeacher
 from studykit.training import train
-from studykit.training.batches import collate
 
 RAGGED = [[0, 6, 13, 3, 20, 5, 7, 1], [2, 9, 12, 33, 21, 15, 8, 6]]
 """Two steps of eight examples whose answers hold 1 to 7 words."""
@@ -49,7 +49,7 @@ METHODS = {
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("width", [1, 2, 4])
-def test_ragged_micro_batches_equal_one_batch(name, width, tiny_model, make_trainer):
+def test_ragged_micro_batches_equal_one_batch(name, width, tiny_model, make_trainer, tokenizer):
     method, options = METHODS[name]
     results = []
     for wide in (8, width):
@@ -59,7 +59,7 @@ def test_ragged_micro_batches_equal_one_batch(name, width, tiny_model, make_trai
             in_steps_of(wide),
             method=method,
             options=options,
-            teacher=OnlineTeacher(teacher, 85) if method == "kd" else None,
+            teacher=OnlineTeacher(teacher, tokenizer, 85) if method == "kd" else None,
             accumulation=8 // wide,
             max_grad_norm=1e9,  # clipping would hide a wrong scale
         )
@@ -92,7 +92,7 @@ def test_a_kd_step_equals_one_written_by_hand(tiny_model, make_trainer, encoded,
         in_steps_of(8)[:1],
         method="kd",
         options={"kd_ratio": 0.25, "temperature": 2.0, "scale_by_t2": True},
-        teacher=OnlineTeacher(teacher, 85),
+        teacher=OnlineTeacher(teacher, tokenizer, 85),
         weight_decay=0.1,
         warmup_ratio=0.0,
         max_grad_norm=1e9,
@@ -178,24 +178,24 @@ def test_gradient_checkpointing_changes_nothing(plain_spec, stage, tmp_path):
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
 
 
-def test_what_the_loss_learns_moves(tiny_model, make_trainer):
+def test_what_the_loss_learns_moves(tiny_model, make_trainer, tokenizer):
     trainer = make_trainer(
         tiny_model(seed=3),
         in_steps_of(2),
         method="kd",
         options={"loss": "curriculum_temperature"},
-        teacher=OnlineTeacher(tiny_model(seed=7, spread=20.0).eval(), 85),
+        teacher=OnlineTeacher(tiny_model(seed=7, spread=20.0).eval(), tokenizer, 85),
     )
     before = trainer.loss.temperature
     trainer.train()
     assert abs(trainer.loss.temperature - before) > 1e-3
 
 
-def test_a_teacher_gets_no_gradient_and_does_not_move(tiny_model, make_trainer):
+def test_a_teacher_gets_no_gradient_and_does_not_move(tiny_model, make_trainer, tokenizer):
     teacher = tiny_model(seed=7).eval()
     before = copy.deepcopy(teacher.state_dict())
     make_trainer(
-        tiny_model(seed=3), in_steps_of(4), method="kd", options={}, teacher=OnlineTeacher(teacher, 85)
+        tiny_model(seed=3), in_steps_of(4), method="kd", options={}, teacher=OnlineTeacher(teacher, tokenizer, 85)
     ).train()
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
     assert all(p.grad is None for p in teacher.parameters())

@@ -1,19 +1,73 @@
-"""Which examples meet in which micro-batch: fixed before training starts, so that every arm and every resume agrees.
+"""Token sequences as batches, and which examples meet in which: fixed before training, so that every resume agrees.
 
 plan = plan_batches(lengths, batch_size=64, count=300, generator=np.random.default_rng(seed))
 loader dataset: PlannedBatches(encoded, plan, pad_token_id)          # one item is one ready micro-batch
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from studykit.chat import Encoded
-from studykit.teacher import Batch
+from studykit.errors import InputError
 
 _POOLED = 8
+
+DATA, TEACHER, STUDENT = 0, 1, 2
+"""Who wrote the supervised tokens of a row."""
+
+
+@dataclass
+class Batch:
+    """Sequences to train on.
+
+    Attributes:
+        input_ids: int64 [B, T], padded on the right.
+        attention_mask: int64 [B, T].
+        supervised: bool [B, T]; the first token of a row has nothing to predict it and is never counted.
+        keys: content hash of each row, by which a cache knows it; empty for rows made during training.
+        origin: int64 [B], `DATA`, `TEACHER` or `STUDENT`; None where all rows are the data's own.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    supervised: Tensor
+    keys: list[str] = field(default_factory=list)
+    origin: Tensor | None = None
+
+    @property
+    def target(self) -> Tensor:
+        """The supervised token ids in row-major order, int64 [N]."""
+        return self.input_ids[:, 1:][self.supervised[:, 1:]]
+
+    @property
+    def sequence(self) -> Tensor:
+        """The row that each supervised token belongs to, int64 [N]."""
+        mask = self.supervised[:, 1:]
+        return torch.arange(len(mask), device=mask.device)[:, None].expand_as(mask)[mask]
+
+    def predicting(self, hidden: Tensor) -> Tensor:
+        """Return the hidden states that predict the supervised tokens: position i predicts token i + 1, [N, H]."""
+        return hidden[:, :-1][self.supervised[:, 1:]]
+
+    def prompts(self) -> list[list[int]]:
+        """Return what comes before the last answer of each row: up to the last run of supervised tokens.
+
+        Raises:
+            InputError: a row that is all answer, such as a raw text.
+        """
+        prompts = []
+        for ids, mask in zip(self.input_ids.tolist(), self.supervised.tolist(), strict=True):
+            end = len(mask) - 1 - mask[::-1].index(True)
+            start = end - ([*mask[end::-1], False]).index(False) + 1
+            if start == 0:
+                raise InputError("a method that generates answers needs prompts, and the data holds raw texts")
+            prompts.append(ids[:start])
+        return prompts
 
 
 def plan_batches(lengths: np.ndarray, batch_size: int, count: int, generator: np.random.Generator) -> list[np.ndarray]:

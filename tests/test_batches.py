@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from studykit.training.batches import PlannedBatches, collate, each_example_once, plan_batches
+from studykit.batches import PlannedBatches, collate, each_example_once, plan_batches
 
 LENGTHS = np.random.default_rng(0).integers(3, 40, 50)
 

@@ -1,0 +1,71 @@
+"""How likely a model finds answers: one forward pass over each, through the same head that training uses.
+
+nll = reference_nll(model, encoded, pad_token_id, batch_size=256)      # nats per example
+scores = mean_logp("lexicon/teacher-a", examples, Path("results"))     # per response token, kept on disk
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from studykit.batches import collate
+from studykit.caching import cache_folder, replacing
+from studykit.chat import Encoded, encode
+from studykit.models import hidden_states, load_teacher, load_tokenizer, output_head, project, weights_hash
+from studykit.sources import Example, content_hash
+from studykit.spec import Teacher
+
+_BATCH = 256
+
+
+@torch.no_grad()
+def reference_nll(model: nn.Module, encoded: Encoded, pad_token_id: int, batch_size: int) -> list[float]:
+    """Return the negative log-likelihood of every example's supervised tokens, summed, nats."""
+    head = output_head(model)
+    order = np.argsort(encoded.lengths, kind="stable")
+    losses = [0.0] * len(encoded)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = collate(encoded, chosen, pad_token_id)
+        place = head.weight.device
+        mask = batch.supervised[:, 1:].to(place)
+        hidden = hidden_states(model, batch.input_ids.to(place), batch.attention_mask.to(place))
+        logits = project(hidden[:, :-1][mask], head.weight, head.bias, head.logit_scale, head.softcap)
+        nll = torch.nn.functional.cross_entropy(logits, batch.target.to(place), reduction="none")
+        sums = torch.zeros(len(chosen), dtype=nll.dtype, device=place)
+        sums.index_add_(0, batch.sequence.to(place), nll)
+        for index, value in zip(chosen, sums.tolist(), strict=True):
+            losses[index] = value
+    return losses
+
+
+def mean_logp(name: str, examples: Sequence[Example], results_root: Path) -> np.ndarray:
+    """Return each example's mean log-probability per response token under a model, with that model's own tokenizer.
+
+    Kept on disk by content of model and examples: a study asks each model once.
+
+    Args:
+        name: a model, by any of the names that a specification takes.
+        examples: conversations or raw texts.
+        results_root: where runs named as models lie.
+
+    Returns:
+        float64 [len(examples)], nats.
+
+    Raises:
+        InputError: no such model.
+    """
+    key = f"{weights_hash(name, results_root)}:{content_hash(examples)}"
+    file = cache_folder("likelihood") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+    if not file.exists():
+        tokenizer = load_tokenizer(name, results_root)
+        encoded = encode(examples, tokenizer, None)
+        model = load_teacher(Teacher(name=name), results_root)
+        nll = np.array(reference_nll(model, encoded, tokenizer.pad_token_id, _BATCH))
+        with replacing(file) as temporary, temporary.open("wb") as stream:
+            np.save(stream, -nll / encoded.response_tokens)
+    return np.load(file)

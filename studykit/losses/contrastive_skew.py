@@ -1,0 +1,41 @@
+"""Skew forward KL on what the teacher (or the data) wrote, skew reverse KL on what the student wrote (DistiLLM-2)."""
+
+import torch
+from torch import Tensor
+
+from studykit.losses import LossInputs
+from studykit.losses.skew_forward_kl import skew_forward_kl
+from studykit.losses.skew_reverse_kl import skew_reverse_kl
+
+STUDENT = 2
+"""The origin of a token that the student wrote itself."""
+
+
+def contrastive_skew(x: LossInputs, *, skew: float = 0.1) -> Tensor:
+    """Return KL(p ‖ λp + (1-λ)q) where others wrote the token, KL(q ‖ (1-λ)p + λq) where the student did.
+
+    The first raises what the teacher says, the second lowers what only the student says. Prefer it with a rollout that
+    gives both answers to a prompt; on answers of one kind it is simply that kind's skew KL.
+
+    Args:
+        x: `student_logp` and `teacher_logp` [N, C]; `origin` [N], without which no token is the student's.
+        skew: λ, the share mixed in from the other side, in [0, 1).
+
+    Returns:
+        float [N], nats, at least 0.
+
+    Raises:
+        InputError: skew out of range.
+
+    Source:
+        Ko et al. (2025), DistiLLM-2: A Contrastive Approach Boosts the Distillation of LLMs, equation 5, with a fixed
+        λ.
+
+    Example:
+        >>> p, q = torch.tensor([[0.75, 0.25]] * 2), torch.tensor([[0.25, 0.75]] * 2)
+        >>> x = LossInputs(q.log(), p.log(), torch.tensor([0, 0]), origin=torch.tensor([1, 2]))
+        >>> contrastive_skew(x, skew=0.5)              # both mixtures are (½, ½): ¾ log 1½ + ¼ log ½
+        tensor([0.1308, 0.1308])
+    """
+    forward, reverse = skew_forward_kl(x, skew=skew), skew_reverse_kl(x, skew=skew)
+    return forward if x.origin is None else torch.where(x.origin == STUDENT, reverse, forward)

@@ -1,0 +1,33 @@
+"""A teacher with its smallest weights masked out, as R2KD distils from: cheaper to run where hardware skips zeros."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def prune(model: Any, share: float) -> None:
+    """Set the smallest weights of every linear layer to 0, in place; the output head stays whole.
+
+    Args:
+        model: a causal language model; it is not trained again afterwards.
+        share: of each layer's weights, in [0, 1).
+
+    Source:
+        Kim, Ham, Cho, Kim (2024), Robustness-Reinforced Knowledge Distillation with Correlation Distance and Network
+        Pruning; the magnitude criterion is that of Han et al. (2015).
+
+    Example:
+        >>> layer = nn.Linear(2, 2, bias=False)
+        >>> layer.weight.data = torch.tensor([[0.1, -0.4], [0.2, 0.3]])
+        >>> prune(nn.Sequential(layer), 0.5)
+        >>> layer.weight.data
+        tensor([[ 0.0000, -0.4000],
+                [ 0.0000,  0.3000]])
+    """
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear) and layer is not head:
+            smallest = layer.weight.abs().flatten().argsort(stable=True)[: round(share * layer.weight.numel())]
+            layer.weight.view(-1)[smallest] = 0
