@@ -99,7 +99,9 @@ class Decoder:
 
     def forget(self, columns: int) -> None:
         """Keep only the first so many columns."""
-        self.cache.crop(columns)
+        surplus = self.cache.get_seq_length() - columns
+        if surplus > 0:
+            self.cache.crop(-surplus)
 
 
 def draw(probabilities: Tensor, top_p: float, generator: torch.Generator) -> Tensor:
