@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from studykit.findings import labels
 from studykit.imports import skip_address_grammar
 from studykit.statistics import mean_interval, paired_difference
 
@@ -31,6 +32,7 @@ _NAMES = {
     "token_error_rate": "phoneme or word error rate (%)",
     "nll": "NLL (nats per token)",
     "loss": "loss (nats per token)",
+    "train_s": "seconds of training",
 }
 _IN_POINTS = {"exact_match", "token_error_rate"}
 MOST_POINTS = 2000
@@ -136,6 +138,42 @@ def loss_curves(curves: dict[str, pd.DataFrame], column: str = "loss", x: str = 
         )
     label = {"step": "optimizer step", "num_tokens": "tokens through the student", "time_s": "seconds"}[x]
     _finish(figure, label + (" (thinned)" if thinned else ""), _NAMES.get(column, column.replace("_", " ")))
+    return figure
+
+
+def score_against_cost(frame: pd.DataFrame, metric: str = "exact_match", cost: str = "train_s") -> go.Figure:
+    """Return a metric against what it cost: each method's mean over seeds with its 95% t interval, named beside it.
+
+    Args:
+        frame: finished runs of one budget from `results.load`.
+        metric: a metric column; exact match and error rates are shown in points of 100.
+        cost: a cost column, such as `train_s` or `generated_tokens`.
+    """
+    figure = go.Figure()
+    done = _done(frame, metric)
+    done = done.assign(name=labels(done)).dropna(subset=[cost]) if cost in done else done.iloc[:0].assign(name="")
+    for name, part in sorted(done.groupby("name"), key=lambda group: _order(str(group[0]))):
+        own = mean_interval(list(part["value"]))
+        colour, symbol, _ = style(str(name))
+        half = 0 if own.high is None else own.high - own.mean
+        figure.add_scatter(
+            x=[part[cost].mean()],
+            y=[own.mean],
+            error_y={"type": "data", "array": [half], "color": colour, "thickness": 1},
+            mode="markers+text",
+            text=[str(name)],
+            textposition="middle right",
+            textfont={"size": 11},
+            marker={"color": colour, "symbol": symbol, "size": 9},
+            name=str(name),
+            showlegend=False,
+            customdata=[own.n],
+            hovertemplate=f"%{{x:,.0f}}<br>mean %{{y:.2f}}, n = %{{customdata}}<extra>{name}</extra>",
+        )
+    _teacher(figure, done, metric)
+    _finish(figure, _NAMES.get(cost, cost.replace("_", " ")), _NAMES.get(metric, metric))
+    figure.update_layout(height=460)
+    figure.update_xaxes(type="log")
     return figure
 
 

@@ -133,13 +133,12 @@ def _pin_stage(
     data = stage_data(stage, tokenizer, root, teacher)
     if not recipe.make_rollout().keeps_rows and any(example.is_text for example in data.examples):
         raise InputError(f"method {stage.method!r} makes answers to prompts, and the data holds raw texts: take `sft`")
-    chosen = data.manifest["examples_sha256"] if data.chosen_by_models else None
-    if stage.chosen not in (None, chosen):
+    if stage.chosen not in (None, data.chosen):
         raise InputError(
             f"method {stage.method!r}: models choose other examples now than when this specification was pinned; "
             "bring the models back, or remove `chosen`"
         )
-    return stage.model_copy(update={"chosen": chosen})
+    return stage.model_copy(update={"chosen": data.chosen})
 
 
 def _pin_student(spec: RunSpec, root: Path) -> Any:

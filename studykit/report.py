@@ -3,6 +3,7 @@
 Without a terminal, plain lines: one per cell that ends, and the table once at the end.
 """
 
+import inspect
 import sys
 import time
 from collections.abc import Sequence
@@ -91,7 +92,9 @@ def findings_of(cells: Sequence[Cell]) -> list[Finding]:
         runs = {run for cell in results.cells(folder) if cell["cell_id"] in own for run in cell.get("runs", [])}
         frame = results.load(folder)
         try:
-            found.append(FINDINGS.member(question)(frame[frame["run_id"].isin(runs)], arm=method))
+            find = FINDINGS.member(question)
+            options = {"arm": method} if "arm" in inspect.signature(find).parameters else {}
+            found.append(find(frame[frame["run_id"].isin(runs)], **options))
         except (InputError, ValueError) as error:
             found.append(Finding(table=frame.iloc[:0, :0], sentence=f"no finding over all of this batch: {error}"))
     return found

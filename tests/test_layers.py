@@ -39,8 +39,8 @@ LAYERS = (
     "study",
     "models.embed",  # a command: it runs the specifications of the embedded models
     # what was measured, as figures and findings
-    "figures",
     "findings",
+    "figures",
     "readme",
     # grids of notebooks
     "processes",

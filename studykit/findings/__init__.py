@@ -43,6 +43,18 @@ def comparable(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return frame[same & (frame["teacher"].isna() | frame["teacher"].isin(runs["teacher"].dropna()))]
 
 
+def labels(done: pd.DataFrame) -> pd.Series:
+    """Return a name for every run: its method, and where one method has several sets of options, what differs."""
+    named = done["method"].astype(str).copy()
+    for method, part in done.groupby("method"):
+        variants = {text: set(text.split(", ")) for text in part["options"].unique()}
+        shared = set.intersection(*variants.values())
+        for text, options in variants.items():
+            if own := sorted(options - shared):
+                named[part.index[part["options"] == text]] = f"{method} ({', '.join(own)})"
+    return named
+
+
 def format_interval(mean: float, low: float | None, high: float | None, digits: int = 1, sign: bool = False) -> str:
     """Return "12.3 [11.0, 13.6]", or the mean alone without bounds.
 

@@ -5,6 +5,7 @@ A method is a function `name(*, option=default) -> Recipe` in a file of the same
     recipe = get_method("kd", temperature=2.0)
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,6 +81,15 @@ class Recipe:
     def make_rollout(self) -> Rollout:
         """Make the rollout."""
         return get_rollout(self.rollout, **self.rollout_options)
+
+
+def takes(name: str, option: str) -> bool:
+    """Return whether a method has an option of that name.
+
+    >>> takes("gkd", "max_new_tokens"), takes("kd", "max_new_tokens")
+    (True, False)
+    """
+    return option in inspect.signature(METHODS.member(name)).parameters
 
 
 def get_method(name: str, **options: Any) -> Recipe:

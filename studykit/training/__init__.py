@@ -153,8 +153,8 @@ def _fit(
         trainer.restore(checkpoint)
     trainer.spent["teacher_s"] = trainer.spent.get("teacher_s", 0) + prepared - started
     _forget_metrics_after(folder / "metrics.jsonl", number, checkpoint)
-    if "drawn_tokens" in data.manifest:  # models have read them to choose
-        trainer.spent["scored_tokens"] = data.manifest["drawn_tokens"]
+    if "scored_tokens" in data.manifest:  # the teacher has read them, to choose
+        trainer.spent["scored_tokens"] = data.manifest["scored_tokens"]
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return trainer.costs
 

@@ -28,13 +28,13 @@ class StageData:
         examples: in the order in which they were drawn.
         encoded: the same as token sequences of the student's.
         manifest: what was drawn, by counts and content hashes; plain JSON data.
-        chosen_by_models: whether models took part in the choice.
+        chosen: sha256 of the examples, where models took part in the choice.
     """
 
     examples: list[Example]
     encoded: Encoded
     manifest: dict[str, Any]
-    chosen_by_models: bool = False
+    chosen: str | None = None
 
 
 def stage_data(stage: Stage, tokenizer: Any, results_root: Path, teacher: Teacher | None = None) -> StageData:
@@ -88,12 +88,14 @@ def _stage_data(stage: Stage, tokenizer: Any, results_root: Path, recipe: Recipe
     manifest = drawn.manifest | {"response_tokens": int(encoded.response_tokens.sum())}
     if recipe.choose:
         places = _choice(examples, recipe, teacher, budget.seed, results_root)
-        manifest["drawn_examples"], manifest["drawn_tokens"] = len(examples), int(encoded.lengths.sum())
+        manifest["scored_tokens"] = int(encoded.lengths.sum())
         examples, encoded = [examples[i] for i in places], encoded.take(places)
-        manifest["examples"], manifest["examples_sha256"] = len(examples), content_hash(examples)
-        manifest["chosen_by"] = recipe.choose
-        manifest["response_tokens"] = int(encoded.response_tokens.sum())
-    return StageData(examples, encoded, manifest, bool(recipe.choose) or asks_models(budget.sampler))
+        manifest["kept_by"] = recipe.choose
+        manifest["kept_examples"], manifest["kept_sha256"] = len(examples), content_hash(examples)
+    chosen: Any = None
+    if recipe.choose or asks_models(budget.sampler):
+        chosen = manifest.get("kept_sha256", manifest["examples_sha256"])
+    return StageData(examples, encoded, manifest, chosen)
 
 
 def _choice(

@@ -190,3 +190,57 @@ def comparative(
 def sorted_l1(p, q, y, weight=1.5):
     rows = [sorted(row, reverse=True) + [0.0] * (max(len(p), len(q)) - len(row)) for row in (p, q)]
     return -math.log(q[y]) + weight * sum(abs(a - b) for a, b in zip(*rows, strict=True))
+
+
+@batch
+def policy_gradient(
+    teacher,
+    student,
+    labels,
+    discount=0.0,
+    one_step=False,
+    length_normalised=False,
+    whiten=False,
+    teacher_share=0.0,
+    clip=None,
+    sequence=None,
+):
+    n = len(labels)
+    sequence = [0] * n if sequence is None else sequence
+
+    def reward(row: int) -> float:
+        p, q = teacher[row][labels[row]], student[row][labels[row]]
+        return -100.0 if p == 0 else min(100.0, max(-100.0, math.log(p) - math.log(q)))
+
+    def advantage(row: int) -> float:
+        own = [other for other in range(n) if sequence[other] == sequence[row]]
+        left = own[own.index(row) :]
+        counted = [(k, other) for k, other in enumerate(left) if k > 0 or not one_step]
+        total = math.fsum(discount**k * reward(other) for k, other in counted)
+        return total / len(counted) if length_normalised and counted else total
+
+    advantages = [advantage(row) for row in range(n)]
+    if whiten:
+        mean = math.fsum(advantages) / n
+        spread = math.sqrt(math.fsum((a - mean) ** 2 for a in advantages) / n)
+        advantages = [(a - mean) / spread if spread > 0 else 0.0 for a in advantages]
+
+    def value(row: int) -> float:
+        p, q = teacher[row][labels[row]], student[row][labels[row]]
+        ratio = q / ((1 - teacher_share) * q + teacher_share * p)
+        nearer = ratio if clip is None else min(1 + clip, max(1 - clip, ratio))
+        surrogate = -min(ratio * advantages[row], nearer * advantages[row])
+        return surrogate + (ratio * kl(student[row], teacher[row]) if one_step else 0.0)
+
+    return [value(row) for row in range(n)]
+
+
+@batch
+def contrastive_skew(teacher, student, labels, skew=0.1, origin=None):
+    def value(p: Row, q: Row, by_student: bool) -> float:
+        if by_student:
+            return kl(q, [(1 - skew) * a + skew * b for a, b in zip(p, q, strict=True)])
+        return kl(p, [skew * a + (1 - skew) * b for a, b in zip(p, q, strict=True)])
+
+    writers = [0] * len(labels) if origin is None else origin
+    return [value(p, q, writer == 2) for p, q, writer in zip(teacher, student, writers, strict=True)]
