@@ -35,9 +35,9 @@ lexicon-models: setup
 lexicon-study: setup
 	@$(BIN)/studykit batch lexicon --jobs $(JOBS)
 
-# The README's figure and table, from results/lexicon.
+# The figures and tables of README and docs, from results/.
 figures: setup
-	@$(BIN)/python -m studykit.readme
+	@$(BIN)/python -m studykit.pages
 
 clean:
 	rm -rf .venv

@@ -121,15 +121,21 @@ def list_command(
     what: Annotated[str, typer.Argument(help="One of: " + ", ".join(ROOMS))],
     as_json: AsJson = False,
 ) -> None:
-    """List what is there by name, with its one-line description."""
+    """List what is there by name, with its one-line description and the paper it comes from."""
     if what not in ROOMS:
         raise unknown("list", what, ROOMS)
     from studykit.discovery import Room
 
     room = Room(ROOMS[what], kind=what)
-    described = {name: room.describe(name) for name in room.names()}
+    described = {name: {"description": room.describe(name), "source": room.source(name)} for name in room.names()}
+    if as_json:
+        typer.echo(json.dumps(described, ensure_ascii=False))
+        return
     width = max(map(len, described), default=0)
-    typer.echo(json.dumps(described) if as_json else "\n".join(f"{n:{width}}  {d}" for n, d in described.items()))
+    for name, about in described.items():
+        typer.echo(f"{name:{width}}  {about['description']}")
+        if about["source"]:
+            typer.echo(f"{'':{width}}    {about['source']}")
 
 
 @app.command("dashboard")

@@ -11,6 +11,7 @@ thing, named like the file. Nothing is registered anywhere: adding the file is t
 import ast
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,6 +21,8 @@ from types import ModuleType
 from typing import Any
 
 from studykit.errors import InputError, unknown
+
+_SOURCE = re.compile(r"^ *Source:\s+(.+?)\s*(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,18 @@ class Room:
 
     def describe(self, name: str) -> str:
         """Return the first line of a module's docstring, without importing it (torch stays asleep)."""
-        source = (self._folder() / f"{name}.py").read_text(encoding="utf-8")
-        return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        return (self._docstrings(name)[0]).partition("\n")[0]
+
+    def source(self, name: str) -> str:
+        """Return the paper that a module's docstrings name under "Source:", without importing it; "" for none."""
+        found = (_SOURCE.search(text) for text in self._docstrings(name))
+        return next((" ".join(match[1].split()) for match in found if match), "")
+
+    def _docstrings(self, name: str) -> list[str]:
+        """Return the docstrings of a module and of what stands at its top level, the module's first."""
+        tree = ast.parse((self._folder() / f"{name}.py").read_text(encoding="utf-8"))
+        inside = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        return [ast.get_docstring(node) or "" for node in (tree, *inside)]
 
     def _folder(self) -> Path:
         found = find_spec(self.package)

@@ -261,7 +261,7 @@ def test_list_names_what_is_there(studykit, what):
     assert code == 0
     described = json.loads(out)
     assert described
-    assert all(described.values()), f"a module of {what} has no docstring"
+    assert all(about["description"] for about in described.values()), f"a module of {what} has no docstring"
     assert studykit("list", what)[1].split("\n")[0].split()[0] == min(described)
 
 

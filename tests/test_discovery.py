@@ -32,6 +32,24 @@ def test_names_come_from_files_without_importing_them(room):
     assert not [name for name in sys.modules if name.startswith("made_up_room.")]
 
 
+def test_a_source_is_read_from_any_docstring_of_the_file_without_importing_it(room, tmp_path):
+    said = [
+        "Says it.",
+        "",
+        "    Source:",
+        "        One (2001), A Title",
+        "        on two lines.",
+        "",
+        "    Example:",
+        "",
+    ]
+    doc = "\n".join(said)
+    text = f'"""Cited."""\nraise RuntimeError\ndef cited():\n    """{doc}    """\n'
+    (tmp_path / "made_up_room" / "cited.py").write_text(text)
+    assert room.source("cited") == "One (2001), A Title on two lines."
+    assert room.source("plain") == ""
+
+
 def test_a_new_file_is_the_whole_edit(room, tmp_path):
     (tmp_path / "made_up_room" / "fresh.py").write_text('"""New."""\ndef fresh():\n    return 1\n')
     assert "fresh" in room.names()

@@ -7,7 +7,14 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from studykit.figures import MOST_POINTS, difference_against_budget, loss_curves, score_against_budget, style
+from studykit.figures import (
+    MOST_POINTS,
+    difference_against_budget,
+    loss_curves,
+    score_against_budget,
+    score_against_cost,
+    style,
+)
 from studykit.statistics import mean_interval, paired_difference
 
 SCORES = {
@@ -146,3 +153,15 @@ def test_figures_are_plain_json_and_transparent(frame):
         assert isinstance(go.Figure(**figure.to_dict()), go.Figure)
         assert "NaN" not in (figure.to_json() or "")
         assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
+
+
+def test_score_against_cost_has_one_named_point_per_method_with_its_interval(frame):
+    done = frame[frame["budget_examples"] == 100].assign(options="lr=1", train_s=[3.0, 4.0, 5.0, 10.0, 20.0, 30.0])
+    drawn = traces(score_against_cost(done))
+    assert set(drawn) == {"sft", "kd"}
+    assert drawn["kd"].x == (20.0,)
+    interval = mean_interval([15.0, 16.0, 20.0])
+    assert drawn["kd"].y == (pytest.approx(interval.mean),)
+    assert interval.high is not None
+    assert drawn["kd"].error_y.array == (pytest.approx(interval.high - interval.mean),)
+    assert drawn["kd"].text == ("kd",)

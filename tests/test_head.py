@@ -293,3 +293,21 @@ def test_a_teacher_that_is_missing_is_named():
         head_loss(*student(), None, labels(), get_loss("forward_kl"), denominator=N)
     with pytest.raises(InputError, match="did you mean 'forward_kl'"):
         get_loss("forward_k")
+
+
+@pytest.mark.parametrize("chunk", [1, 3, N])
+@pytest.mark.parametrize(("name", "options"), [("contrastive_skew", {}), ("policy_gradient", {"discount": 1.0})])
+def test_the_sequence_and_the_origin_of_a_position_stay_with_it_in_every_chunk(name, options, chunk):
+    parts, target, logits, loss = student(), labels(), normal(N, V, seed=5), get_loss(name, **options)
+    sequence, origin = torch.tensor([0, 0, 0, 1, 1, 2, 2]), torch.tensor([0, 2, 1, 2, 2, 1, 0])
+
+    def value(sequence: Tensor | None = None, origin: Tensor | None = None) -> Tensor:
+        signal = TeacherSignal.from_logits(logits)
+        return head_loss(*parts, signal, target, loss, denominator=N, sequence=sequence, origin=origin, chunk=chunk)[0]
+
+    hidden, weight, bias = parts
+    assert bias is not None
+    sides = [side.log_softmax(-1) for side in (hidden @ weight.T + bias, logits)]
+    expected = loss.per_token(LossInputs(sides[0], sides[1], target, sequence=sequence, origin=origin)).mean()
+    assert_equal_gradients(value(sequence, origin), expected, [hidden, weight, bias])
+    assert (value() - expected).abs() > 1e-4

@@ -41,7 +41,7 @@ LAYERS = (
     # what was measured, as figures and findings
     "findings",
     "figures",
-    "readme",
+    "pages",
     # grids of notebooks
     "processes",
     "contents",
@@ -66,7 +66,7 @@ TORCH_FREE = (
     "statistics",
     "figures",
     "findings",
-    "readme",
+    "pages",
     "processes",
     "contents",
     "notebooks",

@@ -45,14 +45,15 @@ def comparable(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 def labels(done: pd.DataFrame) -> pd.Series:
     """Return a name for every run: its method, and where one method has several sets of options, what differs."""
-    named = done["method"].astype(str).copy()
+    names: dict[tuple[str, str], str] = {}
     for method, part in done.groupby("method"):
-        variants = {text: set(text.split(", ")) for text in part["options"].unique()}
+        variants = {str(text): set(str(text).split(", ")) for text in part["options"].unique()}
         shared = set.intersection(*variants.values())
         for text, options in variants.items():
-            if own := sorted(options - shared):
-                named[part.index[part["options"] == text]] = f"{method} ({', '.join(own)})"
-    return named
+            own = sorted(options - shared)
+            names[str(method), text] = f"{method} ({', '.join(own)})" if own else str(method)
+    pairs = zip(done["method"], done["options"], strict=True)
+    return pd.Series([names[str(method), str(text)] for method, text in pairs], index=done.index, dtype=object)
 
 
 def format_interval(mean: float, low: float | None, high: float | None, digits: int = 1, sign: bool = False) -> str:

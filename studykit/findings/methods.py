@@ -1,5 +1,6 @@
 """Which method is best at each data budget, against fine-tuning, and what does it cost?"""
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -28,6 +29,8 @@ def methods(frame: pd.DataFrame, *, baseline: str = "sft", score: str = "exact_m
     done = frame[(frame["status"] == "done") & frame[score].notna()] if score in frame else frame.iloc[:0]
     if (names := sorted(done["student"].unique())) and len(names) > 1:
         raise ValueError(f"methods compares one student, the table holds {', '.join(names)}: keep one")
+    if done.empty:
+        return Finding(pd.DataFrame(), _sentence([], baseline), {"baseline": baseline, "score": score, "lines": []})
     done = done.assign(name=labels(done))
     if (twice := done.duplicated(["name", "budget_examples", "seed"])).any():
         shown = done[twice].iloc[0]
@@ -105,9 +108,7 @@ def _sentence(lines: list[dict[str, Any]], baseline: str) -> str:
     if not parts:
         return f"No budget has both {baseline} and another method finished yet."
     text = ". ".join(part[0].upper() + part[1:] for part in parts) + "."
-    many = max(
-        sum("score_difference" in x for x in lines if x["budget_examples"] == line["budget_examples"]) for line in lines
-    )
+    many = max(Counter(line["budget_examples"] for line in lines if "score_difference" in line).values())
     if many > 5:
         text += f" With {many} comparisons at 95%, about {many / 20:.0f} would be clear of zero by chance alone."
     return text

@@ -4,11 +4,14 @@ import torch
 from torch import Tensor
 
 from studykit.errors import InputError
-from studykit.losses import LOG_FLOOR, Loss, LossInputs, log_mixture
+from studykit.losses import Loss, LossInputs, log_mixture
 from studykit.losses.reverse_kl import reverse_kl
 
 LARGEST_REWARD = 100.0
-"""Nats; a token that the teacher finds impossible is punished by so much and no more."""
+"""Nats; rewards are held within ± so much, since a teacher may find a token impossible."""
+
+SMALLEST_SPREAD = 1e-3
+"""Nats; whitening does not blow up what is smaller, such as rounding where student and teacher agree."""
 
 
 class PolicyGradient(Loss):
@@ -25,12 +28,12 @@ class PolicyGradient(Loss):
         discount: 0 looks at the token's own reward alone.
         one_step: add ρ KL(q‖p) at the token's own place, exactly, and leave its own reward out of A.
         length_normalised: divide A by the number of rewards in it, or long answers are punished.
-        whiten: shift and scale A to mean 0 and variance 1 over the batch.
+        whiten: shift and scale A to mean 0 and variance 1 over the positions that are seen together, a micro-batch.
         teacher_share: α of the mixture that was sampled from.
         clip: ε; None does not clip.
 
     Raises:
-        InputError: an option out of range, or options that leave nothing to learn from.
+        InputError: an option out of range.
 
     Source:
         Gu et al. (2024), MiniLLM: Knowledge Distillation of Large Language Models, section 2.2; with discount 0 the
@@ -42,8 +45,6 @@ class PolicyGradient(Loss):
         >>> PolicyGradient().per_token(x)                               # both: log 2
         tensor([-0.6931, -0.6931])
     """
-
-    couples_rows = True
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class PolicyGradient(Loss):
             )
         self.discount, self.one_step, self.length_normalised = discount, one_step, length_normalised
         self.whiten, self.teacher_share, self.clip = whiten, teacher_share, clip
+        self.couples_rows = whiten or discount > 0
 
     def per_token(self, x: LossInputs) -> Tensor:
         """Return the surrogate at every position, float [N]; it may be negative."""
@@ -69,7 +71,7 @@ class PolicyGradient(Loss):
         held = ours.detach()
         reward = (theirs - held).clamp(-LARGEST_REWARD, LARGEST_REWARD)
         advantage = self._advantage(reward, x.sequence)
-        ratio = (ours - log_mixture(held, theirs.clamp(min=LOG_FLOOR), self.teacher_share)).exp()
+        ratio = (ours - log_mixture(held, theirs, self.teacher_share)).exp()
         gain = ratio * advantage
         if self.clip is not None:
             gain = torch.minimum(gain, ratio.clamp(1 - self.clip, 1 + self.clip) * advantage)
@@ -85,10 +87,11 @@ class PolicyGradient(Loss):
                 after, many = 0.0, 0
             with_own = own + self.discount * after
             totals[t], counts[t] = (self.discount * after, many) if self.one_step else (with_own, many + 1)
-            after, many = with_own, many + 1
+            after, many = with_own, many + 1 if self.discount > 0 else 0
         total, count = reward.new_tensor(totals), reward.new_tensor(counts)
         if self.length_normalised:
             total = total / count.clamp(min=1)
-        if self.whiten and len(total) > 1:
-            total = (total - total.mean()) / (total.std(correction=0) + 1e-8)
+        if self.whiten:
+            total = total - total.mean()
+            total = total / total.square().mean().sqrt().clamp(min=SMALLEST_SPREAD)
         return total

@@ -32,7 +32,8 @@ class Recipe:
         temperature: of both sides in the divergence.
         scale_by_t2: multiply the divergence by temperature squared.
         choose: the sampler by which a share of the budget's examples is kept; empty keeps all.
-        choose_options: its options; the teacher is that of the specification.
+        choose_share: that share, in (0, 1].
+        choose_reference: the reference model that such a sampler may ask beside the specification's teacher.
         teacher_pruned: share of the teacher's weights that are masked out, unless the specification says another.
     """
 
@@ -44,7 +45,8 @@ class Recipe:
     temperature: float = 1.0
     scale_by_t2: bool = False
     choose: str = ""
-    choose_options: dict[str, Any] = field(default_factory=dict)
+    choose_share: float = 0.5
+    choose_reference: str | None = None
     teacher_pruned: float | None = None
 
     def __post_init__(self) -> None:
@@ -52,6 +54,8 @@ class Recipe:
             raise InputError(f"kd_ratio must lie in [0, 1], received {self.kd_ratio}")
         if not self.temperature > 0:
             raise InputError(f"temperature must be above 0, received {self.temperature}")
+        if not 0 < self.choose_share <= 1:
+            raise InputError(f"share must lie in (0, 1], received {self.choose_share}")
 
     @property
     def needs_teacher(self) -> bool:
@@ -108,5 +112,5 @@ def get_method(name: str, **options: Any) -> Recipe:
     recipe.make_loss()
     recipe.make_rollout()
     if recipe.choose:
-        check_options("sampler", recipe.choose, SAMPLERS.module(recipe.choose).rank, recipe.choose_options)
+        SAMPLERS.module(recipe.choose)
     return recipe

@@ -1,6 +1,7 @@
 """α-β divergence on the data's own answers: tunes how hard errors and how much confidence are punished.
 
-Source: Wang et al. (2025), ABKD: Pursuing a Proper Allocation of the Probability Mass in Knowledge Distillation.
+Source: Wang et al. (2025, arXiv 2505.04560), ABKD: Pursuing a Proper Allocation of the Probability Mass in Knowledge
+Distillation.
 """
 
 from studykit.methods import Recipe

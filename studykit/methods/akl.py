@@ -1,6 +1,7 @@
 """Adaptive KL on the data's own answers: forward or reverse KL weighted by where student and teacher differ.
 
-Source: Wu et al. (2024), Rethinking Kullback-Leibler Divergence in Knowledge Distillation for Large Language Models.
+Source: Wu et al. (2024, arXiv 2404.02657), Rethinking Kullback-Leibler Divergence in Knowledge Distillation for Large
+Language Models.
 """
 
 from studykit.methods import Recipe

@@ -1,6 +1,6 @@
 """Comparative distillation: what separates two positions for the teacher, and for the labels, for the student too.
 
-Source: Wilf et al. (2023), Comparative Knowledge Distillation.
+Source: Wilf et al. (2023, arXiv 2311.02253), Comparative Knowledge Distillation.
 """
 
 from studykit.methods import Recipe

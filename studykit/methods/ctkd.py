@@ -1,6 +1,6 @@
 """Curriculum temperature: the temperature of the divergence is learned against the student, from easy to hard.
 
-Source: Li et al. (2023), Curriculum Temperature for Knowledge Distillation.
+Source: Li et al. (2023, arXiv 2211.16231), Curriculum Temperature for Knowledge Distillation.
 """
 
 from studykit.methods import Recipe

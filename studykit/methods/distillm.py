@@ -1,6 +1,6 @@
 """Skew KL, with more of the student's own answers, many of them replayed, once validation gets worse (DistiLLM).
 
-Source: Ko et al. (2024), DistiLLM: Towards Streamlined Distillation for Large Language Models.
+Source: Ko et al. (2024, arXiv 2402.03898), DistiLLM: Towards Streamlined Distillation for Large Language Models.
 """
 
 from studykit.methods import Recipe

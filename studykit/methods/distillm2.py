@@ -1,6 +1,6 @@
 """Skew forward KL on the teacher's answer and skew reverse KL on the student's, for every prompt (DistiLLM-2).
 
-Source: Ko et al. (2025), DistiLLM-2: A Contrastive Approach Boosts the Distillation of LLMs.
+Source: Ko et al. (2025, arXiv 2503.07067), DistiLLM-2: A Contrastive Approach Boosts the Distillation of LLMs.
 """
 
 from studykit.methods import Recipe

@@ -1,6 +1,6 @@
 """Decoupled distillation on the data's own answers: the label's share and the other classes weighed apart.
 
-Source: Zhao et al. (2022), Decoupled Knowledge Distillation, equation 7.
+Source: Zhao et al. (2022, arXiv 2203.08679), Decoupled Knowledge Distillation, equation 7.
 """
 
 from studykit.methods import Recipe

@@ -1,6 +1,6 @@
 """Knowledge distillation on the data's own answers: a divergence from the teacher at every supervised token.
 
-Source: Hinton, Vinyals, Dean (2015), Distilling the Knowledge in a Neural Network.
+Source: Hinton, Vinyals, Dean (2015, arXiv 1503.02531), Distilling the Knowledge in a Neural Network.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Policy gradient of KL(q‖p) over whole answers, sampled from a mixture of student and teacher (MiniLLM).
 
-Source: Gu et al. (2024), MiniLLM: Knowledge Distillation of Large Language Models.
+Source: Gu et al. (2024, arXiv 2306.08543), MiniLLM: Knowledge Distillation of Large Language Models.
 """
 
 from studykit.methods import Recipe

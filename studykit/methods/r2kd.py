@@ -1,7 +1,7 @@
 """Correlation distance beside cross-entropy, from a pruned teacher, behind prompts with tokens left out (R2KD).
 
-Source: Kim, Ham, Cho, Kim (2024), Robustness-Reinforced Knowledge Distillation with Correlation Distance and Network
-Pruning.
+Source: Kim, Ham, Cho, Kim (2024, arXiv 2311.13934), Robustness-Reinforced Knowledge Distillation with Correlation
+Distance and Network Pruning.
 """
 
 from studykit.methods import Recipe

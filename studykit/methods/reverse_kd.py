@@ -1,6 +1,7 @@
 """Distillation by reverse KL on the data's own answers: the student stays where the teacher is likely.
 
-Source: Gu et al. (2024), MiniLLM, equation 1, here on fixed data; on the student's own samples it is another method.
+Source: Gu et al. (2024, arXiv 2306.08543), MiniLLM, equation 1, here on fixed data; on the student's own samples it
+is another method.
 """
 
 from studykit.methods import Recipe

@@ -1,6 +1,6 @@
 """Sequence-level distillation: fine-tuning on the teacher's answers instead of the data's.
 
-Source: Kim, Rush (2016), Sequence-Level Knowledge Distillation.
+Source: Kim, Rush (2016, arXiv 1606.07947), Sequence-Level Knowledge Distillation.
 """
 
 from studykit.methods import Recipe

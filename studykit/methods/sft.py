@@ -1,4 +1,8 @@
-"""Supervised fine-tuning: cross-entropy on the data's own answers."""
+"""Supervised fine-tuning: cross-entropy on the data's own answers.
+
+Source: Ouyang et al. (2022, arXiv 2203.02155), Training Language Models to Follow Instructions with Human Feedback,
+step 1.
+"""
 
 from studykit.methods import Recipe
 

@@ -1,7 +1,7 @@
 """Speculative distillation: the student drafts, the teacher corrects on the way, and both are compared there.
 
-Source: Xu et al. (2025), Speculative Knowledge Distillation: Bridging the Teacher-Student Gap Through Interleaved
-Sampling.
+Source: Xu et al. (2025, arXiv 2410.11325), Speculative Knowledge Distillation: Bridging the Teacher-Student Gap
+Through Interleaved Sampling.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """TAID on the data's own answers: the target walks from the student's own distribution to the teacher's.
 
-Source: Shing et al. (2025), TAID: Temporally Adaptive Interpolated Distillation, algorithm 1.
+Source: Shing et al. (2025, arXiv 2501.16937), TAID: Temporally Adaptive Interpolated Distillation, algorithm 1.
 """
 
 from studykit.methods import Recipe

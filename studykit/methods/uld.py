@@ -1,7 +1,7 @@
 """Universal logit distillation: a teacher with another tokenizer, compared by its sorted probabilities.
 
-Source: Boizard, El Haddad, Hudelot, Colombo (2024), Towards Cross-Tokenizer Distillation: the Universal Logit
-Distillation Loss for LLMs.
+Source: Boizard, El Haddad, Hudelot, Colombo (2024, arXiv 2402.12030), Towards Cross-Tokenizer Distillation: the
+Universal Logit Distillation Loss for LLMs.
 """
 
 from studykit.methods import Recipe

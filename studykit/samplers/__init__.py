@@ -89,6 +89,17 @@ def ranking(pool: Sequence[Example], budget: Budget, results_root: Path = Path("
     return order
 
 
+def kept_count(pool: int, share: float) -> int:
+    """Return how many examples a share of the pool is, at least one.
+
+    Raises:
+        InputError: a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"share must lie in (0, 1], received {share}")
+    return max(1, round(share * pool))
+
+
 def _prefix(budget: Budget, available: int, lengths: np.ndarray | None) -> int:
     if budget.tokens is not None:
         if lengths is None:

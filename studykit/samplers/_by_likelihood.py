@@ -7,6 +7,7 @@ import numpy as np
 
 from studykit.errors import InputError
 from studykit.likelihood import mean_logp
+from studykit.samplers import kept_count
 from studykit.sources import Example
 
 
@@ -33,14 +34,3 @@ def best_share_first(scores: np.ndarray, share: float, generator: np.random.Gene
     kept = kept_count(len(scores), share)
     order = np.argsort(-scores, kind="stable")
     return np.concatenate([generator.permutation(order[:kept]), generator.permutation(order[kept:])])
-
-
-def kept_count(pool: int, share: float) -> int:
-    """Return how many examples a share of the pool is, at least one.
-
-    Raises:
-        InputError: a share outside (0, 1].
-    """
-    if not 0 < share <= 1:
-        raise InputError(f"share must lie in (0, 1], received {share}")
-    return max(1, round(share * pool))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from studykit.samplers._by_likelihood import kept_count
+from studykit.samplers import kept_count
 from studykit.samplers.difference import difference
 from studykit.sources import Example
 

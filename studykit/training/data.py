@@ -1,5 +1,6 @@
 """The data of one stage: drawn by its budget, where a method says so reduced by what models prefer, and tokenised."""
 
+import inspect
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,9 @@ import numpy as np
 
 from studykit.chat import Encoded, check, encode, tokenizer_hash
 from studykit.methods import Recipe, get_method
-from studykit.samplers import SAMPLERS, asks_models, draw
-from studykit.samplers._by_likelihood import kept_count
+from studykit.samplers import SAMPLERS, asks_models, draw, kept_count, ranking
 from studykit.sources import Example, content_hash, load_examples
-from studykit.spec import Data, Stage, Teacher
+from studykit.spec import Budget, Data, Stage, Teacher
 
 _WHOLE_POOL_FROM = 16
 """A budget of at least 1/16 of the pool has the whole pool tokenised, once for the whole study."""
@@ -52,7 +52,12 @@ def stage_data(stage: Stage, tokenizer: Any, results_root: Path, teacher: Teache
         InputError: a source, budget, model or example that cannot be used.
     """
     recipe = get_method(stage.method, **stage.method_options)
-    asked = [recipe.choose, recipe.choose_options, teacher.model_dump() if teacher and recipe.choose else None]
+    asked = [
+        recipe.choose,
+        recipe.choose_share,
+        recipe.choose_reference,
+        teacher.model_dump() if teacher and recipe.choose else None,
+    ]
     key = f"{stage.data.model_dump_json()} {stage.max_length} {asked} {tokenizer_hash(tokenizer)}"
     if key not in _KEPT or stage.data.content is None:
         _KEPT[key] = _stage_data(stage, tokenizer, results_root, recipe, teacher)
@@ -102,7 +107,12 @@ def _choice(
     examples: list[Example], recipe: Recipe, teacher: Teacher | None, seed: int, results_root: Path
 ) -> np.ndarray:
     """Return which of the drawn examples a method keeps, in their order."""
-    options: dict[str, Any] = recipe.choose_options | {"teacher": None if teacher is None else teacher.name}
-    generator = np.random.default_rng(seed)
-    order = SAMPLERS.module(recipe.choose).rank(examples, generator, results_root, **options)
-    return np.sort(order[: kept_count(len(examples), options["share"])])
+    offered = {
+        "teacher": None if teacher is None else teacher.name,
+        "reference": recipe.choose_reference,
+        "share": recipe.choose_share,
+    }
+    taken = inspect.signature(SAMPLERS.module(recipe.choose).rank).parameters
+    options = {name: value for name, value in offered.items() if name in taken}
+    order = ranking(examples, Budget(sampler=recipe.choose, options=options, seed=seed), results_root)
+    return np.sort(order[: kept_count(len(examples), recipe.choose_share)])

@@ -19,6 +19,10 @@ class Case:
     zero_gradient: bool = True
     differentiable: bool = True
     """False where the definition holds something constant, so that finite differences see another function."""
+    nonnegative: bool = True
+    """False for a surrogate: its gradient alone has a meaning, and its value goes either way."""
+    rounding: float = 1e-10
+    """How far the value may be from the reference's, as a share."""
 
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{k}={v}" for k, v in self.options.items())])
@@ -27,9 +31,15 @@ class Case:
         return get_loss(self.name, **self.options)
 
 
-def variants(name: str, *options: dict[str, Any], **claims: bool) -> list[Case]:
+def variants(name: str, *options: dict[str, Any], **claims: Any) -> list[Case]:
     return [Case(name, chosen, **claims) for chosen in options]
 
+
+ANSWERS = {"discount": 1.0, "length_normalised": True}
+# At q = p each reward is log p - log q = 0, to the last bit, so that whitening finds nothing to blow up, and there the
+# exact one-step term is at its minimum: value and gradient are promised to be zero. Rewards and the denominator of ρ
+# are held constant, and rewards have both signs.
+SURROGATE = {"differentiable": False, "nonnegative": False}
 
 CASES = [
     *variants("cross_entropy", {}, zero_value=False, zero_gradient=False),
@@ -50,6 +60,12 @@ CASES = [
     *variants("comparative", {"label_weight": 0.0}, {"label_weight": 0.0, "top_k": 3, "partners": 2, "clip": 2.0}),
     *variants("comparative", {}, {"top_k": 3, "temperature": 3.0}, zero_value=False, zero_gradient=False),
     *variants("sorted_l1", {}, {"weight": 0.5}, zero_value=False, zero_gradient=False),
+    *variants("contrastive_skew", {}, {"skew": 0.0}, {"skew": 0.7}),
+    *variants("policy_gradient", {}, {"discount": 0.5}, ANSWERS, {"teacher_share": 0.2, "clip": 0.1}, **SURROGATE),
+    *variants("policy_gradient", {"one_step": True}, {**ANSWERS, "one_step": True, "teacher_share": 0.2}, **SURROGATE),
+    # Whitening divides by the deviation + 1e-8.
+    *variants("policy_gradient", {"whiten": True}, rounding=1e-6, **SURROGATE),
+    *variants("policy_gradient", {**ANSWERS, "one_step": True, "whiten": True}, rounding=1e-6, **SURROGATE),
 ]
 
 ROWS, CATEGORIES = 6, 9

@@ -215,7 +215,7 @@ def policy_gradient(
     def advantage(row: int) -> float:
         own = [other for other in range(n) if sequence[other] == sequence[row]]
         left = own[own.index(row) :]
-        counted = [(k, other) for k, other in enumerate(left) if k > 0 or not one_step]
+        counted = [(k, other) for k, other in enumerate(left) if (k > 0 or not one_step) and discount**k > 0]
         total = math.fsum(discount**k * reward(other) for k, other in counted)
         return total / len(counted) if length_normalised and counted else total
 

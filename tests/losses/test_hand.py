@@ -51,6 +51,13 @@ CONSTANTS = [
     ("correlation", {"rank_weight": 0.0}, 3 / 2),
     ("correlation", {}, 3.0),
     ("sorted_l1", {}, log(8) + 1.5 * (1 / 4 + 1 / 8 + 1 / 8)),
+    # Without an origin nobody is the student: skew forward KL at λ = ⅓.
+    ("contrastive_skew", {"skew": 1 / 3}, log(2) / 2 + log(3 / 7) / 4 + log(3 / 2) / 4),
+    # The reward is log 4. A sample from ⅓p + ⅔q has the label with ¼, so that ρ = ½.
+    ("policy_gradient", {}, -log(4)),
+    ("policy_gradient", {"teacher_share": 1 / 3}, -log(4) / 2),
+    ("policy_gradient", {"one_step": True}, REVERSE),
+    ("policy_gradient", {"one_step": True, "teacher_share": 1 / 3}, REVERSE / 2),
 ]
 
 
@@ -74,6 +81,14 @@ def test_comparative_equals_its_constants():
     assert value(label_weight=0.0) == pytest.approx([FORWARD, inverse])
     assert value(teacher_weight=0.0) == pytest.approx(labels)
     assert value() == pytest.approx([FORWARD + labels[0], inverse + labels[1]])
+
+
+def test_contrastive_skew_equals_its_constants_for_data_teacher_and_student():
+    p, q = (torch.tensor([row] * 3, dtype=torch.float64).log() for row in (P, Q))
+    x = LossInputs(q, p, torch.tensor([0, 0, 0]), origin=torch.tensor([0, 1, 2]))
+    forward = log(2) / 2 + log(3 / 7) / 4 + log(3 / 2) / 4
+    reverse = log(1 / 3) / 8 + 3 * log(9 / 5) / 4 + log(3 / 5) / 8
+    assert get_loss("contrastive_skew", skew=1 / 3).per_token(x).tolist() == pytest.approx([forward, forward, reverse])
 
 
 def test_every_loss_has_a_constant():

@@ -1,18 +1,55 @@
 """Every method found by discovery is described, refuses what it does not know, learns, and learns the same again."""
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from studykit import results, study
 from studykit.errors import InputError
-from studykit.methods import METHODS, get_method
+from studykit.methods import METHODS, get_method, takes
+from studykit.models import load_teacher
+from studykit.spec import RunSpec, Teacher
 
 NAMES = METHODS.names()
+NEEDED = {
+    *("sft", "seqkd", "kd", "reverse_kd", "gkd", "on_policy_reverse_kl", "minillm", "distillm", "distillm2"),
+    *("taid", "akl", "abkd", "dkd", "ctkd", "skd", "miniplm", "r2kd", "ckd", "uld"),
+}
+GENERATES = {"seqkd", "gkd", "on_policy_reverse_kl", "minillm", "distillm", "distillm2", "skd"}
+FIXED_ROWS = sorted(set(NAMES) - GENERATES)
+
+
+@pytest.fixture
+def spec_of(plain_spec, stage, data_file, teacher_folder):
+    """Make the specification of one short stage of a method, with whatever that method cannot do without."""
+
+    def make(name, teacher_changes=None, **options):
+        if takes(name, "max_new_tokens"):
+            options = {"max_new_tokens": 6} | options
+        if takes(name, "reference"):
+            options = {"reference": "lexicon/reference"} | options
+        held_out = {"source": "jsonl", "options": {"path": str(data_file)}, "budget": {"examples": 8, "seed": 1}}
+        one = stage(method=name, method_options=options, validation=held_out, steps=16, batch_size=12)
+        return plain_spec(one) | {"teacher": {"name": str(teacher_folder)} | (teacher_changes or {})}
+
+    return make
+
+
+def trained(spec, root):
+    """Return the row of a run, its weights and its curve."""
+    run = study.run(spec, study="methods", root=root)
+    folder = results.find_run(root, run["run_id"])
+    return run, load_file(folder / "model" / "model.safetensors"), results.read_metrics(folder)[0]
+
+
+def test_all_methods_of_the_study_and_its_relatives_are_there():
+    assert set(NAMES) >= NEEDED
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_is_described_in_one_line(name):
+def test_is_described_in_one_line_with_its_paper(name):
     assert len(METHODS.describe(name)) > 20
+    assert "20" in METHODS.source(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -21,28 +58,144 @@ def test_refuses_an_unknown_option(name):
         get_method(name, temprature=2.0)
 
 
-@pytest.mark.parametrize(("option", "value"), [("kd_ratio", 1.5), ("temperature", 0.0)])
-def test_refuses_options_out_of_range(option, value):
-    with pytest.raises(InputError, match=option):
-        get_method("kd", **{option: value})
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("kd", {"kd_ratio": 1.5}, "kd_ratio"),
+        ("kd", {"temperature": 0.0}, "temperature"),
+        ("kd", {"loss": "jsd", "loss_options": {"beta": 3}}, "beta"),
+        ("gkd", {"lmbda": -0.1}, "lmbda"),
+        ("gkd", {"top_p": 0.0}, "top_p"),
+        ("seqkd", {"sampling_temperature": -1.0}, "temperature"),
+        ("seqkd", {"max_new_tokens": 0}, "max_new_tokens"),
+        ("skd", {"top_k": 0}, "top_k"),
+        ("minillm", {"teacher_share": 1.0}, "teacher_share"),
+        ("minillm", {"discount": 2.0}, "discount"),
+        ("distillm", {"rise": 2.0}, "rise"),
+        ("r2kd", {"prompt_dropout": 1.0}, "prompt_dropout"),
+        ("ctkd", {"temperature_learning_rate": 0.0}, "learning_rate"),
+        ("miniplm", {}, "needs a reference"),
+    ],
+)
+def test_refuses_options_out_of_range(name, options, complaint):
+    with pytest.raises(InputError, match=complaint):
+        get_method(name, **options)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_lowers_its_own_loss_and_gives_the_same_weights_again(name, tmp_path, plain_spec, stage):
-    weights = []
-    for root in ("first", "second"):
-        spec = plain_spec(stage(method=name, steps=24, batch_size=12))
-        run = study.run(spec, study="methods", root=tmp_path / root)
-        folder = results.find_run(tmp_path / root, run["run_id"])
-        weights.append(load_file(folder / "model" / "model.safetensors"))
-    curve = results.read_metrics(folder)[0]
-    column = "ce_loss" if name == "sft" else "kd_loss"
+def test_gives_the_same_weights_again(name, tmp_path, spec_of):
+    first, again = (trained(spec_of(name), tmp_path / root) for root in ("first", "again"))
+    assert first[0]["status"] == "done"
+    assert all(first[1][tensor].equal(again[1][tensor]) for tensor in first[1])
+    assert first[0].get("generated_tokens") == again[0].get("generated_tokens")
 
+
+@pytest.mark.parametrize("name", FIXED_ROWS)
+def test_on_fixed_data_it_lowers_its_own_loss(name, tmp_path, spec_of):
+    _, _, curve = trained(spec_of(name), tmp_path)
+    column = "ce_loss" if name in ("sft", "miniplm") else "kd_loss"
     assert curve[column].iloc[-3:].mean() < curve[column].iloc[:3].mean()
-    assert all(weights[0][tensor].equal(weights[1][tensor]) for tensor in weights[0])
+
+
+@pytest.mark.parametrize("name", sorted(GENERATES - {"distillm"}))
+def test_a_method_that_generates_says_what_it_cost(name, tmp_path, spec_of):
+    run, _, curve = trained(spec_of(name), tmp_path)
+    assert run["generated_tokens"] > 0
+    assert (run.get("scored_tokens") or 0) > 0 or name in ("gkd", "on_policy_reverse_kl")
+    assert curve["ended"].dropna().between(0, 1).all()
+
+
+def test_the_learned_temperature_moves_from_its_start(tmp_path, spec_of):
+    _, _, curve = trained(spec_of("ctkd", initial=2.0, temperature_learning_rate=0.1), tmp_path)
+    assert abs(curve["temperature"].iloc[-1] - 2.0) > 0.1
+
+
+@pytest.mark.parametrize("options", [{"schedule": "linear"}, {"schedule": "fixed"}])
+def test_schedules_of_taid_are_other_methods(options, tmp_path, spec_of):
+    adaptive, other = (trained(spec_of("taid", **o), tmp_path)[1] for o in ({"alpha": 0.9, "beta": 0.5}, options))
+    assert not all(adaptive[tensor].equal(other[tensor]) for tensor in adaptive)
+
+
+def test_r2kd_prunes_its_teacher_and_says_so_in_its_specification(tmp_path, spec_of, teacher_folder):
+    asked, other = (study.pin(RunSpec.parse(spec_of("r2kd", **o)), tmp_path) for o in ({}, {"pruned": 0.3}))
+    assert asked.teacher is not None
+    assert asked.teacher.pruned == 0.2
+    assert asked.run_id != other.run_id
+    weights = load_teacher(asked.teacher, tmp_path).state_dict()["model.layers.0.mlp.up_proj.weight"]
+    assert (weights == 0).float().mean().item() == pytest.approx(0.2, abs=0.005)
+    whole = load_teacher(Teacher(name=str(teacher_folder)), tmp_path).state_dict()
+    assert (whole["model.layers.0.mlp.up_proj.weight"] == 0).sum() == 0
+
+
+def test_more_examples_give_ckd_more_pairs():
+    counts = [get_method("ckd", partners=None).make_loss().pair_count(n) for n in (2, 20, 200)]  # type: ignore[attr-defined]
+    assert counts == [n * (n - 1) for n in (2, 20, 200)]
 
 
 def test_sft_drops_the_teacher_so_that_it_is_one_run_beside_any(tmp_path, plain_spec):
-    with_teacher, without = (study.pin(study.RunSpec.parse(plain_spec(teacher=t)), tmp_path) for t in (True, False))
-
+    with_teacher, without = (study.pin(RunSpec.parse(plain_spec(teacher=t)), tmp_path) for t in (True, False))
     assert with_teacher.run_id == without.run_id
+
+
+def test_validation_data_that_no_method_looks_at_is_dropped(tmp_path, spec_of):
+    looks, looks_not = (study.pin(RunSpec.parse(spec_of(name)), tmp_path) for name in ("distillm", "kd"))
+    assert looks.stages[0].validation is not None
+    assert looks.stages[0].validation.content is not None
+    assert looks_not.stages[0].validation is None
+
+
+CACHED = [
+    ("gkd", {"top_k": 4}, "does not know"),
+    ("skd", {"top_k": 4}, "does not know"),
+    ("r2kd", {"top_k": 4}, "does not know"),
+    ("ckd", {"top_k": 4}, "full distribution"),
+    ("uld", {"samples": 4}, "full distribution"),
+    ("reverse_kd", {"samples": 4}, "not right on average"),
+    ("taid", {"samples": 4}, "not right on average"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "complaint"), CACHED, ids=lambda x: str(x))
+def test_a_cached_teacher_is_refused_where_it_cannot_answer(name, changes, complaint, tmp_path, spec_of):
+    with pytest.raises(InputError, match=complaint):
+        study.pin(RunSpec.parse(spec_of(name, teacher_changes=changes)), tmp_path)
+
+
+def test_a_sampled_teacher_wants_temperature_one(tmp_path, spec_of):
+    with pytest.raises(InputError, match="temperature 1"):
+        study.pin(RunSpec.parse(spec_of("kd", teacher_changes={"samples": 4}, temperature=2.0)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("kd", {"samples": 24}), ("kd", {"top_k": 4}), ("seqkd", {"top_k": 4}), ("miniplm", {"top_k": 4})],
+)
+def test_a_cached_teacher_serves_where_it_can(name, changes, tmp_path, spec_of):
+    run, weights, _ = trained(spec_of(name, teacher_changes=changes), tmp_path)
+    assert run["status"] == "done"
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_distillm_asks_for_validation_data(tmp_path, spec_of):
+    spec = spec_of("distillm")
+    spec["stages"][0]["validation"] = None
+    with pytest.raises(InputError, match="validation"):
+        study.pin(RunSpec.parse(spec), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gkd", "seqkd", "skd", "r2kd"])
+def test_raw_texts_are_refused_where_prompts_are_needed(name, tmp_path, spec_of):
+    spec = spec_of(name)
+    text = {"source": "lexicon", "options": {"tasks": ["text"]}, "split": "validation", "budget": {"examples": 20}}
+    spec["stages"][0]["data"] = text
+    with pytest.raises(InputError, match="raw texts"):
+        study.pin(RunSpec.parse(spec), tmp_path)
+
+
+def test_a_choice_that_models_make_is_part_of_what_a_run_is(tmp_path, spec_of):
+    pinned = study.pin(RunSpec.parse(spec_of("miniplm")), tmp_path)
+    assert pinned.stages[0].chosen is not None
+    assert study.pin(pinned, tmp_path) == pinned
+    stages = (pinned.stages[0].model_copy(update={"chosen": "0" * 64}),)
+    with pytest.raises(InputError, match="models choose other examples"):
+        study.pin(pinned.model_copy(update={"stages": stages}), tmp_path)

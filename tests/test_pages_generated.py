@@ -5,21 +5,27 @@ import re
 import pytest
 import torch
 
-from studykit import readme
 from studykit.losses import LossInputs
+from studykit.pages import PAGES, ROOT
 
-TEXT = (readme.ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_numbers_are_generated_from_the_committed_results():
-    block = TEXT.partition(readme.START)[2].partition(readme.END)[0].strip()
-
-    assert block == readme.generated().strip(), "run `make figures` after results/lexicon has changed"
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.file)
 
 
-def test_the_figure_is_there():
-    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", TEXT):
-        assert (readme.ROOT / path).is_file(), path
+@every_page
+def test_the_numbers_are_generated_from_the_committed_results(page):
+    start, end = page.markers
+    block = (ROOT / page.file).read_text(encoding="utf-8").partition(start)[2].partition(end)[0].strip()
+    assert block
+    assert block == page.generated().strip(), "run `make figures` after the results have changed"
+
+
+@every_page
+def test_links_and_figures_lead_somewhere(page):
+    text = (ROOT / page.file).read_text(encoding="utf-8")
+    for path in re.findall(r"\]\(([^)#]+)\)", text):
+        if not path.startswith("http"):
+            assert ((ROOT / page.file).parent / path).exists(), path
 
 
 def test_everything_in_the_tree_exists():
@@ -30,14 +36,14 @@ def test_everything_in_the_tree_exists():
         if not indented:
             folder = names[0]
         for name in names:
-            place = readme.ROOT / (f"{folder}{name}" if indented else name)
+            place = ROOT / (f"{folder}{name}" if indented else name)
             assert list(place.parent.glob(place.name)), f"{place} is in the README's tree and not on disk"
 
 
 def test_the_tree_names_every_room():
     tree = TEXT.partition("## What is where\n\n```\n")[2].partition("```")[0]
-    rooms = [p.name for p in (readme.ROOT / "studykit").iterdir() if (p.is_dir() or p.suffix == ".py")]
-    quiet = {"__init__.py", "__pycache__", "errors.py", "discovery.py", "caching.py", "processes.py", "readme.py"}
+    rooms = [p.name for p in (ROOT / "studykit").iterdir() if (p.is_dir() or p.suffix == ".py")]
+    quiet = {"__init__.py", "__pycache__", "errors.py", "discovery.py", "caching.py", "processes.py", "pages.py"}
 
     missing = [room for room in rooms if room not in quiet and room not in tree]
 

@@ -1,0 +1,137 @@
+"""Write the figures and tables of README and docs from the committed results: `python -m studykit.pages`.
+
+What stands between the markers of a page is generated; a test compares it with the results, so that no number in it
+can be typed by hand. Drawing figures needs Chromium or Chrome (kaleido drives it); checking the text does not.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from studykit import figures, results
+from studykit.findings import Finding, format_cell
+from studykit.findings.data_size import data_size
+from studykit.findings.methods import methods
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page with one generated block.
+
+    Attributes:
+        file: relative to the repository.
+        study: the folder under results/ that it speaks of; the ablation has the name of the finding.
+        find: the finding.
+        block: finding, finished runs and number of held-out items to Markdown.
+        draw: writes the figures that the block shows.
+    """
+
+    file: str
+    study: str
+    find: Callable[[pd.DataFrame], Finding]
+    block: Callable[[Finding, pd.DataFrame, int], str]
+    draw: Callable[[pd.DataFrame], None]
+
+    @property
+    def markers(self) -> tuple[str, str]:
+        """What stands before and after the generated block."""
+        return f"<!-- generated: results/{self.study} -->", "<!-- end generated -->"
+
+    def frame(self) -> pd.DataFrame:
+        """Return the runs that the page speaks of."""
+        frame = results.load(ROOT / "results" / self.study)
+        return frame[frame["ablation"] == getattr(self.find, "__name__", "")]
+
+    def generated(self) -> str:
+        """Return the text between the markers."""
+        frame = self.frame()
+        done = frame[frame["status"] == "done"]
+        run = results.run_folder(ROOT / "results" / self.study, done["run_id"].iloc[0]) if len(done) else None
+        record = results.read_record(run) if run else None
+        return self.block(self.find(frame), done, record["spec"]["evaluation"]["items"] if record else 0)
+
+    def replaced(self, text: str) -> str:
+        """Return the page's text with a fresh block."""
+        start, end = self.markers
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        return f"{before}{start}\n\n{self.generated()}\n\n{end}{after}"
+
+    def write(self) -> None:
+        """Draw the figures, keep the finding as JSON, and rewrite the block."""
+        frame = self.frame()
+        self.draw(frame)
+        finding = self.find(frame)
+        content = {"sentence": finding.sentence, **finding.numbers}
+        target = ROOT / "results" / self.study / "finding.json"
+        target.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        file = ROOT / self.file
+        file.write_text(self.replaced(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
+    return "\n\n".join(
+        (
+            f"> {finding.sentence}",
+            "![Exact match on held-out words against the number of training examples, for fine-tuning and "
+            "distillation, with 95% intervals over seeds](results/lexicon/data_size.svg)",
+            _markdown(finding.table),
+            f"From the {len(done)} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats "
+            f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals.",
+        )
+    )
+
+
+def _draw_data_size(frame: pd.DataFrame) -> None:
+    target = ROOT / "results" / "lexicon" / "data_size.svg"
+    figures.score_against_budget(frame).write_image(target, width=860, height=400)
+
+
+def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
+    parts = [f"> {finding.sentence}"]
+    for budget, part in finding.table.groupby("budget", sort=True):
+        steps = int(done[done["budget_examples"] == budget]["steps"].iloc[0])
+        image = f"../results/methods/methods_{budget}.svg"
+        parts += [
+            f"### {budget:,} examples, {steps:,} optimizer steps",
+            "![Exact match on held-out words against seconds of training, one point per method, with 95% intervals "
+            f"over seeds, at {budget:,} examples]({image})",
+            _markdown(part.drop(columns="budget")),
+        ]
+    parts.append(
+        f"From the {len(done)} runs in [`results/methods`](../results/methods): exact match in points and NLL in nats "
+        f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals. "
+        "*generated*: tokens drawn from any model during training; *teacher reads*: tokens that went through the "
+        "teacher; *seconds*: of training, on a shared machine of two cores, with another run beside it."
+    )
+    return "\n\n".join(parts)
+
+
+def _draw_methods(frame: pd.DataFrame) -> None:
+    for budget, part in frame[frame["status"] == "done"].groupby("budget_examples"):
+        target = ROOT / "results" / "methods" / f"methods_{budget}.svg"
+        figures.score_against_cost(part).write_image(target, width=860, height=560)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    columns = [str(column) for column in table.columns]
+    rows = [map(format_cell, columns, row) for row in table.itertuples(index=False, name=None)]
+    sides = ["---" if column == "method" else "---:" for column in columns]
+    lines = [" | ".join(cells) for cells in (columns, sides, *rows)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+PAGES = (
+    Page("README.md", "lexicon", data_size, _data_size_block, _draw_data_size),
+    Page("docs/methods.md", "methods", methods, _methods_block, _draw_methods),
+)
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write()

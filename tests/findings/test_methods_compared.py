@@ -1,0 +1,103 @@
+"""The comparison of methods on numbers that are known beforehand."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from studykit.findings import FINDINGS, labels
+from studykit.findings.methods import methods
+
+SCORES = {  # method, options, budget: points by seed
+    ("sft", "lr=1", 500): [10.0, 12.0, 14.0],
+    ("kd", "lr=1", 500): [15.0, 16.0, 20.0],
+    ("gkd", "lr=1, lmbda=0.5", 500): [9.0, 11.0, 14.5],
+    ("taid", "lr=1, schedule=adaptive", 500): [20.0, 22.0, 24.0],
+    ("taid", "lr=1, schedule=fixed", 500): [2.0, 4.1, 6.0],
+    ("sft", "lr=1", 9000): [40.0, 41.0],
+    ("kd", "lr=1", 9000): [41.0, 40.0],
+}
+
+
+@pytest.fixture
+def frame():
+    rows = [
+        {
+            "run_id": f"{method}{options}{budget}{seed}",
+            "status": "done",
+            "method": method,
+            "options": options,
+            "student": "small",
+            "budget_examples": budget,
+            "seed": seed,
+            "exact_match": points / 100,
+            "nll": 2 - points / 100,
+            "train_s": 10.0 + seed,
+            "generated_tokens": 100.0 if method == "gkd" else None,
+            "teacher_tokens": None if method == "sft" else 50.0,
+            "scored_tokens": 7.0 if method == "gkd" else None,
+        }
+        for (method, options, budget), scores in SCORES.items()
+        for seed, points in enumerate(scores)
+    ]
+    rows.append(rows[0] | {"run_id": "x", "seed": 9, "status": "failed", "exact_match": 0.99})
+    return pd.DataFrame(rows).astype({"budget_examples": "Int64", "seed": "Int64"})
+
+
+def test_variants_of_a_method_are_named_by_what_differs(frame):
+    named = labels(frame)
+    assert set(named) == {"sft", "kd", "gkd", "taid (schedule=adaptive)", "taid (schedule=fixed)"}
+
+
+def test_best_first_at_every_budget_with_paired_differences_and_cost(frame):
+    table = methods(frame).table
+    low = table[table["budget"] == 500]
+    assert low["method"].tolist() == ["taid (schedule=adaptive)", "kd", "sft", "gkd", "taid (schedule=fixed)"]
+    assert low["score"].tolist() == [22.0, 17.0, 12.0, 11.5, 4.0]
+    by_name = low.set_index("method")
+    # differences 5, 4 and 6: mean 5, s = 1, t(2; 0.975) / √3 = 2.484
+    assert by_name.loc["kd", "score - sft"] == "+5.0 [+2.5, +7.5]"
+    assert by_name.loc["sft", "score - sft"] == ""
+    assert by_name.loc["kd", "NLL - sft"] == "-0.050 [-0.075, -0.025]"
+    cost = by_name[["generated", "teacher reads", "seconds"]].to_dict("index")
+    assert list(cost["gkd"].values()) == [100, 57, 11]
+    assert list(cost["sft"].values()) == [0, 0, 11]
+    assert by_name["seeds"].tolist() == [3] * 5
+
+
+def test_the_sentence_counts_what_is_clear_of_zero_on_either_side(frame):
+    sentence = methods(frame).sentence
+    assert "At 500 examples taid (schedule=adaptive) is best, +10.0" in sentence
+    assert "of 4 methods 2 are above sft and 1 below, clear of zero" in sentence
+    assert "At 9,000 examples kd is best, +0.0" in sentence
+    assert "of 1 methods 0 are above" in sentence
+
+
+def test_many_comparisons_come_with_a_warning(frame):
+    more = [frame.assign(method="kd", options=f"lr=1, temperature={t}") for t in range(6)]
+    many = pd.concat([frame, *(f[f["budget_examples"] == 500].iloc[:3] for f in more)])
+    assert "by chance alone" in methods(many).sentence
+    assert "by chance alone" not in methods(frame).sentence
+
+
+def test_one_seed_has_no_interval_and_nothing_is_claimed_of_it(frame):
+    finding = methods(frame[(frame["seed"] == 0) & (frame["budget_examples"] == 500)])
+    assert finding.table.set_index("method").loc["kd", "score - sft"] == "+5.0"
+    assert "clear of zero" not in finding.sentence
+
+
+def test_without_a_baseline_or_without_runs_it_says_so(frame):
+    assert "No budget has both sft" in methods(frame[frame["method"] != "sft"]).sentence
+    assert "No budget has both sft" in methods(frame.iloc[:0]).sentence
+
+
+def test_mixed_students_and_runs_that_are_there_twice_are_refused(frame):
+    with pytest.raises(ValueError, match="one student"):
+        methods(pd.concat([frame, frame.assign(student="large")]))
+    with pytest.raises(ValueError, match="twice"):
+        methods(pd.concat([frame, frame]))
+
+
+def test_numbers_are_plain_json_and_the_finding_is_found_by_name(frame):
+    finding = FINDINGS.member("methods")(frame)
+    assert json.loads(json.dumps(finding.numbers, allow_nan=False))["lines"][0]["score"]["mean"] == pytest.approx(22.0)

@@ -1,0 +1,119 @@
+"""Methods that generate: a run that broke off ends with bitwise the weights, curve and cost of one that did not."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from studykit.spec import RunSpec
+from studykit.training import train
+from studykit.training.trainer import DistillTrainer
+
+STEPS, BROKEN_IN = 6, 3
+SHORT = {"max_new_tokens": 6}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "gkd": SHORT | {"lmbda": 0.6},
+    "skd": SHORT | {"sampling_temperature": 1.0, "teacher_sampling_temperature": 1.0, "draft_tokens": 3, "top_k": 10},
+    "distillm": SHORT | {"threshold": 0.5, "rise": 0.1, "tolerance": -9.0, "checks": STEPS, "capacity": 6},
+    "minillm": SHORT,
+    "distillm2": SHORT,
+    "seqkd": SHORT | {"sampling_temperature": 1.0},
+    "r2kd": {"prompt_dropout": 0.3},
+}
+
+
+@pytest.fixture
+def trained(tmp_path, plain_spec, stage, data_file):
+    """Train a variant in a folder of that name and return its weights, its curve and its cost in tokens."""
+
+    def run(method, name, seed=0, steps=STEPS, **changes):
+        validation = {"source": "jsonl", "options": {"path": str(data_file)}, "budget": {"examples": 4, "seed": 1}}
+        plain = stage(method, steps=steps, validation=validation, method_options=VARIANTS[method], **changes)
+        (tmp_path / name).mkdir(exist_ok=True)
+        spec = RunSpec.parse(plain_spec(plain, seed=seed))
+        made = train(spec, tmp_path / name, tmp_path / "results", checkpoint_every_s=0.0)
+        weights = {key: value.clone() for key, value in made.model.state_dict().items()}
+        cost = {key: value for key, value in made.cost.items() if key.endswith("tokens")}
+        return weights, curve(tmp_path / name), cost
+
+    return run
+
+
+def curve(folder) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in line.items() if key != "time_s"} for line in lines]
+
+
+def differing(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> list[str]:
+    assert left.keys() == right.keys()
+    return [key for key, value in left.items() if not torch.equal(value, right[key])]
+
+
+@pytest.fixture
+def break_in(monkeypatch):
+    """Let the next training fail inside the given step, before its weights are updated, and the one after it not."""
+    compute_loss = DistillTrainer.compute_loss
+
+    def prepare(step):
+        def failing(self, *arguments, **keywords):
+            if self.state.global_step == step:
+                monkeypatch.setattr(DistillTrainer, "compute_loss", compute_loss)
+                raise InterruptedError("the machine goes down")
+            return compute_loss(self, *arguments, **keywords)
+
+        monkeypatch.setattr(DistillTrainer, "compute_loss", failing)
+
+    return prepare
+
+
+@pytest.mark.parametrize(("method", "accumulation"), [*((method, 1) for method in VARIANTS), ("distillm", 2)])
+def test_broken_off_and_resumed_is_bitwise_the_same(method, accumulation, trained, break_in):
+    changes = {"gradient_accumulation_steps": accumulation}
+    weights, lines, cost = trained(method, "whole", **changes)
+    break_in(BROKEN_IN)
+    with pytest.raises(InterruptedError):
+        trained(method, "broken", **changes)
+    resumed_weights, resumed_lines, resumed_cost = trained(method, "broken", **changes)
+    assert resumed_lines == lines
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert differing(resumed_weights, weights) == []
+    assert resumed_cost == cost
+
+
+@pytest.mark.parametrize("method", ["gkd", "skd", "distillm", "minillm"])
+def test_a_seed_decides_weights_and_curve(method, trained):
+    (weights, lines, _), (again, same, _) = (trained(method, name, steps=3) for name in ("one", "two"))
+    assert lines == same
+    assert differing(weights, again) == []
+
+
+def test_another_seed_gives_other_weights(trained):
+    (weights, _, _), (other, _, _) = (trained("gkd", str(seed), seed, steps=2) for seed in (0, 1))
+    assert differing(weights, other) != []
+
+
+def test_a_threshold_and_its_buffer_take_part(trained):
+    """Or the tests above would say nothing about the state of `replay`."""
+    _, lines, cost = trained("distillm", "run")
+    thresholds = [line["threshold"] for line in lines]
+    assert thresholds[0] == 0.5
+    assert thresholds[-1] > 0.8
+    assert cost["generated_tokens"] > 0
+
+
+def test_progress_reaches_the_rollout_of_the_step_it_belongs_to(trained, monkeypatch):
+    seen = []
+    take = DistillTrainer.get_batch_samples
+
+    def watched(self, *arguments):
+        rollout = self.rollout
+        self.rollout = lambda batch, context: (seen.append(context.progress), rollout(batch, context))[1]
+        try:
+            return take(self, *arguments)
+        finally:
+            self.rollout = rollout
+
+    monkeypatch.setattr(DistillTrainer, "get_batch_samples", watched)
+    trained("distillm", "run")
+    assert seen == [step / STEPS for step in range(STEPS)]

@@ -1,0 +1,237 @@
+"""Samplers that ask models: the same choice as sorting by hand what plain forward passes say, one example at a time."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from studykit import likelihood
+from studykit.chat import encode
+from studykit.errors import InputError
+from studykit.likelihood import mean_logp
+from studykit.models.embed import build_letter_tokenizer, shape
+from studykit.samplers import asks_models, draw, ranking
+from studykit.sources import Example, content_hash, load_examples
+from studykit.spec import Budget, Stage, Teacher
+from studykit.training.data import stage_data
+
+BY_LIKELIHOOD = ["difference", "length_matched", "reference_nll", "teacher_nll"]
+every_one = pytest.mark.parametrize("sampler", BY_LIKELIHOOD)
+NO_ROOT = Path("no-results")
+
+
+@pytest.fixture(scope="module")
+def reference_folder(tmp_path_factory, tiny_model):
+    """Save a random reference whose tokenizer is not the student's: a phoneme is as many tokens as it has letters."""
+    folder, letters = tmp_path_factory.mktemp("reference"), build_letter_tokenizer()
+    tiny_model(seed=3, spread=30.0, **shape(16, 2, 2, letters)).save_pretrained(folder)
+    letters.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(teacher_folder, reference_folder):
+    return {"teacher": str(teacher_folder), "reference": str(reference_folder)}
+
+
+@pytest.fixture
+def options(models):
+    """Return the models that a sampler asks for."""
+    wanted = {"difference": 2, "length_matched": 2, "teacher_nll": ["teacher"], "reference_nll": ["reference"]}
+
+    def of(sampler):
+        return models if wanted[sampler] == 2 else {name: models[name] for name in wanted[sampler]}
+
+    return of
+
+
+@torch.no_grad()
+def by_hand(folder: str, examples: list[Example]) -> np.ndarray:
+    """Return mean log p of the answer's tokens and its end token, from a pass over each conversation alone."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    means = []
+    for example in examples:
+        messages = list(example.messages)
+        ids = tokenizer.apply_chat_template(messages, return_dict=False)
+        prompt = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False)
+        assert ids[: len(prompt)] == prompt
+        assert ids[-1] == tokenizer.eos_token_id
+        logp = model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        values = [logp[place - 1, ids[place]].item() for place in range(len(prompt), len(ids))]
+        means.append(sum(values) / len(values))
+    return np.array(means)
+
+
+@pytest.fixture(scope="module")
+def scores(models, examples):
+    teacher, reference = (by_hand(models[role], examples) for role in ("teacher", "reference"))
+    return {"difference": teacher - reference, "teacher_nll": teacher, "reference_nll": -reference}
+
+
+def test_a_mean_is_that_of_a_plain_pass_whatever_the_tokenizer(models, examples):
+    for folder in models.values():
+        np.testing.assert_allclose(mean_logp(folder, examples, NO_ROOT), by_hand(folder, examples), rtol=1e-4)
+
+
+def test_the_scores_rank_differently_and_without_ties(scores):
+    orders = {tuple(np.argsort(-values)[:20]) for values in scores.values()}
+    assert len(orders) == 3
+    assert min(np.diff(np.sort(values)).min() for values in scores.values()) > 1e-4
+
+
+@pytest.mark.parametrize("sampler", ["difference", "teacher_nll", "reference_nll"])
+@pytest.mark.parametrize("share", [0.5, 0.3, 0.026, 1.0])
+def test_what_is_kept_is_the_best_share_of_a_sort_by_hand(sampler, share, scores, options, examples):
+    kept = {0.5: 20, 0.3: 12, 0.026: 1, 1.0: 40}[share]
+    best = sorted(range(40), key=lambda i: -scores[sampler][i])
+    order = ranking(examples, Budget(sampler=sampler, options=options(sampler) | {"share": share}), NO_ROOT)
+    assert set(order[:kept].tolist()) == set(best[:kept])
+
+
+@every_one
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_ranking_is_a_permutation_in_random_order_by_its_seed(sampler, seed, options, examples):
+    def order(own_seed):
+        return ranking(examples, Budget(sampler=sampler, options=options(sampler), seed=own_seed), NO_ROOT).tolist()
+
+    assert sorted(order(seed)) == list(range(40))
+    assert order(seed) == order(seed) != order(seed + 2)
+    if sampler != "length_matched":
+        assert set(order(seed)[:20]) == set(order(seed + 2)[:20])
+
+
+@every_one
+def test_budgets_are_nested_and_random_samples_of_what_is_kept(sampler, options, examples):
+    drawn = {
+        n: draw(examples, Budget(examples=n, sampler=sampler, options=options(sampler)), results_root=NO_ROOT)
+        for n in (5, 10, 20, 30)
+    }
+    for smaller, larger in ((5, 10), (10, 20), (20, 30)):
+        assert drawn[larger].indices[:smaller].tolist() == drawn[smaller].indices.tolist()
+    assert drawn[10].manifest["sampler"] == sampler
+    assert drawn[10].manifest["examples_sha256"] == content_hash([examples[i] for i in drawn[10].indices])
+
+
+def test_a_small_budget_does_not_consist_of_the_extremes(scores, options, examples):
+    best = np.argsort(-scores["difference"])[:5].tolist()
+    firsts = [
+        draw(examples, Budget(examples=5, sampler="difference", options=options("difference"), seed=seed)).indices
+        for seed in range(20)
+    ]
+    assert len(set(np.concatenate(firsts).tolist())) == 20
+    assert not any(set(first.tolist()) == set(best) for first in firsts)
+
+
+def test_budgets_in_tokens_take_options_too(options, examples, tokenizer):
+    tokens = encode(examples, tokenizer, None).response_tokens
+    drawn = draw(examples, Budget(tokens=50, sampler="difference", options=options("difference")), tokens, NO_ROOT)
+    whole = ranking(examples, Budget(sampler="difference", options=options("difference")), NO_ROOT)
+    assert drawn.indices.tolist() == whole[: len(drawn.indices)].tolist()
+    assert tokens[drawn.indices].sum() <= 50 < tokens[whole[: len(drawn.indices) + 1]].sum()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_matched_lengths_are_exactly_those_of_what_difference_keeps(share, seed, scores, options, examples):
+    kept = round(share * 40)
+    best = np.argsort(-scores["difference"])[:kept]
+    matched = ranking(
+        examples, Budget(sampler="length_matched", options=options("difference") | {"share": share}, seed=seed), NO_ROOT
+    )[:kept]
+    histograms = [Counter(len(examples[i].answer.split()) for i in chosen) for chosen in (best, matched)]
+    assert histograms[0] == histograms[1]
+    assert set(best.tolist()) != set(matched.tolist())
+
+
+def test_matched_examples_of_a_length_are_chosen_at_random(scores, options, examples):
+    words = np.array([len(e.answer.split()) for e in examples])
+    possible = np.flatnonzero(np.isin(words, words[np.argsort(-scores["difference"])[:20]]))
+    chosen = [
+        ranking(examples, Budget(sampler="length_matched", options=options("difference"), seed=seed), NO_ROOT)[:20]
+        for seed in range(30)
+    ]
+    assert set(np.concatenate(chosen).tolist()) == set(possible.tolist())
+    assert len(possible) > 20
+
+
+@every_one
+def test_a_model_that_is_not_named_is_asked_for_by_its_role(sampler, models, examples):
+    assert asks_models(sampler)
+    for role in {"teacher_nll": ["teacher"], "reference_nll": ["reference"]}.get(sampler, ["teacher", "reference"]):
+        others = {name: folder for name, folder in models.items() if name != role and not sampler.endswith("nll")}
+        with pytest.raises(InputError, match=f"needs a {role}: name a model in its options, as {role}="):
+            ranking(examples, Budget(sampler=sampler, options=others), NO_ROOT)
+
+
+@every_one
+def test_a_model_that_is_not_there_is_refused(sampler, options, examples):
+    wrong = dict.fromkeys(options(sampler), "lexicon/teacher-z")
+    with pytest.raises(InputError, match="unknown embedded model 'lexicon/teacher-z'"):
+        ranking(examples, Budget(sampler=sampler, options=wrong), NO_ROOT)
+
+
+@every_one
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.1])
+def test_a_share_out_of_range_is_refused(sampler, share, options, examples):
+    with pytest.raises(InputError, match="share must lie in"):
+        ranking(examples, Budget(sampler=sampler, options=options(sampler) | {"share": share}), NO_ROOT)
+
+
+@every_one
+def test_an_option_it_does_not_have_is_refused(sampler, options, examples):
+    with pytest.raises(InputError, match="did you mean 'share'"):
+        ranking(examples, Budget(sampler=sampler, options=options(sampler) | {"shar": 0.5}), NO_ROOT)
+
+
+def test_a_model_is_asked_once(models, examples, empty_cache, monkeypatch):
+    first = mean_logp(models["teacher"], examples, NO_ROOT)
+
+    def refuse(*arguments):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(likelihood, "load_teacher", refuse)
+    assert mean_logp(models["teacher"], examples, NO_ROOT).tolist() == first.tolist()
+    for other in ((models["reference"], examples), (models["teacher"], examples[::-1])):
+        with pytest.raises(AssertionError, match="was loaded"):
+            mean_logp(*other, NO_ROOT)
+
+
+# MiniPLM --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.5, 12), (0.25, 6)])
+def test_miniplm_keeps_the_top_share_of_its_budget_in_their_order(share, kept, models, stage, tokenizer, examples):
+    options = {"reference": models["reference"], "share": share}
+    plain = Stage.model_validate(stage("sft"))
+    chosen = Stage.model_validate(stage("miniplm", method_options=options))
+    drawn = stage_data(plain, tokenizer, NO_ROOT)
+    data = stage_data(chosen, tokenizer, NO_ROOT, Teacher(name=models["teacher"]))
+    values = by_hand(models["teacher"], drawn.examples) - by_hand(models["reference"], drawn.examples)
+    places = sorted(sorted(range(24), key=lambda i: -values[i])[:kept])
+    assert [e.id for e in data.examples] == [drawn.examples[i].id for i in places]
+    for place, i in enumerate(places):
+        assert data.encoded.ids_of(place).tolist() == drawn.encoded.ids_of(i).tolist()
+        assert data.encoded.supervised_of(place).tolist() == drawn.encoded.supervised_of(i).tolist()
+    kept_hash = content_hash([drawn.examples[i] for i in places])
+    assert data.chosen == kept_hash
+    told = {
+        "kept_by": "difference",
+        "kept_examples": kept,
+        "kept_sha256": kept_hash,
+        "scored_tokens": int(drawn.encoded.lengths.sum()),
+    }
+    assert data.manifest == drawn.manifest | told
+
+
+def test_a_budget_chosen_by_models_says_so(models, stage, tokenizer, data_file):
+    budget = {"examples": 10, "sampler": "difference", "options": models}
+    data = {"source": "jsonl", "options": {"path": str(data_file)}, "budget": budget}
+    made = stage_data(Stage.model_validate(stage("sft", data=data)), tokenizer, NO_ROOT)
+    pool = load_examples("jsonl", "train", {"path": str(data_file)})
+    best = np.argsort(-(by_hand(models["teacher"], pool) - by_hand(models["reference"], pool)))[:20]
+    assert made.chosen == made.manifest["examples_sha256"]
+    assert {e.id for e in made.examples} <= {pool[i].id for i in best}
+    assert stage_data(Stage.model_validate(stage("sft")), tokenizer, NO_ROOT).chosen is None
