@@ -7,7 +7,7 @@ GRID   ?= quickstart
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: quickstart test check setup lexicon-models lexicon-study figures clean
+.PHONY: quickstart test check setup lexicon-models lexicon-study methods-study figures clean
 
 quickstart: setup
 	@$(BIN)/studykit batch $(GRID) --jobs $(JOBS)
@@ -34,6 +34,9 @@ lexicon-models: setup
 
 lexicon-study: setup
 	@$(BIN)/studykit batch lexicon --jobs $(JOBS)
+
+methods-study: setup
+	@$(BIN)/studykit batch methods --jobs $(JOBS)
 
 # The figures and tables of README and docs, from results/.
 figures: setup

@@ -202,6 +202,13 @@ def test_adapters_take_part(make):
     assert sampled(model).tokens != plain
 
 
+def test_the_wrapper_of_data_parallelism_is_seen_through(make):
+    model = make(seed=3)
+    wrapped = nn.DataParallel(model)
+    assert sampled(wrapped).tokens == sampled(model).tokens
+    assert drafted(wrapped, model)[0].tokens == sampled(model).tokens
+
+
 def test_an_answer_stops_behind_its_end_token_and_at_its_own_limit(make):
     model, limits = make(seed=3), [12, 3, 9, 1, 0]
     whole = sampled(model).tokens

@@ -1,0 +1,94 @@
+"""Methods
+
+Every method of the study side by side at one budget: score against what it cost, and the difference to a baseline.
+"""
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts, readings, states
+from studykit import figures, results
+from studykit.findings.methods import methods
+
+COSTS = {
+    "train_s": "seconds of training",
+    "student_tokens": "tokens through the student",
+    "teacher_tokens": "tokens through the teacher",
+    "generated_tokens": "generated tokens",
+}
+
+
+def page() -> None:
+    """Show the comparison at one budget."""
+    st.title("Methods")
+    frame = readings.runs()
+    done = frame[(frame["status"] == "done") & frame["budget_examples"].notna()]
+    if done.empty:
+        st.info("No run of this study has finished yet.", icon=":material/hourglass_empty:")
+        return
+    done, metric, cost = _choices(done)
+    st.markdown("#### Score against cost")
+    figure = figures.score_against_cost(done, metric, cost)
+    if figure.data:
+        charts.show(figure, _described(done, metric), f"cost-{metric}")
+        st.caption("Mean over seeds with its 95% t interval; the cost is on a logarithmic axis.")
+    else:
+        st.info(f"No finished run at this budget has both {states.plain(metric)} and {COSTS[cost]}.")
+    _table(done)
+
+
+def _choices(done: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
+    """Let people choose student, budget, metric and cost; pickers with one choice are left out."""
+    with st.container(horizontal=True):
+        students = sorted(done["student"].unique())
+        student = students[0]
+        if len(students) > 1:
+            student = st.selectbox("Student", students, key="student", bind="query-params", width=320)
+        done = done[done["student"] == student]
+        budgets = sorted(int(budget) for budget in done["budget_examples"].unique())
+        budget = st.selectbox(
+            "Budget (examples)", budgets, key="budget", bind="query-params", width=200, format_func="{:,}".format
+        )
+        metrics = sorted(results.metric_columns(done), key=lambda m: (m != "exact_match", m))
+        metric = st.selectbox("Metric", metrics, key="measure", bind="query-params", width=260)
+        known = [cost for cost in COSTS if cost in done and done[cost].notna().any()]
+        cost = st.selectbox("Cost", known, key="cost", bind="query-params", width=260, format_func=COSTS.__getitem__)
+    return done[done["budget_examples"] == budget], metric, cost
+
+
+def _described(done: pd.DataFrame, metric: str) -> str:
+    means = done.groupby("method")[metric].mean().sort_values(ascending=False)
+    return f"Mean {metric} by method: " + "; ".join(f"{method} {mean:.3g}" for method, mean in means.items())
+
+
+def _table(done: pd.DataFrame) -> None:
+    names = sorted(done["method"].unique(), key=lambda m: (m != "sft", m))
+    baseline = names[0]
+    if len(names) > 2:
+        baseline = st.selectbox("Baseline", names, key="against", bind="query-params", width=200)
+    try:
+        finding = methods(done, baseline=baseline)
+    except ValueError as error:
+        st.warning(f"No comparison: {states.plain(str(error))}", icon=":material/rule:")
+        return
+    st.info(states.plain(finding.sentence), icon=":material/insights:")
+    columns = {
+        "score": st.column_config.NumberColumn(format="%.1f"),
+        "NLL": st.column_config.NumberColumn(format="%.3f"),
+    }
+    columns |= {
+        name: st.column_config.NumberColumn(format="localized") for name in ("generated", "teacher reads", "seconds")
+    }
+    st.dataframe(
+        finding.table.drop(columns="budget"),
+        hide_index=True,
+        column_config=columns,
+        alt="Score, NLL, differences to the baseline and cost of every method",
+    )
+    st.caption(
+        "Scores in points of 100, NLL in nats per token; in brackets the 95% t interval over seeds. Teacher reads: "
+        "tokens that went through the teacher."
+    )
+
+
+page()
