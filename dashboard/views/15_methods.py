@@ -11,10 +11,10 @@ from studykit import figures, results
 from studykit.findings.methods import methods
 
 COSTS = {
-    "train_s": "seconds of training",
-    "student_tokens": "tokens through the student",
-    "teacher_tokens": "tokens through the teacher",
-    "generated_tokens": "generated tokens",
+    "seconds of training": "train_s",
+    "tokens through the student": "student_tokens",
+    "tokens through the teacher": "teacher_tokens",
+    "generated tokens": "generated_tokens",
 }
 
 
@@ -28,12 +28,12 @@ def page() -> None:
         return
     done, metric, cost = _choices(done)
     st.markdown("#### Score against cost")
-    figure = figures.score_against_cost(done, metric, cost)
+    figure = figures.score_against_cost(done, metric, COSTS[cost])
     if figure.data:
         charts.show(figure, _described(done, metric), f"cost-{metric}")
         st.caption("Mean over seeds with its 95% t interval; the cost is on a logarithmic axis.")
     else:
-        st.info(f"No finished run at this budget has both {states.plain(metric)} and {COSTS[cost]}.")
+        st.info(f"No finished run at this budget has both {states.plain(metric)} and {cost}.")
     _table(done)
 
 
@@ -46,13 +46,11 @@ def _choices(done: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
             student = st.selectbox("Student", students, key="student", bind="query-params", width=320)
         done = done[done["student"] == student]
         budgets = sorted(int(budget) for budget in done["budget_examples"].unique())
-        budget = st.selectbox(
-            "Budget (examples)", budgets, key="budget", bind="query-params", width=200, format_func="{:,}".format
-        )
+        budget = st.selectbox("Budget (examples)", budgets, key="budget", bind="query-params", width=200)
         metrics = sorted(results.metric_columns(done), key=lambda m: (m != "exact_match", m))
         metric = st.selectbox("Metric", metrics, key="measure", bind="query-params", width=260)
-        known = [cost for cost in COSTS if cost in done and done[cost].notna().any()]
-        cost = st.selectbox("Cost", known, key="cost", bind="query-params", width=260, format_func=COSTS.__getitem__)
+        known = [name for name, cost in COSTS.items() if cost in done and done[cost].notna().any()]
+        cost = st.selectbox("Cost", known, key="cost", bind="query-params", width=260)
     return done[done["budget_examples"] == budget], metric, cost
 
 

@@ -181,7 +181,7 @@ def talkative(pair, examples):
 
     def make(student="words"):
         teacher, encoded, own = pair(examples[:10], student, spread=8.0)
-        speaking(teacher.model, 1.2 if student == "words" else 2.0)
+        speaking(teacher.model, 1.4 if student == "words" else 2.0)
         return teacher, encoded, own
 
     return make
