@@ -43,14 +43,14 @@ def _choices(done: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
         students = sorted(done["student"].unique())
         student = students[0]
         if len(students) > 1:
-            student = st.selectbox("Student", students, key="student", bind="query-params", width=320)
+            student = st.selectbox("Student", students, key="student", bind="query-params", width=320) or student
         done = done[done["student"] == student]
         budgets = sorted(int(budget) for budget in done["budget_examples"].unique())
         budget = st.selectbox("Budget (examples)", budgets, key="budget", bind="query-params", width=200)
         metrics = sorted(results.metric_columns(done), key=lambda m: (m != "exact_match", m))
-        metric = st.selectbox("Metric", metrics, key="measure", bind="query-params", width=260)
+        metric = st.selectbox("Metric", metrics, key="measure", bind="query-params", width=260) or "exact_match"
         known = [name for name, cost in COSTS.items() if cost in done and done[cost].notna().any()]
-        cost = st.selectbox("Cost", known, key="cost", bind="query-params", width=260)
+        cost = st.selectbox("Cost", known, key="cost", bind="query-params", width=260) or "seconds of training"
     return done[done["budget_examples"] == budget], metric, cost
 
 
@@ -63,7 +63,7 @@ def _table(done: pd.DataFrame) -> None:
     names = sorted(done["method"].unique(), key=lambda m: (m != "sft", m))
     baseline = names[0]
     if len(names) > 2:
-        baseline = st.selectbox("Baseline", names, key="against", bind="query-params", width=200)
+        baseline = st.selectbox("Baseline", names, key="against", bind="query-params", width=200) or baseline
     try:
         finding = methods(done, baseline=baseline)
     except ValueError as error:

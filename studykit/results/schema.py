@@ -41,7 +41,8 @@ def row(record: dict[str, Any], study: str) -> dict[str, Any]:
     spec = record["spec"]
     manifests = record.get("data", [])
     stages = spec["stages"]
-    asked = [stage["data"].get("budget", {}).get("examples") for stage in stages]
+    asked = [stage["data"].get("budget", {}).get("examples") for stage in _distinct(stages, "data")]
+    drawn = _distinct(manifests, "examples_sha256")  # stages on the same examples have one budget
     return {
         "run_id": record["run_id"],
         "study": study,
@@ -49,8 +50,8 @@ def row(record: dict[str, Any], study: str) -> dict[str, Any]:
         "method": " > ".join(stage["method"] for stage in stages),
         "student": spec["student"]["name"],
         "teacher": (spec.get("teacher") or {}).get("name"),
-        "budget_examples": _total([m["examples"] for m in manifests] or asked),
-        "budget_tokens": _total([m.get("response_tokens") for m in manifests]),
+        "budget_examples": _total([m["examples"] for m in drawn] or asked),
+        "budget_tokens": _total([m.get("response_tokens") for m in drawn]),
         "seed": spec["seed"],
         "status": record["status"],
         "steps": sum(stage["steps"] for stage in stages),
@@ -78,6 +79,15 @@ def _options(spec: dict[str, Any]) -> str:
     parts |= {name: value for name, value in (spec["student"].get("lora") or {}).items() if name == "lora_r"}
     parts |= {"top_k": (spec.get("teacher") or {}).get("top_k")}
     return ", ".join(f"{name}={_short(value)}" for name, value in parts.items() if value is not None)
+
+
+def _distinct(parts: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Return the parts without those whose value repeats an earlier one's; parts without it all stay."""
+    kept: list[dict[str, Any]] = []
+    for part in parts:
+        if part.get(key) is None or all(part[key] != other.get(key) for other in kept):
+            kept.append(part)
+    return kept
 
 
 def _short(value: Any) -> str:

@@ -59,6 +59,15 @@ def test_a_missing_metric_is_missing_and_never_0(study, make_spec):
     assert pd.isna(row["budget_tokens"])
 
 
+@pytest.mark.parametrize(("hashes", "examples"), [("aa", 100), ("ab", 200)])
+def test_stages_on_the_same_examples_have_one_budget(hashes, examples, study, make_spec):
+    manifests = [{"examples": 100, "response_tokens": 700, "examples_sha256": sha} for sha in hashes]
+    with RunWriter(study, make_spec("sft", 100)) as run:
+        run.finish({}, {}, manifests)
+    row = load(study).set_index("run_id").loc[run.folder.name].to_dict()
+    assert (row["budget_examples"], row["budget_tokens"]) == (examples, 7 * examples)
+
+
 def test_all_studies_under_a_folder_are_read_together(study, make_run, make_spec):
     make_run(open_study(study.parent, "another"), make_spec())
     (study.parent / "LOG.md").write_text("notes")

@@ -28,8 +28,10 @@ def trained(tmp_path, plain_spec, stage, data_file):
     """Train a variant in a folder of that name and return its weights, its curve and its cost in tokens."""
 
     def run(method, name, seed=0, steps=STEPS, **changes):
-        validation = {"source": "jsonl", "options": {"path": str(data_file)}, "budget": {"examples": 4, "seed": 1}}
-        plain = stage(method, steps=steps, validation=validation, method_options=VARIANTS[method], **changes)
+        data = {"source": "jsonl", "options": {"path": str(data_file)}, "budget": {"examples": 8}}  # each seen thrice
+        validation = data | {"budget": {"examples": 4, "seed": 1}}
+        options = {"data": data, "validation": validation, "method_options": VARIANTS[method]}
+        plain = stage(method, steps=steps, **options, **changes)
         (tmp_path / name).mkdir(exist_ok=True)
         spec = RunSpec.parse(plain_spec(plain, seed=seed))
         made = train(spec, tmp_path / name, tmp_path / "results", checkpoint_every_s=0.0)
