@@ -60,14 +60,22 @@ class Batch:
         Raises:
             InputError: a row that is all answer, such as a raw text.
         """
-        prompts = []
+        return [prompt for prompt, _ in self.split_rows()]
+
+    def split_rows(self) -> list[tuple[list[int], list[int]]]:
+        """Return prompt and last answer of each row; what a chat template puts behind the answer is left out.
+
+        Raises:
+            InputError: a row that is all answer, such as a raw text.
+        """
+        rows = []
         for ids, mask in zip(self.input_ids.tolist(), self.supervised.tolist(), strict=True):
-            end = len(mask) - 1 - mask[::-1].index(True)
-            start = end - ([*mask[end::-1], False]).index(False) + 1
+            end = len(mask) - mask[::-1].index(True)
+            start = end - ([*mask[end - 1 :: -1], False]).index(False)
             if start == 0:
                 raise InputError("a method that generates answers needs prompts, and the data holds raw texts")
-            prompts.append(ids[:start])
-        return prompts
+            rows.append((ids[:start], ids[start:end]))
+        return rows
 
 
 def plan_batches(lengths: np.ndarray, batch_size: int, count: int, generator: np.random.Generator) -> list[np.ndarray]:

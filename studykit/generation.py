@@ -3,9 +3,9 @@
     answers = sample([(student, 1.0)], prompts, limits, sampling, generator)
     answers = draft_and_check(student, teacher, prompts, limits, generator, ...)       # speculative distillation
 
-A model is wrapped in a `Decoder`, which remembers what it has read. Prompts are padded on the left. All rows are read
-in lockstep: where they accept different numbers of drafted tokens, the columns that a row has rejected are masked for
-it, and columns that every row has rejected are forgotten.
+A model is wrapped in a `Decoder`, which remembers what it has read. All rows are read in lockstep, and each is padded
+on the left only: where rows accept different numbers of drafted tokens, what a row has rejected is forgotten and its
+memory moved to the right.
 """
 
 from collections.abc import Sequence
@@ -69,11 +69,12 @@ class Decoder:
         model: a causal language model, in evaluation mode; the wrappers of adapters and data parallelism are seen
             through.
         vocabulary: logits past so many rows belong to no token and are never drawn.
+        forgets: keep what a sliding window would drop, so that columns can be taken back.
     """
 
-    def __init__(self, model: nn.Module, vocabulary: int):
+    def __init__(self, model: nn.Module, vocabulary: int, *, forgets: bool = False):
         self.model, self.vocabulary = unwrapped(model), vocabulary
-        self.cache = DynamicCache(config=self.model.config)
+        self.cache: Any = DynamicCache() if forgets else DynamicCache(config=self.model.config)
         self.read = 0
 
     def feed(self, tokens: Tensor, mask: Tensor, keep: int = 1) -> Tensor:
@@ -97,11 +98,10 @@ class Decoder:
         self.read += int(mask[:, -new:].sum())
         return made.logits[:, -keep:, : self.vocabulary].float()
 
-    def forget(self, columns: int) -> None:
-        """Keep only the first so many columns."""
-        surplus = self.cache.get_seq_length() - columns
-        if surplus > 0:
-            self.cache.crop(-surplus)
+    def keep(self, columns: Tensor) -> None:
+        """Keep columns [B, L] of each row, in that order."""
+        for layer in self.cache.layers:
+            layer.keys, layer.values = (_gathered(part, columns) for part in (layer.keys, layer.values))
 
 
 def draw(probabilities: Tensor, top_p: float, generator: torch.Generator) -> Tensor:
@@ -210,7 +210,7 @@ def draft_and_check(
     Source:
         Xu et al. (2025), Speculative Knowledge Distillation, algorithm 1.
     """
-    readers = Decoder(student, vocabulary), Decoder(teacher, vocabulary)
+    readers = Decoder(student, vocabulary, forgets=True), Decoder(teacher, vocabulary, forgets=True)
     pending, mask = left_padded(prompts, pad, next(student.parameters()).device)
     rows = _Rows(limits, ends, pending.device)
     checked = accepted = 0
@@ -241,13 +241,30 @@ def draft_and_check(
         kept = rows.take(draft, torch.where(rejected, first + 1, draft_tokens))
         # A row's last kept token is pending; of the columns both have read behind the old one, those before it count.
         read = (kept - 1).clamp(min=0)
-        columns = before + int(read.max())
-        mask = torch.cat([mask[:, :before], places[: columns - before] < read[:, None]], dim=1)
-        mask = torch.cat([mask, rows.live[:, None]], dim=1)
+        columns = _moved_right(before + read)
+        mask = torch.cat([mask.gather(1, columns.clamp(min=0)) & (columns >= 0), rows.live[:, None]], dim=1)
         pending = draft.gather(1, read[:, None])
         for reader in readers:
-            reader.forget(columns)
+            reader.keep(columns.clamp(min=0))
     return rows.answers([reader.read for reader in readers]), checked, accepted
+
+
+def _moved_right(lengths: Tensor) -> Tensor:
+    """Return which columns to keep so that each row's first `lengths` end at the right, int64 [B, L]; -1 is padding.
+
+    >>> _moved_right(torch.tensor([1, 3]))
+    tensor([[-1, -1,  0],
+            [ 0,  1,  2]])
+    """
+    longest = int(lengths.max())
+    columns = torch.arange(longest, device=lengths.device) - (longest - lengths)[:, None]
+    return columns.clamp(min=-1)
+
+
+def _gathered(memory: Tensor, columns: Tensor) -> Tensor:
+    """Return keys or values [B, heads, L', D] at columns [B, L] of each row."""
+    wanted = columns[:, None, :, None].expand(-1, memory.shape[1], -1, memory.shape[3])
+    return memory.gather(2, wanted)
 
 
 def _first_rejected(draft: Tensor, logits: Tensor, top_k: int) -> Tensor:

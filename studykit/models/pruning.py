@@ -4,6 +4,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from studykit.errors import InputError
 
 
 @torch.no_grad()
@@ -13,6 +16,9 @@ def prune(model: Any, share: float) -> None:
     Args:
         model: a causal language model; it is not trained again afterwards.
         share: of each layer's weights, in [0, 1).
+
+    Raises:
+        InputError: the model has no linear layer.
 
     Source:
         Kim, Ham, Cho, Kim (2024), Robustness-Reinforced Knowledge Distillation with Correlation Distance and Network
@@ -26,8 +32,12 @@ def prune(model: Any, share: float) -> None:
         tensor([[ 0.0000, -0.4000],
                 [ 0.0000,  0.3000]])
     """
+    found = False
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     for layer in model.modules():
-        if isinstance(layer, nn.Linear) and layer is not head:
+        if isinstance(layer, nn.Linear | Conv1D) and layer is not head:
+            found = True
             smallest = layer.weight.abs().flatten().argsort(stable=True)[: round(share * layer.weight.numel())]
             layer.weight.view(-1)[smallest] = 0
+    if not found:
+        raise InputError(f"{type(model).__name__} has no linear layer that could be pruned")

@@ -158,36 +158,37 @@ def answered(
         pad_token_id: fills rows up on the right.
     """
     rows = [prompt + list(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    taught = [[False] * len(prompt) + [True] * len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    return padded(rows, taught, origin, pad_token_id, batch.input_ids.device)
+
+
+def padded(
+    rows: Sequence[list[int]], taught: Sequence[list[bool]], origin: int, pad_token_id: int, device: Any
+) -> Batch:
+    """Return rows of token ids, and which of them are supervised, as a batch padded on the right."""
     width = max(len(row) for row in rows)
-    place = batch.input_ids.device
-    columns = torch.arange(width)
     lengths = torch.tensor([len(row) for row in rows])[:, None]
-    starts = torch.tensor([len(prompt) for prompt in prompts])[:, None]
     ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows])
-    mask = columns < lengths
-    supervised = mask & (columns >= starts)
-    return Batch(
-        ids.to(place),
-        mask.long().to(place),
-        supervised.to(place),
-        origin=torch.full((len(rows),), origin, device=place),
-    )
+    supervised = torch.tensor([mask + [False] * (width - len(mask)) for mask in taught])
+    mask = (torch.arange(width) < lengths).long()
+    origins = torch.full((len(rows),), origin, device=device)
+    return Batch(ids.to(device), mask.to(device), supervised.to(device), origin=origins)
 
 
 def joined(batches: Sequence[Batch], pad_token_id: int) -> Batch:
     """Return the rows of several batches as one."""
     width = max(batch.input_ids.shape[1] for batch in batches)
 
-    def padded(name: str, value: int) -> torch.Tensor:
+    def wide(name: str, value: int) -> torch.Tensor:
         parts = [getattr(batch, name) for batch in batches]
         return torch.cat([nn.functional.pad(part, (0, width - part.shape[1]), value=value) for part in parts])
 
     origins = [b.origin if b.origin is not None else torch.zeros_like(b.input_ids[:, 0]) for b in batches]
     keys = [key for batch in batches for key in batch.keys] if all(batch.keys for batch in batches) else []
     return Batch(
-        padded("input_ids", pad_token_id),
-        padded("attention_mask", 0),
-        padded("supervised", 0),
+        wide("input_ids", pad_token_id),
+        wide("attention_mask", 0),
+        wide("supervised", 0),
         keys,
         torch.cat(origins),
     )

@@ -4,11 +4,11 @@ import torch
 
 from studykit.batches import DATA, Batch
 from studykit.errors import InputError
-from studykit.rollouts import Rollout, RolloutContext, answered
+from studykit.rollouts import Rollout, RolloutContext, padded
 
 
 class Augmented(Rollout):
-    """Return the batch with each ordinary token of the prompts left out with probability `prompt_dropout`.
+    """Return the batch with each ordinary token that is not supervised left out with probability `prompt_dropout`.
 
     Teacher and student both see what is left. Special tokens stay, so that the chat template remains whole.
 
@@ -16,7 +16,7 @@ class Augmented(Rollout):
         prompt_dropout: in [0, 1).
 
     Raises:
-        InputError: prompt_dropout out of range; later, data without prompts.
+        InputError: prompt_dropout out of range.
 
     Source:
         Kim, Ham, Cho, Kim (2024), Robustness-Reinforced Knowledge Distillation with Correlation Distance and Network
@@ -31,10 +31,11 @@ class Augmented(Rollout):
     def __call__(self, batch: Batch, context: RolloutContext) -> Batch:
         """Return the batch behind shorter prompts."""
         special = set(context.tokenizer.all_special_ids)
-        lengths = batch.attention_mask.sum(dim=1).tolist()
-        prompts, answers = [], []
-        for prompt, ids, length in zip(batch.prompts(), batch.input_ids.tolist(), lengths, strict=True):
-            stays = (torch.rand(len(prompt), generator=context.generator) >= self.prompt_dropout).tolist()
-            prompts.append([token for token, kept in zip(prompt, stays, strict=True) if kept or token in special])
-            answers.append(ids[len(prompt) : length])
-        return answered(batch, prompts, answers, DATA, context.tokenizer.pad_token_id)
+        rows, taught = [], []
+        for ids, mask in zip(batch.input_ids.tolist(), batch.supervised.tolist(), strict=True):
+            end = len(mask) - mask[::-1].index(True)
+            dropped = iter(torch.rand(end - sum(mask), generator=context.generator) < self.prompt_dropout)
+            kept = [i for i in range(end) if mask[i] or not next(dropped) or ids[i] in special]
+            rows.append([ids[i] for i in kept])
+            taught.append([mask[i] for i in kept])
+        return padded(rows, taught, DATA, context.tokenizer.pad_token_id, batch.input_ids.device)

@@ -87,9 +87,7 @@ class Replay(Rollout):
         self.last = loss
 
     def _keep(self, rows: Batch) -> None:
-        lengths = rows.attention_mask.sum(dim=1).tolist()
-        for prompt, ids, length in zip(rows.prompts(), rows.input_ids.tolist(), lengths, strict=True):
-            self.buffer.append((prompt, ids[len(prompt) : length]))
+        self.buffer.extend(rows.split_rows())
 
     def state_dict(self) -> dict[str, Any]:
         """Return threshold, checks so far, and the buffer."""

@@ -104,7 +104,8 @@ class ForeignTeacher:
             (self.student_tokenizer(text.strip(), add_special_tokens=False)["input_ids"] + [end] * ended)[:limit]
             for text, ended, limit in zip(texts, made.ended, limits, strict=True)
         ]
-        return Answers(tokens, made.ended, made.generated, made.scored)
+        whole = [ended and row[-1:] == [end] for ended, row in zip(made.ended, tokens, strict=True)]
+        return Answers(tokens, whole, made.generated, made.scored)
 
 
 def _runs(mask: np.ndarray) -> list[tuple[int, int]]:

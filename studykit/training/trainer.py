@@ -90,6 +90,7 @@ class DistillTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Take the micro-batches of one optimizer step, let the rollout decide what is trained on, count its tokens."""
+        self.context.progress = self.state.global_step / self.state.max_steps  # on_step_begin comes after this
         batches = []
         for _ in range(num_batches):
             item = next(epoch_iterator, None)
@@ -234,7 +235,6 @@ class _Clock(TrainerCallback):
         self.saved = time.monotonic()
 
     def on_step_begin(self, args, state, control, **keywords):
-        self.trainer.context.progress = state.global_step / state.max_steps
         self.trainer.step_sums = {}
         for learned in self.trainer.loss.parameters():
             learned.grad = None  # the Trainer clears the gradients of the model only, not those of its optimizer

@@ -168,7 +168,7 @@ def test_what_was_drawn_is_counted_and_what_ended_is_watched(name, batch, contex
     assert (ours.cost["scored_tokens"] > 0) == (name in ("both", "interleaved", "teacher"))
 
 
-@pytest.mark.parametrize("name", [*GENERATING, "augmented"])
+@pytest.mark.parametrize("name", GENERATING)
 def test_raw_text_has_no_prompt_to_answer(name, tokenizer, context):
     text = Example("t", ({"role": "text", "content": "Spell K AE T"},), "s", "human", "train")
     raw = collate(encode([text], tokenizer, 64), [0], PAD)
