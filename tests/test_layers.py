@@ -33,6 +33,7 @@ LAYERS = (
     "head",
     "rollouts",
     "methods",
+    "arms",
     "training",
     "evaluation",
     "pinning",
