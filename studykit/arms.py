@@ -1,6 +1,6 @@
 """Arms of a comparison by short names: `kd`, `taid:linear` (with options of its own), `sft>gkd` (half the steps each).
 
-    stages("sft>gkd", stage, options={"gkd": {"lmbda": 1.0}}, offered={"max_new_tokens": 16})
+stages("sft>gkd", stage, options={"gkd": {"lmbda": 1.0}}, offered={"max_new_tokens": 16})
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The command line: `studykit batch | run | results | list | dashboard`.
+"""The command line: `studykit batch | run | cache | results | list | dashboard`.
 
 Exit codes: 0 well, 1 some runs failed, 2 wrong input (one line, what and how to mend). Heavy imports happen inside the
 commands, so that `--help` answers at once.
@@ -89,6 +89,39 @@ def run_command(
     row = studies.run(RunSpec.parse(content), study=study, root=results)
     shown = {name: value for name, value in row.items() if value is not None}
     typer.echo(json.dumps(shown, allow_nan=False) if as_json else "\n".join(f"{k:18} {v}" for k, v in shown.items()))
+
+
+@app.command("cache")
+def cache_command(
+    teacher: Annotated[str, typer.Argument(help="A hub id, a folder, a run's id, or an embedded model.")],
+    student: Annotated[str, typer.Option(help="Gives the tokenizer, and the logits that gradients are compared in.")],
+    source: Annotated[str, typer.Option(help="See `studykit list sources`.")] = "lexicon",
+    options: Annotated[str, typer.Option(help="The source's options, as JSON.")] = "{}",
+    split: Annotated[str, typer.Option(help="The split that budgets are drawn from.")] = "train",
+    top_k: Annotated[int | None, typer.Option(min=1, help="Keep so many probabilities and the rest as one.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, max=255, help="Keep so many sampled ids instead.")] = None,
+    max_length: Annotated[int, typer.Option(min=2, help="Tokens; longer examples are refused.")] = 2048,
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Ask a teacher about a whole pool once, ahead of the runs that need it; say its bytes and its quality."""
+    try:
+        read = json.loads(options)
+    except ValueError as error:
+        raise InputError(f"--options {options!r} is no JSON: {error}") from None
+    from studykit.capture import capture
+    from studykit.spec import RunSpec
+
+    stage = {"data": {"source": source, "options": read, "split": split}, "method": "kd", "steps": 1}
+    spec = RunSpec.parse(
+        {
+            "student": {"name": student},
+            "teacher": {"name": teacher, "top_k": top_k, "samples": samples},
+            "stages": [stage | {"learning_rate": 1.0, "max_length": max_length}],
+        }
+    )
+    report = capture(spec, results).as_dict()
+    typer.echo(json.dumps(report) if as_json else "\n".join(f"{name:20} {value}" for name, value in report.items()))
 
 
 @app.command("results")

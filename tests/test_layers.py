@@ -34,6 +34,7 @@ LAYERS = (
     "rollouts",
     "methods",
     "arms",
+    "capture",
     "training",
     "evaluation",
     "pinning",

@@ -77,9 +77,13 @@ class CachedTeacher:
 
     def signal(self, batch: Batch) -> TeacherSignal:
         """Return the stored answers of a batch, row after row."""
-        entries = [self._entries[key] for key in batch.keys]
+        entries = self.entries(batch)
         self.cost["cached_positions"] += len(batch.target)
         return self.form.signal(entries).to(batch.input_ids.device)
+
+    def entries(self, batch: Batch) -> list[Entry]:
+        """Return what is stored of each row of a batch."""
+        return [self._entries[key] for key in batch.keys]
 
     def answer(
         self, batch: Batch, rows: list[int], limits: list[int], sampling: Sampling, generator: torch.Generator
@@ -142,7 +146,7 @@ class CachedTeacher:
         for batch in (_first_rows(batches[i], _VERIFIED_ROWS) for i in chosen):
             counts = batch.supervised[:, 1:].sum(dim=1).tolist()
             live = self.form.shares(self.form.split(self._ask(batch, "teacher_check_tokens"), counts))
-            stored = self.form.shares([self._entries[key] for key in batch.keys])
+            stored = self.form.shares(self.entries(batch))
             off = (live - stored).abs().max().item() if live.shape == stored.shape else 1.0
             if off > self.form.tolerance:
                 raise RuntimeError(

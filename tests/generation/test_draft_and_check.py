@@ -11,6 +11,7 @@ from toys import GREEDY, PROMPTS, V, assert_frequencies, cycles, drafted, sample
 
 from studykit.generation import Sampling
 
+
 def near(model, noise: float, seed: int = 11):
     """Return a model that mostly agrees with another."""
     other = copy.deepcopy(model)

@@ -11,6 +11,7 @@ from toys import NEVER, PAD, PROMPTS, assert_frequencies, cycles, drafted, sampl
 
 from studykit.generation import Sampling, end_tokens, left_padded
 
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral"])
 def test_greedy_answers_are_those_of_transformers(kind, make):
     model = make(kind, seed=3)

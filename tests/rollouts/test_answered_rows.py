@@ -6,6 +6,7 @@ from rows import PAD, rows_of
 from studykit.batches import DATA, STUDENT, TEACHER
 from studykit.rollouts import answered, joined
 
+
 def test_answered_supervises_the_answer_from_its_first_token(batch):
     made = answered(batch(), [[5, 6, 7], [8]], [[9, 2], []], STUDENT, PAD)
     assert made.input_ids.tolist() == [[5, 6, 7, 9, 2], [8, 0, 0, 0, 0]]

@@ -10,6 +10,7 @@ from studykit.models import load_tokenizer
 from studykit.rollouts import get_rollout
 from studykit.sources import Example
 
+
 def test_the_data_stays_as_it_is(batch, context):
     given, ours = batch(), context()
     assert get_rollout("dataset")(given, ours) is given

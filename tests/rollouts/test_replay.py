@@ -8,6 +8,7 @@ from rows import ROWS, equal, rows_of
 
 from studykit.rollouts.replay import Replay
 
+
 def thresholds(rollout, batch, context, steps=20) -> list[float]:
     seen = []
     for step in range(steps):

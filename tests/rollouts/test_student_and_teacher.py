@@ -8,6 +8,7 @@ from studykit.generation import Sampling, sample
 from studykit.rollouts import get_rollout
 from studykit.rollouts.teacher import Teacher
 
+
 def test_students_answers_are_drawn_from_the_student_without_dropout(batch, context):
     ours, theirs = context(3), context(3)
     rows = gives(get_rollout("student", temperature=0.7, top_p=0.9, max_new_tokens=9), batch(), ours)

@@ -1,0 +1,134 @@
+"""Ask a teacher about a pool of data once, ahead of every run that will need it, and say what the cache is worth.
+
+    report = capture(spec)          # a specification whose teacher has top_k or samples; its first stage names the data
+
+The whole pool is captured, so that every budget, seed, student, loss and temperature of a study finds its part.
+Interrupted, it goes on where it was; several processes may capture at once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from studykit.batches import Batch, each_example_once
+from studykit.chat import check, encode
+from studykit.errors import InputError
+from studykit.losses import LossInputs
+from studykit.losses.forward_kl import forward_kl
+from studykit.models import device, hidden_states, load_student, load_tokenizer, output_head, project, weights_hash
+from studykit.sources import load_examples
+from studykit.spec import RunSpec
+from studykit.teacher import TeacherSignal, open_teacher
+from studykit.teacher.cached import CachedTeacher
+
+_BATCH = 256
+_CHUNK_BYTES = 64 * 2**20
+_COMPARED = 4
+"""Batches on which gradients are compared with the live teacher's."""
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """What was captured, and how good it is.
+
+    Attributes:
+        folder: where it lies.
+        sequences: of the pool.
+        positions: supervised tokens of the pool.
+        bytes_per_position: on disk, keys and all, over everything in the folder.
+        kept_mass: mean probability of the tokens that are kept by themselves; 1 for samples.
+        smallest_kept_mass: over the compared positions.
+        gradient_cosine: of the forward KL's gradient in the student's logits, cached against live teacher.
+        teacher_tokens: that went through the teacher this time; 0 where all was there.
+    """
+
+    folder: str
+    sequences: int
+    positions: int
+    bytes_per_position: float
+    kept_mass: float
+    smallest_kept_mass: float
+    gradient_cosine: float
+    teacher_tokens: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return asdict(self)
+
+
+def capture(spec: RunSpec, results_root: Path) -> CacheReport:
+    """Capture the teacher over the whole pool of the first stage's data.
+
+    Args:
+        spec: its student gives tokenizer and logits to compare in, its teacher what is captured and in which form.
+        results_root: where runs named as models lie.
+
+    Raises:
+        InputError: a teacher without `top_k` or `samples`, another tokenizer, data that cannot be used.
+    """
+    if spec.teacher is None or not spec.teacher.is_cached:
+        raise InputError("a cache needs a teacher with top_k or samples")
+    stage = spec.stages[0]
+    tokenizer = load_tokenizer(spec.student.name, results_root, spec.student.revision)
+    pool = load_examples(stage.data.source, stage.data.split, stage.data.options)
+    encoded = encode(pool, tokenizer, None)
+    check(pool, encoded, stage.max_length)
+    student = load_student(spec.student, results_root, spec.seed).to(device()).eval()
+    content = weights_hash(spec.teacher.name, results_root, spec.teacher.revision)
+    pinned = spec.teacher.model_copy(update={"content": content})
+    teacher = open_teacher(pinned, results_root, tokenizer, output_head(student).weight.shape[0])
+    if not isinstance(teacher, CachedTeacher):
+        raise InputError("a cache needs a teacher with the student's tokenizer")
+    batches = each_example_once(encoded, _BATCH, tokenizer.pad_token_id)
+    teacher.prepare(batches)
+    step = max(1, len(batches) // _COMPARED)
+    cosine, mean, smallest = _quality(teacher, student, batches[::step][:_COMPARED])
+    positions = int(encoded.response_tokens.sum())
+    size = sum(file.stat().st_size for file in teacher.folder.glob("[!.]*.safetensors"))
+    return CacheReport(
+        folder=str(teacher.folder),
+        sequences=len(encoded),
+        positions=positions,
+        bytes_per_position=round(size / positions, 2),
+        kept_mass=round(mean, 6),
+        smallest_kept_mass=round(smallest, 6),
+        gradient_cosine=round(cosine, 6),
+        teacher_tokens=int(teacher.cost["teacher_tokens"]),
+    )
+
+
+def _quality(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> tuple[float, float, float]:
+    """Return the gradients' cosine over all compared positions, and mean and least kept mass."""
+    products, masses = torch.zeros(3, dtype=torch.float64), []
+    for batch in batches:
+        signals = teacher.signal(batch), teacher.online.signal(batch)
+        for logits, target, rows in _chunks(student, batch):
+            cached, live = (_gradient(signal, logits, target, rows) for signal in signals)
+            products += torch.stack([(cached * live).sum(), cached.square().sum(), live.square().sum()]).double().cpu()
+        masses.append(1 - teacher.form.shares(teacher.entries(batch))[:, -1])
+    mass = torch.cat(masses)
+    return float(products[0] / products[1:].prod().sqrt()), float(mass.mean()), float(mass.min())
+
+
+@torch.no_grad()
+def _chunks(student: Any, batch: Batch) -> Iterator[tuple[Tensor, Tensor, slice]]:
+    """Yield the student's logits [n, V], labels and rows of some positions at a time."""
+    head, place = output_head(student), device()
+    hidden = hidden_states(student, batch.input_ids.to(place), batch.attention_mask.to(place))
+    states, target = hidden[:, :-1][batch.supervised[:, 1:].to(place)], batch.target.to(place)
+    size = max(1, _CHUNK_BYTES // (4 * head.weight.shape[0]))
+    for start in range(0, len(target), size):
+        rows = slice(start, start + size)
+        yield project(states[rows], head.weight, head.bias, head.logit_scale, head.softcap), target[rows], rows
+
+
+@torch.enable_grad()
+def _gradient(signal: TeacherSignal, logits: Tensor, target: Tensor, rows: slice) -> Tensor:
+    """Return the gradient of the forward KL in the student's logits, [n, V]."""
+    logits = logits.detach().requires_grad_()
+    loss = forward_kl(LossInputs(*signal.to(logits.device).inputs(rows, logits, target, 1.0))).sum()
+    return torch.autograd.grad(loss, logits)[0]
