@@ -99,8 +99,8 @@ def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
         image = f"../results/methods/methods_{budget}.svg"
         parts += [
             f"### {budget:,} examples, {steps:,} optimizer steps",
-            "![Exact match on held-out words against seconds of training, one point per method, with 95% intervals "
-            f"over seeds, at {budget:,} examples]({image})",
+            "![Exact match on held-out words and seconds of training, one line per method, with 95% intervals over "
+            f"seeds, at {budget:,} examples]({image})",
             _markdown(part.drop(columns="budget")),
         ]
     parts.append(
@@ -115,7 +115,7 @@ def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
 def _draw_methods(frame: pd.DataFrame) -> None:
     for budget, part in frame[frame["status"] == "done"].groupby("budget_examples"):
         target = ROOT / "results" / "methods" / f"methods_{budget}.svg"
-        figures.score_against_cost(part).write_image(target, width=860, height=560)
+        figures.methods_compared(part).write_image(target, width=860)
 
 
 def _markdown(table: pd.DataFrame) -> str:

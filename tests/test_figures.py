@@ -11,8 +11,8 @@ from studykit.figures import (
     MOST_POINTS,
     difference_against_budget,
     loss_curves,
+    methods_compared,
     score_against_budget,
-    score_against_cost,
     style,
 )
 from studykit.statistics import mean_interval, paired_difference
@@ -155,13 +155,21 @@ def test_figures_are_plain_json_and_transparent(frame):
         assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
 
 
-def test_score_against_cost_has_one_named_point_per_method_with_its_interval(frame):
+def test_methods_come_best_first_with_interval_and_cost(frame):
     done = frame[frame["budget_examples"] == 100].assign(options="lr=1", train_s=[3.0, 4.0, 5.0, 10.0, 20.0, 30.0])
-    drawn = traces(score_against_cost(done))
-    assert set(drawn) == {"sft", "kd"}
-    assert drawn["kd"].x == (20.0,)
+    figure: Any = methods_compared(done)
+    scores, costs = ({t.y[0]: t for t in figure.data if t.xaxis == axis} for axis in ("x", "x2"))
+    assert list(scores) == ["sft", "kd"]  # drawn from the bottom up
     interval = mean_interval([15.0, 16.0, 20.0])
-    assert drawn["kd"].y == (pytest.approx(interval.mean),)
+    assert scores["kd"].x == (pytest.approx(interval.mean),)
     assert interval.high is not None
-    assert drawn["kd"].error_y.array == (pytest.approx(interval.high - interval.mean),)
-    assert drawn["kd"].text == ("kd",)
+    assert scores["kd"].error_x.array == (pytest.approx(interval.high - interval.mean),)
+    assert costs["kd"].x == (20.0,)
+    assert [shape.x0 for shape in figure.layout.shapes] == [pytest.approx(12.0)]
+
+
+def test_where_lower_is_better_the_lowest_comes_first(frame):
+    done = frame[frame["budget_examples"] == 100].assign(options="lr=1")
+    figure: Any = methods_compared(done, "nll")
+    assert [t.y[0] for t in figure.data] == ["sft", "kd"]
+    assert methods_compared(done.iloc[:0]).data == ()

@@ -13,6 +13,9 @@ from studykit import figures, results
 from studykit.findings import FINDINGS, Finding
 from studykit.results.schema import STATUSES
 
+MOST_CURVES = 6
+"""With more methods than these only the two that are compared are drawn; the page of methods shows them all."""
+
 
 def page() -> None:
     """Show the study's answer and how complete it is."""
@@ -33,7 +36,7 @@ def page() -> None:
 
 def _answer(frame: pd.DataFrame) -> None:
     """Show finding, curves and table for one student and teacher."""
-    methods = sorted(frame["method"].dropna().unique(), key=lambda m: (m != "sft", m))
+    methods = sorted(frame["method"].dropna().unique(), key=lambda m: (m != "sft", m != "kd", m))
     baseline, arm, metric = _contrast(methods, results.metric_columns(frame))
     try:
         finding = FINDINGS.member("data_size")(frame, baseline=baseline, arm=arm)
@@ -42,7 +45,8 @@ def _answer(frame: pd.DataFrame) -> None:
         return
     st.info(states.plain(finding.sentence), icon=":material/insights:")
     if metric is not None:
-        _curves(frame, metric, baseline, arm)
+        crowded = len(methods) > MOST_CURVES
+        _curves(frame[frame["method"].isin([baseline, arm])] if crowded else frame, metric, baseline, arm)
     _table(finding)
 
 

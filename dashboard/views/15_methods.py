@@ -27,13 +27,15 @@ def page() -> None:
         st.info("No run of this study has finished yet.", icon=":material/hourglass_empty:")
         return
     done, metric, cost = _choices(done)
-    st.markdown("#### Score against cost")
-    figure = figures.score_against_cost(done, metric, COSTS[cost])
+    st.markdown("#### Score and cost")
+    figure = figures.methods_compared(done, metric, COSTS[cost])
     if figure.data:
         charts.show(figure, _described(done, metric), f"cost-{metric}")
-        st.caption("Mean over seeds with its 95% t interval; the cost is on a logarithmic axis.")
+        st.caption(
+            "Mean over seeds with its 95% t interval, best first; dotted: sft. The cost is on a logarithmic axis."
+        )
     else:
-        st.info(f"No finished run at this budget has both {states.plain(metric)} and {cost}.")
+        st.info(f"No finished run at this budget has {states.plain(metric)}.")
     _table(done)
 
 
