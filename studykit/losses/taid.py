@@ -102,6 +102,10 @@ class Taid(Loss):
         """Whether t is held by the linear schedule."""
         return self.t <= self._linear()
 
+    def watched(self) -> dict[str, float]:
+        """Return t, and 1 where the linear schedule holds it."""
+        return {"taid_t": self.t, "taid_at_floor": float(self.at_floor)}
+
     def _linear(self) -> float:
         return self.t_start + (self.t_end - self.t_start) * self.progress
 

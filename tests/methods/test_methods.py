@@ -110,6 +110,13 @@ def test_the_learned_temperature_moves_from_its_start(tmp_path, spec_of):
     assert abs(curve["temperature"].iloc[-1] - 2.0) > 0.1
 
 
+def test_the_walk_of_taid_is_logged(tmp_path, spec_of):
+    _, _, curve = trained(spec_of("taid", schedule="linear"), tmp_path)
+    assert curve["taid_t"].iloc[0] == pytest.approx(0.4 + 0.6 / 16)
+    assert curve["taid_t"].iloc[-1] == pytest.approx(1.0)
+    assert curve["taid_t"].is_monotonic_increasing
+
+
 @pytest.mark.parametrize("options", [{"schedule": "linear"}, {"schedule": "fixed"}])
 def test_schedules_of_taid_are_other_methods(options, tmp_path, spec_of):
     adaptive, other = (trained(spec_of("taid", **o), tmp_path)[1] for o in ({"alpha": 0.9, "beta": 0.5}, options))
