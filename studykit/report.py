@@ -101,11 +101,16 @@ def findings_of(cells: Sequence[Cell]) -> list[Finding]:
 
 
 def _table(finding: Finding, width: int) -> Table:
-    """Return the finding's table, without its last column where the terminal is too narrow for it."""
+    """Return the finding's table, without its last columns where the terminal is too narrow for them."""
+    shown = {
+        str(column): [format_cell(str(column), value) for value in finding.table[column]] for column in finding.table
+    }
+    widths = [max(map(len, [name, *cells])) for name, cells in shown.items()]
+    while len(widths) > 2 and sum(widths) + 3 * len(widths) + 1 > width:
+        widths.pop()
     table = Table()
-    columns = list(finding.table.columns)[: None if width >= _WIDE else -1]
-    for column in columns:
-        table.add_column(str(column), justify="right", no_wrap=True)
-    for row in finding.table[columns].itertuples(index=False):
-        table.add_row(*(format_cell(str(column), value) for column, value in zip(columns, row, strict=True)))
+    for column in list(shown)[: len(widths)]:
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    for row in zip(*list(shown.values())[: len(widths)], strict=True):
+        table.add_row(*row)
     return table

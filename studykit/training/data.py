@@ -93,7 +93,8 @@ def _stage_data(stage: Stage, tokenizer: Any, results_root: Path, recipe: Recipe
     manifest = drawn.manifest | {"response_tokens": int(encoded.response_tokens.sum())}
     if recipe.choose:
         places = _choice(examples, recipe, teacher, budget.seed, results_root)
-        manifest["scored_tokens"] = int(encoded.lengths.sum())
+        if "teacher" in inspect.signature(SAMPLERS.module(recipe.choose).rank).parameters:
+            manifest["scored_tokens"] = int(encoded.lengths.sum())
         examples, encoded = [examples[i] for i in places], encoded.take(places)
         manifest["kept_by"] = recipe.choose
         manifest["kept_examples"], manifest["kept_sha256"] = len(examples), content_hash(examples)

@@ -206,3 +206,9 @@ def test_a_choice_that_models_make_is_part_of_what_a_run_is(tmp_path, spec_of):
     stages = (pinned.stages[0].model_copy(update={"chosen": "0" * 64}),)
     with pytest.raises(InputError, match="models choose other examples"):
         study.pin(pinned.model_copy(update={"stages": stages}), tmp_path)
+
+
+@pytest.mark.parametrize(("choose", "read"), [("difference", True), ("reference_nll", False), ("uniform", False)])
+def test_tokens_that_the_teacher_reads_to_choose_are_counted(choose, read, tmp_path, spec_of):
+    run, _, _ = trained(spec_of("miniplm", choose=choose), tmp_path)
+    assert bool(run.get("scored_tokens")) == read
