@@ -6,6 +6,7 @@ transparent and text takes the surroundings' colour, so that a figure reads on l
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -154,7 +155,7 @@ def methods_compared(
         cost: a cost column, such as `train_s` or `generated_tokens`; a method without it has no mark there.
         baseline: a vertical line marks its mean.
     """
-    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, column_widths=[0.68, 0.32], horizontal_spacing=0.03)
+    figure: Any = make_subplots(rows=1, cols=2, shared_yaxes=True, column_widths=[0.68, 0.32], horizontal_spacing=0.03)
     done = _done(frame, metric)
     done = done.assign(name=labels(done) if len(done) else "")
     means = done.groupby("name")["value"].mean().sort_values(ascending=metric not in _LOWER_IS_BETTER)
