@@ -17,9 +17,6 @@ from studykit.errors import InputError
 
 _POOLED = 8
 
-DATA, TEACHER, STUDENT = 0, 1, 2
-"""Who wrote the supervised tokens of a row."""
-
 
 @dataclass
 class Batch:
@@ -30,7 +27,7 @@ class Batch:
         attention_mask: int64 [B, T].
         supervised: bool [B, T]; the first token of a row has nothing to predict it and is never counted.
         keys: content hash of each row, by which a cache knows it; empty for rows made during training.
-        origin: int64 [B], `DATA`, `TEACHER` or `STUDENT`; None where all rows are the data's own.
+        origin: int64 [B], `DATA`, `TEACHER` or `STUDENT` of `studykit.losses`; None where all rows are the data's own.
     """
 
     input_ids: Tensor

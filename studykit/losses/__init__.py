@@ -23,6 +23,9 @@ from studykit.discovery import Room, check_options
 
 LOSSES = Room("studykit.losses", kind="loss")
 
+DATA, TEACHER, STUDENT = 0, 1, 2
+"""Who wrote a supervised token."""
+
 LOG_FLOOR = -1e5
 """Stands for log 0: finite, so that 0 * log 0 is 0, and below every log-probability of logits within ±4e4."""
 
@@ -37,7 +40,7 @@ class LossInputs:
         target: int64 [N] in [0, C), the category of the label.
         progress: share of the stage's optimizer steps done, in [0, 1].
         sequence: int64 [N], the row that each position belongs to, in order; None where it is one row.
-        origin: int64 [N], who wrote the token: 0 the data, 1 the teacher, 2 the student; None where it is the data.
+        origin: int64 [N], who wrote the token: `DATA`, `TEACHER` or `STUDENT`; None where it is the data.
 
     C is the vocabulary V, or k + 1 when a top-k teacher was folded: its last category is the rest of the mass.
     """

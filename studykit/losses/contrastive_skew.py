@@ -3,12 +3,9 @@
 import torch
 from torch import Tensor
 
-from studykit.losses import LossInputs
+from studykit.losses import STUDENT, LossInputs
 from studykit.losses.skew_forward_kl import skew_forward_kl
 from studykit.losses.skew_reverse_kl import skew_reverse_kl
-
-STUDENT = 2
-"""The origin of a token that the student wrote itself."""
 
 
 def contrastive_skew(x: LossInputs, *, skew: float = 0.1) -> Tensor:

@@ -154,7 +154,7 @@ def answered(
         batch: gives the device.
         prompts: token ids.
         answers: token ids, as generated.
-        origin: who wrote them, of `studykit.batches`.
+        origin: who wrote them, of `studykit.losses`.
         pad_token_id: fills rows up on the right.
     """
     rows = [prompt + list(answer) for prompt, answer in zip(prompts, answers, strict=True)]

@@ -2,8 +2,9 @@
 
 import torch
 
-from studykit.batches import DATA, Batch
+from studykit.batches import Batch
 from studykit.errors import InputError
+from studykit.losses import DATA
 from studykit.rollouts import Rollout, RolloutContext, padded
 
 

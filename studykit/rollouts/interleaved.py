@@ -1,8 +1,9 @@
 """The student drafts, the teacher replaces the first token it finds too unlikely: interleaved sampling (SKD)."""
 
-from studykit.batches import STUDENT, Batch
+from studykit.batches import Batch
 from studykit.errors import InputError
 from studykit.generation import Sampling, draft_and_check
+from studykit.losses import STUDENT
 from studykit.models import evaluating
 from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, limits_of
 from studykit.rollouts.student import at_least_one

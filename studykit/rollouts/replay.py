@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from studykit.batches import STUDENT, Batch
+from studykit.batches import Batch
 from studykit.errors import InputError
+from studykit.losses import STUDENT
 from studykit.rollouts import Rollout, RolloutContext, answered
 from studykit.rollouts.student import Student
 

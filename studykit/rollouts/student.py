@@ -1,8 +1,9 @@
 """The student's own answers, sampled anew at every step: on-policy."""
 
-from studykit.batches import STUDENT, Batch
+from studykit.batches import Batch
 from studykit.errors import InputError
 from studykit.generation import Sampling, sample
+from studykit.losses import STUDENT
 from studykit.models import evaluating
 from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, limits_of
 

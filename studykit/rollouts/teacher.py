@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from studykit.batches import TEACHER, Batch
+from studykit.batches import Batch
 from studykit.generation import Sampling
+from studykit.losses import TEACHER
 from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, limits_of
 from studykit.rollouts.student import at_least_one
 

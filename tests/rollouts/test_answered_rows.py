@@ -3,7 +3,7 @@
 import torch
 from rows import PAD, rows_of
 
-from studykit.batches import DATA, STUDENT, TEACHER
+from studykit.losses import DATA, STUDENT, TEACHER
 from studykit.rollouts import answered, joined
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from rows import PAD, equal, rows_of
 
-from studykit.batches import DATA, collate
+from studykit.batches import collate
 from studykit.chat import encode
+from studykit.losses import DATA
 from studykit.models import load_tokenizer
 from studykit.rollouts import get_rollout
 from studykit.sources import Example

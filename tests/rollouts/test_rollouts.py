@@ -4,9 +4,10 @@ import pytest
 import torch
 from rows import END, PAD, equal, gives, make_rollout, rows_of
 
-from studykit.batches import STUDENT, TEACHER, collate
+from studykit.batches import collate
 from studykit.chat import encode
 from studykit.errors import InputError
+from studykit.losses import STUDENT, TEACHER
 from studykit.rollouts import ROLLOUTS, get_rollout
 from studykit.sources import Example
 
