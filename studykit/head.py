@@ -6,19 +6,28 @@
 
 Each chunk's gradient is taken during the forward pass and only the gradients of hidden states and head are kept, so
 nothing is recomputed and nothing of size [N, V] outlives its chunk. A frozen head costs no weight gradient.
+
+A chunk is what one matrix product makes, in the dtype of the products. Within it, blocks of a few rows go through
+softmax, loss and derivative in float32: on a CPU a block stays in the cache, which is where most of the time would be
+lost otherwise, and on a GPU the whole chunk is one block, compiled into a few kernels.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from studykit.losses import Loss, LossInputs, expectation
-from studykit.losses.cross_entropy import cross_entropy
-from studykit.teacher.signal import TeacherSignal
+from studykit.losses import FunctionLoss, Loss, LossInputs
+from studykit.models import linear, shaped
+from studykit.teacher.signal import TeacherSignal, through_softmax
 
-CHUNK_BYTES = 256 * 2**20
-"""Memory aimed at for the logits of one chunk; about four tensors of that size live at a time."""
+CHUNK_BYTES = 512 * 2**20
+"""Memory aimed at for the logits of one chunk, student's and teacher's together."""
+
+BLOCK_BYTES = {"cpu": 5 * 2**19, "cuda": 256 * 2**20}
+"""Memory aimed at for the float32 logits of one block; a handful of tensors of that size live at a time."""
 
 
 def head_loss(
@@ -40,13 +49,15 @@ def head_loss(
     softcap: float | None = None,
     vocabulary: int | None = None,
     chunk: int | None = None,
+    memory: int = CHUNK_BYTES,
+    fused: bool | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return ((1 - kd_ratio) * cross-entropy + kd_ratio * loss), summed over positions, / denominator.
 
     Args:
         hidden: [N, H], student's hidden states at the supervised positions; float64 stays float64, all else is
             computed in float32 from the logits on.
-        weight: [V, H], output projection.
+        weight: [V, H], output projection; the matrix products are in its dtype, or in autocast's where that is on.
         bias: [V] or None.
         teacher: what the teacher says at the same N positions; None for losses on the label alone.
         target: int64 [N], the label's token ids.
@@ -59,7 +70,9 @@ def head_loss(
         sequence, origin: int64 [N], for losses that look at the row a position belongs to, or at who wrote it.
         logit_scale, softcap: of the student's architecture.
         vocabulary: compare on the first so many rows, those that the shared tokenizer knows; None means all.
-        chunk: positions per chunk; None chooses by `CHUNK_BYTES`.
+        chunk: positions per chunk; None chooses by memory.
+        memory: bytes aimed at for the logits of one chunk, student's and teacher's together.
+        fused: compile what is done to a block, for losses that are a function with a closed form; None does on CUDA.
 
     Returns:
         The loss, a float32 scalar with graph (0 with a graph when N is 0), and detached sums over positions:
@@ -76,142 +89,217 @@ def head_loss(
     """
     if len(target) == 0:
         return hidden.sum() * 0 + weight.sum() * 0, {}
-    settings = _Settings(
-        teacher,
-        target,
-        loss,
-        kd_ratio,
-        temperature,
-        scale_by_t2,
-        progress,
-        sequence,
-        origin,
-        logit_scale,
-        softcap,
-        vocabulary or weight.shape[0],
-        denominator,
+    rules = _Rules(loss, kd_ratio, temperature, scale_by_t2, logit_scale, softcap, progress)
+    rows, products = vocabulary or weight.shape[0], _products(weight)
+    chunk = chunk or memory // ((1 if teacher is None else 2) * products.itemsize * rows)
+    block = BLOCK_BYTES.get(hidden.device.type, BLOCK_BYTES["cuda"]) // (4 * rows)
+    if loss.couples_rows:
+        chunk = block = len(target)
+    fused = hidden.is_cuda if fused is None else fused
+    job = _Job(
+        rules,
+        teacher if loss.needs_teacher else None,
+        (target, sequence, origin),
+        rows,
+        products,
+        max(1, chunk),
+        max(1, block),
+        _fused() if fused and isinstance(loss, FunctionLoss) and loss.closed_form else _block,
     )
-    settings.chunk = len(target) if loss.couples_rows else chunk or _chunk(settings.vocabulary)
-    value = _HeadLoss.apply(settings, hidden, weight, bias, *loss.parameters())
-    return value, settings.sums
+    value = _HeadLoss.apply(
+        job, 1 / torch.as_tensor(denominator, dtype=torch.float64), hidden, weight, bias, *loss.parameters()
+    )
+    return value, job.sums
 
 
-@dataclass
-class _Settings:
-    teacher: TeacherSignal | None
-    target: Tensor
+@dataclass(frozen=True)
+class _Rules:
+    """What the loss of a position is, given both sides' logits."""
+
     loss: Loss
     kd_ratio: float
     temperature: float
     scale_by_t2: bool
-    progress: float
-    sequence: Tensor | None
-    origin: Tensor | None
     logit_scale: float
     softcap: float | None
+    progress: float
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Positions, what is said about them (label, sequence, origin), and in which portions they are worked on."""
+
+    rules: _Rules
+    teacher: TeacherSignal | None
+    notes: tuple[Tensor, Tensor | None, Tensor | None]
     vocabulary: int
-    denominator: float | Tensor
-    chunk: int = 0
+    products: torch.dtype
+    chunk: int
+    block: int
+    work: Callable[..., tuple]
     sums: dict[str, Tensor] = field(default_factory=dict)
 
 
-def _chunk(vocabulary: int) -> int:
-    return max(1, CHUNK_BYTES // (4 * vocabulary))
+def _products(weight: Tensor) -> torch.dtype:
+    """Return what matrix products are computed in; in float16 derivatives would vanish before any loss scale helps."""
+    kind = weight.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    return torch.float32 if dtype == torch.float16 else dtype
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Loss sum over chunks with gradients taken on the way; backward only scales them."""
+    """Loss over chunks with gradients taken on the way; backward only multiplies them by what arrives from above."""
 
     @staticmethod
-    def forward(ctx, settings: _Settings, hidden: Tensor, weight: Tensor, bias: Tensor | None, *learned: Tensor):
+    def forward(ctx, job: _Job, scale: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, *learned: Tensor):
         inputs = (hidden, weight, bias, *learned)
-        wanted = [i for i, need in enumerate(ctx.needs_input_grad[1:]) if need]
-        grads = [
-            torch.zeros_like(x, dtype=_accumulator(x)) if i in wanted and x is not None else None
-            for i, x in enumerate(inputs)
-        ]
-        total = torch.zeros((), dtype=_accumulator(hidden), device=hidden.device)
-        for start in range(0, len(settings.target), settings.chunk):
-            rows = slice(start, start + settings.chunk)
-            total += _chunk_backward(settings, rows, inputs, wanted, grads)
-        scale = 1 / torch.as_tensor(settings.denominator, dtype=total.dtype, device=total.device)
-        ctx.save_for_backward(
-            *(
-                None if g is None or x is None else g.mul_(scale.to(g.device)).to(x.dtype)
-                for g, x in zip(grads, inputs, strict=True)
-            )
-        )
-        return total * scale
+        wanted = [need and x is not None for need, x in zip(ctx.needs_input_grad[2:], inputs, strict=True)]
+        with torch.autocast(hidden.device.type, enabled=False):
+            total, grads = _chunks(job, scale.to(hidden.device), inputs, wanted)
+        kept = (None if g is None or x is None else g.to(x.dtype) for g, x in zip(grads, inputs, strict=True))
+        ctx.save_for_backward(*kept)
+        return total
 
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor):
-        (upstream,) = grad_outputs
-        return None, *(None if g is None else g * upstream.to(g) for g in ctx.saved_tensors)
+        (above,) = grad_outputs
+        if not above.is_cuda and above == 1:  # a pass over [V, H] is saved; on a GPU looking would cost more than it
+            return None, None, *ctx.saved_tensors
+        return None, None, *(None if g is None else g * above.to(g) for g in ctx.saved_tensors)
 
 
-def _chunk_backward(
-    settings: _Settings, rows: slice, inputs: tuple, wanted: list[int], grads: list[Tensor | None]
-) -> Tensor:
-    """Add one chunk's gradients to `grads`, its metrics to the sums, and return its loss sum.
+def _chunks(job: _Job, scale: Tensor, inputs: tuple, wanted: list[bool]) -> tuple[Tensor, list[Tensor | None]]:
+    """Return the scaled loss over all positions, and the gradients that are wanted, in the order of the inputs.
 
-    Autograd runs from the loss to the chunk's logits only; from there the two matrix products are written out, so
+    What lies between logits and loss is a block's business; the matrix products around it are written out here, so
     that a frozen head or a frozen body costs neither of them.
     """
     hidden, weight, bias, *learned = inputs
-    vocabulary = settings.vocabulary
-    head, offset = weight[:vocabulary], None if bias is None else bias[:vocabulary]
-    part = hidden[rows].to(head.dtype)
-    linear = torch.nn.functional.linear(part, head, offset)
-    raw = linear.detach().requires_grad_()
-    with torch.enable_grad():
-        value = _chunk_value(settings, rows, raw)
-    if not wanted:
-        return value.detach()
-    watched = [raw, *(p for i, p in enumerate(learned, 3) if i in wanted)]
-    slope, *others = torch.autograd.grad(value, watched, allow_unused=True)
-    if grads[0] is not None:
-        grads[0][rows] = slope @ head
-    if grads[1] is not None:
-        grads[1][:vocabulary] += slope.T @ part
-    if grads[2] is not None:
-        grads[2][:vocabulary] += slope.sum(0)
-    for i, other in zip((i for i in wanted if i >= 3), others, strict=True):
-        if other is not None and (kept := grads[i]) is not None:
-            kept += other
-    return value.detach()
+    head, offset = weight[: job.vocabulary].to(job.products), None if bias is None else bias[: job.vocabulary]
+    exact = torch.promote_types(hidden.dtype, torch.float32)
+    total = torch.zeros((), dtype=exact, device=hidden.device)
+    grads: list[Tensor | None] = [None] * len(inputs)
+    learns = {place: p for place, p in enumerate(learned, 3) if wanted[place]}
+    pieces = []
+    for start in range(0, len(job.notes[0]), job.chunk):
+        rows = slice(start, start + job.chunk)
+        part = hidden[rows].to(job.products)
+        raw = linear(part, head, offset)
+        value, slope, *others = _chunk(job, scale.to(exact), rows, raw, any(wanted), list(learns.values()))
+        total += value
+        if wanted[0]:
+            pieces.append(slope @ head)
+        if wanted[1]:
+            grads[1] = _added(grads[1], slope.T @ part, weight)
+        if wanted[2]:
+            grads[2] = _added(grads[2], slope.sum(0, dtype=exact), bias)
+        for place, other in zip(learns, others, strict=True):
+            grads[place] = _added(grads[place], other, inputs[place])
+    if pieces:
+        grads[0] = torch.cat(pieces)
+    return total, grads
 
 
-def _chunk_value(settings: _Settings, rows: slice, raw: Tensor) -> Tensor:
-    """Return one chunk's loss sum from its raw logits, and count its metrics."""
-    logits = raw if raw.dtype == torch.float64 else raw.float()
-    logits = logits if settings.logit_scale == 1 else logits * settings.logit_scale
-    logits = logits if settings.softcap is None else settings.softcap * torch.tanh(logits / settings.softcap)
-    target = settings.target[rows]
-    notes = [None if note is None else note[rows] for note in (settings.sequence, settings.origin)]
-    label = LossInputs(logits.log_softmax(dim=-1), None, target, settings.progress, *notes)
-    ce = cross_entropy(label).sum()
-    if not settings.loss.needs_teacher:
-        _count(settings, label, ce_loss=ce)
-        return settings.loss.per_token(label).sum()
-    if settings.teacher is None:
+def _added(total: Tensor | None, part: Tensor, like: Tensor) -> Tensor:
+    """Add one chunk's gradient: as it is while it is the only one, in float32 at least from the second on."""
+    if total is None and part.shape == like.shape:
+        return part
+    exact = torch.promote_types(part.dtype, torch.float32)
+    total = torch.zeros_like(like, dtype=exact) if total is None else total.to(exact)
+    (total if part.shape == like.shape else total[: len(part)]).add_(part)
+    return total
+
+
+def _chunk(job: _Job, scale: Tensor, rows: slice, raw: Tensor, slopes: bool, learns: list[Tensor]) -> list[Tensor]:
+    """Return a chunk's scaled loss, its derivative in the raw logits (in their place), and in what the loss learns."""
+    teacher = None if job.teacher is None else job.teacher.at(rows, job.vocabulary, job.products)
+    notes = [None if note is None else note[rows] for note in job.notes]
+    sums: list[Tensor] = []
+    for start in range(0, len(raw), job.block):
+        own = slice(start, start + job.block)
+        here = [None if note is None else note[own] for note in notes]
+        counted, slope, *parts = job.work(job.rules, raw[own], teacher, own, *here, slopes, learns)
+        for name, value in counted.items():
+            job.sums[name] = job.sums.get(name, 0) + value
+        sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else parts
+        if slopes and job.block < len(raw):
+            raw[own] = slope * scale
+        elif slopes:
+            raw = (slope * scale).to(raw.dtype)
+    return [sums[0] * scale, raw, *(total * scale for total in sums[1:])]
+
+
+def _block(
+    rules: _Rules,
+    raw: Tensor,
+    teacher: TeacherSignal | None,
+    rows: slice,
+    target: Tensor,
+    sequence: Tensor | None,
+    origin: Tensor | None,
+    slopes: bool,
+    learns: list[Tensor],
+) -> tuple:
+    """Return sums to log, the loss sum's derivative in raw logits [b, V], the loss sum, and its others.
+
+    Args:
+        rules: what the loss is.
+        raw: the student's logits before scale and cap, [b, V].
+        teacher: the signal of the chunk, or None.
+        rows: which of the chunk's rows these are.
+        target, sequence, origin: int64 [b].
+        slopes: whether derivatives are wanted; without, None stands for them.
+        learns: what the loss learns.
+    """
+    logits = shaped(raw, rules.logit_scale, rules.softcap)
+    logp = logits.log_softmax(dim=-1)
+    q, places = logp.exp(), target[:, None]
+    ce = -logp.gather(1, places).sum()
+    counted = {
+        "ce_loss": ce,
+        "entropy": -(q * logp).sum(),
+        "correct": (logits.max(dim=-1).indices == target).sum(),
+        "tokens": torch.ones_like(target).sum(),
+    }
+    if not rules.loss.needs_teacher:
+        x = LossInputs(logp, None, target, rules.progress, sequence, origin)
+        value, slope, *others = _derived(rules.loss, x, slopes, learns)
+        slope = through_softmax(logp, 1, slope) if slopes else None
+    elif teacher is None:
         raise ValueError("this loss compares with a teacher, and no TeacherSignal was given")
-    student_logp, teacher_logp, category = settings.teacher.inputs(rows, logits, target, settings.temperature)
-    kd = settings.loss.per_token(LossInputs(student_logp, teacher_logp, category, settings.progress, *notes)).sum()
-    kd = kd * settings.temperature**2 if settings.scale_by_t2 else kd
-    _count(settings, label, ce_loss=ce, kd_loss=kd)
-    return kd if settings.kd_ratio == 1 else (1 - settings.kd_ratio) * ce + settings.kd_ratio * kd
+    else:
+        student_logp, teacher_logp, category, back = teacher.compare(rows, logits, logp, target, rules.temperature)
+        x = LossInputs(student_logp, teacher_logp, category, rules.progress, sequence, origin)
+        kd, slope, *others = _derived(rules.loss, x, slopes, learns)
+        scale = rules.temperature**2 if rules.scale_by_t2 else 1.0
+        counted["kd_loss"] = kd = kd * scale
+        value, share = kd if rules.kd_ratio == 1 else (1 - rules.kd_ratio) * ce + rules.kd_ratio * kd, rules.kd_ratio
+        others = [other * (share * scale) for other in others]
+        if slopes:
+            slope = back(slope) if share * scale == 1 else back(slope) * (share * scale)
+            if share != 1:
+                slope = slope.add_(q, alpha=1 - share).scatter_add_(1, places, (share - 1) * torch.ones_like(q[:, :1]))
+    if slope is not None and rules.softcap is not None:
+        slope = slope * (1 - (logits / rules.softcap).square())
+    if slope is not None and rules.logit_scale != 1:
+        slope = slope * rules.logit_scale
+    return counted, slope, value, *others
 
 
-@torch.no_grad()
-def _count(settings: _Settings, label: LossInputs, **losses: Tensor) -> None:
-    logp = label.student_logp.detach()
-    counted = {name: value.detach() for name, value in losses.items()}
-    counted["entropy"] = -expectation(logp, logp).sum()
-    counted["correct"] = (logp.argmax(dim=-1) == label.target).sum()
-    counted["tokens"] = torch.tensor(len(label.target), device=logp.device)
-    for name, value in counted.items():
-        settings.sums[name] = settings.sums.get(name, 0) + value
+def _derived(loss: Loss, x: LossInputs, slopes: bool, learns: list[Tensor]) -> tuple:
+    """Return the loss sum, its derivative in the student's log-probabilities [n, C], and in what the loss learns."""
+    if not slopes:
+        return loss.per_token(x).sum(), None
+    if loss.closed_form:
+        value, slope = loss.value_and_slope(x)
+        return value.sum(), slope
+    free = x.student_logp.detach().requires_grad_()
+    with torch.enable_grad():
+        value = loss.per_token(replace(x, student_logp=free)).sum()
+    return value.detach(), *torch.autograd.grad(value, [free, *learns], materialize_grads=True)
 
 
-def _accumulator(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+@cache
+def _fused() -> Callable[..., tuple]:
+    """Return the block's work compiled into few kernels."""
+    return torch.compile(_block, dynamic=True)

@@ -73,6 +73,7 @@ class Loss:
         needs_shared_categories: True when column c must be the same token in all rows, which a folded teacher's is not.
         across_tokenizers: True when columns are compared by their order, so that a teacher may have another tokenizer.
         takes_samples: True when the teacher's probabilities enter linearly, so that sampled ones are right on average.
+        closed_form: True when `value_and_slope` writes the derivative out; otherwise autograd finds it.
         learning_rate: of what the loss learns; None means the student's.
     """
 
@@ -81,10 +82,18 @@ class Loss:
     needs_shared_categories: bool = False
     across_tokenizers: bool = False
     takes_samples: bool = False
+    closed_form: bool = False
     learning_rate: float | None = None
 
     def per_token(self, x: LossInputs) -> Tensor:
         """Return the loss at every position, float32 [N], in nats unless the loss says otherwise."""
+        raise NotImplementedError
+
+    def value_and_slope(self, x: LossInputs) -> tuple[Tensor, Tensor]:
+        """Return the loss at every position [N] and its derivative in `student_logp` [N, C], in closed form.
+
+        The derivative is partial: each log-probability counts as free of the others, and the softmax is not passed.
+        """
         raise NotImplementedError
 
     def step(self, mean_loss: float, progress: float) -> None:
@@ -107,7 +116,10 @@ class Loss:
 
 
 class FunctionLoss(Loss):
-    """A stateless loss made from a function and its options; its module may set the flags of `Loss` in capitals."""
+    """A stateless loss made from a function and its options.
+
+    Its module may set the flags of `Loss` in capitals, and hold `value_and_slope` with the function's own options.
+    """
 
     def __init__(self, function: Callable[..., Tensor], module: ModuleType, options: dict[str, Any]):
         self.needs_teacher = getattr(module, "NEEDS_TEACHER", True)
@@ -115,12 +127,19 @@ class FunctionLoss(Loss):
         self.across_tokenizers = getattr(module, "ACROSS_TOKENIZERS", False)
         self.takes_samples = getattr(module, "TAKES_SAMPLES", False)
         self._function = partial(function, **options)
+        self.closed_form = hasattr(module, "value_and_slope")
+        if self.closed_form:
+            self._value_and_slope = partial(module.value_and_slope, **options)
         nothing = torch.zeros(1, 2).log_softmax(dim=-1)
         self._function(LossInputs(nothing, nothing, torch.zeros(1, dtype=torch.long)))  # options are refused here
 
     def per_token(self, x: LossInputs) -> Tensor:
         """Call the function."""
         return self._function(x)
+
+    def value_and_slope(self, x: LossInputs) -> tuple[Tensor, Tensor]:
+        """Call the module's closed form."""
+        return self._value_and_slope(x)
 
 
 def get_loss(name: str, **options: Any) -> Loss:

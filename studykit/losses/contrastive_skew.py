@@ -5,7 +5,9 @@ from torch import Tensor
 
 from studykit.losses import STUDENT, LossInputs
 from studykit.losses.skew_forward_kl import skew_forward_kl
+from studykit.losses.skew_forward_kl import value_and_slope as forward_and_slope
 from studykit.losses.skew_reverse_kl import skew_reverse_kl
+from studykit.losses.skew_reverse_kl import value_and_slope as reverse_and_slope
 
 
 def contrastive_skew(x: LossInputs, *, skew: float = 0.1) -> Tensor:
@@ -36,3 +38,13 @@ def contrastive_skew(x: LossInputs, *, skew: float = 0.1) -> Tensor:
     """
     forward, reverse = skew_forward_kl(x, skew=skew), skew_reverse_kl(x, skew=skew)
     return forward if x.origin is None else torch.where(x.origin == STUDENT, reverse, forward)
+
+
+def value_and_slope(x: LossInputs, *, skew: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Return the divergence [N] and its derivative in log q [N, C], each position's own."""
+    forward, slope = forward_and_slope(x, skew=skew)
+    if x.origin is None:
+        return forward, slope
+    reverse, other = reverse_and_slope(x, skew=skew)
+    by_student = x.origin == STUDENT
+    return torch.where(by_student, reverse, forward), torch.where(by_student[:, None], other, slope)

@@ -1,5 +1,6 @@
 """Cross-entropy -log q(y) of the label: supervised fine-tuning."""
 
+import torch
 from torch import Tensor
 
 from studykit.losses import LossInputs
@@ -25,3 +26,9 @@ def cross_entropy(x: LossInputs) -> Tensor:
         tensor([1.3863])
     """
     return -x.student_logp.gather(1, x.target[:, None]).squeeze(1)
+
+
+def value_and_slope(x: LossInputs) -> tuple[Tensor, Tensor]:
+    """Return -log q(y) [N] and its derivative in the student's log-probabilities [N, C]: -1 at the label."""
+    slope = torch.zeros_like(x.student_logp).scatter_(1, x.target[:, None], -1.0)
+    return cross_entropy(x), slope

@@ -26,3 +26,10 @@ def reverse_kl(x: LossInputs) -> Tensor:
         tensor([0.1308])
     """
     return expectation(x.student_logp, x.student_logp - x.teacher)
+
+
+def value_and_slope(x: LossInputs) -> tuple[Tensor, Tensor]:
+    """Return KL(q‖p) [N] and its derivative in log q [N, C], q (log q - log p + 1)."""
+    q = x.student_logp.exp()
+    gap = (x.student_logp - x.teacher).mul_(q)
+    return gap.sum(dim=-1), gap.add_(q)

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from studykit.errors import InputError
 from studykit.losses import LossInputs, expectation, log_mixture
+from studykit.losses.reverse_kl import value_and_slope as reverse_and_slope
 
 
 def skew_reverse_kl(x: LossInputs, *, skew: float = 0.1) -> Tensor:
@@ -34,3 +35,13 @@ def skew_reverse_kl(x: LossInputs, *, skew: float = 0.1) -> Tensor:
     if not 0 <= skew < 1:
         raise InputError(f"loss 'skew_reverse_kl': skew must lie in [0, 1), received {skew}")
     return expectation(x.student_logp, x.student_logp - log_mixture(x.teacher, x.student_logp, skew))
+
+
+def value_and_slope(x: LossInputs, *, skew: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Return the divergence [N] and its derivative in log q [N, C], q (log q/m + 1 - λ q/m) with m = (1-λ)p + λq."""
+    if skew == 0:
+        return reverse_and_slope(x)  # q/m has no bound then
+    q = x.student_logp.exp()
+    ratio = x.student_logp - log_mixture(x.teacher, x.student_logp, skew)
+    slope = ratio.exp().mul_(-skew).add_(1).add_(ratio).mul_(q)
+    return (q * ratio).sum(dim=-1), slope

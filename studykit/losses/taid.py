@@ -50,6 +50,8 @@ class Taid(Loss):
         tensor([0.8370])
     """
 
+    closed_form = True
+
     def __init__(
         self,
         *,
@@ -78,6 +80,11 @@ class Taid(Loss):
         # Log-probabilities are logits up to a constant per row, which the softmax takes out again.
         mixed = (1 - self.t) * x.student_logp.detach() + self.t * x.teacher
         return -expectation(mixed.log_softmax(dim=-1), x.student_logp)
+
+    def value_and_slope(self, x: LossInputs) -> tuple[Tensor, Tensor]:
+        """Return the loss [N] and its derivative in log q [N, C], -p_t."""
+        mixed = x.student_logp.detach().lerp(x.teacher, self.t).softmax(dim=-1)
+        return -(mixed * x.student_logp).sum(dim=-1), mixed.neg_()
 
     def step(self, mean_loss: float, progress: float) -> None:
         """Move t, once per optimizer step.

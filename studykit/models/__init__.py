@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from studykit.chat import tokenizer_hash
 from studykit.errors import InputError, unknown
 from studykit.models.pruning import prune
+from studykit.models.sharding import whole
 from studykit.spec import Lora, Student, Teacher
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -194,32 +196,43 @@ class OutputHead:
 def project(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, logit_scale: float = 1.0, softcap: float | None = None
 ) -> Tensor:
-    """Return the logits of hidden states, in float32 at least, [N, V].
+    """Return the logits of hidden states, in float32 at least, [N, V]."""
+    return shaped(linear(hidden, weight, bias), logit_scale, softcap)
+
+
+def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:
+    """Return hidden @ weight.T + bias, computed in a dtype (None is the weight's), [N, V]."""
+    dtype = weight.dtype if dtype is None else dtype
+    return nn.functional.linear(hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+
+
+def shaped(raw: Tensor, logit_scale: float = 1.0, softcap: float | None = None) -> Tensor:
+    """Return logits from what the projection gave, in float32 at least.
 
     Scale and soft cap belong to the architecture; the capped value is softcap * tanh(logits / softcap).
     """
-    logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = raw if raw.dtype == torch.float64 else raw.float()
     logits = logits if logit_scale == 1 else logits * logit_scale
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 def output_head(model: nn.Module) -> OutputHead:
-    """Return the output projection of a model, through whatever wraps it.
+    """Return the output projection of a model, through whatever wraps it; whole, where FSDP has sharded it.
 
     Raises:
         InputError: the head is no plain linear layer (adapters belong on the layers below it).
     """
     inner = unwrapped(model)
-    layer = inner.get_output_embeddings()
-    if type(layer) is not nn.Linear:
+    layer: Any = inner.get_output_embeddings()
+    if type(layer) is not nn.Linear and {FSDPModule, nn.Linear} != set(type(layer).__bases__):
         raise InputError(
             f"the output head of {type(inner).__name__} is a {type(layer).__name__}, not a plain linear layer: leave "
             "it out of lora_target_modules"
         )
     config = inner.config.get_text_config()
     scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
-    return OutputHead(layer.weight, layer.bias, float(scale), getattr(config, "final_logit_softcapping", None))
+    weight, bias = whole(layer.weight), None if layer.bias is None else whole(layer.bias)
+    return OutputHead(weight, bias, float(scale), getattr(config, "final_logit_softcapping", None))
 
 
 def hidden_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -236,9 +249,11 @@ def hidden_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -
 
     handle = unwrapped(model).get_output_embeddings().register_forward_pre_hook(catch)
     try:
-        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        made = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
     finally:
         handle.remove()
+    if isinstance(model, FSDPModule):  # it gathers its shards again when a gradient reaches its output, so one must
+        return caught[0] + made.logits.sum() * 0
     return caught[0]
 
 

@@ -6,19 +6,37 @@
     signal = TeacherSignal.from_samples(ids, counts)            # [N, S] drawn with replacement
     signal = TeacherSignal.from_other_vocabulary(...)           # another tokenizer: columns are not the student's
 
-The head asks for a slice of rows at a time: `inputs(rows, student_logits, target, temperature)` returns student and
-teacher log-probabilities and the label over the same C categories.
+The head asks for a chunk of rows, `here = signal.at(rows, vocabulary)`, and then block by block for
+`here.compare(rows, logits, logp, target, temperature)`: both sides and the label over the same C categories, and the
+way back from a derivative in these to one in the student's logits.
 """
 
-import math
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from studykit.losses import LOG_FLOOR
-from studykit.models import project
+from studykit.models import linear, shaped
+
+
+class Compared(NamedTuple):
+    """Both sides over the same C categories, at n positions.
+
+    Attributes:
+        student_logp: [n, C].
+        teacher_logp: [n, C].
+        target: int64 [n], the label's category.
+        back: takes a derivative in `student_logp` [n, C] to the one in the student's logits [n, V].
+    """
+
+    student_logp: Tensor
+    teacher_logp: Tensor
+    target: Tensor
+    back: Callable[[Tensor], Tensor]
 
 
 class TeacherSignal:
@@ -32,6 +50,29 @@ class TeacherSignal:
         Args:
             rows: which of the N positions.
             student_logits: [n, V], with gradient.
+            target: int64 [n], token ids.
+            temperature: divides both sides' logits.
+        """
+        here = self.at(rows, student_logits.shape[-1])
+        return here.compare(slice(None), student_logits, student_logits.log_softmax(dim=-1), target, temperature)[:3]
+
+    def at(self, rows: slice, vocabulary: int, dtype: torch.dtype | None = None) -> "TeacherSignal":
+        """Return the signal of some rows alone, with its projection made for all of them at once.
+
+        Args:
+            rows: which of the N positions.
+            vocabulary: the student's rows that are compared.
+            dtype: what a projection computes in; None is the teacher's own.
+        """
+        raise NotImplementedError
+
+    def compare(self, rows: slice, logits: Tensor, logp: Tensor, target: Tensor, temperature: float) -> Compared:
+        """Put both sides on the same categories.
+
+        Args:
+            rows: which of the positions of a signal that `at` has returned.
+            logits: the student's, [n, V].
+            logp: their log-softmax, [n, V].
             target: int64 [n], token ids.
             temperature: divides both sides' logits.
         """
@@ -70,7 +111,7 @@ class TeacherSignal:
     ) -> "TeacherSignal":
         """Make a full signal over the teacher's own vocabulary; where not `known` (bool [N]) it has no mass at all."""
         made = _Hidden(hidden.detach(), weight.detach(), None if bias is None else bias.detach(), logit_scale, softcap)
-        return _Other(made, known)
+        return _Other(made, known, weight.shape[0])
 
     @staticmethod
     def from_top_k(ids: Tensor, logp: Tensor, tail: Tensor | None = None) -> "TeacherSignal":
@@ -102,12 +143,20 @@ class TeacherSignal:
 @dataclass(frozen=True)
 class _Logits(TeacherSignal):
     logits: Tensor
+    logit_scale: float = 1.0
+    softcap: float | None = None
 
-    def inputs(self, rows, student_logits, target, temperature):
-        return _dense(self.logits[rows], student_logits, target, temperature)
+    def at(self, rows, vocabulary, dtype=None):
+        return replace(self, logits=self.logits[rows, :vocabulary])
+
+    def compare(self, rows, logits, logp, target, temperature):
+        own = shaped(self.logits[rows], self.logit_scale, self.softcap).to(logits.dtype)
+        student_logp = tempered(logits, temperature) if temperature != 1 else logp
+        teacher_logp = tempered(own, temperature).clamp_(min=LOG_FLOOR)
+        return Compared(student_logp, teacher_logp, target, partial(through_softmax, student_logp, temperature))
 
     def to(self, device):
-        return _Logits(self.logits.to(device))
+        return replace(self, logits=self.logits.to(device))
 
 
 @dataclass(frozen=True)
@@ -118,31 +167,30 @@ class _Hidden(TeacherSignal):
     logit_scale: float
     softcap: float | None
 
-    def inputs(self, rows, student_logits, target, temperature):
-        vocabulary = student_logits.shape[-1]
-        bias = None if self.bias is None else self.bias[:vocabulary]
-        logits = project(self.hidden[rows], self.weight[:vocabulary], bias, self.logit_scale, self.softcap)
-        return _dense(logits, student_logits, target, temperature)
+    def at(self, rows, vocabulary, dtype=None):
+        weight, bias = self.weight[:vocabulary], None if self.bias is None else self.bias[:vocabulary]
+        return _Logits(linear(self.hidden[rows], weight, bias, dtype), self.logit_scale, self.softcap)
 
     def to(self, device):
         bias = None if self.bias is None else self.bias.to(device)
-        return _Hidden(self.hidden.to(device), self.weight.to(device), bias, self.logit_scale, self.softcap)
+        return replace(self, hidden=self.hidden.to(device), weight=self.weight.to(device), bias=bias)
 
 
 @dataclass(frozen=True)
 class _Other(TeacherSignal):
-    own: _Hidden
+    own: TeacherSignal
     known: Tensor
+    rows: int
 
-    def inputs(self, rows, student_logits, target, temperature):
-        own = self.own
-        logits = project(own.hidden[rows], own.weight, own.bias, own.logit_scale, own.softcap)
-        teacher_logp = (logits.to(student_logits.dtype) / temperature).log_softmax(dim=-1).clamp(min=LOG_FLOOR)
-        teacher_logp = teacher_logp.masked_fill(~self.known[rows][:, None], LOG_FLOOR)
-        return (student_logits / temperature).log_softmax(dim=-1), teacher_logp, target
+    def at(self, rows, vocabulary, dtype=None):
+        return replace(self, own=self.own.at(rows, self.rows, dtype), known=self.known[rows])
+
+    def compare(self, rows, logits, logp, target, temperature):
+        both = self.own.compare(rows, logits, logp, target, temperature)
+        return both._replace(teacher_logp=both.teacher_logp.masked_fill(~self.known[rows][:, None], LOG_FLOOR))
 
     def to(self, device):
-        return _Other(self.own.to(device), self.known.to(device))
+        return replace(self, own=self.own.to(device), known=self.known.to(device))
 
 
 @dataclass(frozen=True)
@@ -151,24 +199,37 @@ class _Folded(TeacherSignal):
     logp: Tensor
     tail: Tensor | None
 
-    def inputs(self, rows, student_logits, target, temperature):
-        ids, teacher_logp = self.ids[rows].long(), self.logp[rows].to(student_logits.dtype)
+    def at(self, rows, vocabulary, dtype=None):
+        return _Folded(self.ids[rows], self.logp[rows], None if self.tail is None else self.tail[rows])
+
+    def compare(self, rows, logits, logp, target, temperature):
+        ids, teacher_logp = self.ids[rows].long(), self.logp[rows].to(logits.dtype)
         unused = ids < 0
-        ids = ids.clamp(min=0)
+        used = (~unused).int().argmax(dim=-1, keepdim=True)
+        ids = torch.where(
+            unused, ids.gather(1, used), ids
+        )  # repeated, it changes neither what is kept nor what is left
         if self.tail is not None:
-            tail = self.tail[rows].to(student_logits.dtype)
-        elif ids.shape[1] == student_logits.shape[1]:
+            tail = self.tail[rows].to(logits.dtype)
+        elif ids.shape[1] == logits.shape[1]:
             tail = torch.full_like(teacher_logp[:, :1], LOG_FLOOR)  # no token is left for it
         else:
             tail = log_complement(teacher_logp)
         teacher_logp = torch.cat([teacher_logp.masked_fill(unused, LOG_FLOOR), tail], dim=-1)
-        student_logp = _fold(student_logits.log_softmax(dim=-1), ids, unused)
+        rest = logp.scatter(1, ids, -torch.inf).logsumexp(dim=-1, keepdim=True).clamp(min=LOG_FLOOR)
+        folded = torch.cat([logp.gather(1, ids).masked_fill(unused, LOG_FLOOR), rest], dim=-1)
         matches = (ids == target[:, None]) & ~unused
         label = torch.where(matches.any(-1), matches.int().argmax(-1), ids.shape[-1])
+        student_logp = folded
         if temperature != 1:
-            teacher_logp = (teacher_logp / temperature).log_softmax(dim=-1)
-            student_logp = (student_logp / temperature).log_softmax(dim=-1)
-        return student_logp, teacher_logp, label
+            student_logp, teacher_logp = (tempered(side, temperature) for side in (folded, teacher_logp))
+
+        def back(slope: Tensor) -> Tensor:
+            if temperature != 1:
+                slope = through_softmax(student_logp, temperature, slope)
+            return _unfold(slope, logp, rest, ids, unused, used)
+
+        return Compared(student_logp, teacher_logp, label, back)
 
     def to(self, device):
         tail = None if self.tail is None else self.tail.to(device)
@@ -187,21 +248,28 @@ def log_complement(logp: Tensor) -> Tensor:
     return rest.clamp(min=torch.finfo(torch.float32).eps).log()
 
 
-def _dense(teacher_logits: Tensor, student_logits: Tensor, target: Tensor, temperature: float):
-    vocabulary = student_logits.shape[-1]
-    teacher_logits = teacher_logits[:, :vocabulary].to(student_logits.dtype)
-    student_logp = (student_logits / temperature).log_softmax(dim=-1)
-    return student_logp, (teacher_logits / temperature).log_softmax(dim=-1).clamp(min=LOG_FLOOR), target
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Return log softmax(logits / temperature), [n, C]."""
+    return (logits if temperature == 1 else logits / temperature).log_softmax(dim=-1)
 
 
-def _fold(logp: Tensor, ids: Tensor, unused: Tensor) -> Tensor:
-    """Gather the ids' log-probabilities and put the rest of the mass, summed exactly, behind them, [n, K + 1]."""
-    kept = logp.gather(1, ids)
-    if unused.any():
-        # Scatter with a value per place would let an unused place (id 0) hide a used one: count the places instead.
-        used = torch.zeros_like(logp, dtype=torch.int32).scatter_add_(1, ids, (~unused).int()) > 0
-        kept = kept.masked_fill(unused, LOG_FLOOR)
-    else:
-        used = torch.zeros_like(logp, dtype=torch.bool).scatter_(1, ids, True)
-    tail = logp.masked_fill(used, -math.inf).clamp(min=LOG_FLOOR).logsumexp(dim=-1, keepdim=True)
-    return torch.cat([kept, tail], dim=-1)
+def through_softmax(logp: Tensor, temperature: float, slope: Tensor) -> Tensor:
+    """Return the derivative in logits of one in `logp = log_softmax(logits / temperature)`, [n, C].
+
+    >>> through_softmax(torch.tensor([[0.25, 0.75]]).log(), 1.0, torch.tensor([[-1.0, 0.0]]))
+    tensor([[-0.7500,  0.7500]])
+    """
+    passed = torch.addcmul(slope, logp.exp(), slope.sum(dim=-1, keepdim=True), value=-1)
+    return passed if temperature == 1 else passed / temperature
+
+
+def _unfold(slope: Tensor, logp: Tensor, rest: Tensor, ids: Tensor, unused: Tensor, used: Tensor) -> Tensor:
+    """Return the derivative in logits [n, V] of one in what `ids` keep of `logp` and the rest, [n, K + 1].
+
+    A token of the rest takes its share of the rest's derivative, a kept token its own.
+    """
+    kept, left = slope[:, :-1].masked_fill(unused, 0), slope[:, -1:].masked_fill(rest <= LOG_FLOOR, 0)
+    total = kept.sum(dim=-1, keepdim=True) + left
+    passed = torch.addcmul((logp - rest).exp_().mul_(left), logp.exp(), total, value=-1)
+    own = kept - logp.gather(1, ids).exp() * total
+    return passed.scatter(1, ids, torch.where(unused, own.gather(1, used), own))
