@@ -191,7 +191,7 @@ def _chunks(job: _Job, scale: Tensor, inputs: tuple, wanted: list[bool]) -> tupl
             pieces.append(slope @ head)
         if wanted[1]:
             grads[1] = _added(grads[1], slope.T @ part, weight)
-        if wanted[2]:
+        if wanted[2] and bias is not None:
             grads[2] = _added(grads[2], slope.sum(0, dtype=exact), bias)
         for place, other in zip(learns, others, strict=True):
             grads[place] = _added(grads[place], other, inputs[place])
@@ -264,7 +264,7 @@ def _block(
     if not rules.loss.needs_teacher:
         x = LossInputs(logp, None, target, rules.progress, sequence, origin)
         value, slope, *others = _derived(rules.loss, x, slopes, learns)
-        slope = through_softmax(logp, 1, slope) if slopes else None
+        slope = through_softmax(slope, q) if slopes else None
     elif teacher is None:
         raise ValueError("this loss compares with a teacher, and no TeacherSignal was given")
     else:

@@ -13,7 +13,6 @@ way back from a derivative in these to one in the student's logits.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple, Self
 
 import torch
@@ -153,7 +152,11 @@ class _Logits(TeacherSignal):
         own = shaped(self.logits[rows], self.logit_scale, self.softcap).to(logits.dtype)
         student_logp = tempered(logits, temperature) if temperature != 1 else logp
         teacher_logp = tempered(own, temperature).clamp_(min=LOG_FLOOR)
-        return Compared(student_logp, teacher_logp, target, partial(through_softmax, student_logp, temperature))
+
+        def back(slope: Tensor) -> Tensor:
+            return through_softmax(slope, student_logp.exp(), temperature)
+
+        return Compared(student_logp, teacher_logp, target, back)
 
     def to(self, device):
         return replace(self, logits=self.logits.to(device))
@@ -226,7 +229,7 @@ class _Folded(TeacherSignal):
 
         def back(slope: Tensor) -> Tensor:
             if temperature != 1:
-                slope = through_softmax(student_logp, temperature, slope)
+                slope = through_softmax(slope, student_logp.exp(), temperature)
             return _unfold(slope, logp, rest, ids, unused, used)
 
         return Compared(student_logp, teacher_logp, label, back)
@@ -253,13 +256,13 @@ def tempered(logits: Tensor, temperature: float) -> Tensor:
     return (logits if temperature == 1 else logits / temperature).log_softmax(dim=-1)
 
 
-def through_softmax(logp: Tensor, temperature: float, slope: Tensor) -> Tensor:
-    """Return the derivative in logits of one in `logp = log_softmax(logits / temperature)`, [n, C].
+def through_softmax(slope: Tensor, q: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return the derivative in logits of one in log q, q = softmax(logits / temperature), [n, C].
 
-    >>> through_softmax(torch.tensor([[0.25, 0.75]]).log(), 1.0, torch.tensor([[-1.0, 0.0]]))
+    >>> through_softmax(torch.tensor([[-1.0, 0.0]]), torch.tensor([[0.25, 0.75]]))
     tensor([[-0.7500,  0.7500]])
     """
-    passed = torch.addcmul(slope, logp.exp(), slope.sum(dim=-1, keepdim=True), value=-1)
+    passed = torch.addcmul(slope, q, slope.sum(dim=-1, keepdim=True), value=-1)
     return passed if temperature == 1 else passed / temperature
 
 

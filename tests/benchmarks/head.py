@@ -1,23 +1,21 @@
-"""Time and peak memory of the loss from hidden states: studykit's head, plain PyTorch, and trl's chunked divergence.
+"""Time and peak memory of the loss from hidden states: studykit's head, plain PyTorch, trl's chunks, liger-kernel's.
 
     python tests/benchmarks/head.py --shape qwen --tokens 1024 --repeats 5
-    python tests/benchmarks/head.py --device cuda --tokens 8192 --repeats 9
+    python tests/benchmarks/head.py --device cuda --tokens 8192 --repeats 5
 
-Every measurement is a process of its own (so that its peak memory is its own), contestants take turns, weights are
-random. Each process runs the forward and backward pass twice and times the second. Medians and ratios are printed and
-written to results/benchmarks/head.json.
+Every measurement is a process of its own, contestants take turns, weights are random and bf16. Each process runs the
+forward and backward pass twice and measures the second. `studykit, autograd` is the same head with the loss's
+derivative found by autograd, and `studykit, eager` the one that is not compiled (on CUDA; elsewhere none is).
 """
 
 import argparse
 import json
-import platform
-import resource
-import statistics
-import subprocess
 import sys
-import time
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from measuring import in_turns, peer_python, timed, write
 
 SHAPES = {  # student's and teacher's hidden size, vocabulary
     "qwen": (896, 1536, 151_936),  # Qwen2.5-0.5B from 1.5B
@@ -25,44 +23,38 @@ SHAPES = {  # student's and teacher's hidden size, vocabulary
     "tiny": (64, 128, 5_000),
 }
 BETA = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": 0.5}
-CONTESTANTS = ("plain", "trl", "studykit")
-ROOT = Path(__file__).parents[2]
+EVERYWHERE = ("plain", "trl", "studykit", "studykit, autograd")
+ON_CUDA = ("liger", "studykit, eager")
+PEERS = ("trl", "liger")
 
 
 def measure(contestant: str, shape: str, tokens: int, loss: str, frozen: bool, device: str) -> dict[str, float]:
     """Return seconds of a forward and backward pass, peak memory in GiB beyond the inputs, and the loss."""
-    import torch
-
     student_size, teacher_size, vocabulary = SHAPES[shape]
     generator = torch.Generator(device).manual_seed(0)
 
     def normal(*size: int) -> torch.Tensor:
         made = torch.randn(*size, generator=generator, device=device, dtype=torch.bfloat16)
-        return made if len(size) < 2 else made * size[-1] ** -0.25
+        return made if size[0] == tokens else made.mul_(size[-1] ** -0.25)
 
     hidden, teacher_hidden = normal(tokens, student_size), normal(tokens, teacher_size)
     weight, teacher_weight = normal(vocabulary, student_size), normal(vocabulary, teacher_size)
     target = torch.randint(vocabulary, (tokens,), generator=generator, device=device)
     hidden.requires_grad_()
     weight.requires_grad_(not frozen)
-    run = {"plain": plain, "trl": chunked_by_trl, "studykit": by_studykit}[contestant]
-    before = memory(device)
-    seconds, value = 0.0, torch.zeros(())
-    for _ in range(2):
+    value = torch.zeros(())
+
+    def work() -> None:
+        nonlocal value
         hidden.grad = weight.grad = None
-        wait(device)
-        started = time.perf_counter()
-        value = run(hidden, weight, teacher_hidden, teacher_weight, target, loss)
+        value = RUN[contestant](hidden, weight, teacher_hidden, teacher_weight, target, loss)
         value.backward()
-        wait(device)
-        seconds = time.perf_counter() - started
-    return {"seconds": seconds, "gib": memory(device) - before, "loss": float(value.detach())}
+
+    return timed(work, device) | {"loss": float(value.detach())}
 
 
 def plain(hidden, weight, teacher_hidden, teacher_weight, target, loss):
     """Return the loss by full logits and autograd."""
-    import torch
-
     q = (hidden @ weight.T).float().log_softmax(-1)
     with torch.no_grad():
         p = (teacher_hidden @ teacher_weight.T).float().log_softmax(-1)
@@ -82,50 +74,44 @@ def chunked_by_trl(hidden, weight, teacher_hidden, teacher_weight, target, loss)
     return made.sum() / len(target)
 
 
-def by_studykit(hidden, weight, teacher_hidden, teacher_weight, target, loss):
+def fused_by_liger(hidden, weight, teacher_hidden, teacher_weight, target, loss):
+    """Return the loss by liger-kernel's fused linear JSD; its beta is the weight of the student in the mixture."""
+    from liger_kernel.transformers import LigerFusedLinearJSD
+
+    made = LigerFusedLinearJSD(jsd_beta=BETA[loss])
+    return made(hidden, weight, teacher_hidden, teacher_weight, target)
+
+
+def by_studykit(hidden, weight, teacher_hidden, teacher_weight, target, loss, *, closed=True, fused=None):
     """Return the loss by studykit's head."""
     from studykit.head import head_loss
     from studykit.losses import get_loss
     from studykit.teacher import TeacherSignal
 
-    signal = TeacherSignal.from_hidden(teacher_hidden, teacher_weight)
-    return head_loss(hidden, weight, None, signal, target, get_loss(loss), denominator=len(target))[0]
+    signal, made = TeacherSignal.from_hidden(teacher_hidden, teacher_weight), get_loss(loss)
+    made.closed_form = closed
+    return head_loss(hidden, weight, None, signal, target, made, denominator=len(target), fused=fused)[0]
 
 
-def wait(device: str) -> None:
-    """Let the device finish."""
-    import torch
-
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def memory(device: str) -> float:
-    """Return the peak so far in GiB."""
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+RUN: dict[str, Callable[..., Any]] = {
+    "plain": plain,
+    "trl": chunked_by_trl,
+    "liger": fused_by_liger,
+    "studykit": by_studykit,
+    "studykit, autograd": lambda *inputs: by_studykit(*inputs, closed=False),
+    "studykit, eager": lambda *inputs: by_studykit(*inputs, fused=False),
+}
 
 
-def compare(arguments: argparse.Namespace, loss: str, frozen: bool) -> dict:
-    """Measure all contestants in turns and return medians and ratios to studykit."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
-    for _ in range(arguments.repeats):
-        for name in CONTESTANTS:
-            one = ["--one", name, "--loss", loss, *(["--frozen"] if frozen else [])]
-            same = ["--shape", arguments.shape, "--tokens", str(arguments.tokens), "--device", arguments.device]
-            done = subprocess.run([sys.executable, __file__, *one, *same], capture_output=True, text=True, check=True)
-            found[name].append(json.loads(done.stdout.splitlines()[-1]))
-    medians = {
-        name: {key: statistics.median(line[key] for line in lines) for key in lines[0]} for name, lines in found.items()
+def compare(arguments: argparse.Namespace, loss: str, frozen: bool) -> dict[str, Any]:
+    """Measure all contestants in turns."""
+    same = ["--shape", arguments.shape, "--tokens", str(arguments.tokens), "--device", arguments.device]
+    same += ["--loss", loss, *(["--frozen"] if frozen else [])]
+    names = EVERYWHERE + (ON_CUDA if arguments.device == "cuda" else ())
+    commands = {
+        name: [peer_python() if name in PEERS else sys.executable, __file__, "--one", name, *same] for name in names
     }
-    own = medians["studykit"]
-    ratios = {
-        name: {key: round(line[key] / own[key], 3) for key in ("seconds", "gib")} for name, line in medians.items()
-    }
-    return {"loss": loss, "frozen_head": frozen, "medians": medians, "to_studykit": ratios, "all": found}
+    return {"loss": loss, "frozen_head": frozen, "contestants": in_turns(commands, arguments.repeats)}
 
 
 def main() -> None:
@@ -136,36 +122,29 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--loss", choices=BETA, default=None, help="one loss; all three without it")
-    parser.add_argument("--frozen", action="store_true", help="the student's head is not trained")
-    parser.add_argument("--one", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        measured = measure(
-            arguments.one, arguments.shape, arguments.tokens, arguments.loss, arguments.frozen, arguments.device
-        )
+    parser.add_argument("--frozen", action="store_true", help="only with the student's head not trained")
+    parser.add_argument("--one", choices=RUN, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.one:
+        measured = measure(chosen.one, chosen.shape, chosen.tokens, chosen.loss, chosen.frozen, chosen.device)
         print(json.dumps(measured))
         return
-    import torch
-
     lines = []
-    for loss in [arguments.loss] if arguments.loss else BETA:
-        for frozen in [True] if arguments.frozen else (False, True):
-            lines.append(compare(arguments, loss, frozen))
-            print(loss, "frozen head" if frozen else "trained head", json.dumps(lines[-1]["to_studykit"]), flush=True)
-    machine = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
-    report = {
-        "shape": dict(zip(("hidden", "teacher_hidden", "vocabulary"), SHAPES[arguments.shape], strict=True)),
-        "tokens": arguments.tokens,
-        "repeats": arguments.repeats,
-        "machine": machine,
-        "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
-        "lines": lines,
+    for loss in [chosen.loss] if chosen.loss else BETA:
+        for frozen in [True] if chosen.frozen else (False, True):
+            lines.append(compare(chosen, loss, frozen))
+            print(loss, "frozen head" if frozen else "trained head", flush=True)
+            for name, found in lines[-1]["contestants"].items():
+                print(f"  {name:20}", found.get("medians") or found["failed"], flush=True)
+    sizes = dict(zip(("hidden", "teacher_hidden", "vocabulary"), SHAPES[chosen.shape], strict=True))
+    settings = {
+        "device": chosen.device,
+        **sizes,
+        "tokens": chosen.tokens,
+        "dtype": "bfloat16",
+        "repeats": chosen.repeats,
     }
-    target = ROOT / "results" / "benchmarks" / f"head-{arguments.shape}-{arguments.device}.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"written to {target.relative_to(ROOT)}")
+    write("head", f"{chosen.shape}-{chosen.device}", settings, lines=lines)
 
 
 if __name__ == "__main__":
