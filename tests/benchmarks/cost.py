@@ -56,6 +56,7 @@ def main() -> None:
             f"unit, R² {line['r2']:.4f}"
         )
     settings = {"device": arguments.device, "hidden": _STUDENT, "teacher_hidden": _TEACHER, "dtype": "bfloat16"}
+    settings |= {**first, "repeats": arguments.repeats}
     write("cost", arguments.name or arguments.device, settings, points=measured, fits=lines)
 
 

@@ -1,4 +1,4 @@
-"""How everything here is measured: one process per measurement, contestants in turns, medians, peak memory, the machine.
+"""How all of it is measured: one process per measurement, contestants in turns, medians, peak memory, the machine.
 
 `in_turns` starts the processes and reads the last line each of them prints, a JSON object of numbers. A contestant that
 cannot run is kept with its reason. `python tests/benchmarks/measuring.py` prints versions and threads of the

@@ -1,4 +1,4 @@
-"""What is paid before and beside training: start of the package, the command and a notebook, the table of runs, the cache.
+"""What is paid beside training: start of the package, of the command and of a notebook, the table of runs, the cache.
 
     python tests/benchmarks/overheads.py --runs 10000 --repeats 5
 

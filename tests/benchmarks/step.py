@@ -96,7 +96,10 @@ def command(arguments: argparse.Namespace, name: str, sequences: int, length: in
 
 def with_shares(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Take the matrix product out of the contestants and give each of them its share of that speed."""
-    peak = found.pop(PEAK)["medians"]["flops_per_s"]
+    product = found.pop(PEAK)
+    if "failed" in product:
+        raise RuntimeError(f"{PEAK}: {product['failed']}")
+    peak = product["medians"]["flops_per_s"]
     for one in found.values():
         if "medians" in one:
             one["medians"]["share_of_peak"] = one["medians"]["flops"] / one["medians"]["seconds"] / peak

@@ -1,4 +1,4 @@
-"""The data-size ablation of the lexicon study, all its runs sharing one cached teacher, against the same with a live one.
+"""The data-size ablation of the lexicon study: all its runs sharing one cached teacher, against a live one.
 
     python tests/benchmarks/study.py --budgets 500 1500 --seeds 0 1 --repeats 3
 
