@@ -47,7 +47,7 @@ methods-study: setup
 bench: setup
 	@$(MAKE) -s peers || echo "no environment for the peers: going on without" >&2
 	@$(BIN)/python tests/benchmarks --device $(DEVICE)
-	@$(BIN)/python -m studykit.pages
+	@$(BIN)/python -m studykit.pages docs/benchmarks.md
 
 peers: $(PEERS)/.ready
 

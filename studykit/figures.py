@@ -222,12 +222,11 @@ def head_cost(points: Sequence[dict[str, Any]]) -> go.Figure:
                     col=column,
                 )
     _finish(figure, "", "")
+    figure.update_xaxes(rangemode="tozero")
+    figure.update_yaxes(rangemode="tozero")
     for column, axis in enumerate(axes, 1):
-        ticks = sorted({point[axis] for point in measured})
-        figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks], col=column)
         figure.update_xaxes(title=axis, row=2, col=column)
     for row, title in enumerate(("seconds", "peak GiB"), 1):
-        figure.update_yaxes(type="log", row=row)
         figure.update_yaxes(title=title, row=row, col=1)
     return figure
 

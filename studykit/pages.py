@@ -1,10 +1,11 @@
-"""Write the figures and tables of README and docs from the committed results: `python -m studykit.pages`.
+"""Write the figures and tables of README and docs from the committed results: `python -m studykit.pages [FILE]`.
 
 What stands between the markers of a page is generated; a test compares it with the results, so that no number in it
 can be typed by hand. Drawing figures needs Chromium or Chrome (kaleido drives it); checking the text does not.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,4 +171,5 @@ PAGES = (
 
 if __name__ == "__main__":
     for page in PAGES:
-        page.write()
+        if page.file in sys.argv[1:] or not sys.argv[1:]:
+            page.write()

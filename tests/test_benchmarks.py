@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from studykit.benchmarks import GOALS, as_markdown, draw, read_reports
 from studykit.figures import head_cost
-from studykit.pages import PAGES
+from studykit.pages import PAGES, ROOT
 
 FIGURES = {  # of a report that meets every goal, by contestant
     "step": {
@@ -134,7 +135,7 @@ def test_the_figure_of_the_cost_is_drawn_beside_the_report(write, tmp_path, monk
 
 def test_the_cost_is_drawn_along_each_axis_from_the_points_on_it():
     failed = {"signal": "top_k", "tokens": 99, "vocabulary": 10, "k": 2, "failed": "no memory"}
-    figure = head_cost([*POINTS, failed])
+    figure: Any = head_cost([*POINTS, failed])
 
     lines = {(t.name, t.xaxis, t.yaxis): (list(t.x), list(t.y)) for t in figure.data}
 
@@ -142,6 +143,13 @@ def test_the_cost_is_drawn_along_each_axis_from_the_points_on_it():
     assert lines["teacher's hidden", "x2", "y2"] == ([10, 20], pytest.approx([8e-5, 16e-5]))
     assert lines["teacher's hidden", "x5", "y5"] == ([10, 20], pytest.approx([0.01, 0.02]))
     assert lines["teacher's top k", "x3", "y3"] == ([4], pytest.approx([8e-5]))
+
+
+@pytest.mark.parametrize("benchmark", FIGURES)
+def test_the_scripts_measure_what_the_goals_ask_for(benchmark):
+    script = (ROOT / "tests" / "benchmarks" / f"{benchmark}.py").read_text(encoding="utf-8")
+    for contestant in FIGURES[benchmark]:
+        assert f'"{contestant}":' in script
 
 
 def test_the_committed_page_has_a_verdict_for_every_goal():

@@ -30,7 +30,6 @@ CONTESTANTS = {  # as shown, to the script and its own name there
     "trl SFTTrainer with liger": ("step_trl", "sft with liger"),
     "trl GKDTrainer": ("step_trl", "gkd"),
 }
-PEAK = "matrix product"
 _SIZE = {"cpu": 4096, "cuda": 8192}
 
 
@@ -56,9 +55,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_tokenizer(vocabulary(arguments.shape), folder)
         commands = {name: command(arguments, name, sequences, length, folder) for name in arguments.only}
-        same = ["--shape", arguments.shape, "--device", arguments.device]
-        commands[PEAK] = [sys.executable, __file__, "--peak", *same]
         found = in_turns(commands, arguments.repeats)
+    same = ["--shape", arguments.shape, "--device", arguments.device]
+    product = in_turns({"matrix product": [sys.executable, __file__, "--peak", *same]}, 1)["matrix product"]
     settings = {
         "shape": arguments.shape,
         "layers": arguments.layers,
@@ -72,7 +71,7 @@ def main() -> None:
         "top_k": arguments.top_k,
     }
     name = arguments.name or f"{arguments.shape}-{arguments.device}"
-    write("step", name, settings, **with_shares(found))
+    write("step", name, settings, **with_shares(found, product))
 
 
 def command(arguments: argparse.Namespace, name: str, sequences: int, length: int, tokenizer: str) -> list[str]:
@@ -94,11 +93,10 @@ def command(arguments: argparse.Namespace, name: str, sequences: int, length: in
     return [python, str(ROOT / "tests" / "benchmarks" / f"{script}.py"), json.dumps(asdict(setting))]
 
 
-def with_shares(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Take the matrix product out of the contestants and give each of them its share of that speed."""
-    product = found.pop(PEAK)
+def with_shares(found: dict[str, dict[str, Any]], product: dict[str, Any]) -> dict[str, Any]:
+    """Give every contestant its share of the speed of the matrix product, and keep that speed beside them."""
     if "failed" in product:
-        raise RuntimeError(f"{PEAK}: {product['failed']}")
+        return {"contestants": found, "matrix_product": product["failed"]}
     peak = product["medians"]["flops_per_s"]
     for one in found.values():
         if "medians" in one:
