@@ -200,7 +200,7 @@ def head_cost(points: Sequence[dict[str, Any]]) -> go.Figure:
             has what the others stay at.
     """
     axes = ("tokens", "vocabulary", "k")
-    figure: Any = make_subplots(rows=2, cols=3, shared_xaxes="columns", vertical_spacing=0.06)
+    figure: Any = make_subplots(rows=2, cols=3, shared_xaxes=True, vertical_spacing=0.06)
     measured = [point for point in points if "medians" in point]
     for column, axis in enumerate(axes, 1):
         fixed = {name: points[0][name] for name in axes if name != axis}

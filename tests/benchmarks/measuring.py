@@ -141,7 +141,8 @@ def write(benchmark: str, name: str, settings: Mapping[str, Any], **content: Any
 def _machine() -> dict[str, Any]:
     """Return processor, cores and memory."""
     information = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    fields = dict((part.strip() for part in line.split(":", 1)) for line in information.splitlines() if line.count(":"))
+    pairs = (line.partition(":") for line in information.splitlines())
+    fields = {name.strip(): value.strip() for name, _, value in pairs}
     return {
         "cpu": fields.get("model name", "unknown"),
         "cores": os.cpu_count(),

@@ -31,7 +31,8 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
             student, teacher, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
         )
         return trained(trainer, watch, teacher)
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     arguments = SFTConfig(**settings, completion_only_loss=True, max_length=setting.length, use_liger_kernel=liger)
     watch = Stopwatch(setting)

@@ -74,12 +74,13 @@ def vocabulary(shape: str) -> int:
     return json.loads((_EMBEDDED / student / "config.json").read_text(encoding="utf-8"))["vocab_size"]
 
 
-def make_model(setting: Setting, side: str) -> nn.Module:
+def make_model(setting: Setting, side: str) -> Any:
     """Return student or teacher: random weights of the shape, the same in every process; embedded ones for lexicon."""
     shape = SHAPES[setting.shape]
     dtype = getattr(torch, shape["dtype"])
     if isinstance(shape[side], str):
-        return AutoModelForCausalLM.from_pretrained(str(_EMBEDDED / shape[side]), dtype=dtype).to(setting.device)
+        embedded: Any = AutoModelForCausalLM.from_pretrained(str(_EMBEDDED / shape[side]), dtype=dtype)
+        return embedded.to(setting.device)
     fields = dict(shape[side])
     fields["num_hidden_layers"] = setting.layers or fields["num_hidden_layers"]
     torch.manual_seed(len(side))
