@@ -1,13 +1,17 @@
 # make quickstart    set up, run the data-size ablation of the embedded study, say how to open the dashboard
 # make test          set up what is missing, run all tests
 # make check         format, lint, types
+# make bench         measure speed and memory (45 minutes on two cores)
 PYTHON ?= python3.11
 JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
 GRID   ?= quickstart
 BIN    := .venv/bin
 READY  := .venv/.ready
+DEVICE ?= cpu
+PEERS  := .venv-peers
+LIGER  := $(if $(filter cuda,$(DEVICE)),liger-kernel==0.8.5)
 
-.PHONY: quickstart test check setup lexicon-models lexicon-study methods-study figures clean
+.PHONY: quickstart test check setup lexicon-models lexicon-study methods-study figures bench peers clean
 
 quickstart: setup
 	@$(BIN)/studykit batch $(GRID) --jobs $(JOBS)
@@ -38,9 +42,25 @@ lexicon-study: setup
 methods-study: setup
 	@$(BIN)/studykit batch methods --jobs $(JOBS)
 
+# Speed and memory, to results/benchmarks and docs/benchmarks.md; on one GPU: make bench DEVICE=cuda. Without an
+# environment for the peers their contestants run in .venv, or are listed with the reason why they cannot.
+bench: setup
+	@$(MAKE) -s peers || echo "no environment for the peers: going on without" >&2
+	@$(BIN)/python tests/benchmarks --device $(DEVICE)
+	@$(BIN)/python -m studykit.pages docs/benchmarks.md
+
+peers: $(PEERS)/.ready
+
+$(PEERS)/.ready: constraints.txt
+	@echo "setting up $(PEERS) (a few minutes the first time)"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	@$(PEERS)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt trl $(LIGER)
+	@touch $@
+
 # The figures and tables of README and docs, from results/.
 figures: setup
 	@$(BIN)/python -m studykit.pages
 
 clean:
-	rm -rf .venv
+	rm -rf .venv $(PEERS)

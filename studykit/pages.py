@@ -1,18 +1,19 @@
-"""Write the figures and tables of README and docs from the committed results: `python -m studykit.pages`.
+"""Write the figures and tables of README and docs from the committed results: `python -m studykit.pages [FILE]`.
 
 What stands between the markers of a page is generated; a test compares it with the results, so that no number in it
 can be typed by hand. Drawing figures needs Chromium or Chrome (kaleido drives it); checking the text does not.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from studykit import figures, results
-from studykit.findings import Finding, format_cell
+from studykit import benchmarks, figures, results
+from studykit.findings import Finding, markdown_table
 from studykit.findings.data_size import data_size
 from studykit.findings.methods import methods
 
@@ -25,35 +26,29 @@ class Page:
 
     Attributes:
         file: relative to the repository.
-        study: the folder under results/ that it speaks of; the ablation has the name of the finding.
-        find: the finding.
-        block: finding, finished runs and number of held-out items to Markdown.
-        draw: writes the figures that the block shows.
+        study: the folder under results/ that it speaks of.
     """
 
     file: str
     study: str
-    find: Callable[[pd.DataFrame], Finding]
-    block: Callable[[Finding, pd.DataFrame, int], str]
-    draw: Callable[[pd.DataFrame], None]
+
+    @property
+    def folder(self) -> Path:
+        """Where the results lie."""
+        return ROOT / "results" / self.study
 
     @property
     def markers(self) -> tuple[str, str]:
         """What stands before and after the generated block."""
         return f"<!-- generated: results/{self.study} -->", "<!-- end generated -->"
 
-    def frame(self) -> pd.DataFrame:
-        """Return the runs that the page speaks of."""
-        frame = results.load(ROOT / "results" / self.study)
-        return frame[frame["ablation"] == getattr(self.find, "__name__", "")]
-
     def generated(self) -> str:
         """Return the text between the markers."""
-        frame = self.frame()
-        done = frame[frame["status"] == "done"]
-        run = results.run_folder(ROOT / "results" / self.study, done["run_id"].iloc[0]) if len(done) else None
-        record = results.read_record(run) if run else None
-        return self.block(self.find(frame), done, record["spec"]["evaluation"]["items"] if record else 0)
+        raise NotImplementedError
+
+    def draw(self) -> None:
+        """Write the figures that the block shows, and what else is kept beside the results."""
+        raise NotImplementedError
 
     def replaced(self, text: str) -> str:
         """Return the page's text with a fresh block."""
@@ -63,15 +58,64 @@ class Page:
         return f"{before}{start}\n\n{self.generated()}\n\n{end}{after}"
 
     def write(self) -> None:
-        """Draw the figures, keep the finding as JSON, and rewrite the block."""
-        frame = self.frame()
-        self.draw(frame)
-        finding = self.find(frame)
-        content = {"sentence": finding.sentence, **finding.numbers}
-        target = ROOT / "results" / self.study / "finding.json"
-        target.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        """Draw the figures and rewrite the block."""
+        self.draw()
         file = ROOT / self.file
         file.write_text(self.replaced(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class StudyPage(Page):
+    """A page on the runs of a study.
+
+    Attributes:
+        find: the finding; the ablation has its name.
+        block: finding, finished runs and number of held-out items to Markdown.
+        figures: writes the figures that the block shows.
+    """
+
+    find: Callable[[pd.DataFrame], Finding]
+    block: Callable[[Finding, pd.DataFrame, int], str]
+    figures: Callable[[pd.DataFrame], None]
+
+    def frame(self) -> pd.DataFrame:
+        """Return the runs that the page speaks of."""
+        frame = results.load(self.folder)
+        return frame[frame["ablation"] == getattr(self.find, "__name__", "")]
+
+    def generated(self) -> str:
+        """Return the text between the markers."""
+        frame = self.frame()
+        done = frame[frame["status"] == "done"]
+        run = results.run_folder(self.folder, done["run_id"].iloc[0]) if len(done) else None
+        record = results.read_record(run) if run else None
+        return self.block(self.find(frame), done, record["spec"]["evaluation"]["items"] if record else 0)
+
+    def draw(self) -> None:
+        """Draw the figures and keep the finding as JSON."""
+        frame = self.frame()
+        self.figures(frame)
+        finding = self.find(frame)
+        content = {"sentence": finding.sentence, **finding.numbers}
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        (self.folder / "finding.json").write_text(text, encoding="utf-8")
+
+
+class BenchmarksPage(Page):
+    """The page on speed and memory."""
+
+    @property
+    def reports(self) -> dict[str, list[benchmarks.Report]]:
+        """What was measured."""
+        return benchmarks.read_reports(self.folder, f"../results/{self.study}")
+
+    def generated(self) -> str:
+        """Return the text between the markers."""
+        return benchmarks.as_markdown(self.reports)
+
+    def draw(self) -> None:
+        """Draw the figures."""
+        benchmarks.draw(self.reports, self.folder)
 
 
 def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
@@ -80,7 +124,7 @@ def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
             f"> {finding.sentence}",
             "![Exact match on held-out words against the number of training examples, for fine-tuning and "
             "distillation, with 95% intervals over seeds](results/lexicon/data_size.svg)",
-            _markdown(finding.table),
+            markdown_table(finding.table),
             f"From the {len(done)} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats "
             f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals.",
         )
@@ -101,7 +145,7 @@ def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
             f"### {budget:,} examples, {steps:,} optimizer steps",
             "![Exact match on held-out words and seconds of training, one line per method, with 95% intervals over "
             f"seeds, at {budget:,} examples]({image})",
-            _markdown(part.drop(columns="budget")),
+            markdown_table(part.drop(columns="budget")),
         ]
     parts.append(
         f"From the {len(done)} runs in [`results/methods`](../results/methods): exact match in points and NLL in nats "
@@ -118,20 +162,14 @@ def _draw_methods(frame: pd.DataFrame) -> None:
         figures.methods_compared(part).write_image(target, width=860)
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    columns = [str(column) for column in table.columns]
-    rows = [map(format_cell, columns, row) for row in table.itertuples(index=False, name=None)]
-    sides = ["---" if column == "method" else "---:" for column in columns]
-    lines = [" | ".join(cells) for cells in (columns, sides, *rows)]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
 PAGES = (
-    Page("README.md", "lexicon", data_size, _data_size_block, _draw_data_size),
-    Page("docs/methods.md", "methods", methods, _methods_block, _draw_methods),
+    StudyPage("README.md", "lexicon", data_size, _data_size_block, _draw_data_size),
+    StudyPage("docs/methods.md", "methods", methods, _methods_block, _draw_methods),
+    BenchmarksPage("docs/benchmarks.md", "benchmarks"),
 )
 
 
 if __name__ == "__main__":
     for page in PAGES:
-        page.write()
+        if page.file in sys.argv[1:] or not sys.argv[1:]:
+            page.write()

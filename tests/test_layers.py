@@ -43,6 +43,7 @@ LAYERS = (
     # what was measured, as figures and findings
     "findings",
     "figures",
+    "benchmarks",
     "pages",
     # grids of notebooks
     "processes",
@@ -68,6 +69,7 @@ TORCH_FREE = (
     "statistics",
     "figures",
     "findings",
+    "benchmarks",
     "pages",
     "processes",
     "contents",

@@ -7,6 +7,7 @@ the notebook, on the terminal, in the dashboard and in the README:
     finding.table, finding.sentence
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,3 +80,18 @@ def format_cell(column: str, value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}" if "NLL" in column else f"{value:.1f}"
     return str(value)
+
+
+def markdown_table(table: pd.DataFrame, left: Collection[str] = ("method",)) -> str:
+    """Return a table as Markdown, values as people read them; columns of numbers, all but `left`, are right-aligned.
+
+    >>> print(markdown_table(pd.DataFrame({"method": ["kd"], "budget": [1500]})))
+    | method | budget |
+    | --- | ---: |
+    | kd | 1,500 |
+    """
+    columns = [str(column) for column in table.columns]
+    rows = [map(format_cell, columns, row) for row in table.itertuples(index=False, name=None)]
+    sides = ["---" if column in left else "---:" for column in columns]
+    lines = [" | ".join(cells) for cells in (columns, sides, *rows)]
+    return "\n".join(f"| {line} |" for line in lines)

@@ -1,0 +1,266 @@
+"""What was measured of speed and memory, as verdicts and tables of docs/benchmarks.md. Torch-free.
+
+The scripts of tests/benchmarks leave one JSON report per benchmark, shape and device in results/benchmarks. Goals are
+written down here, once; whether one is met is decided by the reports alone.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from studykit.findings import markdown_table
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound that a measured figure is held against.
+
+    Attributes:
+        benchmark: whose reports have the figure.
+        what: the figure in words, with its unit.
+        figure: takes it from a report; None where it was not measured.
+        bound: what is asked.
+        at_most: whether the figure must not be above the bound; otherwise it must not be below.
+        note: a remark shown beside it; no figures belong here.
+    """
+
+    benchmark: str
+    what: str
+    figure: Callable[[Report], float | None]
+    bound: float
+    at_most: bool
+    note: str = ""
+
+    def verdict(self, report: Report) -> str:
+        """Return `met`, `missed` or `not measured`."""
+        value = self.figure(report)
+        if value is None:
+            return "not measured"
+        return "met" if (value <= self.bound if self.at_most else value >= self.bound) else "missed"
+
+
+def median(report: Report, contestant: str, key: str) -> float | None:
+    """Return the median of a contestant's figure; None where it did not run."""
+    return report.get("contestants", {}).get(contestant, {}).get("medians", {}).get(key)
+
+
+def quotient(first: tuple[str, str], second: tuple[str, str]) -> Callable[[Report], float | None]:
+    """Return what divides the median of one (contestant, key) by that of another."""
+
+    def figure(report: Report) -> float | None:
+        a, b = median(report, *first), median(report, *second)
+        return None if a is None or not b else a / b
+
+    return figure
+
+
+GOALS = (
+    Goal(
+        "step",
+        "a step of kd with a cached teacher against one of sft, ratio of seconds",
+        quotient(("studykit kd, cached teacher", "seconds"), ("studykit sft", "seconds")),
+        1.10,
+        at_most=True,
+    ),
+    Goal(
+        "step",
+        "kd with a live teacher against trl's GKDTrainer, ratio of tokens per second",
+        quotient(("studykit kd, live teacher", "tokens_per_s"), ("trl GKDTrainer", "tokens_per_s")),
+        1.5,
+        at_most=False,
+        note="off-policy, forward KL on both sides",
+    ),
+    Goal(
+        "overheads",
+        "`results.load` from the index, seconds",
+        lambda report: median(report, "table", "seconds"),
+        1.0,
+        at_most=True,
+        note="at the number of runs named below",
+    ),
+    Goal(
+        "overheads",
+        "`studykit --help`, seconds of the whole process",
+        lambda report: median(report, "studykit --help", "seconds"),
+        0.5,
+        at_most=True,
+    ),
+)
+
+
+def read_reports(folder: Path, link: str) -> dict[str, list[Report]]:
+    """Return the reports of a folder by benchmark, each with its `file`; a folder that is not there has none.
+
+    Args:
+        folder: results/benchmarks.
+        link: the same as seen from the page, kept as `link` of every report.
+    """
+    found: dict[str, list[Report]] = {}
+    for file in sorted(folder.glob("*.json")):
+        report = json.loads(file.read_text(encoding="utf-8")) | {"file": file.name, "link": link}
+        found.setdefault(file.stem.partition("-")[0], []).append(report)
+    return found
+
+
+def as_markdown(reports: dict[str, list[Report]]) -> str:
+    """Return the goals with their verdicts, then one section per benchmark."""
+    parts = ["## Goals", markdown_table(_goals(reports), left=("goal", "on", "verdict", "note"))]
+    for benchmark, (title, tables) in SECTIONS.items():
+        parts.append(f"## {title}")
+        parts += [] if reports.get(benchmark) else ["Not measured yet."]
+        for report in reports.get(benchmark, []):
+            parts += [f"### {_place(report)}", _provenance(report), *tables(report)]
+    return "\n\n".join(parts)
+
+
+def _goals(reports: dict[str, list[Report]]) -> pd.DataFrame:
+    rows = []
+    for goal in GOALS:
+        asked = f"{'at most' if goal.at_most else 'at least'} {goal.bound:g}"
+        for report in reports.get(goal.benchmark) or [{}]:
+            value = goal.figure(report)
+            on, shown = _place(report) if report else "-", "-" if value is None else f"{value:.3g}"
+            rows.append((goal.what, on, asked, shown, goal.verdict(report), goal.note))
+    return pd.DataFrame(rows, columns=["goal", "on", "asked", "measured", "verdict", "note"])
+
+
+def _place(report: Report) -> str:
+    """Return what tells a report from others of its benchmark: shape and device."""
+    return report["file"].removesuffix(".json").partition("-")[2].replace("-", ", ")
+
+
+def _provenance(report: Report) -> str:
+    """Say in one line on what machine, with which versions and settings."""
+    machine = report.get("machine", "")
+    if isinstance(machine, dict):
+        sizes = f"{machine['cores']} cores, {machine['memory_gib']} GiB"
+        names = [machine["gpu"], machine["cpu"], sizes, " ".join(machine["instructions"])]
+        machine = ", ".join(str(name) for name in names if name)
+    versions = [f"{name} {version}" for name, version in report.get("versions", {}).items()]
+    settings = report.get("settings") or {key: report[key] for key in ("tokens", "repeats") if key in report}
+    chosen = [f"{name} {_words(value)}" for name, value in settings.items() if value is not None]
+    parts = [
+        f"[`{report['file']}`]({report['link']}/{report['file']})",
+        f"{machine}, threads {report.get('threads')}",
+        ", ".join(versions),
+    ]
+    if report.get("peers", report.get("versions")) != report.get("versions"):
+        parts.append("peers: " + ", ".join(f"{name} {version}" for name, version in report["peers"].items()))
+    return "; ".join([*parts, ", ".join(chosen)]) + "."
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _number(value: float | None) -> str:
+    """Return three digits of a figure, with separators where it is large; `-` where it is missing.
+
+    >>> _number(1234.5), _number(0.012345), _number(None)
+    ('1,234', '0.0123', '-')
+    """
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _contestants(columns: dict[str, str], to: tuple[str, str, str] | None = None) -> Callable[[Report], list[str]]:
+    """Return what makes a table of contestants.
+
+    Args:
+        columns: key of a median to its title.
+        to: title, contestant and key of a last column: every contestant's median of that key to that contestant's.
+    """
+    titles = ["contestant", "repeats", *columns.values(), *(to[:1] if to else ())]
+
+    def tables(report: Report) -> list[str]:
+        rows = []
+        for name, found in report["contestants"].items():
+            if "failed" in found:
+                row = [name, f"not run: {found['failed']}"]
+            else:
+                row = [name, str(found["repeats"]), *(_number(found["medians"].get(key)) for key in columns)]
+                row += [_number(quotient((name, to[2]), to[1:])(report))] if to else []
+            rows.append(row + [""] * (len(titles) - len(row)))
+        return [markdown_table(pd.DataFrame(rows, columns=titles), left=titles[:1])]
+
+    return tables
+
+
+def _step(report: Report) -> list[str]:
+    columns = {
+        "seconds": "seconds per step",
+        "tokens_per_s": "tokens per second",
+        "gib": "peak GiB",
+        "loss": "loss",
+        "share_of_peak": "share of matrix peak",
+    }
+    tables = _contestants(columns, ("seconds to sft's", "studykit sft", "seconds"))(report)
+    peak = report.get("peak_flops_per_s")
+    return [*tables, f"Matrix peak: {_number(peak and peak / 1e12)} TFLOP/s."]
+
+
+def _head(report: Report) -> list[str]:
+    rows = []
+    for line in report["lines"]:
+        for name, medians in line["medians"].items():
+            ratios = line["to_studykit"].get(name, {})
+            cells = [medians.get("seconds"), ratios.get("seconds"), medians.get("gib"), ratios.get("gib")]
+            head = "frozen" if line["frozen_head"] else "trained"
+            rows.append([line["loss"], head, name, *map(_number, cells)])
+    titles = ["loss", "head", "contestant", "seconds", "to studykit's", "peak GiB", "to studykit's peak"]
+    return [markdown_table(pd.DataFrame(rows, columns=titles), left=titles[:3])]
+
+
+def _cost(report: Report) -> list[str]:
+    units = {"seconds": ("ms", 1e3), "gib": ("MiB", 2.0**10)}
+    rows = []
+    for line in report["fits"]:
+        unit, scale = units[line["figure"]]
+        constants = [scale * line["at_zero"], 1e3 * scale * line["slope"], line["r2"]]
+        rows.append([line["signal"], line["axis"], unit, *map(_number, constants)])
+    titles = ["signal", "axis", "unit", "at zero", "per thousand", "R²"]
+    return [
+        f"![Seconds and peak memory of the head against tokens, vocabulary and k]({report['link']}/{_figure(report)})",
+        markdown_table(pd.DataFrame(rows, columns=titles), left=titles[:3]),
+    ]
+
+
+def _figure(report: Report) -> str:
+    return report["file"].replace(".json", ".svg")
+
+
+def draw(reports: dict[str, list[Report]], folder: Path) -> None:
+    """Draw the figures that the page shows."""
+    from studykit.figures import head_cost
+
+    for report in reports.get("cost", []):
+        head_cost(report["points"]).write_image(folder / _figure(report), width=860, height=620)
+
+
+_STUDY = {
+    "seconds": "wall seconds",
+    "teacher_tokens": "tokens through the teacher",
+    "train_s": "seconds of training, all kd runs",
+    "exact_match": "exact match (points)",
+    "nll": "NLL",
+}
+_OVERHEADS = {"seconds": "seconds", "runs": "runs", "positions_per_s": "positions per second", "prepare_s": "prepare"}
+
+SECTIONS: dict[str, tuple[str, Callable[[Report], Iterable[str]]]] = {
+    "step": ("A training step", _step),
+    "head": ("The loss from hidden states", _head),
+    "cost": ("What the head costs", _cost),
+    "study": (
+        "A study with one cached teacher",
+        _contestants(_STUDY, ("teacher tokens to the live teacher's", "live teacher", "teacher_tokens")),
+    ),
+    "overheads": ("Overheads", _contestants(_OVERHEADS)),
+}
+"""Benchmark to its title and what makes its tables."""

@@ -1,0 +1,56 @@
+"""All benchmarks with sizes for the machine at hand: `make bench`, or `python tests/benchmarks --device cuda`.
+
+On two cores about 45 minutes, on one large GPU about ten. A script that fails is named, and the others go on.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+from measuring import ROOT
+
+SIZES = {
+    "cpu": (
+        "step --shape lexicon --tokens 64x24 --repeats 5 --warmup 5 --steps 40 --top-k 16",
+        "step --shape qwen --layers 6 --tokens 4x256 --repeats 3 --warmup 1 --steps 2",
+        "cost --repeats 3",
+        "study --repeats 3",
+        "overheads --repeats 5",
+        "head --shape qwen --tokens 512 --repeats 3",
+    ),
+    "cuda": (
+        "step --device cuda --shape qwen --tokens 8x1024 --repeats 3 --warmup 3 --steps 8",
+        "step --device cuda --shape llama --tokens 4x1024 --repeats 3 --warmup 3 --steps 6",
+        "cost --device cuda --tokens 2048 4096 8192 --vocabulary 32000 64000 128000 --k 16 64 256 --repeats 1",
+        "head --device cuda --shape qwen --tokens 8192 --repeats 1",
+    ),
+}
+"""Script and arguments: sizes that end in time. On a GPU starting outweighs what is measured."""
+
+SCRIPTS = ("step", "cost", "study", "overheads", "head")
+
+
+def main() -> int:
+    """Run them one after the other; return 1 where one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=SIZES, default="cpu")
+    parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=SCRIPTS, help="some of the scripts")
+    chosen = parser.parse_args()
+    failed = []
+    for line in (line for line in SIZES[chosen.device] if line.partition(" ")[0] in chosen.only):
+        script, *arguments = line.split()
+        print(line, flush=True)
+        started = time.monotonic()
+        command = [sys.executable, str(ROOT / "tests" / "benchmarks" / f"{script}.py"), *arguments]
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        print(f"{time.monotonic() - started:.0f} s", flush=True)
+        failed += [line] if done.returncode else []
+    for line in failed:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
