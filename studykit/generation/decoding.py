@@ -58,7 +58,7 @@ class Decoder:
         new = tokens.shape[1]
         made = self.model(
             input_ids=tokens,
-            attention_mask=mask,
+            attention_mask=mask.long(),
             position_ids=(mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -new:],
             past_key_values=self.cache,
             use_cache=True,
@@ -152,6 +152,12 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     configured = unwrapped(model).generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
     return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
+
+
+def decoding(model: Any, tokenizer: Any) -> dict[str, Any]:
+    """Return end tokens, padding token and the rows that may be drawn, as every way to generate takes them."""
+    vocabulary = max(tokenizer.get_vocab().values()) + 1
+    return {"ends": end_tokens(model, tokenizer), "pad": tokenizer.pad_token_id, "vocabulary": vocabulary}
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad_token_id: int, device: Any = None) -> tuple[Tensor, Tensor]:
