@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from studykit.errors import InputError
 from studykit.generation.memory import InPlaceLayer, can_move, memory_for
 from studykit.models import unwrapped
 
@@ -39,10 +41,18 @@ class Decoder:
 
     Attributes:
         can_move: whether rows can be dropped and columns taken back; models with a recurrent state cannot.
+
+    Raises:
+        InputError: a model without attention, which has no use for a key-value cache.
     """
 
     def __init__(self, model: nn.Module, vocabulary: int, columns: int):
         self.model, self.vocabulary = unwrapped(model), vocabulary
+        if "past_key_values" not in signature(self.model.forward).parameters:
+            raise InputError(
+                f"{type(self.model).__name__} takes no key-value cache, so it cannot answer here: choose a model with "
+                "attention, or data and scorers that ask for no answer"
+            )
         self.cache = memory_for(self.model.config, columns)
         self.can_move = can_move(self.cache)
         self._read: Any = 0

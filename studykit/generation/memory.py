@@ -52,13 +52,18 @@ class InPlaceLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write new columns [B, heads, n, D] and return views of what attention is to see."""
+        """Write new columns [B, heads, n, D] and return views of what attention is to see.
+
+        Raises:
+            RuntimeError: there is no room left.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         first, start = self._first, self.filled
         self.filled += key_states.shape[2]
-        self.keys[:, :, start : self.filled] = key_states
-        self.values[:, :, start : self.filled] = value_states
+        # Not by a slice: one that begins past the end takes a single column without a word.
+        self.keys.narrow(2, start, key_states.shape[2]).copy_(key_states)
+        self.values.narrow(2, start, value_states.shape[2]).copy_(value_states)
         return self.keys[:, :, first : self.filled], self.values[:, :, first : self.filled]
 
     @property
