@@ -14,7 +14,7 @@ from torch import nn
 
 from studykit.chat import encode, encode_prompts
 from studykit.errors import InputError
-from studykit.generation import Sampling, decoding, sample
+from studykit.generation import Sampling, sample, token_settings
 from studykit.likelihood import reference_nll
 from studykit.scorers import Item, Score, needs_generation, score_items
 from studykit.sources import Example, load_examples
@@ -67,7 +67,7 @@ def generate(model: nn.Module, tokenizer: Any, examples: list[Example], evaluati
     """Return a greedy answer to every prompt, in order; batches hold prompts of similar length."""
     prompts = encode_prompts(examples, tokenizer)
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-    greedy, generator, settings = Sampling(temperature=0), torch.Generator(), decoding(model, tokenizer)
+    greedy, generator, settings = Sampling(temperature=0), torch.Generator(), token_settings(model, tokenizer)
     answers: list[str] = [""] * len(prompts)
     for start in range(0, len(order), evaluation.batch_size):
         chosen = order[start : start + evaluation.batch_size]

@@ -9,9 +9,19 @@ memory moved to the right. Once half of the rows have ended, the batch goes on w
 beginning keeps getting its random number, that changes no answer.
 """
 
-from studykit.generation.decoding import Answers, Decoder, decoding, end_tokens, left_padded
+from studykit.generation.decoding import Answers, Decoder, end_tokens, left_padded, token_settings
 from studykit.generation.drafting import draft_and_check
 from studykit.generation.draws import Sampling, draw
 from studykit.generation.sampling import sample
 
-__all__ = ["Answers", "Decoder", "Sampling", "draft_and_check", "draw", "end_tokens", "left_padded", "sample"]
+__all__ = [
+    "Answers",
+    "Decoder",
+    "Sampling",
+    "draft_and_check",
+    "draw",
+    "end_tokens",
+    "left_padded",
+    "sample",
+    "token_settings",
+]

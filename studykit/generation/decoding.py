@@ -139,11 +139,16 @@ class Rows:
         self.count = int(self.live.sum())
         return taken
 
+    @property
+    def half_ended(self) -> bool:
+        """Whether some rows go on, and half of those in the batch or more do not."""
+        return 0 < 2 * self.count <= len(self.live)
+
     def drop_ended(self) -> Tensor:
-        """Leave ended rows out of the batch and return which rows stay, int64 [b]."""
+        """Leave ended rows out of the batch and return which of its rows stay, int64 [b]."""
         stay = self.live.nonzero()[:, 0]
-        self.here = self.here.clone()
-        self.here[self.here.nonzero()[:, 0][~self.live.cpu()]] = False
+        here = self.here.nonzero()[:, 0][self.live.cpu()]
+        self.here = torch.zeros_like(self.here).index_fill(0, here, True)
         self.left, self.live = self.left[stay], self.live[stay]
         return stay
 
@@ -157,6 +162,16 @@ class Rows:
         return Answers(rows, [bool(row) and row[-1] in ends for row in rows], self.generated, scored)
 
 
+def without_ended(rows: Rows, mask: Tensor, tokens: Tensor, decoders: Sequence[Decoder]) -> tuple[Tensor, Tensor]:
+    """Leave ended rows out, and the columns that only they have used; return mask and next tokens of the others."""
+    stay = rows.drop_ended()
+    mask = mask[stay]
+    first = int(mask.any(dim=0).int().argmax())
+    for decoder in decoders:
+        decoder.keep(stay, first)
+    return mask[:, first:], tokens[stay]
+
+
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """Return the tokens that end an answer: chat models may end a turn with another than the tokenizer's end token."""
     configured = unwrapped(model).generation_config.eos_token_id
@@ -164,7 +179,7 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
 
 
-def decoding(model: Any, tokenizer: Any) -> dict[str, Any]:
+def token_settings(model: Any, tokenizer: Any) -> dict[str, Any]:
     """Return end tokens, padding token and the rows that may be drawn, as every way to generate takes them."""
     vocabulary = max(tokenizer.get_vocab().values()) + 1
     return {"ends": end_tokens(model, tokenizer), "pad": tokenizer.pad_token_id, "vocabulary": vocabulary}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from studykit.errors import InputError
-from studykit.generation.decoding import Answers, Decoder, Rows, left_padded
+from studykit.generation.decoding import Answers, Decoder, Rows, left_padded, without_ended
 from studykit.generation.draws import Sampling
 
 
@@ -76,14 +76,8 @@ def draft_and_check(
         mask, moved = _aligned(mask, before, torch.where(rows.live, read, 0), rows.live)
         for reader in readers:
             reader.take_back(before + draft_tokens - 1 - mask.shape[1], moved)
-        full = mask.shape[1] + draft_tokens > room
-        if 0 < rows.count and (full or 2 * rows.count <= len(mask)):
-            stay = rows.drop_ended()
-            mask, pending = mask[stay], pending[stay]
-            unused = int(mask.any(dim=0).int().argmax())
-            mask = mask[:, unused:]
-            for reader in readers:
-                reader.keep(stay, unused)
+        if rows.half_ended or (rows.count and mask.shape[1] + draft_tokens > room):
+            mask, pending = without_ended(rows, mask, pending, readers)
         mask = torch.cat([mask, rows.live[:, None]], dim=1)
     return rows.answers([reader.read for reader in readers]), checked, accepted
 

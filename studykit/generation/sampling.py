@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from studykit.generation.decoding import Answers, Decoder, Rows, left_padded
+from studykit.generation.decoding import Answers, Decoder, Rows, left_padded, without_ended
 from studykit.generation.draws import Sampling, draw
 
 
@@ -50,12 +50,7 @@ def sample(
         rows.generated += rows.count
         tokens = torch.where(rows.live, drawn, pad)[:, None]
         rows.take(tokens, 1)
-        if may_drop and 0 < 2 * rows.count <= len(mask):
-            stay = rows.drop_ended()
-            mask, tokens = mask[stay], tokens[stay]
-            first = int(mask.any(dim=0).int().argmax())
-            mask = mask[:, first:]
-            for decoder in decoders:
-                decoder.keep(stay, first)
+        if may_drop and rows.half_ended:
+            mask, tokens = without_ended(rows, mask, tokens, decoders)
         mask = torch.cat([mask, rows.live[:, None]], dim=1)
     return rows.answers([decoder.read for decoder in decoders])

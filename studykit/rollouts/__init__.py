@@ -17,7 +17,7 @@ from torch import nn
 
 from studykit.batches import Batch
 from studykit.discovery import Room, check_options
-from studykit.generation import Answers, decoding
+from studykit.generation import Answers, token_settings
 from studykit.teacher import OpenTeacher
 
 ROLLOUTS = Room("studykit.rollouts", kind="rollout")
@@ -63,7 +63,7 @@ class RolloutContext:
     @property
     def decoding(self) -> dict[str, Any]:
         """What every way to generate with the student's vocabulary needs to know."""
-        return decoding(self.student, self.tokenizer)
+        return token_settings(self.student, self.tokenizer)
 
     def count(self, **tokens: float) -> None:
         """Add to the cost."""

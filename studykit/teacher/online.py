@@ -71,9 +71,7 @@ def written_by(
     ends = end_tokens(teacher.model, teacher.tokenizer)
     if teacher.engine is not None:
         rows = teacher.head.weight.shape[0]
-        return teacher.engine.answer(
-            prompts, limits, sampling, generator, ends=ends, vocabulary=vocabulary, rows=rows
-        )
+        return teacher.engine.answer(prompts, limits, sampling, generator, ends=ends, vocabulary=vocabulary, rows=rows)
     pad = teacher.tokenizer.pad_token_id
     models = [(teacher.model, 1.0)]
     return sample(models, prompts, limits, sampling, generator, ends=ends, pad=pad, vocabulary=vocabulary)
