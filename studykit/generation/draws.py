@@ -60,13 +60,14 @@ def draw(probabilities: Tensor, top_p: float, generator: torch.Generator, rows: 
     if top_p < 1:
         mass, ids = probabilities.sort(dim=-1, descending=True, stable=True)
     cumulative = mass.double().cumsum(dim=-1)
-    kept = cumulative[:, -1:].contiguous()
+    kept = cumulative[:, -1:]
     if top_p < 1:
         within = cumulative - mass < top_p * kept
-        kept = cumulative.gather(1, within.sum(dim=-1, keepdim=True) - 1)
+        kept = cumulative.gather(1, (within.sum(dim=-1, keepdim=True) - 1).clamp(min=0))
     place = torch.searchsorted(cumulative, uniform * kept, right=True)
-    # Rounding may leave the very end of the line past the last token that is kept and has any mass.
-    place = torch.minimum(place, torch.searchsorted(cumulative, kept))
+    # A number is at most 1 - 2**-53, which times any mass is less than it. But what a student that has diverged says is
+    # no number, and must not name a token that there is not.
+    place = place.clamp(max=mass.shape[1] - 1)
     return (place if ids is None else ids.gather(1, place))[:, 0]
 
 
