@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import GenerationConfig
 
 from studykit.chat import encode, encode_prompts
 from studykit.errors import InputError
-from studykit.generation import end_tokens, left_padded
+from studykit.generation import Sampling, sample, token_settings
 from studykit.likelihood import reference_nll
-from studykit.models import unwrapped
 from studykit.scorers import Item, Score, needs_generation, score_items
 from studykit.sources import Example, load_examples
 from studykit.spec import Evaluation
@@ -69,24 +67,13 @@ def generate(model: nn.Module, tokenizer: Any, examples: list[Example], evaluati
     """Return a greedy answer to every prompt, in order; batches hold prompts of similar length."""
     prompts = encode_prompts(examples, tokenizer)
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-    config = GenerationConfig(
-        max_new_tokens=evaluation.max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,  # said outright: what is left open is filled from the model's own settings
-        no_repeat_ngram_size=0,
-        encoder_no_repeat_ngram_size=0,
-        min_length=0,
-        eos_token_id=end_tokens(model, tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    greedy, generator, settings = Sampling(temperature=0), torch.Generator(), token_settings(model, tokenizer)
     answers: list[str] = [""] * len(prompts)
-    place = next(model.parameters()).device
     for start in range(0, len(order), evaluation.batch_size):
         chosen = order[start : start + evaluation.batch_size]
-        ids, mask = left_padded([prompts[i] for i in chosen], tokenizer.pad_token_id, place)
-        made = unwrapped(model).generate(input_ids=ids, attention_mask=mask.long(), generation_config=config)
-        texts = tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
+        limits = [evaluation.max_new_tokens] * len(chosen)
+        made = sample([(model, 1.0)], [prompts[i] for i in chosen], limits, greedy, generator, **settings)
+        texts = tokenizer.batch_decode(made.tokens, skip_special_tokens=True)
         for index, text in zip(chosen, texts, strict=True):
             answers[index] = text.strip()
     return answers

@@ -14,7 +14,7 @@ form, so that an optional field added later changes no existing `run_id`.
 
 import hashlib
 import json
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -62,7 +62,8 @@ class Teacher(Part):
     With neither `top_k` nor `samples` the live teacher is asked for its full distribution at every step. `top_k` asks
     once and keeps so many of the largest probabilities, and the rest as one tail category, in a cache that all runs of
     a study share; `samples` keeps so many draws with replacement instead. `pruned` sets that share of the smallest
-    weights of each linear layer to 0 first.
+    weights of each linear layer to 0 first. `engine` is what writes the teacher's answers where a method asks for them:
+    vLLM, or transformers where it is left out.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Teacher(Part):
     top_k: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1, le=255)
     pruned: float | None = Field(default=None, ge=0, lt=1)
+    engine: Literal["vllm"] | None = None
     content: str | None = Field(default=None, description="sha256 of the weights; filled in when pinned")
 
     @model_validator(mode="after")

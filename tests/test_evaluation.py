@@ -87,7 +87,7 @@ def test_items_carry_what_scorers_need(model, tokenizer, examples, evaluation):
 
 
 def test_nothing_is_generated_for_likelihood_alone(model, tokenizer, evaluation, monkeypatch):
-    monkeypatch.setattr(type(model), "generate", None)
+    monkeypatch.setattr("studykit.evaluation.sample", None)
     items, scores = evaluate(model, tokenizer, evaluation(scorers=["nll"], items=3))
     assert [item.answer for item in items] == [None] * 3
     assert set(scores[0]) == {"nll"}

@@ -17,7 +17,7 @@ from torch import nn
 
 from studykit.batches import Batch
 from studykit.discovery import Room, check_options
-from studykit.generation import Answers, end_tokens
+from studykit.generation import Answers, token_settings
 from studykit.teacher import OpenTeacher
 
 ROLLOUTS = Room("studykit.rollouts", kind="rollout")
@@ -61,15 +61,9 @@ class RolloutContext:
         return self.teacher
 
     @property
-    def vocabulary(self) -> int:
-        """How many rows of the student's vocabulary may be drawn: those that belong to a token."""
-        return max(self.tokenizer.get_vocab().values()) + 1
-
-    @property
     def decoding(self) -> dict[str, Any]:
         """What every way to generate with the student's vocabulary needs to know."""
-        ends = end_tokens(self.student, self.tokenizer)
-        return {"ends": ends, "pad": self.tokenizer.pad_token_id, "vocabulary": self.vocabulary}
+        return token_settings(self.student, self.tokenizer)
 
     def count(self, **tokens: float) -> None:
         """Add to the cost."""

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 import torch
 
 from studykit.batches import Batch
+from studykit.errors import InputError
 from studykit.generation import Answers, Sampling
-from studykit.models import load_teacher, load_tokenizer, same_vocabulary, shared_vocabulary
+from studykit.generation.vllm import Vllm
+from studykit.models import load_teacher, load_tokenizer, locate, same_vocabulary, shared_vocabulary
 from studykit.spec import Teacher
 from studykit.teacher.signal import TeacherSignal
 
@@ -64,7 +66,7 @@ def open_teacher(teacher: Teacher, results_root: Path, student_tokenizer: Any, s
         student_rows: rows of the student's output head.
 
     Raises:
-        InputError: no such model, or a cached one with another tokenizer.
+        InputError: no such model, a cached one with another tokenizer, or an engine that cannot be had.
     """
     from studykit.teacher.cached import CachedTeacher
     from studykit.teacher.foreign import ForeignTeacher
@@ -72,12 +74,21 @@ def open_teacher(teacher: Teacher, results_root: Path, student_tokenizer: Any, s
     from studykit.teacher.online import OnlineTeacher
 
     tokenizer = load_tokenizer(teacher.name, results_root, teacher.revision)
+    engine = _open_engine(teacher, results_root)
     if not teacher.is_cached and not same_vocabulary(student_tokenizer, tokenizer):
-        return ForeignTeacher(load_teacher(teacher, results_root), tokenizer, student_tokenizer)
+        return ForeignTeacher(load_teacher(teacher, results_root), tokenizer, student_tokenizer, engine)
     vocabulary = min(shared_vocabulary(student_tokenizer, tokenizer), student_rows)
-    online = OnlineTeacher(load_teacher(teacher, results_root), tokenizer, vocabulary)
+    online = OnlineTeacher(load_teacher(teacher, results_root), tokenizer, vocabulary, engine)
     if not teacher.is_cached:
         return online
     content = (teacher.content or "") + (f" pruned {teacher.pruned}" if teacher.pruned else "")
     form = TopK(teacher.top_k, online.vocabulary) if teacher.top_k else Samples(teacher.samples or 1, online.vocabulary)
     return CachedTeacher(online, content, form)
+
+
+def _open_engine(teacher: Teacher, results_root: Path) -> Vllm | None:
+    if teacher.engine is None:
+        return None
+    if teacher.pruned:
+        raise InputError(f"engine {teacher.engine!r} reads weights from disk, where none are pruned: leave engine out")
+    return Vllm(locate(teacher.name, results_root), teacher.revision)

@@ -13,8 +13,10 @@ from torch import nn
 
 from studykit.batches import Batch, collate
 from studykit.chat import Encoded
-from studykit.generation import Answers, Sampling, end_tokens, sample
+from studykit.generation import Answers, Sampling
+from studykit.generation.vllm import Vllm
 from studykit.models import hidden_states, output_head
+from studykit.teacher.online import written_by
 from studykit.teacher.signal import TeacherSignal
 
 
@@ -25,10 +27,11 @@ class ForeignTeacher:
         model: in evaluation mode, without gradients.
         tokenizer: the teacher's.
         student_tokenizer: the student's.
+        engine: writes the answers instead of the model, with the same weights.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, student_tokenizer: Any):
-        self.model, self.tokenizer, self.student_tokenizer = model, tokenizer, student_tokenizer
+    def __init__(self, model: nn.Module, tokenizer: Any, student_tokenizer: Any, engine: Vllm | None = None):
+        self.model, self.tokenizer, self.student_tokenizer, self.engine = model, tokenizer, student_tokenizer, engine
         self.head = output_head(model)
         self.vocabulary = max(student_tokenizer.get_vocab().values()) + 1
         self.rows = min(max(tokenizer.get_vocab().values()) + 1, self.head.weight.shape[0])
@@ -88,16 +91,8 @@ class ForeignTeacher:
     ) -> Answers:
         """Generate answers to the prompts of some rows and put them into the student's tokens."""
         own = self._read([batch.keys[row] for row in rows])
-        made = sample(
-            [(self.model, 1.0)],
-            own.prompts(),
-            [limit * 4 for limit in limits],  # of the teacher's tokens, which may be shorter
-            sampling,
-            generator,
-            ends=end_tokens(self.model, self.tokenizer),
-            pad=self.tokenizer.pad_token_id,
-            vocabulary=self.rows,
-        )
+        longer = [limit * 4 for limit in limits]  # the teacher's tokens may be shorter
+        made = written_by(self, own.prompts(), longer, sampling, generator, self.rows)
         texts = self.tokenizer.batch_decode(made.tokens, skip_special_tokens=True)
         end = self.student_tokenizer.eos_token_id
         tokens = [

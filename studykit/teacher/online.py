@@ -1,13 +1,15 @@
 """The live teacher: one forward pass per batch, in evaluation mode, without gradients."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from studykit.batches import Batch
 from studykit.generation import Answers, Sampling, end_tokens, sample
-from studykit.models import hidden_states, output_head
+from studykit.generation.vllm import Vllm
+from studykit.models import OutputHead, hidden_states, output_head
 from studykit.teacher.signal import TeacherSignal
 
 
@@ -18,10 +20,11 @@ class OnlineTeacher:
         model: in evaluation mode, without gradients.
         tokenizer: the teacher's, which is the student's too.
         vocabulary: rows that student and teacher share.
+        engine: writes the answers instead of the model, with the same weights.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, vocabulary: int):
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: nn.Module, tokenizer: Any, vocabulary: int, engine: Vllm | None = None):
+        self.model, self.tokenizer, self.engine = model, tokenizer, engine
         self.head = output_head(model)
         self.vocabulary = min(vocabulary, self.head.weight.shape[0])
         self.cost: dict[str, float] = {"teacher_tokens": 0}
@@ -45,13 +48,30 @@ class OnlineTeacher:
     ) -> Answers:
         """Generate answers to the prompts of some rows."""
         prompts = batch.prompts()
-        return sample(
-            [(self.model, 1.0)],
-            [prompts[row] for row in rows],
-            limits,
-            sampling,
-            generator,
-            ends=end_tokens(self.model, self.tokenizer),
-            pad=self.tokenizer.pad_token_id,
-            vocabulary=self.vocabulary,
-        )
+        asked = [prompts[row] for row in rows]
+        return written_by(self, asked, limits, sampling, generator, self.vocabulary)
+
+
+class _Writer(Protocol):
+    model: Any
+    tokenizer: Any
+    engine: Vllm | None
+    head: OutputHead
+
+
+def written_by(
+    teacher: _Writer,
+    prompts: Sequence[Sequence[int]],
+    limits: Sequence[int],
+    sampling: Sampling,
+    generator: torch.Generator,
+    vocabulary: int,
+) -> Answers:
+    """Return a teacher's answers to prompts in its own tokens, by its engine where it has one."""
+    ends = end_tokens(teacher.model, teacher.tokenizer)
+    if teacher.engine is not None:
+        rows = teacher.head.weight.shape[0]
+        return teacher.engine.answer(prompts, limits, sampling, generator, ends=ends, vocabulary=vocabulary, rows=rows)
+    pad = teacher.tokenizer.pad_token_id
+    models = [(teacher.model, 1.0)]
+    return sample(models, prompts, limits, sampling, generator, ends=ends, pad=pad, vocabulary=vocabulary)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from toys import GREEDY, PROMPTS, V, assert_frequencies, cycles, drafted, sampled, seeded, transitions
 
-from studykit.generation import Sampling
+from studykit.generation import Decoder, Sampling
 
 
 def near(model, noise: float, seed: int = 11):
@@ -254,3 +254,54 @@ def test_drafting_twice_from_a_seed_gives_the_same(make):
     made = [drafted(student, teacher, seed=seed, sampling=plain, teacher_sampling=plain)[0] for seed in (1, 1, 2)]
     assert made[0] == made[1]
     assert made[0].tokens != made[2].tokens
+
+
+@pytest.mark.parametrize("top_k", [1, 4, V])
+def test_each_model_reads_each_accepted_token_once(top_k, make, monkeypatch):
+    """By what is fed, token and place: read after each other, with what was rejected overwritten, it is the answer."""
+    student = make(seed=3)
+    teacher = near(student, 0.2)
+    fed: dict[int, list[tuple[int, int]]] = {id(student): [], id(teacher): []}
+    feed = Decoder.feed
+
+    def noting(self, tokens, mask, keep=1):
+        new = tokens.shape[1]
+        places = mask.cumsum(dim=1)[0, -new:] - 1
+        fed[id(self.model)] += zip(places.tolist(), tokens[0].tolist(), strict=True)
+        return feed(self, tokens, mask, keep)
+
+    monkeypatch.setattr(Decoder, "feed", noting)
+    drafts = 0
+    for prompt in PROMPTS:
+        for read in fed.values():
+            read.clear()
+        answers, _, _ = drafted(student, teacher, [prompt], 14, top_k=top_k, sampling=Sampling(0.8))
+        row = prompt + answers.tokens[0]
+        for read, count in zip(fed.values(), answers.scored, strict=True):
+            assert count == len(read)
+            last = dict(read)
+            assert [last[place] for place in range(len(row) - 1)] == row[:-1]
+            # A place is read again only where what it held was no part of the answer.
+            for place, token in enumerate(row[:-1]):
+                held = [own for where, own in read if where == place]
+                assert held[-1] == token
+                drafts += len(held) - 1
+                assert len(held) == 1 or top_k < V
+    assert (drafts > 0) == (top_k < V)
+
+
+def test_where_rows_reject_in_turns_memory_that_runs_full_is_packed(make, monkeypatch):
+    """Rows that fall behind are moved to the right of what the foremost has, again and again."""
+    student = make(seed=3)
+    teacher, packed = near(student, 0.4), []
+    keep = Decoder.keep
+
+    def noting(self, rows, first):
+        packed.append((len(rows), first))
+        keep(self, rows, first)
+
+    monkeypatch.setattr(Decoder, "keep", noting)
+    settings: dict[str, Any] = {"top_k": 2, "draft_tokens": 5, "sampling": GREEDY, "teacher_sampling": GREEDY}
+    expected = ByHand(student, teacher, **settings, ends=(84,)).run(PROMPTS, [40] * 5, seeded())
+    assert drafted(student, teacher, limits=40, **settings)[0].tokens == expected
+    assert any(rows > 2 and first > 0 for rows, first in packed)

@@ -46,6 +46,13 @@ def test_the_ends_of_the_line_never_give_an_impossible_token(number, token, top_
     assert draw(probabilities, top_p, seeded()).tolist() == [token]
 
 
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_what_a_diverged_model_says_names_a_token_still(top_p):
+    drawn = draw(torch.full((3, 5), torch.nan), top_p, seeded())
+    assert drawn.min() >= 0
+    assert drawn.max() < 5
+
+
 def test_one_random_number_a_row_whatever_the_vocabulary():
     small, large = seeded(4), seeded(4)
     draw(torch.ones(3, 2), 1.0, small)

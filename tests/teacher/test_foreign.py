@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from studykit import results, study
 from studykit.batches import collate
 from studykit.chat import encode
 from studykit.errors import InputError
-from studykit.generation import Sampling
+from studykit.generation import Answers, Sampling
 from studykit.losses import LossInputs, get_loss
 from studykit.models.embed import build_letter_tokenizer, shape
 from studykit.rollouts import RolloutContext, get_rollout
@@ -221,6 +222,21 @@ def test_rollout_teacher_works_across_tokenizers(talkative, tokenizer):
     expected = teacher.answer(batch, list(range(10)), [6] * 10, Sampling(0), torch.Generator())
     assert made.target.tolist() == [token for answer in expected.tokens for token in answer]
     assert rollout.across_tokenizers
+
+
+def test_an_engine_is_asked_in_the_teachers_own_tokens(talkative):
+    teacher, encoded, own = talkative()
+    batch, asked = collate(encoded, [4, 1], 0), []
+
+    def answer(prompts, limits, *others, ends, vocabulary, rows):
+        asked.append((prompts, limits, ends, vocabulary, rows))
+        return Answers([[7, 8, 2]], [True], 4, [9])
+
+    teacher.engine = SimpleNamespace(answer=answer)
+    made = teacher.answer(batch, [1], [6], Sampling(0), torch.Generator())
+    start = own.supervised_of(1).argmax()
+    assert asked == [([own.ids_of(1)[:start].tolist()], [24], [2], teacher.rows, teacher.rows + 7)]
+    assert (made.generated, made.scored) == (4, [9])
 
 
 # whole runs -----------------------------------------------------------------------------------------------------------

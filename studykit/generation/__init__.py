@@ -1,0 +1,27 @@
+"""Sample answers to prompts: batched, with a key-value cache, from one generator of randomness.
+
+    answers = sample([(student, 1.0)], prompts, limits, sampling, generator)
+    answers = draft_and_check(student, teacher, prompts, limits, generator, ...)       # speculative distillation
+
+A model is wrapped in a `Decoder`, which remembers what it has read. All rows are read in lockstep, and each is padded
+on the left only: where rows accept different numbers of drafted tokens, what a row has rejected is forgotten and its
+memory moved to the right. Once half of the rows have ended, the batch goes on without them; since every row of the
+beginning keeps getting its random number, that changes no answer.
+"""
+
+from studykit.generation.decoding import Answers, Decoder, end_tokens, left_padded, token_settings
+from studykit.generation.drafting import draft_and_check
+from studykit.generation.draws import Sampling, draw
+from studykit.generation.sampling import sample
+
+__all__ = [
+    "Answers",
+    "Decoder",
+    "Sampling",
+    "draft_and_check",
+    "draw",
+    "end_tokens",
+    "left_padded",
+    "sample",
+    "token_settings",
+]
