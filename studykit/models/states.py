@@ -108,7 +108,7 @@ def _goes_packed(model: Any) -> bool:
 def _keeps_apart(model: Any) -> bool:
     """Whether what comes first in a packed row leaves no trace in what follows; asked of the model, since not all of
     transformers hands positions to its attention."""
-    if model._is_stateful or "position_ids" not in inspect.signature(model.forward).parameters:
+    if model._is_stateful or "position_ids" not in inspect.signature(type(model).forward).parameters:
         return False
     embeddings = model.get_input_embeddings().weight
     rows = torch.tensor([[[1, 2, 3, 4], [5, 6, 7, 0]], [[9, 8, 7, 6], [5, 6, 7, 0]]]) % len(embeddings)

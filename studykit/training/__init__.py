@@ -169,6 +169,7 @@ def _fit(
         trainer.spent["scored_tokens"] = data.manifest["scored_tokens"]
     with chosen_threads(trainer) as threads:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    _without_autocast(trained.model)
     return {**trainer.costs, "threads": threads}
 
 
@@ -207,6 +208,13 @@ def _arguments(stage: Stage, seed: int, place: Path) -> TrainingArguments:
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # with several GPUs in sight the Trainer would split every batch
     return arguments
+
+
+def _without_autocast(model: nn.Module) -> None:
+    """Take off what accelerate put around the forward pass: the next stage may want another precision, and an
+    evaluation must not depend on whether the training before it ran in the same process."""
+    for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+        vars(model).pop(name, None)
 
 
 def _without_float32_flash(model: nn.Module) -> None:

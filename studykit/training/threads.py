@@ -114,7 +114,7 @@ def _measured(trainer: DistillTrainer, batch: Batch, most: int) -> int:
     model: Any = trainer.model
 
     def step() -> None:
-        with trainer.compute_loss_context_manager():
+        with trainer.accelerator.autocast():
             loss = trainer.cross_entropy(batch)
         loss.backward()
         model.zero_grad(set_to_none=True)
