@@ -57,8 +57,8 @@ def allowance() -> int:
 def fewest_as_fast(step: Callable[[], None], most: int) -> int:
     """Return the fewest threads among 1, 2, 4 ... `most` whose best time is within 5% of the best of all.
 
-    Fewer and fewer threads are tried until they are hopeless; those left are timed in turns while time allows, so that
-    a large model costs one step for each number and one more.
+    Fewer and fewer threads are tried until they are hopeless; those that are not are timed in turns while time allows,
+    so that a large model costs one step for each number and one more.
     """
     times: dict[int, float] = {}
     started = time.monotonic()
@@ -70,7 +70,8 @@ def fewest_as_fast(step: Callable[[], None], most: int) -> int:
     for _ in range(_ROUNDS):
         if time.monotonic() - started > _SECONDS:
             break
-        times = {threads: min(best, _time(step, threads)) for threads, best in times.items()}
+        for threads in [t for t, best in times.items() if best <= _HOPELESS * min(times.values())]:
+            times[threads] = min(times[threads], _time(step, threads))
     return min(threads for threads, best in times.items() if best <= _AS_FAST * min(times.values()))
 
 
