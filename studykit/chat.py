@@ -6,64 +6,65 @@
 Supervised are the assistant's tokens and the end-of-turn token after them (also where pad and end share an id), in
 every assistant turn; never the template's words around them. In a raw text every token is supervised. The logit at
 position i predicts token i + 1, so a supervised first token of a sequence has nothing to predict it and is not counted.
+
+The tokens stay on disk and are mapped into memory: only what is looked at is read, and processes share it.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from studykit.caching import cache_folder, replacing
 from studykit.errors import InputError
 from studykit.sources import Example, content_hash
 
-_VERSION = "1"
+_VERSION = "2"
 _BATCH = 4096
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token sequences of many examples, end to end.
+    """Token sequences of many examples, as places in one long row of tokens that all their selections share.
 
     Attributes:
         ids: int32 [total].
         supervised: bool [total].
-        offsets: int64 [n + 1]; example i is `[offsets[i], offsets[i + 1])`.
+        starts: int64 [n], where each example begins.
+        lengths: int64 [n], tokens per example.
+        response_tokens: int64 [n], supervised tokens per example that have a token before them.
     """
 
     ids: np.ndarray
     supervised: np.ndarray
-    offsets: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    response_tokens: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.starts)
 
     def ids_of(self, index: int) -> np.ndarray:
         """Return the token ids of one example, int32 [T]."""
-        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+        return self.ids[self._place(index)]
 
     def supervised_of(self, index: int) -> np.ndarray:
         """Return the mask of one example, bool [T]."""
-        return self.supervised[self.offsets[index] : self.offsets[index + 1]]
+        return self.supervised[self._place(index)]
 
     def take(self, indices: np.ndarray) -> "Encoded":
-        """Return the sequences at those positions, in that order."""
-        places = np.concatenate([np.arange(int(self.offsets[i]), int(self.offsets[i + 1])) for i in indices])
-        offsets = np.concatenate([[0], np.cumsum(self.lengths[indices])])
-        return Encoded(self.ids[places], self.supervised[places], offsets)
+        """Return the sequences at those positions, in that order; the tokens are not copied."""
+        chosen = (column[indices] for column in (self.starts, self.lengths, self.response_tokens))
+        return Encoded(self.ids, self.supervised, *chosen)
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens per example, int64 [n]."""
-        return np.diff(self.offsets)
-
-    @property
-    def response_tokens(self) -> np.ndarray:
-        """Supervised tokens per example that have a token before them, int64 [n]."""
-        return np.array([int(self.supervised_of(i)[1:].sum()) for i in range(len(self))])
+    def _place(self, index: int) -> slice:
+        return slice(int(self.starts[index]), int(self.starts[index] + self.lengths[index]))
 
     def key_of(self, index: int) -> str:
         """Return the content hash of one token sequence and its mask: what a teacher's answer depends on."""
@@ -84,14 +85,14 @@ def encode(examples: Sequence[Example], tokenizer: Any, max_length: int | None) 
             `max_length` or without a supervised token.
     """
     key = hashlib.sha256(f"{_VERSION}:{tokenizer_hash(tokenizer)}:{content_hash(examples)}".encode()).hexdigest()[:32]
-    file = cache_folder("tokens") / f"{key}.npz"
-    if file.exists():
-        with np.load(file) as stored:
-            encoded = Encoded(stored["ids"], stored["supervised"], stored["offsets"])
-    else:
-        encoded = _encode(examples, tokenizer)
-        with replacing(file) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, ids=encoded.ids, supervised=encoded.supervised, offsets=encoded.offsets)
+    file = cache_folder("tokens") / f"{key}.safetensors"
+    encoded = _mapped(file)
+    if encoded is None:
+        with replacing(file) as temporary:
+            save_file(_encode(examples, tokenizer), temporary)
+        encoded = _mapped(file)
+    if encoded is None:
+        raise OSError(f"{file} was written and cannot be read: is the disk full or failing?")
     if max_length is not None:
         check(examples, encoded, max_length)
     return encoded
@@ -125,9 +126,19 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _encode(examples: Sequence[Example], tokenizer: Any) -> Encoded:
-    ids: list[list[int]] = []
-    masks: list[list[bool]] = []
+def _mapped(file: Path) -> Encoded | None:
+    """Map a kept encoding into memory, nothing read yet; None where there is none, or a damaged one."""
+    try:
+        with safe_open(file, framework="pt") as stored:  # numpy's reader would copy; writes stay in memory either way
+            return Encoded(**{field.name: stored.get_tensor(field.name).numpy() for field in fields(Encoded)})
+    except (OSError, SafetensorError):
+        return None
+
+
+def _encode(examples: Sequence[Example], tokenizer: Any) -> dict[str, np.ndarray]:
+    """Return the columns of an `Encoded`."""
+    ids: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
     special = set(tokenizer.all_special_ids)
     for start in range(0, len(examples), _BATCH):
         batch = examples[start : start + _BATCH]
@@ -139,10 +150,16 @@ def _encode(examples: Sequence[Example], tokenizer: Any) -> Encoded:
             row, mask = (
                 _plain_text(example, tokenizer) if example.is_text else (row, _mask(row, places, turns, special))
             )
-            ids.append(row)
-            masks.append(mask)
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
-    return Encoded(np.concatenate(ids).astype(np.int32), np.concatenate(masks).astype(bool), offsets)
+            ids.append(np.array(row, dtype=np.int32))
+            masks.append(np.array(mask, dtype=bool))
+    lengths = np.array([len(row) for row in ids], dtype=np.int64)
+    return {
+        "ids": np.concatenate(ids),
+        "supervised": np.concatenate(masks),
+        "starts": np.cumsum(lengths) - lengths,
+        "lengths": lengths,
+        "response_tokens": np.array([mask[1:].sum() for mask in masks], dtype=np.int64),
+    }
 
 
 Spans = list[tuple[int, int]]
@@ -200,6 +217,6 @@ def check(examples: Sequence[Example], encoded: Encoded, max_length: int) -> Non
             f"example {examples[longest].id!r} has {encoded.lengths[longest]:,} tokens, more than max_length "
             f"{max_length:,}: raise max_length or drop the example (nothing is cut silently)"
         )
-    empty = np.flatnonzero(np.add.reduceat(encoded.supervised, encoded.offsets[:-1]) == 0)
+    empty = np.flatnonzero(encoded.response_tokens == 0)
     if len(empty):
         raise InputError(f"example {examples[int(empty[0])].id!r} has no supervised token: is its answer empty?")

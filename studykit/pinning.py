@@ -16,6 +16,7 @@ from studykit.evaluation import held_out
 from studykit.methods import Recipe, get_method
 from studykit.models import (
     architecture,
+    check_attention,
     config_hash,
     load_tokenizer,
     same_vocabulary,
@@ -56,6 +57,8 @@ def pin(spec: RunSpec, root: str | Path = "results", contents: dict[str, str] | 
         SAMPLERS.module(stage.data.budget.sampler)
         if stage.lr_scheduler_type not in SCHEDULES:
             raise unknown("lr_scheduler_type", stage.lr_scheduler_type, SCHEDULES)
+    for model in (spec.student, spec.teacher):
+        check_attention(model.attn_implementation if model else None)
     for scorer in spec.evaluation.scorers if spec.evaluation else ():
         SCORERS.module(scorer)
     if any(recipe.needs_teacher for recipe in recipes) and spec.teacher is None:

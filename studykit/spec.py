@@ -51,6 +51,7 @@ class Student(Part):
     revision: str | None = None
     random_config: dict[str, Any] | None = None
     lora: Lora | None = None
+    attn_implementation: str | None = Field(default=None, description="in the words of transformers; None: its choice")
     content: str | None = Field(
         default=None, description="sha256 of the weights or configuration; filled in when pinned"
     )
@@ -72,6 +73,7 @@ class Teacher(Part):
     samples: int | None = Field(default=None, ge=1, le=255)
     pruned: float | None = Field(default=None, ge=0, lt=1)
     engine: Literal["vllm"] | None = None
+    attn_implementation: str | None = Field(default=None, description="in the words of transformers; None: its choice")
     content: str | None = Field(default=None, description="sha256 of the weights; filled in when pinned")
 
     @model_validator(mode="after")
@@ -135,6 +137,10 @@ class Stage(Part):
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_length: int = Field(default=2048, ge=2, description="tokens; longer examples are refused, never cut silently")
     gradient_checkpointing: bool = False
+    padding_free: bool | None = Field(
+        default=None, description="sequences of a batch as one row without padding; None: on flash attention"
+    )
+    bf16: bool | None = Field(default=None, description="mixed precision; None: on GPUs that have it")
 
 
 class Evaluation(Part):

@@ -132,6 +132,7 @@ def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> No
         trained.manifests,
         device=device.type,
         parameters=_parameters(trained),
+        train_threads=trained.threads,
         teacher_metrics=own,
         teacher_is_folded=bool(spec.teacher and spec.teacher.is_cached),
     )

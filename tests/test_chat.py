@@ -1,6 +1,8 @@
 """Which tokens are taught: the assistant's and the end of its turn, whatever the template does around them."""
 
 import copy
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,7 +149,13 @@ EXAMPLES = [chat_of("2+2?", "4" * (1 + n % 5), name=f"e{n}") for n in range(9)] 
 
 
 def same(left: chat.Encoded, right: chat.Encoded) -> bool:
-    return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in ("ids", "supervised", "offsets"))
+    counts = np.array_equal(left.response_tokens, right.response_tokens)
+    rows = range(len(left)) if len(left) == len(right) else ()
+    return counts and all(
+        np.array_equal(left.ids_of(i), right.ids_of(i))
+        and np.array_equal(left.supervised_of(i), right.supervised_of(i))
+        for i in rows
+    )
 
 
 def test_what_is_kept_on_disk_equals_what_was_made(empty_cache, monkeypatch):
@@ -156,6 +164,65 @@ def test_what_is_kept_on_disk_equals_what_was_made(empty_cache, monkeypatch):
     kept = encode(EXAMPLES, make_tokenizer(), 99)
     assert same(made, kept)
     assert (made.ids.dtype, kept.ids.dtype, kept.supervised.dtype) == (np.int32, np.int32, bool)
+
+
+def test_response_tokens_are_those_that_something_predicts():
+    encoded = encode(EXAMPLES, make_tokenizer(), 99)
+    for whole in (encoded, encoded.take(np.array([9, 2, 2]))):
+        slow = [sum(whole.supervised_of(i).tolist()[1:]) for i in range(len(whole))]
+        assert whole.response_tokens.tolist() == slow
+        assert whole.lengths.tolist() == [len(whole.ids_of(i)) for i in range(len(whole))]
+    assert encoded.response_tokens[9] == 9 != encoded.supervised_of(9).sum()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
+def test_a_damaged_kept_encoding_is_made_again(damage, empty_cache):
+    made = encode(EXAMPLES, make_tokenizer(), 99)
+    (file,) = (empty_cache / "tokens").iterdir()
+    content = file.read_bytes()
+    file.unlink()  # what is mapped stays whole for those who hold it
+    file.write_bytes({"truncated": content[:-3], "empty": b"", "foreign": b"PK\3\4" * 9}[damage])
+    again = encode(EXAMPLES, make_tokenizer(), 99)
+    assert same(made, again)
+    assert file.read_bytes() == content
+
+
+def resident_mib() -> float:
+    """Return the memory that this process holds, mapped files included."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads a process's memory as Linux tells it")
+def test_a_large_pool_is_mapped_and_its_selections_copy_no_tokens(empty_cache, monkeypatch):
+    count, width = 200_000, 60
+    row = text_of("a" * width)
+    columns = {
+        "ids": np.tile(np.arange(width, dtype=np.int32), count),
+        "supervised": np.ones(count * width, dtype=bool),
+        "starts": np.arange(count) * width,
+        "lengths": np.full(count, width),
+        "response_tokens": np.full(count, width - 1),
+    }
+    monkeypatch.setattr(chat, "_encode", lambda examples, tokenizer: columns)
+    encode([row], make_tokenizer(), None)
+    before = resident_mib()
+    opened = encode([row], make_tokenizer(), None)
+    assert len(opened) == count
+    assert int(opened.response_tokens.sum()) == count * (width - 1)
+    taken = opened.take(np.arange(0, count, 2)[::-1])
+    assert np.shares_memory(taken.ids, opened.ids)
+    assert np.shares_memory(taken.supervised, opened.supervised)
+    assert taken.ids_of(0).tolist() == list(range(width))
+    assert resident_mib() - before < 20  # the tokens and masks are 57 MiB
+    assert opened.ids.sum() > 0
+    assert resident_mib() - before > 40  # so that the line above could fail
+
+
+def test_what_is_written_into_a_mapped_encoding_stays_in_memory(empty_cache):
+    encoded = encode(EXAMPLES, make_tokenizer(), 99)
+    before = encoded.ids_of(0).copy()
+    encoded.ids[:] = 0
+    assert np.array_equal(encode(EXAMPLES, make_tokenizer(), 99).ids_of(0), before)
 
 
 def test_a_kept_encoding_is_still_checked(empty_cache):

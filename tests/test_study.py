@@ -50,6 +50,9 @@ def test_a_run_leaves_record_items_metrics_and_model(plain_spec, evaluation, tmp
     assert (folder / "model" / "model.safetensors").is_file()
     assert not (folder / "checkpoints").exists()
     assert record["data"][0]["examples"] == row["budget_examples"] == 24
+    assert record["train_threads"] == [1]
+    assert row["padding_tokens"] == record["cost"]["padding_tokens"] > 0
+    assert results.load(tmp_path)["padding_tokens"].tolist() == [row["padding_tokens"]]
     assert RunSpec.parse(json.loads((folder / "spec.json").read_text(encoding="utf-8"))).run_id == row["run_id"]
 
 

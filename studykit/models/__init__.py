@@ -18,12 +18,18 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
 from studykit.chat import tokenizer_hash
 from studykit.errors import InputError, unknown
 from studykit.models.pruning import prune
 from studykit.models.sharding import whole
+from studykit.models.states import evaluating as evaluating
+from studykit.models.states import hidden_states as hidden_states
+from studykit.models.states import padding_through as padding_through
+from studykit.models.states import set_padding_free as set_padding_free
+from studykit.models.states import unwrapped
 from studykit.spec import Lora, Student, Teacher
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -82,20 +88,24 @@ def load_student(student: Student, results_root: Path, seed: int = 0) -> nn.Modu
     """Return the student in float32 (its adapters, where it has any, on top of bf16 where the device has it).
 
     Raises:
-        InputError: no such model, or LoRA on a target that does not exist.
+        InputError: no such model or attention, or LoRA on a target that does not exist.
     """
     where = locate(student.name, results_root)
     if student.random_config is not None:
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(architecture(student.random_config))
+        config = architecture(student.random_config)
+        with _refused(f"cannot make a {config.model_type}"):
+            model = AutoModelForCausalLM.from_config(config, **_attention(student.attn_implementation))
     else:
-        model = _load(where, student.revision, _frozen_dtype() if student.lora else torch.float32)
+        dtype = _frozen_dtype() if student.lora else torch.float32
+        model = _load(where, student.revision, dtype, student.attn_implementation)
     return _with_adapters(model, student.lora, seed) if student.lora else model
 
 
 def load_teacher(teacher: Teacher, results_root: Path) -> nn.Module:
     """Return the teacher, pruned if that is asked for: evaluation mode, no gradients, bf16 where the device has it."""
-    model = _load(locate(teacher.name, results_root), teacher.revision, _frozen_dtype())
+    where = locate(teacher.name, results_root)
+    model = _load(where, teacher.revision, _frozen_dtype(), teacher.attn_implementation)
     if teacher.pruned:
         prune(model, teacher.pruned)
     return model.eval().requires_grad_(False).to(device())
@@ -149,6 +159,17 @@ def architecture(random_config: dict[str, Any]) -> Any:
         return AutoConfig.for_model(kind, **fields)
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise InputError(f"student.random_config: {' '.join(str(error).split())}") from None
+
+
+def check_attention(attn_implementation: str | None) -> None:
+    """Refuse the name of an attention implementation that transformers does not have.
+
+    Raises:
+        InputError: with the nearest known name.
+    """
+    known = ["eager", *(name for name in ALL_ATTENTION_FUNCTIONS.valid_keys() if "|" not in name)]
+    if attn_implementation is not None and attn_implementation not in known:
+        raise unknown("attn_implementation", attn_implementation, known)
 
 
 def shared_vocabulary(student_tokenizer: Any, teacher_tokenizer: Any) -> int:
@@ -235,45 +256,6 @@ def output_head(model: nn.Module) -> OutputHead:
     return OutputHead(weight, bias, float(scale), getattr(config, "final_logit_softcapping", None))
 
 
-def hidden_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Return what enters the output head, [B, T, H], by the model's own forward and without making logits.
-
-    A hook on the head takes its input and hands it on with no rows, so the projection costs nothing; every wrapper
-    (PEFT, data parallel) runs as it always does.
-    """
-    caught: list[Tensor] = []
-
-    def catch(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        caught.append(arguments[0])
-        return (arguments[0][:, :0], *arguments[1:])
-
-    handle = unwrapped(model).get_output_embeddings().register_forward_pre_hook(catch)
-    try:
-        made = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-    finally:
-        handle.remove()
-    if isinstance(model, FSDPModule):  # it gathers its shards again when a gradient reaches its output, so one must
-        return caught[0] + made.logits.sum() * 0
-    return caught[0]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off for a while."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
-def unwrapped(model: Any) -> Any:
-    """Return the transformers model inside data-parallel and PEFT wrappers."""
-    model = getattr(model, "module", model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _commit(name: str, revision: str | None) -> str:
     """Return the commit of a model on the hub.
 
@@ -287,13 +269,26 @@ def _commit(name: str, revision: str | None) -> str:
     return config._commit_hash or revision or "main"
 
 
-def _load(where: str, revision: str | None, dtype: torch.dtype) -> nn.Module:
-    try:
+def _load(where: str, revision: str | None, dtype: torch.dtype, attn_implementation: str | None) -> nn.Module:
+    attention = _attention(attn_implementation)
+    with _refused(f"cannot load model {where!r}"):
         return AutoModelForCausalLM.from_pretrained(
-            where, revision=revision, dtype=dtype, trust_remote_code=False, use_safetensors=True
+            where, revision=revision, dtype=dtype, trust_remote_code=False, use_safetensors=True, **attention
         )
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load model {where!r}: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """Say in one line why transformers cannot make a model."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"{what}: {str(error).splitlines()[0]}") from None
+
+
+def _attention(attn_implementation: str | None) -> dict[str, str]:
+    check_attention(attn_implementation)
+    return {} if attn_implementation is None else {"attn_implementation": attn_implementation}
 
 
 def _frozen_dtype() -> torch.dtype:

@@ -18,20 +18,24 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils.generic import is_flash_attention_requested
 
 from studykit.batches import PlannedBatches, each_example_once, plan_batches
 from studykit.caching import replacing
 from studykit.chat import Encoded, encode
 from studykit.methods import get_method
-from studykit.models import device, load_student, load_tokenizer, output_head
+from studykit.models import device, load_student, load_tokenizer, output_head, set_padding_free, unwrapped
 from studykit.spec import RunSpec, Stage
 from studykit.teacher import OpenTeacher, open_teacher
 from studykit.teacher.foreign import ForeignTeacher
 from studykit.training.checkpoints import is_complete, mark_complete, newest_complete
 from studykit.training.data import StageData, stage_data, validation_data
+from studykit.training.threads import chosen_threads
 from studykit.training.trainer import DistillTrainer
 
 _TEACHER_BATCH = 256
+_WORKERS = 2
+_PREFETCHED = 4
 
 
 @dataclass
@@ -43,12 +47,14 @@ class Trained:
         tokenizer: its tokenizer.
         manifests: the data manifest of every stage.
         cost: tokens through student and teacher, generated tokens, seconds.
+        threads: those that each stage was trained with on a CPU; None on an accelerator.
     """
 
     model: nn.Module
     tokenizer: Any
     manifests: list[dict[str, Any]] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
+    threads: list[int | None] = field(default_factory=list)
 
 
 def train(spec: RunSpec, folder: Path, results_root: Path, *, checkpoint_every_s: float = 60.0) -> Trained:
@@ -72,6 +78,7 @@ def train(spec: RunSpec, folder: Path, results_root: Path, *, checkpoint_every_s
         teacher = open_teacher(spec.teacher, results_root, tokenizer, rows)
     for number in range(len(spec.stages)):
         _train_stage(spec, number, trained, teacher, folder, results_root, checkpoint_every_s)
+    _without_float32_flash(trained.model)
     return trained
 
 
@@ -99,6 +106,7 @@ def _train_stage(
             validation = validation_data(stage.validation, trained.tokenizer, stage.max_length, results_root)
         notes = _fit(spec, number, trained, teacher, data, validation, folder, every_s)
         _keep_finished(finished, trained.model, notes)
+    trained.threads.append(notes.pop("threads", None))
     for name, value in notes.items():
         trained.cost[name] = trained.cost.get(name, 0) + value
 
@@ -112,12 +120,16 @@ def _fit(
     validation: Encoded | None,
     folder: Path,
     every_s: float,
-) -> dict[str, float]:
-    """Run the trainer from the newest whole checkpoint (or the start) to the end of the stage; return the cost."""
+) -> dict[str, Any]:
+    """Run the trainer from the newest whole checkpoint (or the start) to the end of the stage; return the cost, and
+    the threads."""
     stage, encoded, place = spec.stages[number], data.encoded, folder / "checkpoints" / f"stage-{number}"
     recipe = get_method(stage.method, **stage.method_options)
     teacher = teacher if recipe.trains_with_teacher else None
     pad = trained.tokenizer.pad_token_id
+    set_padding_free(trained.model, stage.padding_free)
+    if teacher is not None:
+        set_padding_free(teacher.model, stage.padding_free)
     started = time.monotonic()
     if teacher is not None:
         teacher.cost.update(dict.fromkeys(teacher.cost, 0))
@@ -155,13 +167,19 @@ def _fit(
     _forget_metrics_after(folder / "metrics.jsonl", number, checkpoint)
     if "scored_tokens" in data.manifest:  # the teacher has read them, to choose
         trainer.spent["scored_tokens"] = data.manifest["scored_tokens"]
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    return trainer.costs
+    with chosen_threads(trainer) as threads:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    _without_autocast(trained.model)
+    return {**trainer.costs, "threads": threads}
 
 
 def _arguments(stage: Stage, seed: int, place: Path) -> TrainingArguments:
-    """Translate a stage into the Trainer's words; one planned epoch, bf16 where the accelerator has it."""
+    """Translate a stage into the Trainer's words: one planned epoch, in bf16 unasked where the GPU has it.
+
+    For a GPU batches are made ahead in processes beside, in memory that it can copy from while it computes.
+    """
     on_gpu = torch.cuda.is_available()
+    bf16 = on_gpu and torch.cuda.is_bf16_supported() if stage.bf16 is None else stage.bf16
     arguments = TrainingArguments(
         output_dir=str(place),
         max_steps=stage.steps,
@@ -173,7 +191,8 @@ def _arguments(stage: Stage, seed: int, place: Path) -> TrainingArguments:
         weight_decay=stage.weight_decay,
         max_grad_norm=stage.max_grad_norm,
         seed=seed,
-        bf16=on_gpu and torch.cuda.is_bf16_supported(),
+        bf16=bf16,
+        use_cpu=device().type == "cpu",
         logging_strategy="steps",
         logging_steps=max(1, stage.steps // 50),
         logging_nan_inf_filter=False,
@@ -183,12 +202,29 @@ def _arguments(stage: Stage, seed: int, place: Path) -> TrainingArguments:
         disable_tqdm=True,
         report_to="none",
         dataloader_pin_memory=on_gpu,
+        dataloader_num_workers=_WORKERS if on_gpu else 0,
+        dataloader_prefetch_factor=_PREFETCHED if on_gpu else None,
+        accelerator_config={"non_blocking": on_gpu},
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # with several GPUs in sight the Trainer would split every batch
     return arguments
 
 
-def _keep_finished(finished: Path, model: nn.Module, notes: dict[str, float]) -> None:
+def _without_autocast(model: nn.Module) -> None:
+    """Take off what accelerate put around the forward pass: the next stage may want another precision, and an
+    evaluation must not depend on whether the training before it ran in the same process."""
+    for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+        vars(model).pop(name, None)
+
+
+def _without_float32_flash(model: nn.Module) -> None:
+    """Leave flash attention where its precision, which the Trainer's autocast gave, ends with the training."""
+    inner = unwrapped(model)
+    if is_flash_attention_requested(inner.config) and inner.dtype == torch.float32:
+        inner.set_attn_implementation("sdpa")
+
+
+def _keep_finished(finished: Path, model: nn.Module, notes: dict[str, Any]) -> None:
     """Leave a finished stage's weights where the next start finds them; then its checkpoints are no longer needed."""
     shutil.rmtree(finished, ignore_errors=True)
     finished.mkdir(parents=True)

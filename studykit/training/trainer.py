@@ -20,7 +20,7 @@ from studykit.caching import replacing
 from studykit.head import head_loss
 from studykit.losses import Loss, get_loss
 from studykit.methods import Recipe
-from studykit.models import evaluating, hidden_states, output_head
+from studykit.models import evaluating, hidden_states, output_head, padding_through
 from studykit.rollouts import RolloutContext
 from studykit.teacher import OpenTeacher
 from studykit.training.checkpoints import mark_complete
@@ -72,7 +72,7 @@ class DistillTrainer(Trainer):
         )
         self.sums: dict[str, Tensor] = {}  # since the last log
         self.step_sums: dict[str, Tensor] = {}  # since the optimizer step began
-        self.tokens_seen = 0
+        self.tokens_seen = self.padding_tokens = 0
         self.spent: dict[str, float] = {}  # before a restart
         self.started = time.monotonic()
         self.add_callback(_Clock(self, checkpoint_every_s))
@@ -86,11 +86,21 @@ class DistillTrainer(Trainer):
         accelerate cannot skip what a resumed run has seen, and fails.
         """
         planned: Any = self.train_dataset
-        return self.accelerator.prepare(DataLoader(planned, batch_size=1, shuffle=False, collate_fn=_only))
+        loader = DataLoader(
+            planned,
+            batch_size=1,
+            shuffle=False,
+            collate_fn=_only,
+            num_workers=self.args.dataloader_num_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Take the micro-batches of one optimizer step, let the rollout decide what is trained on, count its tokens."""
         self.context.progress = self.state.global_step / self.state.max_steps  # on_step_begin comes after this
+        student: Any = self.model
         batches = []
         for _ in range(num_batches):
             item = next(epoch_iterator, None)
@@ -98,6 +108,7 @@ class DistillTrainer(Trainer):
                 break
             with torch.no_grad(), self.compute_loss_context_manager():
                 batches.append(self.rollout(Batch(**item), self.context))
+                self.padding_tokens += padding_through(student, batches[-1].attention_mask)
         counted = sum(int(batch.supervised[:, 1:].sum()) for batch in batches)
         total: Any = self.accelerator.gather(torch.tensor(counted, device=device))
         self.tokens_seen += sum(int(batch.attention_mask.sum()) for batch in batches)
@@ -136,6 +147,23 @@ class DistillTrainer(Trainer):
         loss = loss * self.accelerator.num_processes  # data parallelism averages gradients over ranks
         return (loss, None) if return_outputs else loss
 
+    def cross_entropy(self, batch: Batch) -> Tensor:
+        """Return the student's cross-entropy on a batch, summed over supervised tokens, nats."""
+        student: Any = self.model
+        head, hidden = output_head(student), hidden_states(student, batch.input_ids, batch.attention_mask)
+        loss, _ = head_loss(
+            batch.predicting(hidden),
+            head.weight,
+            head.bias,
+            None,
+            batch.target,
+            get_loss("cross_entropy"),
+            denominator=1,
+            logit_scale=head.logit_scale,
+            softcap=head.softcap,
+        )
+        return loss
+
     @torch.no_grad()
     def validation_loss(self) -> float:
         """Return the student's mean cross-entropy on the validation data, nats per token."""
@@ -145,20 +173,7 @@ class DistillTrainer(Trainer):
             for batch in self.validation or []:
                 moved: Any = self._prepare_inputs(vars(batch))
                 batch = Batch(**moved)
-                head = output_head(student)
-                hidden = hidden_states(student, batch.input_ids, batch.attention_mask)
-                loss, _ = head_loss(
-                    batch.predicting(hidden),
-                    head.weight,
-                    head.bias,
-                    None,
-                    batch.target,
-                    get_loss("cross_entropy"),
-                    denominator=1,
-                    logit_scale=head.logit_scale,
-                    softcap=head.softcap,
-                )
-                total, tokens = total + float(loss), tokens + len(batch.target)
+                total, tokens = total + float(self.cross_entropy(batch)), tokens + len(batch.target)
         return total / max(tokens, 1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -217,6 +232,7 @@ class DistillTrainer(Trainer):
     def costs(self) -> dict[str, float]:
         """What this stage has cost so far, restarts included: tokens through student and teacher, seconds."""
         now = {"train_s": time.monotonic() - self.started, "student_tokens": self.tokens_seen, **self.context.cost}
+        now["padding_tokens"] = self.padding_tokens  # through the student, beside its tokens
         now |= self.teacher.cost if self.teacher else {}
         now["student_tokens"] -= self.spent.get("student_tokens", 0)  # tokens_seen was restored with the rest
         return {name: self.spent.get(name, 0) + now.get(name, 0) for name in self.spent | now}

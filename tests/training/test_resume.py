@@ -84,8 +84,8 @@ def test_killed_and_resumed_is_bitwise_the_same(
     assert_bitwise_equal(weights(whole), weights(resumed))
     assert steps_logged(tmp_path / "run") == steps_logged(tmp_path / "whole")
     assert steps_logged(tmp_path / "run") == [(0, step) for step in range(1, STEPS + 1)]
-    same = "student_tokens"
-    assert resumed.cost[same] == whole.cost[same] > 0
+    for same in ("student_tokens", "padding_tokens"):
+        assert resumed.cost[same] == whole.cost[same] > 0
     assert [p.name for p in stage_folder.iterdir()] == ["finished"]
 
 
