@@ -9,6 +9,7 @@ derivative found by autograd, and `studykit, eager` the one that is not compiled
 """
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -75,10 +76,8 @@ def chunked_by_trl(hidden, weight, teacher_hidden, teacher_weight, target, loss)
 
 
 def fused_by_liger(hidden, weight, teacher_hidden, teacher_weight, target, loss):
-    """Return the loss by liger-kernel's fused linear JSD; its beta is the weight of the student in the mixture."""
-    from liger_kernel.transformers import LigerFusedLinearJSD
-
-    made = LigerFusedLinearJSD(jsd_beta=BETA[loss])
+    """Return the loss by liger-kernel's fused linear JSD, whose beta has trl's sense."""
+    made = importlib.import_module("liger_kernel.transformers").LigerFusedLinearJSD(jsd_beta=BETA[loss])
     return made(hidden, weight, teacher_hidden, teacher_weight, target)
 
 

@@ -31,8 +31,11 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
     ids = make_sequences(setting)
     rows = np.arange(len(ids))
     supervised = np.broadcast_to(np.arange(setting.length) >= setting.prompt, ids.shape)
-    offsets = np.arange(len(ids) + 1) * setting.length
-    encoded = Encoded(ids.astype(np.int32).ravel(), supervised.ravel().copy(), offsets)
+    lengths = np.full(len(ids), setting.length)
+    responses = supervised[:, 1:].sum(axis=1)
+    encoded = Encoded(
+        ids.astype(np.int32).ravel(), supervised.ravel().copy(), rows * setting.length, lengths, responses
+    )
     teacher = None
     if setting.contestant != "sft":
         teacher = _open(setting, tokenizer, output_head(student).weight.shape[0])
