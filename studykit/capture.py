@@ -3,7 +3,7 @@
     report = capture(spec)          # a specification whose teacher has top_k or samples; its first stage names the data
 
 The whole pool is captured, so that every budget, seed, student, loss and temperature of a study finds its part.
-Interrupted, it goes on where it was; several processes may capture at once.
+Interrupted, it goes on where it was; several processes share the work.
 """
 
 import time

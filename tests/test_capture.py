@@ -1,11 +1,14 @@
 """A teacher captured ahead of time: what it costs on disk, how good it is, and that nobody asks it again."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
 
+from studykit import report as reports
 from studykit import study
 from studykit.capture import capture
 from studykit.cli import main
@@ -75,3 +78,13 @@ def test_the_command_says_it_as_json(data_file, teacher_folder, empty_cache, mon
         main()
     assert ended.value.code == 0
     assert json.loads(capsys.readouterr().out)["sequences"] == 40
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_with_and_without_a_terminal(terminal, spec_of, empty_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(reports, "_EVERY_S", 0.0)
+    text = io.StringIO()
+    with reports.CaptureProgress(Console(file=text, force_terminal=terminal, width=100)) as progress:
+        done = capture(spec_of(top_k=8), tmp_path, progress.update)
+    assert f"{done.positions}/{done.positions}" in text.getvalue() or not terminal
+    assert f"{done.positions} of {done.positions} positions captured; about 0 s left" in text.getvalue() or terminal

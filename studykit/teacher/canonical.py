@@ -84,7 +84,7 @@ class CanonicalTeacher:
 
     def widths(self, lengths: np.ndarray) -> np.ndarray:
         """Round lengths up to eight steps per power of two, at least to multiples of 4, int64 [n]."""
-        steps = np.maximum(4, 2 ** (np.ceil(np.log2(np.maximum(lengths, 2))).astype(np.int64) - 4))
+        steps = np.maximum(4, np.exp2(np.ceil(np.log2(lengths)) - 4).astype(np.int64))
         # Learned positions end at the model's longest sequence.
         return np.maximum(lengths, np.minimum(-(-lengths // steps) * steps, self._longest))
 

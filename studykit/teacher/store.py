@@ -28,6 +28,7 @@ _KEY = "S16"
 """Sixteen bytes that numpy sorts and compares as one value."""
 
 _TENSORS = ("keys", "ends", "checksums", "data")
+_KINDS = [("|u1", 2), ("<i8", 1), ("<i4", 1), ("|u1", 1)]
 _LEFTOVER_S = 24 * 3600
 """No writer takes so long for one file: a temporary one of that age belongs to a process that was killed."""
 
@@ -159,11 +160,12 @@ class _Shard:
             # Through torch, whose tensors are views of the mapped file; those of safetensors.numpy are copies.
             with safe_open(file, framework="pt") as opened:
                 rows, ends, checksums, data = (opened.get_tensor(name).numpy() for name in _TENSORS)
-                noted = opened.metadata()["index"]
+                noted = (opened.metadata() or {}).get("index")
         except SafetensorError as error:
             raise self._damaged(str(error)) from None
-        bounds = np.concatenate([[0], ends])
-        if noted != _checksum(rows, ends, checksums) or bounds[-1] != len(data):
+        kinds = [(part.dtype.str, part.ndim) for part in (rows, ends, checksums, data)]
+        bounds = np.concatenate([[0], ends.ravel()])
+        if kinds != _KINDS or noted != _checksum(rows, ends, checksums) or bounds[-1] != len(data):
             raise self._damaged("its index does not match its checksum")
         self.keys = rows.reshape(-1).view(_KEY)
         self._beside = (file.stat().st_size - len(data)) / max(1, len(ends))
