@@ -99,8 +99,8 @@ class Store:
 
     def write(self, keys: np.ndarray, parts: Sequence[bytes]) -> None:
         """Put one shard in place."""
-        rows = keys.view(np.uint8).reshape(-1, 16)
-        checksums = [zlib.crc32(part, zlib.crc32(row)) for row, part in zip(rows, parts, strict=True)]
+        rows = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 16)
+        checksums = [zlib.crc32(part, zlib.crc32(row.data)) for row, part in zip(rows, parts, strict=True)]
         index = {
             "keys": rows,
             "ends": np.cumsum([len(part) for part in parts], dtype=np.int64),
@@ -179,7 +179,7 @@ class _Shard:
     def read(self, entry: int) -> np.ndarray:
         part = self._data[self._bounds[entry] : self._bounds[entry + 1]]
         if not self._checked[entry]:
-            if zlib.crc32(part, zlib.crc32(self._rows[entry])) != self._checksums[entry]:
+            if zlib.crc32(part.data, zlib.crc32(self._rows[entry].data)) != self._checksums[entry]:
                 raise self._damaged(f"the bytes of entry {entry} do not match their checksum")
             self._checked[entry] = True
         return part
@@ -191,5 +191,5 @@ class _Shard:
 def _checksum(*arrays: np.ndarray) -> str:
     checksum = 0
     for array in arrays:
-        checksum = zlib.crc32(array, checksum)
+        checksum = zlib.crc32(array.data, checksum)
     return f"{checksum:08x}"

@@ -1,6 +1,7 @@
 """An entry is the same bits whoever it was captured with."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,8 +83,10 @@ def test_the_live_teacher_in_other_shapes_does_differ(models, tokenizer, pool):
     online = OnlineTeacher(models["embedded"], tokenizer, V)
     differ = 0
     for i in range(0, 90, 9):
-        hidden = [online.signal(collate(pool, rows, tokenizer.pad_token_id)).hidden for rows in ([i], [i, *range(30)])]
-        differ += not torch.equal(hidden[0], hidden[1][: len(hidden[0])])
+        signals: list[Any] = [
+            online.signal(collate(pool, rows, tokenizer.pad_token_id)) for rows in ([i], [i, *range(30)])
+        ]
+        differ += not torch.equal(signals[0].hidden, signals[1].hidden[: len(signals[0].hidden)])
     assert differ > 0
 
 

@@ -30,6 +30,7 @@ def capture(folder: str, rows: list[int], examples: list, deadly: bool, company:
     tokenizer = load_tokenizer(folder, Path())
     canonical._TOKENS = 1
     teacher = open_teacher(Teacher(name=folder, top_k=K, content="a"), Path(), tokenizer, V)
+    assert isinstance(teacher, cached.CachedTeacher)
     batches = each_example_once(encode([examples[i] for i in rows], tokenizer, 64), 2, tokenizer.pad_token_id)
     cached._SHARD_POSITIONS = 1
     flushes = []
