@@ -4,7 +4,8 @@ Sums of floating-point numbers come out by the shape of the product they are par
 else is in it. Here every product has a shape that the sequence's own length decides: its width is rounded up, the
 number of rows is fixed by the width, a batch that is not full is filled up with repeated rows, and the output head
 takes a fixed number of positions at a time. The answers are then the same bits in any company, on one machine with
-one number of threads. Mixtures of experts are the exception: their experts' batches depend on the company.
+one number of threads that is a power of two (three threads cut a product unevenly, and rows at the cut differ in the
+last bit). Mixtures of experts are another exception: their experts' batches depend on the company.
 """
 
 from collections.abc import Iterator

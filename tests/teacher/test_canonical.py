@@ -13,7 +13,7 @@ from studykit.models import load_teacher
 from studykit.sources import Example, load_examples
 from studykit.spec import Teacher
 from studykit.teacher.cached import CachedTeacher
-from studykit.teacher.canonical import CanonicalTeacher, Sequences
+from studykit.teacher.canonical import POSITIONS, CanonicalTeacher, Sequences
 from studykit.teacher.forms import Samples, TopK
 from studykit.teacher.online import OnlineTeacher
 from studykit.teacher.store import as_keys
@@ -76,6 +76,20 @@ def test_entries_are_the_same_bits_in_any_company(model, form, captured, pool, t
     for name, rounds in companies.items():
         for key, part in captured(model, form, *rounds).items():
             assert part == whole[key], name
+
+
+@pytest.mark.parametrize("model", ["embedded", "random"])
+def test_log_probabilities_are_the_same_bits_before_they_are_rounded(model, models, tokenizer, pool):
+    canonical = CanonicalTeacher(OnlineTeacher(models[model], tokenizer, V))
+    sequences = Sequences.of([collate(pool, range(90), tokenizer.pad_token_id)], np.ones(90, dtype=bool))
+    counts = sequences.encoded.response_tokens
+    for rows in canonical.plan(sequences.encoded.lengths):
+        together = torch.cat(list(canonical.logp(sequences, rows))).split(
+            [*counts[rows], -int(counts[rows].sum()) % POSITIONS]
+        )
+        for row, expected in list(zip(rows, together, strict=False))[::7]:
+            alone = torch.cat(list(canonical.logp(sequences, np.array([row]))))
+            assert torch.equal(alone[: counts[row]], expected)
 
 
 def test_the_live_teacher_in_other_shapes_does_differ(models, tokenizer, pool):
