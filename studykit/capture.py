@@ -3,14 +3,16 @@
     report = capture(spec)          # a specification whose teacher has top_k or samples; its first stage names the data
 
 The whole pool is captured, so that every budget, seed, student, loss and temperature of a study finds its part.
-Interrupted, it goes on where it was; several processes may capture at once.
+Interrupted, it goes on where it was; several processes share the work.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,10 +26,11 @@ from studykit.sources import load_examples
 from studykit.spec import RunSpec
 from studykit.teacher import TeacherSignal, open_teacher
 from studykit.teacher.cached import CachedTeacher
+from studykit.teacher.store import as_keys
 
-_BATCH = 256
+_BATCH = 32
 _CHUNK_BYTES = 64 * 2**20
-_COMPARED = 4
+_COMPARED = 8
 """Batches on which gradients are compared with the live teacher's."""
 
 
@@ -39,11 +42,12 @@ class CacheReport:
         folder: where it lies.
         sequences: of the pool.
         positions: supervised tokens of the pool.
-        bytes_per_position: on disk, keys and all, over everything in the folder.
+        bytes_per_position: on disk, keys and all.
         kept_mass: mean probability of the tokens that are kept by themselves; 1 for samples.
         smallest_kept_mass: over the compared positions.
         gradient_cosine: of the forward KL's gradient in the student's logits, cached against live teacher.
         teacher_tokens: that went through the teacher this time; 0 where all was there.
+        capture_s: seconds that this took, the spot check of what was there among them.
     """
 
     folder: str
@@ -54,18 +58,20 @@ class CacheReport:
     smallest_kept_mass: float
     gradient_cosine: float
     teacher_tokens: int
+    capture_s: float
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
         return asdict(self)
 
 
-def capture(spec: RunSpec, results_root: Path) -> CacheReport:
+def capture(spec: RunSpec, results_root: Path, watch: Callable[[int, int], None] | None = None) -> CacheReport:
     """Capture the teacher over the whole pool of the first stage's data.
 
     Args:
         spec: its student gives tokenizer and logits to compare in, its teacher what is captured and in which form.
         results_root: where runs named as models lie.
+        watch: told how many of the missing positions are captured, and how many were missing.
 
     Raises:
         InputError: a teacher without `top_k` or `samples`, another tokenizer, data that cannot be used.
@@ -84,13 +90,15 @@ def capture(spec: RunSpec, results_root: Path) -> CacheReport:
     if not isinstance(teacher, CachedTeacher):
         raise InputError("a cache needs a teacher with the student's tokenizer")
     batches = each_example_once(encoded, _BATCH, tokenizer.pad_token_id)
-    teacher.prepare(batches)
+    started = time.monotonic()
+    teacher.prepare(batches, watch)
+    capture_s = time.monotonic() - started
     step = max(1, len(batches) // _COMPARED)
     cosine, mean, smallest = _quality(teacher, student, batches[::step][:_COMPARED])
     positions = int(encoded.response_tokens.sum())
-    size = sum(file.stat().st_size for file in teacher.folder.glob("[!.]*.safetensors"))
+    size = teacher.store.size(np.unique(as_keys([key for batch in batches for key in batch.keys])))
     return CacheReport(
-        folder=str(teacher.folder),
+        folder=str(teacher.store.folder),
         sequences=len(encoded),
         positions=positions,
         bytes_per_position=round(size / positions, 2),
@@ -98,6 +106,7 @@ def capture(spec: RunSpec, results_root: Path) -> CacheReport:
         smallest_kept_mass=round(smallest, 6),
         gradient_cosine=round(cosine, 6),
         teacher_tokens=int(teacher.cost["teacher_tokens"]),
+        capture_s=round(capture_s, 2),
     )
 
 
@@ -109,7 +118,7 @@ def _quality(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> tupl
         for logits, target, rows in _chunks(student, batch):
             cached, live = (_gradient(signal, logits, target, rows) for signal in signals)
             products += torch.stack([(cached * live).sum(), cached.square().sum(), live.square().sum()]).double().cpu()
-        masses.append(1 - teacher.form.shares(teacher.entries(batch))[:, -1])
+        masses.append(1 - teacher.shares(batch).left)
     mass = torch.cat(masses)
     return float(products[0] / products[1:].prod().sqrt()), float(mass.mean()), float(mass.min())
 

@@ -110,6 +110,7 @@ def cache_command(
     except ValueError as error:
         raise InputError(f"--options {options!r} is no JSON: {error}") from None
     from studykit.capture import capture
+    from studykit.report import CaptureProgress
     from studykit.spec import RunSpec
 
     stage = {"data": {"source": source, "options": read, "split": split}, "method": "kd", "steps": 1}
@@ -120,7 +121,8 @@ def cache_command(
             "stages": [stage | {"learning_rate": 1.0, "max_length": max_length}],
         }
     )
-    report = capture(spec, results).as_dict()
+    with CaptureProgress() as progress:
+        report = capture(spec, results, progress.update).as_dict()
     typer.echo(json.dumps(report) if as_json else "\n".join(f"{name:20} {value}" for name, value in report.items()))
 
 

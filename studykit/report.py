@@ -1,6 +1,6 @@
-"""What a running batch shows on the terminal: counts, time left, and the finding as it fills in.
+"""What long work shows on the terminal: a batch its counts, time left, and the finding as it fills in; a capture a bar.
 
-Without a terminal, plain lines: one per cell that ends, and the table once at the end.
+Without a terminal, plain lines: one per cell that ends, and the table once at the end; one a minute of a capture.
 """
 
 import inspect
@@ -12,11 +12,15 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from studykit.batch import Cell
 from studykit.errors import InputError
 from studykit.findings import FINDINGS, Finding, format_cell
+
+_EVERY_S = 60.0
+"""Between two plain lines of a capture."""
 
 _WIDE = 108
 """Columns that the whole table of a finding takes."""
@@ -66,8 +70,7 @@ class BatchReport:
         left = counts["running"] + counts["waiting"]
         if ended <= 0 or not left:
             return ""
-        seconds = (time.monotonic() - self.started) / ended * left
-        return f"; about {seconds / 60:.0f} min left" if seconds > 90 else f"; about {seconds:.0f} s left"
+        return _left((time.monotonic() - self.started) / ended * left)
 
     def _tables(self) -> list[RenderableType]:
         return [
@@ -75,6 +78,40 @@ class BatchReport:
             for finding in findings_of(self.cells)
             for part in (_table(finding, self.console.width), finding.sentence)
         ]
+
+
+class CaptureProgress:
+    """The positions that a teacher has been asked for, on stderr; a context manager.
+
+    Args:
+        console: where to print.
+    """
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(stderr=True)
+        columns = TextColumn("positions captured"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self._bar = Progress(*columns, console=self.console) if self.console.is_terminal else None
+        self._task = self._bar.add_task("", total=None) if self._bar else None
+        self._started = self._said = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """Show how many of the missing positions are captured."""
+        now = time.monotonic()
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
+        elif now - self._said >= _EVERY_S and done:
+            self._said = now
+            left = _left((now - self._started) / done * (total - done))
+            self.console.print(f"{done:,} of {total:,} positions captured{left}")
 
 
 def findings_of(cells: Sequence[Cell]) -> list[Finding]:
@@ -98,6 +135,10 @@ def findings_of(cells: Sequence[Cell]) -> list[Finding]:
         except (InputError, ValueError) as error:
             found.append(Finding(table=frame.iloc[:0, :0], sentence=f"no finding over all of this batch: {error}"))
     return found
+
+
+def _left(seconds: float) -> str:
+    return f"; about {seconds / 60:.0f} min left" if seconds > 90 else f"; about {seconds:.0f} s left"
 
 
 def _table(finding: Finding, width: int) -> Table:

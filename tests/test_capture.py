@@ -1,11 +1,14 @@
 """A teacher captured ahead of time: what it costs on disk, how good it is, and that nobody asks it again."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
-from safetensors import safe_open
+from rich.console import Console
+from safetensors.numpy import load_file
 
+from studykit import report as reports
 from studykit import study
 from studykit.capture import capture
 from studykit.cli import main
@@ -22,16 +25,13 @@ def spec_of(plain_spec, teacher_folder):
 
 
 @pytest.mark.parametrize("kept", [{"top_k": 8}, {"samples": 40}])
-def test_it_counts_what_lies_on_disk(kept, spec_of, empty_cache, tmp_path):
+def test_it_counts_what_lies_on_disk(kept, spec_of, encoded, empty_cache, tmp_path):
     report = capture(spec_of(**kept), tmp_path)
     files = list(Path(report.folder).glob("*.safetensors"))
-    counts = []
-    for file in files:
-        with safe_open(file, framework="pt") as shard:
-            counts += json.loads(shard.metadata()["counts"])
-    assert (report.sequences, report.positions) == (len(counts), sum(counts))
-    assert report.sequences == 40
-    assert report.bytes_per_position == pytest.approx(sum(f.stat().st_size for f in files) / sum(counts), abs=0.01)
+    assert report.sequences == sum(len(load_file(file)["ends"]) for file in files) == len(encoded)
+    assert report.positions == sum(encoded.response_tokens)
+    whole = sum(file.stat().st_size for file in files)
+    assert report.bytes_per_position == pytest.approx(whole / report.positions, abs=0.01)
     assert report.teacher_tokens > report.positions
 
 
@@ -39,6 +39,7 @@ def test_asked_again_it_asks_nothing_and_says_the_same(spec_of, empty_cache, tmp
     first, again = (capture(spec_of(top_k=8), tmp_path).as_dict() for _ in range(2))
     assert again.pop("teacher_tokens") == 0
     assert first.pop("teacher_tokens") > 0
+    assert first.pop("capture_s") > again.pop("capture_s") - 5  # seconds are another time's
     assert first == again
 
 
@@ -77,3 +78,13 @@ def test_the_command_says_it_as_json(data_file, teacher_folder, empty_cache, mon
         main()
     assert ended.value.code == 0
     assert json.loads(capsys.readouterr().out)["sequences"] == 40
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_with_and_without_a_terminal(terminal, spec_of, empty_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(reports, "_EVERY_S", 0.0)
+    text = io.StringIO()
+    with reports.CaptureProgress(Console(file=text, force_terminal=terminal, width=100)) as progress:
+        done = capture(spec_of(top_k=8), tmp_path, progress.update)
+    assert f"{done.positions}/{done.positions}" in text.getvalue() or not terminal
+    assert f"{done.positions} of {done.positions} positions captured; about 0 s left" in text.getvalue() or terminal

@@ -1,35 +1,36 @@
 """A teacher asked once: what is kept of its answers on disk, shared by every run that trains on the same sequences.
 
 An entry is keyed by the teacher's weights, the tokenizer, the form of what is kept and the token ids of the sequence,
-so that every nested budget, student, loss, temperature and seed of a study finds it. Entries lie in shards that are
-written once and never changed:
+so that every nested budget, student, loss, temperature and seed of a study finds it. It does not depend on the
+sequences it was asked with: a study redone with an empty cache gets the same bits. Entries lie in a `Store`:
 
     <cache>/teacher/<key of teacher, tokenizer and form>/<sha256 of the shard>.safetensors
 
-Several processes may capture at once; a sequence that two of them captured is there twice and does no harm. What a
-killed process had finished stays. A shard that no longer matches its name is refused.
+Several processes may capture at once and share the work: each goes through it in an order of its own, writes a shard
+about once a minute, and then skips what others have written. What a killed process had written stays.
 """
 
 import hashlib
 import json
+import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from torch.nn.functional import pad
 
 from studykit.batches import Batch
-from studykit.caching import cache_folder, replacing
+from studykit.caching import cache_folder
 from studykit.chat import tokenizer_hash
 from studykit.generation import Answers, Sampling
-from studykit.teacher.forms import Entry, Form
+from studykit.teacher.canonical import POSITIONS, CanonicalTeacher, Sequences
+from studykit.teacher.forms import Form, Shares
 from studykit.teacher.online import OnlineTeacher
 from studykit.teacher.signal import TeacherSignal
+from studykit.teacher.store import Store, as_keys
 
-_SHARD_TOKENS = 2**18
-_CHUNK_BYTES = 256 * 2**20
-"""Memory aimed at for the full distributions of one chunk of positions, before they are folded."""
-
+_VERSION = 3
+_SHARD_POSITIONS, _SHARD_S = 2**20, 60.0
 _VERIFIED_BATCHES, _VERIFIED_ROWS = 4, 8
 
 
@@ -47,43 +48,39 @@ class CachedTeacher:
         self.model = online.model
         self.vocabulary = online.vocabulary
         self.cost: dict[str, float] = {"teacher_tokens": 0, "teacher_check_tokens": 0, "cached_positions": 0}
-        key = json.dumps([2, content, tokenizer_hash(online.tokenizer), *form.key, self.vocabulary])
-        self.folder = cache_folder("teacher") / hashlib.sha256(key.encode()).hexdigest()[:32]
-        self.folder.mkdir(exist_ok=True)
-        self._entries: dict[str, Entry] = {}
+        self._dtype = online.head.weight.dtype
+        about = [_VERSION, content, str(self._dtype), tokenizer_hash(online.tokenizer), *form.key, self.vocabulary]
+        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+        self.store = Store(cache_folder("teacher") / key)
+        self._canonical = CanonicalTeacher(online)
 
-    def prepare(self, batches: list[Batch]) -> None:
-        """Capture what is missing, and compare a few of the entries that were found with the live teacher.
+    def prepare(self, batches: list[Batch], watch: Callable[[int, int], None] | None = None) -> None:
+        """Compare a few of the entries that are there with the live teacher, and capture what is missing.
+
+        Args:
+            batches: of the data's own sequences; how they are batched does not matter.
+            watch: told how many of the missing positions are captured, and how many were missing.
 
         Raises:
             RuntimeError: a shard is damaged, or a stored answer differs from the live one.
         """
-        self._load_shards({key for batch in batches for key in batch.keys})
-        found: list[Batch] = []
-        missing: list[Batch] = []
-        held = 0
-        for batch in batches:
-            if all(key in self._entries for key in batch.keys):
-                found.append(batch)
-                continue
-            missing.append(batch)
-            held += int(batch.supervised.sum())
-            if held >= _SHARD_TOKENS:
-                self._capture(missing)
-                missing, held = [], 0
-        if missing:
-            self._capture(missing)
-        self._verify(found)
+        keys = as_keys([key for batch in batches for key in batch.keys])
+        self.store.want(keys)
+        self.store.refresh()
+        once = np.zeros(len(keys), dtype=bool)
+        once[np.unique(keys, return_index=True)[1]] = True
+        found = self.store.has(keys)
+        self._verify(Sequences.of(batches, once & _spread(found)))
+        self._capture(Sequences.of(batches, once & ~found), watch or (lambda done, total: None))
 
     def signal(self, batch: Batch) -> TeacherSignal:
-        """Return the stored answers of a batch, row after row."""
-        entries = self.entries(batch)
+        """Return the stored answers of a batch, row after row, on its device."""
         self.cost["cached_positions"] += len(batch.target)
-        return self.form.signal(entries).to(batch.input_ids.device)
+        return self.form.signal(self.store.read(as_keys(batch.keys)), batch.input_ids.device)
 
-    def entries(self, batch: Batch) -> list[Entry]:
-        """Return what is stored of each row of a batch."""
-        return [self._entries[key] for key in batch.keys]
+    def shares(self, batch: Batch) -> Shares:
+        """Return the stored probabilities of a batch."""
+        return self.form.shares(self.store.read(as_keys(batch.keys)))
 
     def answer(
         self, batch: Batch, rows: list[int], limits: list[int], sampling: Sampling, generator: torch.Generator
@@ -91,70 +88,56 @@ class CachedTeacher:
         """Generate with the live teacher."""
         return self.online.answer(batch, rows, limits, sampling, generator)
 
-    def _capture(self, batches: list[Batch]) -> None:
-        """Ask the live teacher and put one shard in place."""
-        keys: list[str] = []
-        counts: list[int] = []
-        parts: list[Entry] = []
-        for batch in batches:
-            parts.append(self._ask(batch))
-            keys += batch.keys
-            counts += batch.supervised[:, 1:].sum(dim=1).tolist()
-        tensors = tuple(torch.cat(part) for part in zip(*parts, strict=True))
-        named = dict(zip(self.form.names, tensors, strict=True))
-        content = save(named, metadata={"keys": json.dumps(keys), "counts": json.dumps(counts)})
-        with replacing(self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.safetensors") as temporary:
-            temporary.write_bytes(content)
-        self._entries.update(zip(keys, self.form.split(tensors, counts), strict=True))
+    def _capture(self, sequences: Sequences, watch: Callable[[int, int], None]) -> None:
+        """Ask the live teacher shard by shard until nothing is missing, whoever wrote it."""
+        keys, lengths, counts = as_keys(sequences.keys), sequences.encoded.lengths, sequences.encoded.response_tokens
+        left = np.arange(len(keys))
+        while len(left):
+            started, asked, parts = time.monotonic(), [], []
+            before = int(counts.sum() - counts[left].sum())
+            planned = self._canonical.plan(lengths[left])
+            # At random, so that processes which started together seldom do the same at the same time.
+            for number in np.random.default_rng().permutation(len(planned)):
+                asked.append(left[planned[number]])
+                parts += self._ask(sequences, asked[-1], "teacher_tokens")
+                done = int(counts[np.concatenate(asked)].sum())
+                watch(before + done, int(counts.sum()))
+                if done >= _SHARD_POSITIONS or time.monotonic() - started >= _SHARD_S:
+                    break
+            self.store.write(keys[np.concatenate(asked)], parts)
+            self.store.refresh()
+            left = left[~self.store.has(keys[left])]
 
-    def _ask(self, batch: Batch, counter: str = "teacher_tokens") -> Entry:
-        """Return what is kept of the live teacher's answers, a chunk of rows at a time."""
-        signal, target = self.online.signal(batch), batch.target
-        self.cost[counter] += int(batch.attention_mask.sum())
-        noise = self.form.noise(batch.keys, batch.supervised[:, 1:].sum(dim=1).tolist())
-        size = max(1, _CHUNK_BYTES // (4 * self.vocabulary))
-        chunks = [slice(start, start + size) for start in range(0, max(1, len(target)), size)]
-        parts = [self.form.keep(self._logp(signal, target, rows), noise[rows]) for rows in chunks]
-        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+    def _ask(self, sequences: Sequences, rows: np.ndarray, counter: str) -> list[bytes]:
+        """Return what is kept of the live teacher's answers on the sequences of one planned batch."""
+        self.cost[counter] += int(sequences.encoded.lengths[rows].sum())
+        counts = [int(sequences.encoded.supervised_of(row)[1:].sum()) for row in rows]
+        noise = self.form.noise([sequences.keys[row] for row in rows], counts)
+        parts = [
+            self.form.keep(logp, pad(draws, (0, 0, 0, POSITIONS - len(draws))))
+            for logp, draws in zip(self._canonical.logp(sequences, rows), noise.split(POSITIONS), strict=True)
+        ]
+        return self.form.pack(tuple(torch.cat(part)[: sum(counts)] for part in zip(*parts, strict=True)), counts)
 
-    def _logp(self, signal: TeacherSignal, target: torch.Tensor, rows: slice) -> torch.Tensor:
-        zeros = torch.zeros(len(target[rows]), self.vocabulary, device=target.device)
-        return signal.inputs(rows, zeros, target[rows], 1.0)[1]
-
-    def _load_shards(self, wanted: set[str]) -> None:
-        """Keep the wanted entries of every shard in memory, and no others."""
-        for file in sorted(self.folder.glob("*.safetensors")):
-            if file.name.startswith("."):
-                continue
-            with file.open("rb") as stream:
-                if not hashlib.file_digest(stream, "sha256").hexdigest().startswith(file.stem):
-                    raise RuntimeError(
-                        f"teacher cache: {file} is damaged (its content does not match its name): delete that file, "
-                        "and what it held is captured again"
-                    )
-            with safe_open(file, framework="pt") as shard:
-                notes = shard.metadata()
-                tensors = tuple(shard.get_tensor(name) for name in self.form.names)
-            entries = self.form.split(tensors, json.loads(notes["counts"]))
-            for key, entry in zip(json.loads(notes["keys"]), entries, strict=True):
-                if key in wanted:
-                    self._entries[key] = tuple(part.clone() for part in entry)
-
-    def _verify(self, batches: list[Batch]) -> None:
-        """Ask the live teacher again for a few rows of a few batches, spread over the data."""
-        chosen = np.unique(np.linspace(0, len(batches) - 1, _VERIFIED_BATCHES).astype(int)) if batches else []
-        for batch in (_first_rows(batches[i], _VERIFIED_ROWS) for i in chosen):
-            counts = batch.supervised[:, 1:].sum(dim=1).tolist()
-            live = self.form.shares(self.form.split(self._ask(batch, "teacher_check_tokens"), counts))
-            stored = self.form.shares(self.entries(batch))
-            off = (live - stored).abs().max().item() if live.shape == stored.shape else 1.0
-            if off > self.form.tolerance:
+    def _verify(self, sequences: Sequences) -> None:
+        """Ask the live teacher again, and compare."""
+        for rows in self._canonical.plan(sequences.encoded.lengths):
+            asked = self._ask(sequences, rows, "teacher_check_tokens")
+            live = self.form.shares([np.frombuffer(part, dtype=np.uint8) for part in asked])
+            stored = self.form.shares(self.store.read(as_keys([sequences.keys[row] for row in rows])))
+            off = stored.distance(live)
+            if off > self.form.tolerance(self._dtype):
                 raise RuntimeError(
-                    f"teacher cache {self.folder} disagrees with the live teacher (a probability is off by {off:.3f}): "
-                    "delete that folder and run again"
+                    f"teacher cache {self.store.folder} disagrees with the live teacher (a probability is off by "
+                    f"{off:.3f}): delete that folder and run again"
                 )
 
 
-def _first_rows(batch: Batch, count: int) -> Batch:
-    ids, mask, supervised = (part[:count] for part in (batch.input_ids, batch.attention_mask, batch.supervised))
-    return Batch(ids, mask, supervised, batch.keys[:count])
+def _spread(found: np.ndarray) -> np.ndarray:
+    """Choose a few runs of what was found (bool [n]), spread over the data, bool [n]."""
+    places = np.flatnonzero(found)
+    starts = np.linspace(0, max(0, len(places) - _VERIFIED_ROWS), _VERIFIED_BATCHES).astype(int)
+    chosen = np.zeros(len(found), dtype=bool)
+    for start in starts:
+        chosen[places[start : start + _VERIFIED_ROWS]] = True
+    return chosen

@@ -1,25 +1,19 @@
 """The teacher's answers on disk: equal to the live ones, asked for once, and never wrong in silence."""
 
-import os
-import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save
 
-from studykit import caching
 from studykit.batches import collate, each_example_once
 from studykit.chat import encode
 from studykit.head import head_loss
 from studykit.losses import get_loss
-from studykit.models import load_tokenizer
-from studykit.spec import Teacher
-from studykit.teacher import cached, open_teacher
+from studykit.teacher import cached
 from studykit.teacher.cached import CachedTeacher
 from studykit.teacher.forms import TopK
 from studykit.teacher.online import OnlineTeacher
+from studykit.teacher.store import as_keys
 
 V, K = 85, 8
 
@@ -143,42 +137,39 @@ def test_another_teacher_or_k_shares_nothing(change, open_cached, batches):
     assert other.cost["teacher_tokens"] > 0
 
 
-def test_capture_in_chunks_changes_nothing(open_cached, batches, monkeypatch):
-    whole, parts = open_cached(content="a"), open_cached(content="b")
-    whole.prepare(batches())
-    monkeypatch.setattr(cached, "_CHUNK_BYTES", 3 * 4 * V)
-    parts.prepare(batches())
-    for batch in batches():
-        left, right = whole.signal(batch), parts.signal(batch)
-        assert torch.equal(left.ids, right.ids)
-        torch.testing.assert_close(left.logp, right.logp)
-
-
 def test_large_data_is_put_into_several_shards(open_cached, batches, monkeypatch):
-    monkeypatch.setattr(cached, "_SHARD_TOKENS", 10)
+    monkeypatch.setattr(cached, "_SHARD_POSITIONS", 10)
     teacher = open_cached()
     teacher.prepare(batches())
-    assert len(list(teacher.folder.glob("*.safetensors"))) > 1
+    assert len(list(teacher.store.folder.glob("*.safetensors"))) > 1
     again = open_cached()
     again.prepare(batches())
     assert again.cost["teacher_tokens"] == 0
 
 
 def only_shard(teacher) -> Path:
-    (file,) = teacher.folder.glob("*.safetensors")
+    (file,) = teacher.store.folder.glob("*.safetensors")
     return file
 
 
-@pytest.mark.parametrize("damage", ["torn", "garbled", "empty"])
+def use(teacher, batches):
+    teacher.prepare(batches)
+    for batch in batches:
+        teacher.signal(batch)
+
+
+@pytest.mark.parametrize("damage", ["torn", "garbled data", "garbled keys", "garbled header", "empty"])
 def test_a_damaged_shard_is_refused_by_name(damage, open_cached, batches):
     teacher = open_cached()
     teacher.prepare(batches())
     file = only_shard(teacher)
-    content = bytearray(file.read_bytes())
-    content[-20] ^= 0x40
-    file.write_bytes({"torn": file.read_bytes()[:-50], "garbled": bytes(content), "empty": b""}[damage])
+    whole = file.read_bytes()
+    garbled = bytearray(whole)
+    # The keys of 12 entries are the last 192 bytes of the file, their data lies before.
+    garbled[{"garbled data": -300, "garbled header": 3}.get(damage, -20)] ^= 0x40
+    file.write_bytes({"torn": whole[:-50], "empty": b""}.get(damage, bytes(garbled)))
     with pytest.raises(RuntimeError, match=rf"{file.name} is damaged.*delete that file"):
-        open_cached().prepare(batches())
+        use(open_cached(), batches())
     file.unlink()
     again = open_cached()
     again.prepare(batches())
@@ -186,72 +177,14 @@ def test_a_damaged_shard_is_refused_by_name(damage, open_cached, batches):
 
 
 def test_a_stored_value_that_is_not_the_teachers_is_refused(open_cached, batches):
-    """A whole shard with a matching name, but of another teacher: only asking the live one can tell."""
+    """A whole shard, but of another teacher: only asking the live one can tell."""
     teacher = open_cached()
     teacher.prepare(batches())
-    file = only_shard(teacher)
-    tensors = load_file(file)
-    with cached.safe_open(file, framework="pt") as shard:
-        notes = shard.metadata()
-    tensors["logp"][:, 0] -= 0.5
-    content = save(tensors, metadata=notes)
-    file.unlink()
-    file.with_stem(cached.hashlib.sha256(content).hexdigest()[:32]).write_bytes(content)
+    keys = as_keys(sorted({key for batch in batches() for key in batch.keys}))
+    rows = [part.reshape(-1, 4 * K + 2).copy() for part in teacher.store.read(keys)]
+    for row in rows:
+        row[:, 2 * K :].view("<f2")[:, 0] -= 0.5
+    only_shard(teacher).unlink()
+    teacher.store.write(keys, [row.tobytes() for row in rows])
     with pytest.raises(RuntimeError, match="disagrees with the live teacher"):
         open_cached().prepare(batches())
-
-
-def capture(folder: str, rows: list[int], examples: list, deadly: bool = False) -> None:
-    """Capture some examples one batch a shard; a deadly capture is killed while its third shard is half written."""
-    torch.set_num_threads(1)
-    tokenizer = load_tokenizer(folder, Path())
-    teacher = open_teacher(Teacher(name=folder, top_k=K, content="a"), Path(), tokenizer, V)
-    cached._SHARD_TOKENS = 1
-    flushes = []
-
-    def kill(path):
-        flushes.append(path)
-        if len(flushes) == 5:  # two of each shard: the file, then its folder
-            path.write_bytes(path.read_bytes()[:100])
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    if deadly:
-        caching._flush = kill
-    encoded = encode([examples[i] for i in rows], tokenizer, 64)
-    if deadly:
-        flushes.clear()
-    teacher.prepare(each_example_once(encoded, 2, tokenizer.pad_token_id))
-
-
-@pytest.fixture
-def reopened(teacher_folder, tokenizer, empty_cache):
-    """Open the teacher on disk with the cache that processes wrote."""
-
-    def make():
-        return open_teacher(Teacher(name=str(teacher_folder), top_k=K, content="a"), Path(), tokenizer, V)
-
-    return make
-
-
-@pytest.mark.slow
-def test_a_capture_that_is_killed_leaves_a_usable_cache(reopened, examples, start, join, teacher_folder, batches):
-    process = start(capture, str(teacher_folder), list(range(12)), examples, True)
-    assert join(process) == -signal.SIGKILL
-    folder = reopened().folder
-    assert len([f for f in folder.iterdir() if not f.name.startswith(".")]) == 2
-    assert len(list(folder.glob(".*.safetensors"))) == 1
-    teacher = reopened()
-    whole = batches(12, size=2)
-    teacher.prepare(whole)
-    tokens = [int(batch.attention_mask.sum()) for batch in whole]
-    assert teacher.cost["teacher_tokens"] == sum(tokens[2:])  # the two finished shards held the first two batches
-
-
-def test_processes_may_capture_at_once(reopened, examples, start, join, teacher_folder, batches):
-    rows = [list(range(0, 24)), list(range(12, 36))]
-    workers = [start(capture, str(teacher_folder), part, examples) for part in rows]
-    assert [join(worker) for worker in workers] == [0, 0]
-    teacher = reopened()
-    teacher.prepare(batches(36, size=2))
-    assert teacher.cost["teacher_tokens"] == 0
-    assert np.isfinite(loss_of(teacher, batches(36, size=2)[5]))

@@ -3,6 +3,7 @@
 import hashlib
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -67,7 +68,8 @@ def sampled(form: Samples, logp: Tensor, names: list[str]) -> TeacherSignal:
     """Return the signal of sequences with these names, each with the positions of `logp` [n, V]."""
     noise = form.noise(names, [len(logp)] * len(names))
     kept = form.keep(logp.repeat(len(names), 1), noise)
-    return form.signal(form.split(kept, [len(logp)] * len(names)))
+    parts = form.pack(kept, [len(logp)] * len(names))
+    return form.signal([np.frombuffer(part, dtype=np.uint8) for part in parts], torch.device("cpu"))
 
 
 @pytest.mark.parametrize("n", [1, N, 255])
@@ -145,18 +147,6 @@ def test_a_second_instance_reads_from_disk(open_cached, batches):
     for batch in batches():
         left, right = (shares(teacher.signal(batch), len(batch.target)) for teacher in (first, second))
         assert torch.equal(left, right)
-
-
-def test_what_is_drawn_does_not_depend_on_the_batches_it_was_captured_in(open_cached, batches):
-    """But for draws at the very border of two tokens, which the rounding of a batch may move."""
-    one, other = open_cached(), open_cached(content="b")
-    one.prepare(batches(size=1))
-    other.prepare(batches(size=5))
-    same = total = 0
-    for batch in batches():
-        left, right = (shares(teacher.signal(batch), len(batch.target)) for teacher in (one, other))
-        same, total = same + int((left == right).all(-1).sum()), total + len(left)
-    assert same > 0.98 * total
 
 
 @pytest.mark.parametrize("change", [{"content": "b"}, {"n": N + 1}])

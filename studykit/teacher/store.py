@@ -1,0 +1,195 @@
+"""Byte strings on disk under content keys, in files that are written once: larger than memory, shared by processes.
+
+    store = Store(folder)
+    store.want(keys)                       # only wanted keys enter the index
+    store.refresh()                        # finds the shards that this or other processes have written
+    store.write(keys[~store.has(keys)], parts)
+    parts = store.read(keys)               # views of mapped files: uint8 arrays
+
+A shard is a safetensors file named by its content: keys uint8 [n, 16], ends int64 [n], checksums int32 [n] (the bits of
+zlib.crc32 over key and bytes) and data uint8 [bytes], one entry after the other; its metadata holds the crc32 of the
+first three. It is put in place in one step, so a killed writer loses only what was in no shard yet. Two processes may
+write the same entry; either is read.
+"""
+
+import hashlib
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from studykit.caching import replacing
+
+_KEY = "S16"
+"""Sixteen bytes that numpy sorts and compares as one value."""
+
+_TENSORS = ("keys", "ends", "checksums", "data")
+_KINDS = [("|u1", 2), ("<i8", 1), ("<i4", 1), ("|u1", 1)]
+_LEFTOVER_S = 24 * 3600
+"""No writer takes so long for one file: a temporary one of that age belongs to a process that was killed."""
+
+
+def as_keys(names: Sequence[str]) -> np.ndarray:
+    """Return keys written as 32 hexadecimal digits in the form that a store takes, [n].
+
+    >>> as_keys(["00" * 15 + "ff"]).view(np.uint8).tolist()
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255]
+    """
+    return np.frombuffer(bytearray.fromhex("".join(names)), dtype=_KEY)
+
+
+class Store:
+    """Entries of one folder; nothing but the index of wanted keys and the pages that are read is in memory.
+
+    Args:
+        folder: made if it is not there.
+    """
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._shards: list[_Shard] = []
+        self._opened: set[str] = set()
+        self._wanted = np.empty(0, dtype=_KEY)  # sorted
+        self._places = np.empty((0, 2), dtype=np.int32)  # shard and entry of each wanted key, or -1
+        for leftover in folder.glob(".*.safetensors"):
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_S:
+                leftover.unlink(missing_ok=True)
+
+    def want(self, keys: np.ndarray) -> None:
+        """Take keys into the index; those of before stay."""
+        wanted = np.union1d(self._wanted, keys)
+        if len(wanted) == len(self._wanted):
+            return
+        self._wanted, self._places = wanted, np.full((len(wanted), 2), -1, dtype=np.int32)
+        for number in range(len(self._shards)):
+            self._index(number)
+
+    def refresh(self) -> None:
+        """Open the shards that have come since.
+
+        Raises:
+            RuntimeError: a shard is cut off or unreadable.
+        """
+        for file in sorted(self.folder.glob("[!.]*.safetensors")):
+            self._open(file)
+
+    def has(self, keys: np.ndarray) -> np.ndarray:
+        """Return which of these wanted keys have an entry, bool [n]."""
+        return self._place(keys)[:, 0] >= 0
+
+    def read(self, keys: np.ndarray) -> list[np.ndarray]:
+        """Return the bytes of wanted keys, uint8 [bytes] each, checked when an entry is first touched.
+
+        Raises:
+            KeyError: an entry that is not there.
+            RuntimeError: an entry is damaged.
+        """
+        return [self._entry(*place) for place in self._place(keys).tolist()]
+
+    def size(self, keys: np.ndarray) -> float:
+        """Return the bytes on disk that entries take, with their share of what else is in their shards."""
+        places = self._place(keys)
+        chosen = ((self._shards[number], places[places[:, 0] == number, 1]) for number in np.unique(places[:, 0]))
+        return sum(shard.size(entries) for shard, entries in chosen)
+
+    def write(self, keys: np.ndarray, parts: Sequence[bytes]) -> None:
+        """Put one shard in place."""
+        rows = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 16)
+        checksums = [zlib.crc32(part, zlib.crc32(row.data)) for row, part in zip(rows, parts, strict=True)]
+        index = {
+            "keys": rows,
+            "ends": np.cumsum([len(part) for part in parts], dtype=np.int64),
+            "checksums": np.array(checksums, dtype=np.uint32).view(np.int32),
+        }
+        data = np.frombuffer(bytearray().join(parts), dtype=np.uint8)
+        content = save(index | {"data": data}, metadata={"index": _checksum(*index.values())})
+        file = self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
+        with replacing(file) as temporary:
+            temporary.write_bytes(content)
+        self._open(file)
+
+    def _open(self, file: Path) -> None:
+        if file.name not in self._opened:
+            self._shards.append(_Shard(file))
+            self._opened.add(file.name)
+            self._index(len(self._shards) - 1)
+
+    def _index(self, number: int) -> None:
+        """Note where wanted keys lie in a shard, unless they lie in another already."""
+        at, wanted = self._find(self._shards[number].keys)
+        entries = np.flatnonzero(wanted)
+        new = self._places[at[entries], 0] < 0
+        self._places[at[entries[new]], 0] = number
+        self._places[at[entries[new]], 1] = entries[new]
+
+    def _place(self, keys: np.ndarray) -> np.ndarray:
+        """Return shard and entry of each key, int32 [n, 2]."""
+        at, wanted = self._find(keys)
+        if not wanted.all():
+            raise KeyError(f"{int((~wanted).sum())} of {len(keys)} keys were never wanted: call want() first")
+        return self._places[at]
+
+    def _find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where keys are in the index, and whether they are there at all."""
+        if not len(self._wanted):
+            return np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=bool)
+        at = np.searchsorted(self._wanted, keys).clip(max=len(self._wanted) - 1)
+        return at, self._wanted[at] == keys
+
+    def _entry(self, number: int, entry: int) -> np.ndarray:
+        if number < 0:
+            raise KeyError(f"{self.folder} has no such entry")
+        return self._shards[number].read(entry)
+
+
+class _Shard:
+    """One mapped file.
+
+    Attributes:
+        keys: of its entries, [n].
+    """
+
+    def __init__(self, file: Path):
+        self.file = file
+        try:
+            # Through torch, whose tensors are views of the mapped file; those of safetensors.numpy are copies.
+            with safe_open(file, framework="pt") as opened:
+                rows, ends, checksums, data = (opened.get_tensor(name).numpy() for name in _TENSORS)
+                noted = (opened.metadata() or {}).get("index")
+        except SafetensorError as error:
+            raise self._damaged(str(error)) from None
+        kinds = [(part.dtype.str, part.ndim) for part in (rows, ends, checksums, data)]
+        bounds = np.concatenate([[0], ends.ravel()])
+        if kinds != _KINDS or noted != _checksum(rows, ends, checksums) or bounds[-1] != len(data):
+            raise self._damaged("its index does not match its checksum")
+        self.keys = rows.reshape(-1).view(_KEY)
+        self._beside = (file.stat().st_size - len(data)) / max(1, len(ends))
+        self._rows, self._bounds, self._checksums, self._data = rows, bounds, checksums.view(np.uint32), data
+        self._checked = np.zeros(len(ends), dtype=bool)
+
+    def size(self, entries: np.ndarray) -> float:
+        own = self._bounds[entries + 1] - self._bounds[entries]
+        return float(own.sum() + len(entries) * self._beside)
+
+    def read(self, entry: int) -> np.ndarray:
+        part = self._data[self._bounds[entry] : self._bounds[entry + 1]]
+        if not self._checked[entry]:
+            if zlib.crc32(part.data, zlib.crc32(self._rows[entry].data)) != self._checksums[entry]:
+                raise self._damaged(f"the bytes of entry {entry} do not match their checksum")
+            self._checked[entry] = True
+        return part
+
+    def _damaged(self, why: str) -> RuntimeError:
+        return RuntimeError(f"{self.file} is damaged ({why}): delete that file, and what it held is made again")
+
+
+def _checksum(*arrays: np.ndarray) -> str:
+    checksum = 0
+    for array in arrays:
+        checksum = zlib.crc32(array.data, checksum)
+    return f"{checksum:08x}"
