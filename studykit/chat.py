@@ -47,6 +47,15 @@ class Encoded:
     lengths: np.ndarray
     response_tokens: np.ndarray
 
+    @classmethod
+    def of(cls, rows: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> "Encoded":
+        """Put sequences (int [T]) and their masks (bool [T]) end to end."""
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        responses = np.array([mask[1:].sum() for mask in masks], dtype=np.int64)
+        ids = np.concatenate([np.empty(0, np.int32), *rows]).astype(np.int32)
+        supervised = np.concatenate([np.empty(0, bool), *masks])
+        return cls(ids, supervised, np.cumsum(lengths) - lengths, lengths, responses)
+
     def __len__(self) -> int:
         return len(self.starts)
 
@@ -89,7 +98,7 @@ def encode(examples: Sequence[Example], tokenizer: Any, max_length: int | None) 
     encoded = _mapped(file)
     if encoded is None:
         with replacing(file) as temporary:
-            save_file(_encode(examples, tokenizer), temporary)
+            save_file(vars(_encode(examples, tokenizer)), temporary)
         encoded = _mapped(file)
     if encoded is None:
         raise OSError(f"{file} was written and cannot be read: is the disk full or failing?")
@@ -135,8 +144,7 @@ def _mapped(file: Path) -> Encoded | None:
         return None
 
 
-def _encode(examples: Sequence[Example], tokenizer: Any) -> dict[str, np.ndarray]:
-    """Return the columns of an `Encoded`."""
+def _encode(examples: Sequence[Example], tokenizer: Any) -> Encoded:
     ids: list[np.ndarray] = []
     masks: list[np.ndarray] = []
     special = set(tokenizer.all_special_ids)
@@ -152,14 +160,7 @@ def _encode(examples: Sequence[Example], tokenizer: Any) -> dict[str, np.ndarray
             )
             ids.append(np.array(row, dtype=np.int32))
             masks.append(np.array(mask, dtype=bool))
-    lengths = np.array([len(row) for row in ids], dtype=np.int64)
-    return {
-        "ids": np.concatenate(ids),
-        "supervised": np.concatenate(masks),
-        "starts": np.cumsum(lengths) - lengths,
-        "lengths": lengths,
-        "response_tokens": np.array([mask[1:].sum() for mask in masks], dtype=np.int64),
-    }
+    return Encoded.of(ids, masks)
 
 
 Spans = list[tuple[int, int]]

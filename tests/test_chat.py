@@ -12,7 +12,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from studykit import chat
-from studykit.chat import encode, encode_prompts, tokenizer_hash
+from studykit.chat import Encoded, encode, encode_prompts, tokenizer_hash
 from studykit.errors import InputError
 from studykit.sources import PLAIN_TEXT, Example
 
@@ -203,7 +203,7 @@ def test_a_large_pool_is_mapped_and_its_selections_copy_no_tokens(empty_cache, m
         "lengths": np.full(count, width),
         "response_tokens": np.full(count, width - 1),
     }
-    monkeypatch.setattr(chat, "_encode", lambda examples, tokenizer: columns)
+    monkeypatch.setattr(chat, "_encode", lambda examples, tokenizer: Encoded(**columns))
     encode([row], make_tokenizer(), None)
     before = resident_mib()
     opened = encode([row], make_tokenizer(), None)

@@ -42,22 +42,16 @@ class Sequences:
     @classmethod
     def of(cls, batches: list[Batch], chosen: np.ndarray) -> "Sequences":
         """Take the chosen ones (bool [n]) of all rows of some batches."""
-        ids, masks, lengths, keys = [], [], [], []
+        ids, masks, keys = [], [], []
         start = 0
         for batch in batches:
-            rows = np.flatnonzero(chosen[start : start + len(batch.keys)])
+            for row in np.flatnonzero(chosen[start : start + len(batch.keys)]):
+                real = batch.attention_mask[row].bool()
+                ids.append(batch.input_ids[row][real].numpy().astype(np.int32))
+                masks.append(batch.supervised[row][real].numpy())
+                keys.append(batch.keys[row])
             start += len(batch.keys)
-            if len(rows):
-                real = batch.attention_mask[rows].bool()
-                ids.append(batch.input_ids[rows][real].numpy().astype(np.int32))
-                masks.append(batch.supervised[rows][real].numpy())
-                lengths.append(real.sum(dim=1).numpy())
-                keys += [batch.keys[row] for row in rows]
-        offsets = np.cumsum(np.concatenate([[0], *lengths])).astype(np.int64)
-        empty = np.empty(0)
-        return cls(
-            Encoded(np.concatenate([empty.astype(np.int32), *ids]), np.concatenate([empty != 0, *masks]), offsets), keys
-        )
+        return cls(Encoded.of(ids, masks), keys)
 
 
 class CanonicalTeacher:

@@ -31,11 +31,7 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
     ids = make_sequences(setting)
     rows = np.arange(len(ids))
     supervised = np.broadcast_to(np.arange(setting.length) >= setting.prompt, ids.shape)
-    lengths = np.full(len(ids), setting.length)
-    responses = supervised[:, 1:].sum(axis=1)
-    encoded = Encoded(
-        ids.astype(np.int32).ravel(), supervised.ravel().copy(), rows * setting.length, lengths, responses
-    )
+    encoded = Encoded.of(list(ids), list(supervised))
     teacher = None
     if setting.contestant != "sft":
         teacher = _open(setting, tokenizer, output_head(student).weight.shape[0])
