@@ -23,7 +23,7 @@ from studykit.losses import FunctionLoss, Loss, LossInputs
 from studykit.models import linear, shaped
 from studykit.teacher.signal import TeacherSignal, through_softmax
 
-CHUNK_BYTES = 512 * 2**20
+CHUNK_BYTES = 768 * 2**20
 """Memory aimed at for the logits of one chunk, student's and teacher's together."""
 
 BLOCK_BYTES = {"cpu": 5 * 2**19, "cuda": 256 * 2**20}
@@ -91,7 +91,7 @@ def head_loss(
         return hidden.sum() * 0 + weight.sum() * 0, {}
     rules = _Rules(loss, kd_ratio, temperature, scale_by_t2, logit_scale, softcap, progress)
     rows, products = vocabulary or weight.shape[0], _products(weight)
-    chunk = chunk or memory // ((1 if teacher is None else 2) * products.itemsize * rows)
+    chunk = chunk or _even(len(target), memory // ((1 if teacher is None else 2) * products.itemsize * rows))
     block = BLOCK_BYTES.get(hidden.device.type, BLOCK_BYTES["cuda"]) // (4 * rows)
     if loss.couples_rows:
         chunk = block = len(target)
@@ -138,6 +138,16 @@ class _Job:
     block: int
     work: Callable[..., tuple]
     sums: dict[str, Tensor] = field(default_factory=dict)
+
+
+def _even(count: int, most: int) -> int:
+    """Return the size of equal portions: from the second on their gradients are added up, so none should be small.
+
+    >>> _even(1024, 883)
+    512
+    """
+    portions = -(-count // max(1, most))
+    return -(-count // portions)
 
 
 def _products(weight: Tensor) -> torch.dtype:

@@ -112,7 +112,7 @@ def test_a_chunk_keeps_to_its_memory():
     loss = get_loss("forward_kl")
     loss.__class__ = Watched
     everything(loss, memory=2 * 8 * V * 10)  # two sides of float64 at ten positions
-    assert seen == [10, 10, 3]
+    assert seen == [8, 8, 7]  # at most ten, and no small rest
 
 
 def test_autocast_computes_the_products_in_its_dtype_and_the_loss_in_float32():

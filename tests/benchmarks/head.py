@@ -4,7 +4,7 @@
     python tests/benchmarks/head.py --device cuda --tokens 8192 --repeats 5
 
 Every measurement is a process of its own, contestants take turns, weights are random and bf16. Each process runs the
-forward and backward pass three times and measures the last. `studykit, autograd` is the same head with the loss's
+forward and backward pass twice and measures the second. `studykit, autograd` is the same head with the loss's
 derivative found by autograd, and `studykit, eager` the one that is not compiled (on CUDA; elsewhere none is).
 """
 
@@ -51,7 +51,7 @@ def measure(contestant: str, shape: str, tokens: int, loss: str, frozen: bool, d
         value = RUN[contestant](hidden, weight, teacher_hidden, teacher_weight, target, loss)
         value.backward()
 
-    return timed(work, device, times=3) | {"loss": float(value.detach())}
+    return timed(work, device) | {"loss": float(value.detach())}
 
 
 def plain(hidden, weight, teacher_hidden, teacher_weight, target, loss):
