@@ -1,97 +1,18 @@
 """What was measured of speed and memory, as verdicts and tables of docs/benchmarks.md. Torch-free.
 
 The scripts of tests/benchmarks leave one JSON report per benchmark, shape and device in results/benchmarks. Goals are
-written down here, once; whether one is met is decided by the reports alone.
+in `goals`; whether one is met is decided by the reports alone.
 """
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from studykit.benchmarks.goals import GOALS, Report, median, quotient
 from studykit.findings import markdown_table
-
-Report = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A bound that a measured figure is held against.
-
-    Attributes:
-        benchmark: whose reports have the figure.
-        what: the figure in words, with its unit.
-        figure: takes it from a report; None where it was not measured.
-        bound: what is asked.
-        at_most: whether the figure must not be above the bound; otherwise it must not be below.
-        note: a remark shown beside it; no figures belong here.
-    """
-
-    benchmark: str
-    what: str
-    figure: Callable[[Report], float | None]
-    bound: float
-    at_most: bool
-    note: str = ""
-
-    def verdict(self, report: Report) -> str:
-        """Return `met`, `missed` or `not measured`."""
-        value = self.figure(report)
-        if value is None:
-            return "not measured"
-        return "met" if (value <= self.bound if self.at_most else value >= self.bound) else "missed"
-
-
-def median(report: Report, contestant: str, key: str) -> float | None:
-    """Return the median of a contestant's figure; None where it did not run."""
-    return report.get("contestants", {}).get(contestant, {}).get("medians", {}).get(key)
-
-
-def quotient(first: tuple[str, str], second: tuple[str, str]) -> Callable[[Report], float | None]:
-    """Return what divides the median of one (contestant, key) by that of another."""
-
-    def figure(report: Report) -> float | None:
-        a, b = median(report, *first), median(report, *second)
-        return None if a is None or not b else a / b
-
-    return figure
-
-
-GOALS = (
-    Goal(
-        "step",
-        "a step of kd with a cached teacher against one of sft, ratio of seconds",
-        quotient(("studykit kd, cached teacher", "seconds"), ("studykit sft", "seconds")),
-        1.10,
-        at_most=True,
-    ),
-    Goal(
-        "step",
-        "kd with a live teacher against trl's GKDTrainer, ratio of tokens per second",
-        quotient(("studykit kd, live teacher", "tokens_per_s"), ("trl GKDTrainer", "tokens_per_s")),
-        1.5,
-        at_most=False,
-        note="off-policy, forward KL on both sides",
-    ),
-    Goal(
-        "overheads",
-        "`results.load` from the index, seconds",
-        lambda report: median(report, "table", "seconds"),
-        1.0,
-        at_most=True,
-        note="at the number of runs named below",
-    ),
-    Goal(
-        "overheads",
-        "`studykit --help`, seconds of the whole process",
-        lambda report: median(report, "studykit --help", "seconds"),
-        0.5,
-        at_most=True,
-    ),
-)
 
 
 def read_reports(folder: Path, link: str) -> dict[str, list[Report]]:
@@ -123,9 +44,9 @@ def _goals(reports: dict[str, list[Report]]) -> pd.DataFrame:
     rows = []
     for goal in GOALS:
         asked = f"{'at most' if goal.at_most else 'at least'} {goal.bound:g}"
-        for report in reports.get(goal.benchmark) or [{}]:
+        for report in [r for r in reports.get(goal.benchmark, []) if goal.asked(r)] or [{}]:
             value = goal.figure(report)
-            on, shown = _place(report) if report else "-", "-" if value is None else f"{value:.3g}"
+            on, shown = _place(report) if report else goal.device or "-", "-" if value is None else f"{value:.3g}"
             rows.append((goal.what, on, asked, shown, goal.verdict(report), goal.note))
     return pd.DataFrame(rows, columns=["goal", "on", "asked", "measured", "verdict", "note"])
 
@@ -137,20 +58,17 @@ def _place(report: Report) -> str:
 
 def _provenance(report: Report) -> str:
     """Say in one line on what machine, with which versions and settings."""
-    machine = report.get("machine", "")
-    if isinstance(machine, dict):
-        sizes = f"{machine['cores']} cores, {machine['memory_gib']} GiB"
-        names = [machine["gpu"], machine["cpu"], sizes, " ".join(machine["instructions"])]
-        machine = ", ".join(str(name) for name in names if name)
-    versions = [f"{name} {version}" for name, version in report.get("versions", {}).items()]
-    settings = report.get("settings") or {key: report[key] for key in ("tokens", "repeats") if key in report}
-    chosen = [f"{name} {_words(value)}" for name, value in settings.items() if value is not None]
+    machine = report["machine"]
+    sizes = f"{machine['cores']} cores, {machine['memory_gib']} GiB"
+    names = [machine["gpu"], machine["cpu"], sizes, " ".join(machine["instructions"])]
+    versions = [f"{name} {version}" for name, version in report["versions"].items()]
+    chosen = [f"{name} {_words(value)}" for name, value in report["settings"].items() if value is not None]
     parts = [
         f"[`{report['file']}`]({report['link']}/{report['file']})",
-        f"{machine}, threads {report.get('threads')}",
+        f"{', '.join(str(name) for name in names if name)}, threads {report['threads']}",
         ", ".join(versions),
     ]
-    if report.get("peers", report.get("versions")) != report.get("versions"):
+    if report["peers"] != report["versions"]:
         parts.append("peers: " + ", ".join(f"{name} {version}" for name, version in report["peers"].items()))
     return "; ".join([*parts, ", ".join(chosen)]) + "."
 
@@ -209,12 +127,17 @@ def _step(report: Report) -> list[str]:
 def _head(report: Report) -> list[str]:
     rows = []
     for line in report["lines"]:
-        for name, medians in line["medians"].items():
-            ratios = line["to_studykit"].get(name, {})
-            cells = [medians.get("seconds"), ratios.get("seconds"), medians.get("gib"), ratios.get("gib")]
-            head = "frozen" if line["frozen_head"] else "trained"
-            rows.append([line["loss"], head, name, *map(_number, cells)])
-    titles = ["loss", "head", "contestant", "seconds", "to studykit's", "peak GiB", "to studykit's peak"]
+        where = [line["loss"], "frozen" if line["frozen_head"] else "trained"]
+        for name, found in line["contestants"].items():
+            if "failed" in found:
+                rows.append([*where, name, f"not run: {found['failed']}", *[""] * 4])
+                continue
+            cells = []
+            for key in ("seconds", "gib"):
+                cells += [_number(median(line, name, key))]
+                cells += [_number(quotient((name, key), ("studykit", key))(line))]
+            rows.append([*where, name, *cells, _number(median(line, name, "loss"))])
+    titles = ["loss", "head", "contestant", "seconds", "to studykit's", "peak GiB", "to studykit's peak", "value"]
     return [markdown_table(pd.DataFrame(rows, columns=titles), left=titles[:3])]
 
 
