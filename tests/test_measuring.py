@@ -51,6 +51,24 @@ def test_contestants_take_turns_and_the_median_is_kept(measuring, python, tmp_pa
     }
 
 
+def test_functions_take_turns_too_and_one_that_fails_is_kept_with_its_reason(measuring):
+    seen = []
+
+    def work(name, fails=False):
+        seen.append(name)
+        if fails:
+            raise ImportError("no such peer\nin many lines")
+        return {"seconds": float(len(seen))}
+
+    found = measuring.in_turns_here(
+        {"a": lambda: work("a"), "b": lambda: work("b", fails=True), "c": lambda: work("c")}, 3
+    )
+
+    assert seen == ["a", "b", "c", "a", "c", "a", "c"]
+    assert found["a"]["medians"] == {"seconds": 4.0}
+    assert found["b"] == {"failed": "ImportError: no such peer"}
+
+
 def test_a_contestant_that_cannot_run_is_kept_with_its_reason_and_stops_nobody(measuring, python):
     whole = python("print('{\"seconds\": 2}')")
     commands = {

@@ -18,13 +18,14 @@ SIZES = {
         "cost --repeats 3",
         "study --repeats 3",
         "overheads --repeats 5",
-        "head --shape qwen --tokens 512 --repeats 3",
+        "head --shape qwen --tokens 512 --repeats 5",
+        "head --shape llama --tokens 256 --repeats 5",
     ),
     "cuda": (
-        "step --device cuda --shape qwen --tokens 8x1024 --repeats 3 --warmup 3 --steps 8",
-        "step --device cuda --shape llama --tokens 4x1024 --repeats 3 --warmup 3 --steps 6",
-        "cost --device cuda --tokens 2048 4096 8192 --vocabulary 32000 64000 128000 --k 16 64 256 --repeats 1",
-        "head --device cuda --shape qwen --tokens 8192 --repeats 1",
+        "head --device cuda --shape qwen --tokens 8192 --repeats 5",
+        "head --device cuda --shape llama --tokens 8192 --repeats 5",
+        "cost --device cuda --tokens 2048 4096 8192 16384 --repeats 5",
+        "step --device cuda --shape llama --tokens 4x1024 --repeats 1 --warmup 3 --steps 20",
     ),
 }
 """Script and arguments: sizes that end in time. On a GPU starting outweighs what is measured."""

@@ -11,11 +11,12 @@ Slope, value at zero and R² of each line are printed and go to results/benchmar
 import argparse
 import json
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from measuring import in_turns, timed, write
+from measuring import in_turns, in_turns_here, timed, write
 
 from studykit.head import head_loss
 from studykit.losses import get_loss
@@ -39,15 +40,16 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(device=arguments.device, **json.loads(arguments.one))))
+        print(json.dumps(measure(device="cpu", **json.loads(arguments.one))))
         return
     first = {axis: getattr(arguments, axis)[0] for axis in AXES["top_k"]}
     points = all_points(first, arguments)
-    commands = {
-        json.dumps(point): [sys.executable, __file__, "--device", arguments.device, "--one", json.dumps(point)]
-        for point in points
-    }
-    found = in_turns(commands, arguments.repeats)
+    names = [json.dumps(point) for point in points]
+    if arguments.device == "cuda":
+        works = {n: partial(measure, device="cuda", **point) for n, point in zip(names, points, strict=True)}
+        found = in_turns_here(works, arguments.repeats)
+    else:
+        found = in_turns({name: [sys.executable, __file__, "--one", name] for name in names}, arguments.repeats)
     measured = [point | found[json.dumps(point)] for point in points]
     lines = [line for signal, axes in AXES.items() for axis in axes for line in fits(measured, first, signal, axis)]
     for line in lines:

@@ -3,8 +3,9 @@
     python tests/benchmarks/head.py --shape qwen --tokens 1024 --repeats 5
     python tests/benchmarks/head.py --device cuda --tokens 8192 --repeats 5
 
-Every measurement is a process of its own, contestants take turns, weights are random and bf16. Each process runs the
-forward and backward pass twice and measures the second. `studykit, autograd` is the same head with the loss's
+Every measurement is a process of its own (on CUDA one serves all, so that trl and liger-kernel must be importable
+there), contestants take turns, weights are random and bf16. The forward and backward pass runs twice and the second
+counts. `studykit, autograd` is the same head with the loss's
 derivative found by autograd, and `studykit, eager` the one that is not compiled (on CUDA; elsewhere none is).
 """
 
@@ -13,10 +14,11 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from measuring import in_turns, peer_python, timed, write
+from measuring import in_turns, in_turns_here, peer_python, timed, write
 
 SHAPES = {  # student's and teacher's hidden size, vocabulary
     "qwen": (896, 1536, 151_936),  # Qwen2.5-0.5B from 1.5B
@@ -104,9 +106,13 @@ RUN: dict[str, Callable[..., Any]] = {
 
 def compare(arguments: argparse.Namespace, loss: str, frozen: bool) -> dict[str, Any]:
     """Measure all contestants in turns."""
+    names = EVERYWHERE + (ON_CUDA if arguments.device == "cuda" else ())
+    if arguments.device == "cuda":
+        job = (arguments.shape, arguments.tokens, loss, frozen, arguments.device)
+        found = in_turns_here({name: partial(measure, name, *job) for name in names}, arguments.repeats)
+        return {"loss": loss, "frozen_head": frozen, "contestants": found}
     same = ["--shape", arguments.shape, "--tokens", str(arguments.tokens), "--device", arguments.device]
     same += ["--loss", loss, *(["--frozen"] if frozen else [])]
-    names = EVERYWHERE + (ON_CUDA if arguments.device == "cuda" else ())
     commands = {
         name: [peer_python() if name in PEERS else sys.executable, __file__, "--one", name, *same] for name in names
     }

@@ -1,8 +1,10 @@
-"""How all of it is measured: one process per measurement, contestants in turns, medians, peak memory, the machine.
+"""How all of it is measured: contestants in turns, medians, peak memory, the machine.
 
-`in_turns` starts the processes and reads the last line each of them prints, a JSON object of numbers. A contestant that
-cannot run is kept with its reason. `python tests/benchmarks/measuring.py` prints versions and threads of the
-interpreter that runs it, which is how a report learns about the environment of the peers.
+On a CPU one measurement is one process, on a GPU one process serves all: its memory is counted exactly, and starting
+is slow. `in_turns` starts the processes and reads the last line each of them prints, a JSON object of numbers;
+`in_turns_here` calls functions. A contestant that cannot run is kept with its reason. `python
+tests/benchmarks/measuring.py` prints versions and threads of the interpreter that runs it, which is how a report
+learns about the environment of the peers.
 """
 
 import json
@@ -11,7 +13,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,12 +44,28 @@ def in_turns(
     Returns:
         By name `{"repeats", "medians", "all"}`, or `{"failed": reason}` where one of its processes failed.
     """
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+    return _turns({name: partial(_one, command, environment) for name, command in commands.items()}, repeats)
+
+
+def in_turns_here(works: Mapping[str, Callable[[], dict[str, Any]]], repeats: int) -> dict[str, dict[str, Any]]:
+    """Do the same with functions of this process: for a GPU, whose memory is counted exactly and starts are slow."""
+    return _turns({name: partial(_caught, work) for name, work in works.items()}, repeats)
+
+
+def _caught(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return work()
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+
+
+def _turns(works: Mapping[str, Callable[[], dict[str, Any]]], repeats: int) -> dict[str, dict[str, Any]]:
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in works}
     failed: dict[str, str] = {}
     for turn in range(repeats):
-        for name in (name for name in commands if name not in failed):
+        for name in (name for name in works if name not in failed):
             print(f"  {turn + 1}/{repeats} {name}", file=sys.stderr, flush=True)
-            outcome = _one(commands[name], environment)
+            outcome = works[name]()
             if "failed" in outcome:
                 failed[name] = outcome["failed"]
             else:
@@ -104,18 +123,19 @@ def memory_gib(device: str, peak: bool) -> float:
 
 
 def timed(work: Any, device: str, times: int = 2) -> dict[str, float]:
-    """Run some work so often in this process, and return seconds and peak memory above the start of the last time."""
-    seconds = gib = 0.0
+    """Run some work so often in this process; return the seconds of the last time, and the peak memory of it.
+
+    Memory counts from before the first time: what a process has freed and kept would be missing from the second.
+    """
+    before, seconds = memory_gib(device, peak=False), 0.0
     for _ in range(times):
         wait(device)
-        before = memory_gib(device, peak=False)
         reset_peak(device)
         started = time.perf_counter()
         work()
         wait(device)
         seconds = time.perf_counter() - started
-        gib = memory_gib(device, peak=True) - before
-    return {"seconds": seconds, "gib": gib}
+    return {"seconds": seconds, "gib": memory_gib(device, peak=True) - before}
 
 
 def write(benchmark: str, name: str, settings: Mapping[str, Any], **content: Any) -> Path:
