@@ -89,14 +89,14 @@ def capture(spec: RunSpec, results_root: Path, watch: Callable[[int, int], None]
     teacher = open_teacher(pinned, results_root, tokenizer, output_head(student).weight.shape[0])
     if not isinstance(teacher, CachedTeacher):
         raise InputError("a cache needs a teacher with the student's tokenizer")
-    batches = each_example_once(encoded, _BATCH, tokenizer.pad_token_id)
     started = time.monotonic()
-    teacher.prepare(batches, watch)
+    teacher.prepare(encoded, watch)
     capture_s = time.monotonic() - started
-    step = max(1, len(batches) // _COMPARED)
-    cosine, mean, smallest = _quality(teacher, student, batches[::step][:_COMPARED])
+    few = np.unique(np.linspace(0, len(encoded) - 1, _COMPARED * _BATCH).astype(int))
+    compared = each_example_once(encoded.take(few), _BATCH, tokenizer.pad_token_id)
+    cosine, mean, smallest = _quality(teacher, student, compared)
     positions = int(encoded.response_tokens.sum())
-    size = teacher.store.size(np.unique(as_keys([key for batch in batches for key in batch.keys])))
+    size = teacher.store.size(np.unique(as_keys([encoded.key_of(i) for i in range(len(encoded))])))
     return CacheReport(
         folder=str(teacher.store.folder),
         sequences=len(encoded),

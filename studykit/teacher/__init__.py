@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from studykit.batches import Batch
+from studykit.chat import Encoded
 from studykit.errors import InputError
 from studykit.generation import Answers, Sampling
 from studykit.generation.vllm import Vllm
@@ -33,7 +34,7 @@ class OpenTeacher(Protocol):
     vocabulary: int
     cost: dict[str, float]
 
-    def prepare(self, batches: list[Batch]) -> None:
+    def prepare(self, encoded: Encoded) -> None:
         """Get ready for these sequences before training starts."""
         ...
 

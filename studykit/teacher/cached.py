@@ -21,9 +21,9 @@ from torch.nn.functional import pad
 
 from studykit.batches import Batch
 from studykit.caching import cache_folder
-from studykit.chat import tokenizer_hash
+from studykit.chat import Encoded, tokenizer_hash
 from studykit.generation import Answers, Sampling
-from studykit.teacher.canonical import POSITIONS, CanonicalTeacher, Sequences
+from studykit.teacher.canonical import POSITIONS, CanonicalTeacher
 from studykit.teacher.forms import Form, Shares
 from studykit.teacher.online import OnlineTeacher
 from studykit.teacher.signal import TeacherSignal
@@ -54,24 +54,25 @@ class CachedTeacher:
         self.store = Store(cache_folder("teacher") / key)
         self._canonical = CanonicalTeacher(online)
 
-    def prepare(self, batches: list[Batch], watch: Callable[[int, int], None] | None = None) -> None:
+    def prepare(self, encoded: Encoded, watch: Callable[[int, int], None] | None = None) -> None:
         """Compare a few of the entries that are there with the live teacher, and capture what is missing.
 
         Args:
-            batches: of the data's own sequences; how they are batched does not matter.
+            encoded: the data's own sequences.
             watch: told how many of the missing positions are captured, and how many were missing.
 
         Raises:
             RuntimeError: a shard is damaged, or a stored answer differs from the live one.
         """
-        keys = as_keys([key for batch in batches for key in batch.keys])
+        keys = as_keys([encoded.key_of(i) for i in range(len(encoded))])
         self.store.want(keys)
         self.store.refresh()
         once = np.zeros(len(keys), dtype=bool)
         once[np.unique(keys, return_index=True)[1]] = True
         found = self.store.has(keys)
-        self._verify(Sequences.of(batches, once & _spread(found)))
-        self._capture(Sequences.of(batches, once & ~found), watch or (lambda done, total: None))
+        few, missing = (np.flatnonzero(chosen) for chosen in (once & _spread(found), once & ~found))
+        self._verify(encoded.take(few), keys[few])
+        self._capture(encoded.take(missing), keys[missing], watch or (lambda done, total: None))
 
     def signal(self, batch: Batch) -> TeacherSignal:
         """Return the stored answers of a batch, row after row, on its device."""
@@ -88,9 +89,9 @@ class CachedTeacher:
         """Generate with the live teacher."""
         return self.online.answer(batch, rows, limits, sampling, generator)
 
-    def _capture(self, sequences: Sequences, watch: Callable[[int, int], None]) -> None:
+    def _capture(self, encoded: Encoded, keys: np.ndarray, watch: Callable[[int, int], None]) -> None:
         """Ask the live teacher shard by shard until nothing is missing, whoever wrote it."""
-        keys, lengths, counts = as_keys(sequences.keys), sequences.encoded.lengths, sequences.encoded.response_tokens
+        lengths, counts = encoded.lengths, encoded.response_tokens
         left = np.arange(len(keys))
         while len(left):
             started, asked, parts = time.monotonic(), [], []
@@ -99,7 +100,7 @@ class CachedTeacher:
             # At random, so that processes which started together seldom do the same at the same time.
             for number in np.random.default_rng().permutation(len(planned)):
                 asked.append(left[planned[number]])
-                parts += self._ask(sequences, asked[-1], "teacher_tokens")
+                parts += self._ask(encoded, keys, asked[-1], "teacher_tokens")
                 done = int(counts[np.concatenate(asked)].sum())
                 watch(before + done, int(counts.sum()))
                 if done >= _SHARD_POSITIONS or time.monotonic() - started >= _SHARD_S:
@@ -108,23 +109,23 @@ class CachedTeacher:
             self.store.refresh()
             left = left[~self.store.has(keys[left])]
 
-    def _ask(self, sequences: Sequences, rows: np.ndarray, counter: str) -> list[bytes]:
+    def _ask(self, encoded: Encoded, keys: np.ndarray, rows: np.ndarray, counter: str) -> list[bytes]:
         """Return what is kept of the live teacher's answers on the sequences of one planned batch."""
-        self.cost[counter] += int(sequences.encoded.lengths[rows].sum())
-        counts = [int(sequences.encoded.supervised_of(row)[1:].sum()) for row in rows]
-        noise = self.form.noise([sequences.keys[row] for row in rows], counts)
+        self.cost[counter] += int(encoded.lengths[rows].sum())
+        counts = encoded.response_tokens[rows].tolist()
+        noise = self.form.noise([bytes(key).hex() for key in keys[rows]], counts)
         parts = [
             self.form.keep(logp, pad(draws, (0, 0, 0, POSITIONS - len(draws))))
-            for logp, draws in zip(self._canonical.logp(sequences, rows), noise.split(POSITIONS), strict=True)
+            for logp, draws in zip(self._canonical.logp(encoded, rows), noise.split(POSITIONS), strict=True)
         ]
         return self.form.pack(tuple(torch.cat(part)[: sum(counts)] for part in zip(*parts, strict=True)), counts)
 
-    def _verify(self, sequences: Sequences) -> None:
+    def _verify(self, encoded: Encoded, keys: np.ndarray) -> None:
         """Ask the live teacher again, and compare."""
-        for rows in self._canonical.plan(sequences.encoded.lengths):
-            asked = self._ask(sequences, rows, "teacher_check_tokens")
+        for rows in self._canonical.plan(encoded.lengths):
+            asked = self._ask(encoded, keys, rows, "teacher_check_tokens")
             live = self.form.shares([np.frombuffer(part, dtype=np.uint8) for part in asked])
-            stored = self.form.shares(self.store.read(as_keys([sequences.keys[row] for row in rows])))
+            stored = self.form.shares(self.store.read(keys[rows]))
             off = stored.distance(live)
             if off > self.form.tolerance(self._dtype):
                 raise RuntimeError(

@@ -9,13 +9,11 @@ last bit). Mixtures of experts are another exception: their experts' batches dep
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from studykit.batches import Batch
 from studykit.chat import Encoded
 from studykit.losses import LOG_FLOOR
 from studykit.models import hidden_states, project
@@ -25,33 +23,6 @@ POSITIONS = 256
 """Positions that the output head takes at a time: their full distributions over 150,000 tokens are 150 MiB."""
 
 _TOKENS, _TOKENS_ON_ACCELERATOR = 2**11, 2**14
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Sequences without their padding.
-
-    Attributes:
-        encoded: token ids and supervised masks.
-        keys: content key of each.
-    """
-
-    encoded: Encoded
-    keys: list[str]
-
-    @classmethod
-    def of(cls, batches: list[Batch], chosen: np.ndarray) -> "Sequences":
-        """Take the chosen ones (bool [n]) of all rows of some batches."""
-        ids, masks, keys = [], [], []
-        start = 0
-        for batch in batches:
-            for row in np.flatnonzero(chosen[start : start + len(batch.keys)]):
-                real = batch.attention_mask[row].bool()
-                ids.append(batch.input_ids[row][real].numpy().astype(np.int32))
-                masks.append(batch.supervised[row][real].numpy())
-                keys.append(batch.keys[row])
-            start += len(batch.keys)
-        return cls(Encoded.of(ids, masks), keys)
 
 
 class CanonicalTeacher:
@@ -88,13 +59,13 @@ class CanonicalTeacher:
         return 2 ** (max(1, self._tokens // width).bit_length() - 1)
 
     @torch.no_grad()
-    def logp(self, sequences: Sequences, rows: np.ndarray) -> Iterator[Tensor]:
+    def logp(self, encoded: Encoded, rows: np.ndarray) -> Iterator[Tensor]:
         """Yield the log-probabilities at the supervised positions of one planned batch, row after row.
 
         Yields:
             float32 [POSITIONS, V], at least once; what is past the last position is filling.
         """
-        encoded, head = sequences.encoded, self.online.head
+        head = self.online.head
         width = int(self.widths(encoded.lengths[rows]).max())
         count = self.rows(width)
         ids = np.full((count, width), self.online.tokenizer.pad_token_id, dtype=np.int64)

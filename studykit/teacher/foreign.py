@@ -44,7 +44,7 @@ class ForeignTeacher:
         self._own = teacher
         self._place = {student.key_of(i): i for i in range(len(student))}
 
-    def prepare(self, batches: list[Batch]) -> None:
+    def prepare(self, encoded: Encoded) -> None:
         """Nothing to do: a live teacher answers when asked."""
 
     def _read(self, keys: list[str]) -> Batch:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from studykit.batches import Batch
+from studykit.chat import Encoded
 from studykit.generation import Answers, Sampling, end_tokens, sample
 from studykit.generation.vllm import Vllm
 from studykit.models import OutputHead, hidden_states, output_head
@@ -29,7 +30,7 @@ class OnlineTeacher:
         self.vocabulary = min(vocabulary, self.head.weight.shape[0])
         self.cost: dict[str, float] = {"teacher_tokens": 0}
 
-    def prepare(self, batches: list[Batch]) -> None:
+    def prepare(self, encoded: Encoded) -> None:
         """Nothing to do: a live teacher answers when asked."""
 
     @torch.no_grad()

@@ -33,7 +33,6 @@ from studykit.training.data import StageData, stage_data, validation_data
 from studykit.training.threads import chosen_threads
 from studykit.training.trainer import DistillTrainer
 
-_TEACHER_BATCH = 256
 _WORKERS = 2
 _PREFETCHED = 4
 
@@ -136,7 +135,7 @@ def _fit(
     if isinstance(teacher, ForeignTeacher):
         teacher.pair(encoded, encode(data.examples, teacher.tokenizer, None))
     if teacher is not None and recipe.make_loss().needs_teacher and not recipe.needs_live_teacher:
-        teacher.prepare(each_example_once(encoded, _TEACHER_BATCH, pad))
+        teacher.prepare(encoded)
     prepared = time.monotonic()
     if stage.gradient_checkpointing:
         model: Any = trained.model

@@ -120,10 +120,11 @@ def cache(arguments: argparse.Namespace) -> dict[str, float]:
 
     tokenizer = load_tokenizer("lexicon/teacher-a", Path())
     examples = load_examples("lexicon", "train", {"tasks": ["pronounce"]})[: arguments.examples]
-    batches = each_example_once(encode(examples, tokenizer, None), _BATCH_ROWS, tokenizer.pad_token_id)
+    encoded = encode(examples, tokenizer, None)
+    batches = each_example_once(encoded, _BATCH_ROWS, tokenizer.pad_token_id)
     teacher = open_teacher(Teacher(name="lexicon/teacher-a", top_k=_TOP_K), Path(), tokenizer, len(tokenizer))
     started = time.perf_counter()
-    teacher.prepare(batches)
+    teacher.prepare(encoded)
     prepared = time.perf_counter()
     for batch in batches:
         teacher.signal(batch)

@@ -10,16 +10,13 @@ from stepping import Setting, Stopwatch, make_model, make_sequences, run_contest
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from studykit.batches import PlannedBatches, each_example_once
+from studykit.batches import PlannedBatches
 from studykit.chat import Encoded
 from studykit.methods import get_method
 from studykit.models import load_tokenizer, output_head
 from studykit.spec import Teacher
 from studykit.teacher import OpenTeacher, open_teacher
 from studykit.training import DistillTrainer
-
-_ASKED_TOKENS = 4096
-"""Tokens per batch when the cached teacher is asked ahead of training."""
 
 
 def run(setting: Setting, folder: str) -> dict[str, float]:
@@ -35,8 +32,7 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
     teacher = None
     if setting.contestant != "sft":
         teacher = _open(setting, tokenizer, output_head(student).weight.shape[0])
-        asked = max(1, _ASKED_TOKENS // setting.length)
-        teacher.prepare(each_example_once(encoded, asked, tokenizer.pad_token_id))
+        teacher.prepare(encoded)
     trainer = DistillTrainer(
         model=student,
         args=TrainingArguments(**trainer_settings(setting, folder)),

@@ -58,7 +58,7 @@ def logp(teacher_folder, tokenizer, encoded, empty_cache):
     def of(**changes):
         teacher = open_teacher(Teacher(name=str(teacher_folder), content="c", **changes), Path(), tokenizer, V)
         batch = collate(encoded, [3, 8, 12], tokenizer.pad_token_id)
-        teacher.prepare([batch])
+        teacher.prepare(encoded.take([3, 8, 12]))
         count = len(batch.target)
         return teacher.signal(batch).inputs(slice(None), torch.zeros(count, V), batch.target, 1.0)[1]
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from unpadding import unpadded
 
 from studykit.batches import collate, each_example_once
 from studykit.chat import encode
@@ -58,7 +59,7 @@ def folded(logits, k):
 
 def test_stored_answers_are_the_live_ones_folded(open_cached, batches):
     teacher = open_cached()
-    teacher.prepare(batches())
+    teacher.prepare(unpadded(batches()))
     for batch in batches():
         logits = teacher.online.model(batch.input_ids, attention_mask=batch.attention_mask).logits
         ids, expected = folded(logits[:, :-1][batch.supervised[:, 1:]], K)
@@ -72,7 +73,7 @@ def test_stored_answers_are_the_live_ones_folded(open_cached, batches):
 @pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "taid", "correlation"])
 def test_the_loss_is_that_of_the_live_teacher_folded(name, open_cached, batches):
     teacher = open_cached()
-    teacher.prepare(batches())
+    teacher.prepare(unpadded(batches()))
     for batch in batches():
         logits = teacher.online.model(batch.input_ids, attention_mask=batch.attention_mask).logits
         ids, p = folded(logits[:, :-1][batch.supervised[:, 1:]], K)
@@ -86,14 +87,14 @@ def test_the_loss_is_that_of_the_live_teacher_folded(name, open_cached, batches)
 
 def test_all_tokens_kept_is_the_live_teacher_itself(open_cached, batches):
     teacher = open_cached(top_k=1000)
-    teacher.prepare(batches())
+    teacher.prepare(unpadded(batches()))
     for batch in batches():
         assert loss_of(teacher, batch) == pytest.approx(loss_of(teacher.online, batch), rel=2e-3)
 
 
 def test_rows_come_in_the_order_of_the_batch(open_cached, batches, examples, tokenizer):
     teacher = open_cached()
-    teacher.prepare(batches())
+    teacher.prepare(unpadded(batches()))
     encoded = encode(examples[:12], tokenizer, 64)
     forth, back = (teacher.signal(collate(encoded, rows, tokenizer.pad_token_id)) for rows in ([2, 5, 11], [11, 5, 2]))
     counts = encoded.response_tokens[[2, 5, 11]].tolist()
@@ -102,10 +103,10 @@ def test_rows_come_in_the_order_of_the_batch(open_cached, batches, examples, tok
 
 def test_a_second_instance_asks_nothing(open_cached, batches, monkeypatch):
     first = open_cached()
-    first.prepare(batches())
+    first.prepare(unpadded(batches()))
     assert first.cost["teacher_tokens"] == sum(int(batch.attention_mask.sum()) for batch in batches())
     second = open_cached()
-    second.prepare(batches())
+    second.prepare(unpadded(batches()))
     assert second.cost["teacher_tokens"] == 0
     assert 0 < second.cost["teacher_check_tokens"] <= first.cost["teacher_tokens"]
     values = [loss_of(teacher, batches()[0]) for teacher in (first, second)]
@@ -114,36 +115,36 @@ def test_a_second_instance_asks_nothing(open_cached, batches, monkeypatch):
 
 def test_a_larger_budget_asks_only_for_what_the_smaller_had_not(open_cached, batches):
     small, large = batches(8, size=1), batches(16, size=1)
-    open_cached().prepare(small)
+    open_cached().prepare(unpadded(small))
     second = open_cached()
-    second.prepare(large)
+    second.prepare(unpadded(large))
     known = {batch.keys[0] for batch in small}
     assert second.cost["teacher_tokens"] == sum(int(b.attention_mask.sum()) for b in large if b.keys[0] not in known)
     assert second.cost["teacher_tokens"] < sum(int(b.attention_mask.sum()) for b in large)
 
 
 def test_entries_do_not_depend_on_the_batches_they_were_captured_in(open_cached, batches):
-    open_cached().prepare(batches(12, size=5))
+    open_cached().prepare(unpadded(batches(12, size=5)))
     teacher = open_cached()
-    teacher.prepare(batches(12, size=1))
+    teacher.prepare(unpadded(batches(12, size=1)))
     assert teacher.cost["teacher_tokens"] == 0
 
 
 @pytest.mark.parametrize("change", [{"content": "b"}, {"top_k": K + 1}])
 def test_another_teacher_or_k_shares_nothing(change, open_cached, batches):
-    open_cached().prepare(batches())
+    open_cached().prepare(unpadded(batches()))
     other = open_cached(**change)
-    other.prepare(batches())
+    other.prepare(unpadded(batches()))
     assert other.cost["teacher_tokens"] > 0
 
 
 def test_large_data_is_put_into_several_shards(open_cached, batches, monkeypatch):
     monkeypatch.setattr(cached, "_SHARD_POSITIONS", 10)
     teacher = open_cached()
-    teacher.prepare(batches())
+    teacher.prepare(unpadded(batches()))
     assert len(list(teacher.store.folder.glob("*.safetensors"))) > 1
     again = open_cached()
-    again.prepare(batches())
+    again.prepare(unpadded(batches()))
     assert again.cost["teacher_tokens"] == 0
 
 
@@ -153,7 +154,7 @@ def only_shard(teacher) -> Path:
 
 
 def use(teacher, batches):
-    teacher.prepare(batches)
+    teacher.prepare(unpadded(batches))
     for batch in batches:
         teacher.signal(batch)
 
@@ -161,7 +162,7 @@ def use(teacher, batches):
 @pytest.mark.parametrize("damage", ["torn", "garbled data", "garbled keys", "garbled header", "empty"])
 def test_a_damaged_shard_is_refused_by_name(damage, open_cached, batches):
     teacher = open_cached()
-    teacher.prepare(batches())
+    teacher.prepare(unpadded(batches()))
     file = only_shard(teacher)
     whole = file.read_bytes()
     garbled = bytearray(whole)
@@ -172,14 +173,14 @@ def test_a_damaged_shard_is_refused_by_name(damage, open_cached, batches):
         use(open_cached(), batches())
     file.unlink()
     again = open_cached()
-    again.prepare(batches())
+    again.prepare(unpadded(batches()))
     assert again.cost["teacher_tokens"] == teacher.cost["teacher_tokens"]
 
 
 def test_a_stored_value_that_is_not_the_teachers_is_refused(open_cached, batches):
     """A whole shard, but of another teacher: only asking the live one can tell."""
     teacher = open_cached()
-    teacher.prepare(batches())
+    teacher.prepare(unpadded(batches()))
     keys = as_keys(sorted({key for batch in batches() for key in batch.keys}))
     rows = [part.reshape(-1, 4 * K + 2).copy() for part in teacher.store.read(keys)]
     for row in rows:
@@ -187,4 +188,4 @@ def test_a_stored_value_that_is_not_the_teachers_is_refused(open_cached, batches
     only_shard(teacher).unlink()
     teacher.store.write(keys, [row.tobytes() for row in rows])
     with pytest.raises(RuntimeError, match="disagrees with the live teacher"):
-        open_cached().prepare(batches())
+        open_cached().prepare(unpadded(batches()))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from unpadding import unpadded
 
 from studykit.batches import Batch, collate, each_example_once
 from studykit.chat import encode
@@ -13,7 +14,7 @@ from studykit.models import load_teacher
 from studykit.sources import Example, load_examples
 from studykit.spec import Teacher
 from studykit.teacher.cached import CachedTeacher
-from studykit.teacher.canonical import POSITIONS, CanonicalTeacher, Sequences
+from studykit.teacher.canonical import POSITIONS, CanonicalTeacher
 from studykit.teacher.forms import Samples, TopK
 from studykit.teacher.online import OnlineTeacher
 from studykit.teacher.store import as_keys
@@ -45,7 +46,7 @@ def captured(models, tokenizer, tmp_path, monkeypatch):
         monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / str(len(list(tmp_path.iterdir())))))
         teacher = CachedTeacher(OnlineTeacher(models[model], tokenizer, V), "a", FORMS[form]())
         for batches in rounds:
-            teacher.prepare(batches)
+            teacher.prepare(unpadded(batches))
         keys = [key for batches in rounds for batch in batches for key in batch.keys]
         return dict(zip(keys, (p.tobytes() for p in teacher.store.read(as_keys(keys))), strict=True))
 
@@ -81,14 +82,13 @@ def test_entries_are_the_same_bits_in_any_company(model, form, captured, pool, t
 @pytest.mark.parametrize("model", ["embedded", "random"])
 def test_log_probabilities_are_the_same_bits_before_they_are_rounded(model, models, tokenizer, pool):
     canonical = CanonicalTeacher(OnlineTeacher(models[model], tokenizer, V))
-    sequences = Sequences.of([collate(pool, range(90), tokenizer.pad_token_id)], np.ones(90, dtype=bool))
-    counts = sequences.encoded.response_tokens
-    for rows in canonical.plan(sequences.encoded.lengths):
-        together = torch.cat(list(canonical.logp(sequences, rows))).split(
+    counts = pool.response_tokens
+    for rows in canonical.plan(pool.lengths):
+        together = torch.cat(list(canonical.logp(pool, rows))).split(
             [*counts[rows], -int(counts[rows].sum()) % POSITIONS]
         )
         for row, expected in list(zip(rows, together, strict=False))[::7]:
-            alone = torch.cat(list(canonical.logp(sequences, np.array([row]))))
+            alone = torch.cat(list(canonical.logp(pool, np.array([row]))))
             assert torch.equal(alone[: counts[row]], expected)
 
 
@@ -108,13 +108,12 @@ def test_answers_are_those_of_the_live_teacher(models, tokenizer, pool):
     online = OnlineTeacher(models["embedded"], tokenizer, V)
     canonical = CanonicalTeacher(online)
     batch = collate(pool, range(90), tokenizer.pad_token_id)
-    sequences = Sequences.of([batch], np.ones(90, dtype=bool))
-    plan = canonical.plan(sequences.encoded.lengths)
+    plan = canonical.plan(pool.lengths)
     assert sorted(np.concatenate(plan)) == list(range(90))
     for rows in plan:
         logits = models["embedded"](batch.input_ids[rows], attention_mask=batch.attention_mask[rows]).logits
         expected = logits[:, :-1][batch.supervised[rows][:, 1:]].log_softmax(-1)
-        answered = torch.cat(list(canonical.logp(sequences, rows)))
+        answered = torch.cat(list(canonical.logp(pool, rows)))
         assert len(answered) % 256 == 0
         torch.testing.assert_close(answered[: len(expected)], expected, rtol=0, atol=2e-4)
 
@@ -135,6 +134,7 @@ def test_widths_hold_their_sequence_and_waste_little(models, tokenizer):
 def test_a_sequence_without_supervised_positions_has_an_empty_entry(captured, pool, tokenizer):
     batch = collate(pool, [0, 1], tokenizer.pad_token_id)
     batch.supervised[0] = False
+    batch.keys = [unpadded([batch]).key_of(i) for i in range(2)]
     parts = captured("random", "top_k", [batch])
     assert parts[batch.keys[0]] == b""
     assert len(parts[batch.keys[1]]) == 34 * int(batch.supervised[1, 1:].sum())

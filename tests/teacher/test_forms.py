@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from unpadding import unpadded
 
 from studykit.batches import collate, each_example_once
 from studykit.chat import encode
@@ -75,7 +76,7 @@ def sampled(form: Samples, logp: Tensor, names: list[str]) -> TeacherSignal:
 @pytest.mark.parametrize("n", [1, N, 255])
 def test_counts_sum_to_the_number_of_draws_at_every_position(n, open_cached, batches):
     teacher = open_cached(n)
-    teacher.prepare(batches())
+    teacher.prepare(unpadded(batches()))
     for batch in batches():
         counts = n * shares(teacher.signal(batch), len(batch.target))
         torch.testing.assert_close(counts, counts.round(), rtol=0, atol=1e-4)
@@ -131,7 +132,7 @@ def test_the_mean_gradient_over_many_sequences_is_the_dense_one():
 
 def test_asking_twice_gives_the_same(open_cached, batches):
     teacher = open_cached()
-    teacher.prepare(batches())
+    teacher.prepare(unpadded(batches()))
     for batch in batches():
         first, again = (shares(teacher.signal(batch), len(batch.target)) for _ in range(2))
         assert torch.equal(first, again)
@@ -139,8 +140,8 @@ def test_asking_twice_gives_the_same(open_cached, batches):
 
 def test_a_second_instance_reads_from_disk(open_cached, batches):
     first, second = open_cached(), open_cached()
-    first.prepare(batches())
-    second.prepare(batches())
+    first.prepare(unpadded(batches()))
+    second.prepare(unpadded(batches()))
     assert first.cost["teacher_tokens"] == sum(int(batch.attention_mask.sum()) for batch in batches())
     assert second.cost["teacher_tokens"] == 0
     assert second.cost["teacher_check_tokens"] > 0
@@ -151,22 +152,22 @@ def test_a_second_instance_reads_from_disk(open_cached, batches):
 
 @pytest.mark.parametrize("change", [{"content": "b"}, {"n": N + 1}])
 def test_another_teacher_or_number_of_draws_shares_nothing(change, open_cached, batches):
-    open_cached().prepare(batches())
+    open_cached().prepare(unpadded(batches()))
     other = open_cached(**change)
-    other.prepare(batches())
+    other.prepare(unpadded(batches()))
     assert other.cost["teacher_tokens"] > 0
 
 
 @pytest.mark.parametrize("n", [N, 64])
 def test_a_wrong_live_teacher_is_noticed(n, open_cached, batches):
-    open_cached(n).prepare(batches())
+    open_cached(n).prepare(unpadded(batches()))
     with pytest.raises(RuntimeError, match="disagrees with the live teacher"):
-        open_cached(n, seed=8).prepare(batches())
+        open_cached(n, seed=8).prepare(unpadded(batches()))
 
 
 def test_rows_come_in_the_order_of_the_batch(open_cached, batches, examples, tokenizer):
     teacher, encoded = open_cached(), encode(examples[:12], tokenizer, 64)
-    teacher.prepare(batches())
+    teacher.prepare(unpadded(batches()))
     orders = [2, 5, 11, 5], [5, 11, 5, 2]
     forth, back = (
         shares(teacher.signal(batch), len(batch.target))
@@ -182,7 +183,7 @@ def test_rows_come_in_the_order_of_the_batch(open_cached, batches, examples, tok
 def test_the_loss_is_that_of_a_teacher_of_counts(open_cached, batches):
     """KL(c ‖ q) with c the counts divided by N, over all tokens."""
     teacher = open_cached()
-    teacher.prepare(batches())
+    teacher.prepare(unpadded(batches()))
     generator = torch.Generator().manual_seed(3)
     for batch in batches():
         count = len(batch.target)

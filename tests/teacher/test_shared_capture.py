@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from unpadding import unpadded
 
 from studykit import caching
 from studykit.batches import each_example_once
@@ -47,7 +48,7 @@ def capture(folder: str, rows: list[int], examples: list, deadly: bool, company:
         Path(company[0]).touch()
         while not all(Path(other).exists() for other in company):
             time.sleep(0.001)
-    teacher.prepare(batches, (lambda done, total: time.sleep(0.02)) if company else None)
+    teacher.prepare(unpadded(batches), (lambda done, total: time.sleep(0.02)) if company else None)
     if company:
         Path(company[0]).write_text(json.dumps(teacher.cost))
 
@@ -91,7 +92,7 @@ def test_a_capture_that_is_killed_leaves_what_it_had_written(reopened, examples,
     tokens = tokens_by_key(batches(12))
     there = stored(reopened(), list(tokens))
     assert there.sum() == 2
-    teacher.prepare(batches(12))
+    teacher.prepare(unpadded(batches(12)))
     assert teacher.cost["teacher_tokens"] == sum(np.array(list(tokens.values()))[~there])
     assert stored(teacher, list(tokens)).all()
 
@@ -101,7 +102,7 @@ def test_processes_with_overlapping_pools_may_capture_at_once(reopened, examples
     workers = [start(capture, str(teacher_folder), part, examples, False, []) for part in rows]
     assert [join(worker) for worker in workers] == [0, 0]
     teacher = reopened()
-    teacher.prepare(batches(36))
+    teacher.prepare(unpadded(batches(36)))
     assert teacher.cost["teacher_tokens"] == 0
 
 
@@ -117,11 +118,11 @@ def test_processes_share_the_work(reopened, examples, start, join, teacher_folde
     assert min(asked) > 0.25 * once
     assert once <= sum(asked) < 1.5 * once
     shared = reopened()
-    shared.prepare(whole)
+    shared.prepare(unpadded(whole))
     assert shared.cost["teacher_tokens"] == 0
     monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / "alone"))
     alone = reopened()
-    alone.prepare(whole)
+    alone.prepare(unpadded(whole))
     assert alone.cost["teacher_tokens"] == once
     for one, other in zip(*(teacher.store.read(as_keys(list(tokens))) for teacher in (shared, alone)), strict=True):
         assert np.array_equal(one, other)

@@ -1,0 +1,16 @@
+"""Batches back to the sequences they hold."""
+
+from collections.abc import Sequence
+
+from studykit.batches import Batch
+from studykit.chat import Encoded
+
+
+def unpadded(batches: Sequence[Batch]) -> Encoded:
+    """Return the sequences of batches, without their padding."""
+    ids, masks = [], []
+    for batch in batches:
+        for row, real, supervised in zip(batch.input_ids, batch.attention_mask.bool(), batch.supervised, strict=True):
+            ids.append(row[real].int().numpy())
+            masks.append(supervised[real].numpy())
+    return Encoded.of(ids, masks)
