@@ -9,8 +9,8 @@ from plotly.subplots import make_subplots
 from studykit.figures import finish, style
 from studykit.findings.teacher_cache import teacher_cache
 
-_PANELS = (("score_difference", "points", ".2f"), ("nll_difference", "nats per token", ".4f"))
-_FORMS = {"top_k": "the k likeliest tokens", "samples": "samples"}
+_PANELS = (("score_difference", "exact match, points", ".2f"), ("nll_difference", "NLL, nats per token", ".4f"))
+_FORMS = {"top_k": ("the k likeliest tokens", "#009E73", "square"), "samples": ("samples", "#CC79A7", "triangle-up")}
 
 
 def difference_against_bytes(frame: pd.DataFrame, baseline: str = "sft", arm: str = "kd") -> go.Figure:
@@ -26,19 +26,18 @@ def difference_against_bytes(frame: pd.DataFrame, baseline: str = "sft", arm: st
     figure: Any = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
     lines = teacher_cache(frame, baseline=baseline, arm=arm).numbers["lines"]
     kept = [line for line in lines if line["bytes"] is not None]
-    for row, (key, unit, digits) in enumerate(_PANELS, 1):
-        for form, name in _FORMS.items():
+    for row, (key, _, digits) in enumerate(_PANELS, 1):
+        for form in _FORMS:
             part = [line for line in kept if line["signal"].startswith(form) and key in line]
             if part:
-                _signals(figure, row, form, name, part, key, digits)
+                _signals(figure, row, form, part, key, digits)
         without = next((line for line in lines if line["signal"] == baseline and key in line), None)
         if without and kept:
             _level(figure, row, baseline, without[key]["mean"], [line["bytes"] for line in kept])
         figure.add_hline(y=0, line={"color": "#888888", "width": 1}, row=row, col=1)
-        figure.update_yaxes(title=f"{unit}<br>from dense", row=row, col=1)
     finish(figure, "", "")
-    figure.update_yaxes(title=f"exact match,<br>{_PANELS[0][1]} from dense", row=1, col=1)
-    figure.update_yaxes(title=f"NLL, {_PANELS[1][1]}<br>from dense", row=2, col=1)
+    for row, (_, title, _) in enumerate(_PANELS, 1):
+        figure.update_yaxes(title=f"{title}<br>from dense", row=row, col=1)
     ticks = sorted({round(line["bytes"], 1) for line in kept})
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:.0f}" for tick in ticks])
     figure.update_xaxes(title="bytes per response token", row=2, col=1)
@@ -46,8 +45,8 @@ def difference_against_bytes(frame: pd.DataFrame, baseline: str = "sft", arm: st
     return figure
 
 
-def _signals(figure: Any, row: int, form: str, name: str, part: list[dict[str, Any]], key: str, digits: str) -> None:
-    colour, symbol, _ = style(form)
+def _signals(figure: Any, row: int, form: str, part: list[dict[str, Any]], key: str, digits: str) -> None:
+    name, colour, symbol = _FORMS[form]
     ends = [line[key] for line in part]
     figure.add_scatter(
         x=[line["bytes"] for line in part],
