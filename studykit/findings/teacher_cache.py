@@ -36,6 +36,8 @@ def teacher_cache(
     """
     done = frame[(frame["status"] == "done") & frame["method"].isin([baseline, arm])]
     done = done[done[score].notna()] if score in done else done.iloc[:0]
+    if done.empty:
+        return Finding(pd.DataFrame(), _sentence([], baseline), {"baseline": baseline, "score": score, "lines": []})
     if (names := sorted(done["student"].unique())) and len(names) > 1:
         raise ValueError(f"teacher_cache compares one student, the table holds {', '.join(names)}: keep one")
     heard = [
@@ -51,7 +53,7 @@ def teacher_cache(
         dense = part[part["signal"] == DENSE]
         own = [_line(part[part["signal"] == name], dense, baseline, score, nll) for name in part["signal"].unique()]
         lines += sorted(own, key=lambda line: _rank(line, baseline))
-    numbers = {"baseline": baseline, "arm": arm, "score": score, "lines": lines}
+    numbers = {"baseline": baseline, "score": score, "lines": lines}
     return Finding(pd.DataFrame([_shown(line) for line in lines]), _sentence(lines, baseline), numbers)
 
 
