@@ -24,12 +24,16 @@ def measured(study):
     return run_id
 
 
+def row_of(study, run_id):
+    """Return the row of one run."""
+    return load(study).set_index("run_id").to_dict("index")[run_id]
+
+
 def test_it_is_in_the_row_of_its_run_and_missing_in_others(study):
     run_id = measured(study)
-    frame = load(study).set_index("run_id")
-    assert frame.loc[run_id, "bytes_per_position"] == 18.5
-    assert frame.loc[run_id, "cache_tokens"] == 700
-    assert frame.drop(run_id)["bytes_per_position"].isna().all()
+    assert row_of(study, run_id)["bytes_per_position"] == 18.5
+    assert row_of(study, run_id)["cache_tokens"] == 700
+    assert load(study)["bytes_per_position"].notna().sum() == 1
 
 
 def test_nothing_else_of_a_report_is_kept(study):
@@ -42,10 +46,19 @@ def test_nothing_else_of_a_report_is_kept(study):
 def test_the_index_does_not_hold_it_so_that_it_may_come_later(study):
     load(study)
     run_id = measured(study)
-    assert load(study).set_index("run_id").loc[run_id, "kept_mass"] == 0.99
+    assert row_of(study, run_id)["kept_mass"] == 0.99
     rebuild_index(study)
     assert "kept_mass" not in (study / "index.jsonl").read_text()
-    assert load(study).set_index("run_id").loc[run_id, "kept_mass"] == 0.99
+    assert row_of(study, run_id)["kept_mass"] == 0.99
+
+
+def test_runs_with_other_signals_have_other_options(study, make_spec, make_run):
+    spec = make_spec("kd", 200)
+    kinds = ({}, {"top_k": 4}, {"samples": 4})
+    for kept in kinds:
+        make_run(study, spec.model_copy(update={"teacher": spec.teacher.model_copy(update=kept)}))
+    frame = load(study)
+    assert frame[frame["budget_examples"] == 200]["options"].nunique() == len(kinds)
 
 
 def test_damaged_files_are_as_good_as_not_measured(study):
@@ -57,4 +70,4 @@ def test_damaged_files_are_as_good_as_not_measured(study):
         assert len(load(study)) == 3
     write_signal(study, run_id, REPORT)
     assert set(read_signals(study)) == {run_id}
-    assert pd.notna(load(study).set_index("run_id").loc[run_id, "gradient_cosine"])
+    assert pd.notna(row_of(study, run_id)["gradient_cosine"])
