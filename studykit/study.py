@@ -105,7 +105,7 @@ def compare(
 def measure_signals(runs: pd.DataFrame, *, study: str = "scratch", root: str | Path = "results") -> pd.DataFrame:
     """Measure what the cached teachers of finished runs kept, and leave it with the study: `results.load` shows it.
 
-    Bytes, kept mass and tokens are those of the run's own sequences; the gradient is compared in the logits of the
+    Bytes, kept mass and tokens are those of its first stage's sequences; the gradient is compared in the logits of the
     student before training. What was measured before is read. Runs without a cached teacher are left out.
 
     Args:
