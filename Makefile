@@ -11,7 +11,7 @@ DEVICE ?= cpu
 PEERS  := .venv-peers
 LIGER  := $(if $(filter cuda,$(DEVICE)),liger-kernel==0.8.5)
 
-.PHONY: quickstart test check setup lexicon-models lexicon-study methods-study figures bench peers clean
+.PHONY: quickstart test check setup lexicon-models lexicon-study methods-study teacher-cache-study figures bench peers clean
 
 quickstart: setup
 	@$(BIN)/studykit batch $(GRID) --jobs $(JOBS)
@@ -41,6 +41,9 @@ lexicon-study: setup
 
 methods-study: setup
 	@$(BIN)/studykit batch methods --jobs $(JOBS)
+
+teacher-cache-study: setup
+	@$(BIN)/studykit batch teacher_cache --jobs $(JOBS)
 
 # Speed and memory, to results/benchmarks and docs/benchmarks.md; on one GPU: make bench DEVICE=cuda. Without an
 # environment for the peers their contestants run in .venv, or are listed with the reason why they cannot.

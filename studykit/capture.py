@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from studykit.batches import Batch, each_example_once
-from studykit.chat import check, encode
+from studykit.chat import Encoded, check, encode
 from studykit.errors import InputError
 from studykit.losses import LossInputs
 from studykit.losses.forward_kl import forward_kl
 from studykit.models import device, hidden_states, load_student, load_tokenizer, output_head, project, weights_hash
 from studykit.sources import load_examples
-from studykit.spec import RunSpec
+from studykit.spec import RunSpec, Teacher
 from studykit.teacher import TeacherSignal, open_teacher
 from studykit.teacher.cached import CachedTeacher
 from studykit.teacher.store import as_keys
@@ -46,6 +46,7 @@ class CacheReport:
         kept_mass: mean probability of the tokens that are kept by themselves; 1 for samples.
         smallest_kept_mass: over the compared positions.
         gradient_cosine: of the forward KL's gradient in the student's logits, cached against live teacher.
+        cache_tokens: that the teacher reads to fill an empty cache, prompts among them.
         teacher_tokens: that went through the teacher this time; 0 where all was there.
         capture_s: seconds that this took, the spot check of what was there among them.
     """
@@ -57,6 +58,7 @@ class CacheReport:
     kept_mass: float
     smallest_kept_mass: float
     gradient_cosine: float
+    cache_tokens: int
     teacher_tokens: int
     capture_s: float
 
@@ -76,16 +78,27 @@ def capture(spec: RunSpec, results_root: Path, watch: Callable[[int, int], None]
     Raises:
         InputError: a teacher without `top_k` or `samples`, another tokenizer, data that cannot be used.
     """
-    if spec.teacher is None or not spec.teacher.is_cached:
-        raise InputError("a cache needs a teacher with top_k or samples")
+    _cached_teacher(spec)
     stage = spec.stages[0]
     tokenizer = load_tokenizer(spec.student.name, results_root, spec.student.revision)
     pool = load_examples(stage.data.source, stage.data.split, stage.data.options)
     encoded = encode(pool, tokenizer, None)
     check(pool, encoded, stage.max_length)
+    return capture_sequences(spec, encoded, tokenizer, results_root, watch)
+
+
+def capture_sequences(
+    spec: RunSpec,
+    encoded: Encoded,
+    tokenizer: Any,
+    results_root: Path,
+    watch: Callable[[int, int], None] | None = None,
+) -> CacheReport:
+    """Capture the teacher over some sequences; see `capture`."""
+    asked = _cached_teacher(spec)
     student = load_student(spec.student, results_root, spec.seed).to(device()).eval()
-    content = weights_hash(spec.teacher.name, results_root, spec.teacher.revision)
-    pinned = spec.teacher.model_copy(update={"content": content})
+    content = weights_hash(asked.name, results_root, asked.revision)
+    pinned = asked.model_copy(update={"content": content})
     teacher = open_teacher(pinned, results_root, tokenizer, output_head(student).weight.shape[0])
     if not isinstance(teacher, CachedTeacher):
         raise InputError("a cache needs a teacher with the student's tokenizer")
@@ -96,7 +109,8 @@ def capture(spec: RunSpec, results_root: Path, watch: Callable[[int, int], None]
     compared = each_example_once(encoded.take(few), _BATCH, tokenizer.pad_token_id)
     cosine, mean, smallest = _quality(teacher, student, compared)
     positions = int(encoded.response_tokens.sum())
-    size = teacher.store.size(np.unique(as_keys([encoded.key_of(i) for i in range(len(encoded))])))
+    lengths = {encoded.key_of(i): int(encoded.lengths[i]) for i in range(len(encoded))}
+    size = teacher.store.size(np.unique(as_keys(list(lengths))))
     return CacheReport(
         folder=str(teacher.store.folder),
         sequences=len(encoded),
@@ -105,9 +119,16 @@ def capture(spec: RunSpec, results_root: Path, watch: Callable[[int, int], None]
         kept_mass=round(mean, 6),
         smallest_kept_mass=round(smallest, 6),
         gradient_cosine=round(cosine, 6),
+        cache_tokens=sum(lengths.values()),
         teacher_tokens=int(teacher.cost["teacher_tokens"]),
         capture_s=round(capture_s, 2),
     )
+
+
+def _cached_teacher(spec: RunSpec) -> Teacher:
+    if spec.teacher is None or not spec.teacher.is_cached:
+        raise InputError("a cache needs a teacher with top_k or samples")
+    return spec.teacher
 
 
 def _quality(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> tuple[float, float, float]:

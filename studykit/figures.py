@@ -58,7 +58,7 @@ def score_against_budget(frame: pd.DataFrame, metric: str = "exact_match") -> go
         _means(figure, method, rows)
         _points(figure, method, part)
     _teacher(figure, done, metric)
-    _finish(figure, "examples in the budget", _NAMES.get(metric, metric), budgets=done["budget_examples"])
+    finish(figure, "examples in the budget", _NAMES.get(metric, metric), budgets=done["budget_examples"])
     return figure
 
 
@@ -103,7 +103,7 @@ def difference_against_budget(
             hovertemplate="%{x:,} examples, seed %{customdata}<br>%{y:+.2f}<extra></extra>",
         )
     figure.add_hline(y=0, line={"color": "#888888", "width": 1})
-    _finish(
+    finish(
         figure,
         "examples in the budget",
         f"{arm} - {baseline}, {_NAMES.get(metric, metric)}",
@@ -140,7 +140,7 @@ def loss_curves(curves: dict[str, pd.DataFrame], column: str = "loss", x: str = 
             hovertemplate="%{x:,}<br>%{y:.4f}<extra>" + name + "</extra>",
         )
     label = {"step": "optimizer step", "num_tokens": "tokens through the student", "time_s": "seconds"}[x]
-    _finish(figure, label + (" (thinned)" if thinned else ""), _NAMES.get(column, column.replace("_", " ")))
+    finish(figure, label + (" (thinned)" if thinned else ""), _NAMES.get(column, column.replace("_", " ")))
     return figure
 
 
@@ -185,7 +185,7 @@ def methods_compared(
             )
     if baseline in means:
         figure.add_vline(x=float(means[baseline]), line={"color": "#888888", "width": 1, "dash": "dot"}, row=1, col=1)
-    _finish(figure, _NAMES.get(metric, metric), "")
+    finish(figure, _NAMES.get(metric, metric), "")
     figure.update_layout(height=110 + 24 * len(means), showlegend=False, margin={"l": 10})
     figure.update_yaxes(automargin=True)
     figure.update_xaxes(title=_NAMES.get(cost, cost.replace("_", " ")), type="log", nticks=4, row=1, col=2)
@@ -221,7 +221,7 @@ def head_cost(points: Sequence[dict[str, Any]]) -> go.Figure:
                     row=row,
                     col=column,
                 )
-    _finish(figure, "", "")
+    finish(figure, "", "")
     figure.update_xaxes(rangemode="tozero")
     figure.update_yaxes(rangemode="tozero")
     for column, axis in enumerate(axes, 1):
@@ -323,7 +323,8 @@ def _teacher(figure: go.Figure, done: pd.DataFrame, metric: str) -> None:
         )
 
 
-def _finish(figure: go.Figure, x: str, y: str, budgets: pd.Series | None = None) -> None:
+def finish(figure: go.Figure, x: str, y: str, budgets: pd.Series | None = None) -> None:
+    """Give a figure its titles and the look that all of them share; budgets make a log axis with them as ticks."""
     figure.update_layout(
         xaxis_title=x,
         yaxis_title=y,

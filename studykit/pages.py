@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from studykit import benchmarks, figures, results
+from studykit import benchmarks, figures, results, signal_figures
 from studykit.findings import Finding, markdown_table
 from studykit.findings.data_size import data_size
 from studykit.findings.methods import methods
+from studykit.findings.teacher_cache import teacher_cache
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,8 +93,10 @@ class StudyPage(Page):
         return self.block(self.find(frame), done, record["spec"]["evaluation"]["items"] if record else 0)
 
     def draw(self) -> None:
-        """Draw the figures and keep the finding as JSON."""
+        """Draw the figures and keep the finding as JSON; without runs there is nothing to keep."""
         frame = self.frame()
+        if frame.empty:
+            return
         self.figures(frame)
         finding = self.find(frame)
         content = {"sentence": finding.sentence, **finding.numbers}
@@ -162,9 +165,40 @@ def _draw_methods(frame: pd.DataFrame) -> None:
         figures.methods_compared(part).write_image(target, width=860)
 
 
+def _teacher_cache_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
+    parts = [f"> {finding.sentence}"]
+    if done.empty:
+        return parts[0]
+    for budget, part in finding.table.groupby("budget", sort=True):
+        steps = int(done[done["budget_examples"] == budget]["steps"].iloc[0])
+        image = f"../results/teacher_cache/signals_{budget}.svg"
+        parts += [
+            f"### {budget:,} examples, {steps:,} optimizer steps",
+            "![Difference to the dense teacher in exact match and NLL against bytes per response token, for top-k and "
+            f"sampled teachers, with 95% intervals over seeds, and for fine-tuning, at {budget:,} examples]({image})",
+            markdown_table(part.drop(columns="budget"), left=("signal",)),
+        ]
+    parts.append(
+        f"From the {len(done)} runs in [`results/teacher_cache`](../results/teacher_cache): exact match in points and "
+        f"NLL in nats per token, on {items:,} held-out words; means over seeds, paired differences with 95% t "
+        "intervals. *bytes*: on disk per response token, keys and all; *kept mass*: mean probability of the tokens "
+        "that are kept by themselves, 1 for samples by construction; *cosine*: of the gradient in the untrained "
+        "student's logits with the dense teacher's; *teacher reads*: tokens that go through the teacher, for a cache "
+        "those that fill an empty one."
+    )
+    return "\n\n".join(parts)
+
+
+def _draw_teacher_cache(frame: pd.DataFrame) -> None:
+    for budget, part in frame[frame["status"] == "done"].groupby("budget_examples"):
+        target = ROOT / "results" / "teacher_cache" / f"signals_{budget}.svg"
+        signal_figures.difference_against_bytes(part).write_image(target, width=860)
+
+
 PAGES = (
     StudyPage("README.md", "lexicon", data_size, _data_size_block, _draw_data_size),
     StudyPage("docs/methods.md", "methods", methods, _methods_block, _draw_methods),
+    StudyPage("docs/teacher-cache.md", "teacher_cache", teacher_cache, _teacher_cache_block, _draw_teacher_cache),
     BenchmarksPage("docs/benchmarks.md", "benchmarks"),
 )
 

@@ -22,6 +22,7 @@ import torch
 
 from studykit import results
 from studykit.caching import cache_folder, replacing
+from studykit.capture import capture_sequences
 from studykit.errors import InputError
 from studykit.evaluation import evaluate
 from studykit.models import (
@@ -35,6 +36,7 @@ from studykit.results.schema import row
 from studykit.scorers import weighted_means
 from studykit.spec import Evaluation, RunSpec, Teacher
 from studykit.training import Trained, train
+from studykit.training.data import stage_data
 
 
 def run(
@@ -98,6 +100,32 @@ def compare(
     pinned = {arm: pin(spec, root, contents) for arm, spec in specs.items()}  # all, before the first one trains
     rows = [{"arm": arm, **_run_pinned(spec, study, ablation, root)} for arm, spec in pinned.items()]
     return pd.DataFrame(rows)
+
+
+def measure_signals(runs: pd.DataFrame, *, study: str = "scratch", root: str | Path = "results") -> pd.DataFrame:
+    """Measure what the cached teachers of finished runs kept, and leave it with the study: `results.load` shows it.
+
+    Bytes, kept mass and tokens are those of its first stage's sequences; the gradient is compared in the logits of the
+    student before training. What was measured before is read. Runs without a cached teacher are left out.
+
+    Args:
+        runs: rows from `compare`.
+        study: the folder under `root` that they belong to.
+        root: the results folder.
+
+    Returns:
+        One row per run with a cached teacher: `run_id`, and the columns of `results.signals`.
+    """
+    folder, root = results.open_study(root, study), Path(root)
+    for run_id in runs["run_id"]:
+        spec = RunSpec.parse(results.read_spec(results.run_folder(folder, run_id)) or {})
+        if spec.teacher is None or not spec.teacher.is_cached or run_id in results.read_signals(folder):
+            continue
+        tokenizer = load_tokenizer(spec.student.name, root, spec.student.revision)
+        encoded = stage_data(spec.stages[0], tokenizer, root, spec.teacher).encoded
+        results.write_signal(folder, run_id, capture_sequences(spec, encoded, tokenizer, root).as_dict())
+    measured = results.read_signals(folder)
+    return pd.DataFrame([{"run_id": run, **measured[run]} for run in runs["run_id"] if run in measured])
 
 
 def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> None:

@@ -43,6 +43,7 @@ LAYERS = (
     # what was measured, as figures and findings
     "findings",
     "figures",
+    "signal_figures",
     "benchmarks",
     "pages",
     # grids of notebooks
@@ -68,6 +69,7 @@ TORCH_FREE = (
     "results",
     "statistics",
     "figures",
+    "signal_figures",
     "findings",
     "benchmarks",
     "pages",

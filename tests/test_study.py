@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from studykit import results, study
@@ -262,3 +263,24 @@ def test_a_batch_cell_is_told_which_runs_it_asked_for(plain_spec, tmp_path, monk
     monkeypatch.setenv("STUDYKIT_CELL", str(cell))
     row = study.run(plain_spec(), root=tmp_path / "results")
     assert (cell / "runs.txt").read_text(encoding="utf-8").split() == [row["run_id"]]
+
+
+def test_signals_are_measured_once_for_runs_with_a_cached_teacher(plain_spec, stage, tmp_path, monkeypatch):
+    arms = {"sft": plain_spec(), "dense": plain_spec(stage("kd")), "top_k": plain_spec(stage("kd"), top_k=4)}
+    runs = study.compare(arms, study="s", root=tmp_path)
+    measured = study.measure_signals(runs, study="s", root=tmp_path)
+    assert measured["run_id"].tolist() == runs[runs["arm"] == "top_k"]["run_id"].tolist()
+    shown = results.load(tmp_path).set_index("run_id")["bytes_per_position"]
+    assert shown.notna().sum() == 1
+    # 4 k + 2 bytes a position, and what tells the sequences apart
+    assert 18 <= shown[measured["run_id"].iloc[0]] < 60
+    assert 0 < measured["kept_mass"].iloc[0] < 1
+    monkeypatch.setattr(study, "capture_sequences", None)  # nothing is measured again
+    pd.testing.assert_frame_equal(study.measure_signals(runs, study="s", root=tmp_path), measured)
+    assert study.measure_signals(runs[runs["arm"] == "sft"], study="s", root=tmp_path).empty
+
+
+def test_a_signal_is_that_of_the_runs_own_sequences(plain_spec, stage, tmp_path, empty_cache):
+    runs = study.compare({"top_k": plain_spec(stage("kd"), top_k=4)}, study="s", root=tmp_path)
+    [measured] = study.measure_signals(runs, study="s", root=tmp_path).to_dict("records")
+    assert measured["cache_tokens"] == runs["teacher_tokens"].iloc[0]  # the cache was empty

@@ -11,6 +11,7 @@ A study is a folder with `study.json`. Each run has a folder named by its conten
                                   metrics.jsonl      training curves, one line per log
                                   items.jsonl        id, prompt, reference, answer and scores of each held-out item
                                   record.json        written last: its existence means complete
+    results/<study>/signals/<run_id>.json            what a run's cached teacher kept, where it was measured
     results/<study>/cells/<cell_id>/                 executed notebooks of a batch
     results/<study>/index.jsonl                      derived; rebuilt whenever it is missing
 """
@@ -34,6 +35,7 @@ from studykit.results.reading import (
     run_folder,
     studies,
 )
+from studykit.results.signals import read_signals, write_signal
 from studykit.results.writing import RunWriter, open_study, write_json
 
 __all__ = [
@@ -52,9 +54,11 @@ __all__ = [
     "read_metrics",
     "read_notebook",
     "read_record",
+    "read_signals",
     "read_spec",
     "rebuild_index",
     "run_folder",
     "studies",
     "write_json",
+    "write_signal",
 ]

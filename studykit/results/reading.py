@@ -13,6 +13,7 @@ import pandas as pd
 from studykit.caching import replacing
 from studykit.errors import InputError
 from studykit.results.schema import SCHEMA, migrate, row
+from studykit.results.signals import read_signals
 from studykit.scorers import SCORERS
 
 IDENTITY_COLUMNS = (
@@ -273,7 +274,8 @@ def _study_rows(study: Path) -> list[dict[str, Any]]:
     done = [line for line in rows if line["status"] == "done"]
     if {line["run_id"] for line in done} != set(known):
         _write_index(study, done)
-    return [line | {"study": study.name} for line in rows]
+    signals = read_signals(study)
+    return [line | signals.get(line["run_id"], {}) | {"study": study.name} for line in rows]
 
 
 def _write_index(study: Path, rows: list[dict[str, Any]]) -> None:

@@ -77,7 +77,7 @@ def _options(spec: dict[str, Any]) -> str:
         }
         parts |= {f"{where}{name}": value for name, value in own.items()}
     parts |= {name: value for name, value in (spec["student"].get("lora") or {}).items() if name == "lora_r"}
-    parts |= {"top_k": (spec.get("teacher") or {}).get("top_k")}
+    parts |= {name: (spec.get("teacher") or {}).get(name) for name in ("top_k", "samples")}
     return ", ".join(f"{name}={_short(value)}" for name, value in parts.items() if value is not None)
 
 
