@@ -4,6 +4,7 @@ teacher = open_teacher(spec.teacher, root, student_tokenizer)
 signal = teacher.signal(batch)           # at the supervised positions of the batch, in row-major order
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +37,10 @@ class OpenTeacher(Protocol):
 
     def prepare(self, encoded: Encoded) -> None:
         """Get ready for these sequences before training starts."""
+        ...
+
+    def release(self) -> None:
+        """Free what is not needed to give signals; asked for more, it comes back."""
         ...
 
     def signal(self, batch: Batch) -> TeacherSignal:
@@ -79,12 +84,15 @@ def open_teacher(teacher: Teacher, results_root: Path, student_tokenizer: Any, s
     if not teacher.is_cached and not same_vocabulary(student_tokenizer, tokenizer):
         return ForeignTeacher(load_teacher(teacher, results_root), tokenizer, student_tokenizer, engine)
     vocabulary = min(shared_vocabulary(student_tokenizer, tokenizer), student_rows)
-    online = OnlineTeacher(load_teacher(teacher, results_root), tokenizer, vocabulary, engine)
+
+    def load() -> OnlineTeacher:
+        return OnlineTeacher(load_teacher(teacher, results_root), tokenizer, vocabulary, engine)
+
     if not teacher.is_cached:
-        return online
+        return load()
     content = (teacher.content or "") + (f" pruned {teacher.pruned}" if teacher.pruned else "")
-    form = TopK(teacher.top_k, online.vocabulary) if teacher.top_k else Samples(teacher.samples or 1, online.vocabulary)
-    return CachedTeacher(online, content, form)
+    form = partial(TopK, teacher.top_k) if teacher.top_k else partial(Samples, teacher.samples or 1)
+    return CachedTeacher(load, content, form)
 
 
 def _open_engine(teacher: Teacher, results_root: Path) -> Vllm | None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.functional import pad
 
 from studykit.batches import Batch
@@ -38,21 +39,40 @@ class CachedTeacher:
     """A teacher whose answers on the data's own sequences are captured once, in one form or another.
 
     Args:
-        online: the live teacher, asked for sequences that are not there yet and for a spot check.
+        load: gives the live teacher, asked for sequences that are not there yet and for a spot check.
         content: what its weights are, by content.
-        form: what is kept of a distribution.
+        form: what is kept of a distribution, given how many rows of the vocabulary are compared.
     """
 
-    def __init__(self, online: OnlineTeacher, content: str, form: Form):
-        self.online, self.form = online, form
-        self.model = online.model
+    def __init__(self, load: Callable[[], OnlineTeacher], content: str, form: Callable[[int], Form]):
+        self._load = load
+        self._online: OnlineTeacher | None = None
+        online = self.online
         self.vocabulary = online.vocabulary
+        self.form = form(online.vocabulary)
         self.cost: dict[str, float] = {"teacher_tokens": 0, "teacher_check_tokens": 0, "cached_positions": 0}
         self._dtype = online.head.weight.dtype
-        about = [_VERSION, content, str(self._dtype), tokenizer_hash(online.tokenizer), *form.key, self.vocabulary]
+        about = [_VERSION, content, str(self._dtype), tokenizer_hash(online.tokenizer), *self.form.key, self.vocabulary]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
         self.store = Store(cache_folder("teacher") / key)
-        self._canonical = CanonicalTeacher(online)
+
+    @property
+    def online(self) -> OnlineTeacher:
+        """The live teacher, loaded again where it was released."""
+        if self._online is None:
+            self._online = self._load()
+        return self._online
+
+    @property
+    def model(self) -> nn.Module:
+        """The live teacher's model."""
+        return self.online.model
+
+    def release(self) -> None:
+        """Let go of the live teacher's memory until it is asked again."""
+        self._online = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def prepare(self, encoded: Encoded, watch: Callable[[int, int], None] | None = None) -> None:
         """Compare a few of the entries that are there with the live teacher, and capture what is missing.
@@ -96,7 +116,7 @@ class CachedTeacher:
         while len(left):
             started, asked, parts = time.monotonic(), [], []
             before = int(counts.sum() - counts[left].sum())
-            planned = self._canonical.plan(lengths[left])
+            planned = CanonicalTeacher(self.online).plan(lengths[left])
             # At random, so that processes which started together seldom do the same at the same time.
             for number in np.random.default_rng().permutation(len(planned)):
                 asked.append(left[planned[number]])
@@ -114,15 +134,16 @@ class CachedTeacher:
         self.cost[counter] += int(encoded.lengths[rows].sum())
         counts = encoded.response_tokens[rows].tolist()
         noise = self.form.noise([bytes(key).hex() for key in keys[rows]], counts)
+        asked = CanonicalTeacher(self.online).logp(encoded, rows)
         parts = [
             self.form.keep(logp, pad(draws, (0, 0, 0, POSITIONS - len(draws))))
-            for logp, draws in zip(self._canonical.logp(encoded, rows), noise.split(POSITIONS), strict=True)
+            for logp, draws in zip(asked, noise.split(POSITIONS), strict=True)
         ]
         return self.form.pack(tuple(torch.cat(part)[: sum(counts)] for part in zip(*parts, strict=True)), counts)
 
     def _verify(self, encoded: Encoded, keys: np.ndarray) -> None:
         """Ask the live teacher again, and compare."""
-        for rows in self._canonical.plan(encoded.lengths):
+        for rows in CanonicalTeacher(self.online).plan(encoded.lengths):
             asked = self._ask(encoded, keys, rows, "teacher_check_tokens")
             live = self.form.shares([np.frombuffer(part, dtype=np.uint8) for part in asked])
             stored = self.form.shares(self.store.read(keys[rows]))

@@ -47,6 +47,9 @@ class ForeignTeacher:
     def prepare(self, encoded: Encoded) -> None:
         """Nothing to do: a live teacher answers when asked."""
 
+    def release(self) -> None:
+        """Nothing to free: its model gives the signals."""
+
     def _read(self, keys: list[str]) -> Batch:
         if self._own is None:
             raise ValueError("a teacher with another tokenizer must be paired with the student's sequences first")

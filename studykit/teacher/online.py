@@ -33,6 +33,9 @@ class OnlineTeacher:
     def prepare(self, encoded: Encoded) -> None:
         """Nothing to do: a live teacher answers when asked."""
 
+    def release(self) -> None:
+        """Nothing to free: its model gives the signals."""
+
     @torch.no_grad()
     def signal(self, batch: Batch) -> TeacherSignal:
         """Run the teacher over a batch."""

@@ -136,6 +136,8 @@ def _fit(
         teacher.pair(encoded, encode(data.examples, teacher.tokenizer, None))
     if teacher is not None and recipe.make_loss().needs_teacher and not recipe.needs_live_teacher:
         teacher.prepare(encoded)
+        if not recipe.make_rollout().needs_teacher:
+            teacher.release()
     prepared = time.monotonic()
     if stage.gradient_checkpointing:
         model: Any = trained.model

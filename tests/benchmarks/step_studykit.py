@@ -33,6 +33,7 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
     if setting.contestant != "sft":
         teacher = _open(setting, tokenizer, output_head(student).weight.shape[0])
         teacher.prepare(encoded)
+        teacher.release()
     trainer = DistillTrainer(
         model=student,
         args=TrainingArguments(**trainer_settings(setting, folder)),

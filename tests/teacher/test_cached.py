@@ -1,5 +1,8 @@
 """The teacher's answers on disk: equal to the live ones, asked for once, and never wrong in silence."""
 
+import gc
+import weakref
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,9 +27,10 @@ def open_cached(tiny_model, tokenizer, empty_cache):
     """Open the cached teacher, as a process of its own would."""
 
     def make(top_k=K, content="a", seed=7):
-        return CachedTeacher(
-            OnlineTeacher(tiny_model(seed=seed, spread=30.0).eval(), tokenizer, V), content, TopK(top_k, V)
-        )
+        def load():
+            return OnlineTeacher(tiny_model(seed=seed, spread=30.0).eval(), tokenizer, V)
+
+        return CachedTeacher(load, content, partial(TopK, top_k))
 
     return make
 
@@ -189,3 +193,18 @@ def test_a_stored_value_that_is_not_the_teachers_is_refused(open_cached, batches
     teacher.store.write(keys, [row.tobytes() for row in rows])
     with pytest.raises(RuntimeError, match="disagrees with the live teacher"):
         open_cached().prepare(unpadded(batches()))
+
+
+def test_a_released_teacher_leaves_memory_and_comes_back_when_it_is_asked(open_cached, batches):
+    teacher = open_cached()
+    teacher.prepare(unpadded(batches()))
+    loaded = weakref.ref(teacher.model)
+    before = loss_of(teacher, batches()[0])
+    teacher.release()
+    gc.collect()
+    assert loaded() is None
+    assert loss_of(teacher, batches()[0]) == before  # from the cache alone
+    assert teacher._online is None
+    teacher.prepare(unpadded(batches(12)))
+    assert teacher.cost["teacher_check_tokens"] > 0
+    assert teacher.model is not None

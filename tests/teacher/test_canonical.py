@@ -44,7 +44,7 @@ def captured(models, tokenizer, tmp_path, monkeypatch):
 
     def make(model, form, *rounds) -> dict[str, bytes]:
         monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / str(len(list(tmp_path.iterdir())))))
-        teacher = CachedTeacher(OnlineTeacher(models[model], tokenizer, V), "a", FORMS[form]())
+        teacher = CachedTeacher(lambda: OnlineTeacher(models[model], tokenizer, V), "a", lambda rows: FORMS[form]())
         for batches in rounds:
             teacher.prepare(unpadded(batches))
         keys = [key for batches in rounds for batch in batches for key in batch.keys]

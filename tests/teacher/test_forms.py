@@ -1,6 +1,7 @@
 """A teacher known by samples: drawn as it says, drawn once, kept on disk, and right on average for the forward KL."""
 
 import hashlib
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -27,7 +28,7 @@ def open_cached(tiny_model, tokenizer, empty_cache):
 
     def make(n=N, content="a", seed=7):
         online = OnlineTeacher(tiny_model(seed=seed, spread=30.0).eval(), tokenizer, V)
-        return CachedTeacher(online, content, Samples(n, V))
+        return CachedTeacher(lambda: online, content, partial(Samples, n))
 
     return make
 
