@@ -158,7 +158,8 @@ GOALS = (
         quotient(("studykit kd, live teacher", "tokens_per_s"), ("trl GKDTrainer", "tokens_per_s")),
         1.5,
         at_most=False,
-        note="off-policy, forward KL on both sides",
+        note="off-policy, forward KL on both sides; with the tiny vocabulary of the lexicon the layers decide and not "
+        "the head: asking the live teacher for several steps at once is the next idea",
     ),
     Goal(
         "overheads",
