@@ -3,8 +3,7 @@
     python tests/benchmarks/head.py --shape qwen --tokens 1024 --repeats 5
     python tests/benchmarks/head.py --device cuda --tokens 8192 --repeats 5
 
-Every measurement is a process of its own (on CUDA one serves all, so that trl and liger-kernel must be importable
-there), contestants take turns, weights are random and bf16. The forward and backward pass runs twice and the second
+Every measurement is a process of its own (on CUDA one serves all, with the peers' packages behind the kit's own), contestants take turns, weights are random and bf16. The forward and backward pass runs twice and the second
 counts. `studykit, autograd` is the same head with the loss's
 derivative found by autograd, and `studykit, eager` the one that is not compiled (on CUDA; elsewhere none is).
 """
@@ -18,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from measuring import in_turns, in_turns_here, peer_python, timed, write
+from measuring import borrow_peers, in_turns, in_turns_here, peer_python, timed, write
 
 SHAPES = {  # student's and teacher's hidden size, vocabulary
     "qwen": (896, 1536, 151_936),  # Qwen2.5-0.5B from 1.5B
@@ -108,6 +107,7 @@ def compare(arguments: argparse.Namespace, loss: str, frozen: bool) -> dict[str,
     """Measure all contestants in turns."""
     names = EVERYWHERE + (ON_CUDA if arguments.device == "cuda" else ())
     if arguments.device == "cuda":
+        borrow_peers()
         job = (arguments.shape, arguments.tokens, loss, frozen, arguments.device)
         found = in_turns_here({name: partial(measure, name, *job) for name in names}, arguments.repeats)
         return {"loss": loss, "frozen_head": frozen, "contestants": found}

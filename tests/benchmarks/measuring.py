@@ -31,6 +31,12 @@ def peer_python() -> str:
     return str(PEERS) if PEERS.exists() else sys.executable
 
 
+def borrow_peers() -> None:
+    """Let this process import from the peers' environment what its own does not have."""
+    lib = PEERS.parents[1] / "lib"
+    sys.path += [str(folder) for folder in lib.glob("python*/site-packages")]
+
+
 def in_turns(
     commands: Mapping[str, Sequence[str]], repeats: int, environment: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, Any]]:
