@@ -3,9 +3,10 @@
     python tests/benchmarks/head.py --shape qwen --tokens 1024 --repeats 5
     python tests/benchmarks/head.py --device cuda --tokens 8192 --repeats 5
 
-Every measurement is a process of its own (on CUDA one serves all, with the peers' packages behind the kit's own), contestants take turns, weights are random and bf16. The forward and backward pass runs twice and the second
-counts. `studykit, autograd` is the same head with the loss's
-derivative found by autograd, and `studykit, eager` the one that is not compiled (on CUDA; elsewhere none is).
+Every measurement is a process of its own (on CUDA one serves all, with the peers' packages behind the kit's own),
+contestants take turns, weights are random and bf16. The forward and backward pass runs twice and the second counts.
+`studykit, autograd` is the same head with the loss's derivative found by autograd, and `studykit, eager` the one that
+is not compiled (on CUDA; elsewhere none is).
 """
 
 import argparse
