@@ -57,6 +57,17 @@ def labels(done: pd.DataFrame) -> pd.Series:
     return pd.Series([names[str(method), str(text)] for method, text in pairs], index=done.index, dtype=object)
 
 
+def format_difference(interval: dict[str, Any] | None, digits: int) -> str:
+    """Return a signed difference with its interval, from plain data; nothing where there is none.
+
+    >>> format_difference({"mean": 1.0, "low": None, "high": None}, 1), format_difference(None, 1)
+    ('+1.0', '')
+    """
+    if interval is None:
+        return ""
+    return format_interval(interval["mean"], interval["low"], interval["high"], digits, sign=True)
+
+
 def format_interval(mean: float, low: float | None, high: float | None, digits: int = 1, sign: bool = False) -> str:
     """Return "12.3 [11.0, 13.6]", or the mean alone without bounds.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from studykit.findings import Finding, format_interval, labels
+from studykit.findings import Finding, format_difference, labels
 from studykit.statistics import mean_interval, paired_difference
 
 _COST = ("student_tokens", "teacher_tokens", "generated_tokens", "scored_tokens", "train_s")
@@ -73,19 +73,13 @@ def _shown(line: dict[str, Any], baseline: str) -> dict[str, Any]:
         "method": line["method"],
         "seeds": line["seeds"],
         "score": round(line["score"]["mean"], 1),
-        f"score - {baseline}": _difference(line.get("score_difference"), 1),
+        f"score - {baseline}": format_difference(line.get("score_difference"), 1),
         "NLL": round(line["nll"]["mean"], 3) if "nll" in line else None,
-        f"NLL - {baseline}": _difference(line.get("nll_difference"), 3),
+        f"NLL - {baseline}": format_difference(line.get("nll_difference"), 3),
         "generated": round(cost.get("generated_tokens", 0)),
         "teacher reads": round(read),
         "seconds": round(cost.get("train_s", 0)),
     }
-
-
-def _difference(interval: dict[str, Any] | None, digits: int) -> str:
-    if interval is None:
-        return ""
-    return format_interval(interval["mean"], interval["low"], interval["high"], digits, sign=True)
 
 
 def _sentence(lines: list[dict[str, Any]], baseline: str) -> str:
@@ -99,8 +93,8 @@ def _sentence(lines: list[dict[str, Any]], baseline: str) -> str:
         above, below = sum(d["low"] > 0 for d in bounded), sum(d["high"] < 0 for d in bounded)
         seeds = best["score_difference"]["n"]
         text = (
-            f"at {budget:,} examples {best['method']} is best, {_difference(best['score_difference'], 1)} points from "
-            f"{baseline} (n = {seeds} seed{'s' if seeds > 1 else ''})"
+            f"at {budget:,} examples {best['method']} is best, {format_difference(best['score_difference'], 1)} points "
+            f"from {baseline} (n = {seeds} seed{'s' if seeds > 1 else ''})"
         )
         if bounded:
             text += f"; of {len(bounded)} methods {above} are above {baseline} and {below} below, clear of zero"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from studykit.findings import Finding, format_interval
+from studykit.findings import Finding, format_difference
 from studykit.statistics import mean_interval, paired_difference
 
 DENSE = "dense"
@@ -107,21 +107,15 @@ def _shown(line: dict[str, Any]) -> dict[str, Any]:
         "kept mass": _text(line["kept_mass"], ".4f"),
         "cosine": _text(line["cosine"], ".4f"),
         "score": round(line["score"]["mean"], 1),
-        "score - dense": _difference(line.get("score_difference"), 1),
+        "score - dense": format_difference(line.get("score_difference"), 1),
         "NLL": _text(line["nll"]["mean"], ".3f") if "nll" in line else "",
-        "NLL - dense": _difference(line.get("nll_difference"), 4),
+        "NLL - dense": format_difference(line.get("nll_difference"), 4),
         "teacher reads": _text(line["teacher_tokens"], ",.0f"),
     }
 
 
 def _text(value: float | None, how: str) -> str:
     return "" if value is None else format(value, how)
-
-
-def _difference(interval: dict[str, Any] | None, digits: int) -> str:
-    if interval is None:
-        return ""
-    return format_interval(interval["mean"], interval["low"], interval["high"], digits, sign=True)
 
 
 def _sentence(lines: list[dict[str, Any]], baseline: str) -> str:
@@ -150,9 +144,10 @@ def _smallest(kept: list[dict[str, Any]]) -> str:
     points, nats = ((end["high"] - end["low"]) / 2 for end in _differences(line))
     text = (
         f"the smallest signal without a clear difference to the {DENSE} teacher is {line['signal']}, "
-        f"{line['bytes']:.1f} bytes a response token: {_difference(line['score_difference'], 1)} points, "
-        f"{_difference(line['nll_difference'], 4)} nats (n = {line['score_difference']['n']} seeds). A difference "
-        f"within {points:.1f} points or {nats:.4f} nats, the intervals' half widths, would not have been seen."
+        f"{line['bytes']:.1f} bytes a response token: {format_difference(line['score_difference'], 1)} points, "
+        f"{format_difference(line['nll_difference'], 4)} nats (n = {line['score_difference']['n']} seeds). A "
+        f"difference within {points:.1f} points or {nats:.4f} nats, the intervals' half widths, would not have been "
+        "seen."
     )
     if later and not all(later):
         text += f" Of {len(later)} larger signals {later.count(False)} differ, clear of zero."
@@ -166,5 +161,5 @@ def _differences(line: dict[str, Any]) -> list[dict[str, Any]]:
 def _without(line: dict[str, Any] | None) -> str:
     if line is None:
         return ""
-    nats = f", {_difference(line['nll_difference'], 4)} nats" if "nll_difference" in line else ""
-    return f" No teacher at all: {_difference(line['score_difference'], 1)} points{nats}."
+    nats = f", {format_difference(line['nll_difference'], 4)} nats" if "nll_difference" in line else ""
+    return f" No teacher at all: {format_difference(line['score_difference'], 1)} points{nats}."
