@@ -1,7 +1,7 @@
 # make quickstart    set up, run the data-size ablation of the embedded study, say how to open the dashboard
 # make test          set up what is missing, run all tests
 # make check         format, lint, types
-# make bench         measure speed and memory (45 minutes on two cores)
+# make bench         measure speed and memory (two hours on two cores)
 PYTHON ?= python3.11
 JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
 GRID   ?= quickstart
@@ -45,11 +45,12 @@ methods-study: setup
 teacher-cache-study: setup
 	@$(BIN)/studykit batch teacher_cache --jobs $(JOBS)
 
-# Speed and memory, to results/benchmarks and docs/benchmarks.md; on one GPU: make bench DEVICE=cuda. Without an
-# environment for the peers their contestants run in .venv, or are listed with the reason why they cannot.
+# Speed and memory, to results/benchmarks and docs/benchmarks.md; on one GPU: make bench DEVICE=cuda; some of the scripts:
+# make bench ONLY="step head". Without an environment for the peers their contestants run in .venv, or are listed with
+# the reason why they cannot.
 bench: setup
 	@$(MAKE) -s peers || echo "no environment for the peers: going on without" >&2
-	@$(BIN)/python tests/benchmarks --device $(DEVICE)
+	@$(BIN)/python tests/benchmarks --device $(DEVICE) $(if $(ONLY),--only $(ONLY))
 	@$(BIN)/python -m studykit.pages docs/benchmarks.md
 
 peers: $(PEERS)/.ready

@@ -1,6 +1,6 @@
 """All benchmarks with sizes for the machine at hand: `make bench`, or `python tests/benchmarks --device cuda`.
 
-On two cores about an hour, on one large GPU about ten minutes. A script that fails is named, and the others go on.
+On two cores about two hours, on one large GPU about ten minutes. A script that fails is named, and the others go on.
 """
 
 import argparse
@@ -14,12 +14,13 @@ from measuring import ROOT
 SIZES = {
     "cpu": (
         "step --shape lexicon --tokens 64x24 --repeats 5 --warmup 5 --steps 40 --top-k 16",
-        "step --shape qwen --layers 6 --tokens 4x256 --repeats 3 --warmup 1 --steps 2",
-        "cost --repeats 3",
-        "study --repeats 3",
+        "step --shape qwen --layers 6 --tokens 4x256 --repeats 5 --warmup 1 --steps 2",
+        "step --shape llama --layers 2 --tokens 4x256 --repeats 5 --warmup 1 --steps 1",
+        "cost --repeats 5",
+        "study --repeats 5",
         "overheads --repeats 5",
         "head --shape qwen --tokens 512 --repeats 5",
-        "head --shape llama --tokens 256 --repeats 5 --loss forward_kl",
+        "head --shape llama --tokens 512 --repeats 5 --only plain trl studykit",
     ),
     "cuda": (
         "head --device cuda --shape qwen --tokens 8192 --repeats 5",

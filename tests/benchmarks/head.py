@@ -4,7 +4,8 @@
     python tests/benchmarks/head.py --device cuda --tokens 8192 --repeats 5
 
 Every measurement is a process of its own (on CUDA one serves all, with the peers' packages behind the kit's own),
-contestants take turns, weights are random and bf16. The forward and backward pass runs twice and the second counts.
+contestants take turns, weights are random and bf16. A forward and backward pass over all tokens counts, after one over
+64 of them on a CPU and one over all of them on CUDA, where shapes are compiled.
 `studykit, autograd` is the same head with the loss's derivative found by autograd, and `studykit, eager` the one that
 is not compiled (on CUDA; elsewhere none is).
 """
@@ -47,13 +48,14 @@ def measure(contestant: str, shape: str, tokens: int, loss: str, frozen: bool, d
     weight.requires_grad_(not frozen)
     value = torch.zeros(())
 
-    def work() -> None:
+    def work(rows: int = tokens) -> None:
         nonlocal value
         hidden.grad = weight.grad = None
-        value = RUN[contestant](hidden, weight, teacher_hidden, teacher_weight, target, loss)
+        value = RUN[contestant](hidden[:rows], weight, teacher_hidden[:rows], teacher_weight, target[:rows], loss)
         value.backward()
 
-    return timed(work, device) | {"loss": float(value.detach())}
+    few = partial(work, 64) if device == "cpu" else None
+    return timed(work, device, few) | {"loss": float(value.detach())}
 
 
 def plain(hidden, weight, teacher_hidden, teacher_weight, target, loss):
@@ -106,7 +108,7 @@ RUN: dict[str, Callable[..., Any]] = {
 
 def compare(arguments: argparse.Namespace, loss: str, frozen: bool) -> dict[str, Any]:
     """Measure all contestants in turns."""
-    names = EVERYWHERE + (ON_CUDA if arguments.device == "cuda" else ())
+    names = arguments.only or EVERYWHERE + (ON_CUDA if arguments.device == "cuda" else ())
     if arguments.device == "cuda":
         borrow_peers()
         job = (arguments.shape, arguments.tokens, loss, frozen, arguments.device)
@@ -129,6 +131,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--loss", choices=BETA, default=None, help="one loss; all three without it")
     parser.add_argument("--frozen", action="store_true", help="only with the student's head not trained")
+    parser.add_argument("--only", nargs="+", choices=RUN, help="some of the contestants")
     parser.add_argument("--one", choices=RUN, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one:

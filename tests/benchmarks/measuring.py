@@ -128,19 +128,19 @@ def memory_gib(device: str, peak: bool) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**20
 
 
-def timed(work: Any, device: str, times: int = 2) -> dict[str, float]:
-    """Run some work so often in this process; return the seconds of the last time, and the peak memory of it.
+def timed(work: Callable[[], None], device: str, warm_up: Callable[[], None] | None = None) -> dict[str, float]:
+    """Do some work after a warm-up, or after itself; return its seconds, and the peak memory of it.
 
-    Memory counts from before the first time: what a process has freed and kept would be missing from the second.
+    Memory counts from before the warm-up: what a process has freed and kept would be missing afterwards.
     """
-    before, seconds = memory_gib(device, peak=False), 0.0
-    for _ in range(times):
-        wait(device)
-        reset_peak(device)
-        started = time.perf_counter()
-        work()
-        wait(device)
-        seconds = time.perf_counter() - started
+    before = memory_gib(device, peak=False)
+    (warm_up or work)()
+    wait(device)
+    reset_peak(device)
+    started = time.perf_counter()
+    work()
+    wait(device)
+    seconds = time.perf_counter() - started
     return {"seconds": seconds, "gib": memory_gib(device, peak=True) - before}
 
 
