@@ -23,7 +23,7 @@ import yaml
 
 from studykit import notebooks
 from studykit.contents import contents_of
-from studykit.errors import InputError, unknown
+from studykit.errors import Failure, InputError, unknown
 from studykit.executors import Executor
 from studykit.results.reading import cells as read_cells
 from studykit.results.writing import check_study, open_study, write_json
@@ -114,7 +114,7 @@ def _preflight(folder: Path, cells: list[Cell]) -> None:
     if done.returncode == 2:
         raise InputError(done.stdout.strip().splitlines()[-1])
     if done.returncode:
-        raise RuntimeError(f"the check before the batch failed:\n{done.stderr[-2000:]}")
+        raise Failure(f"the check before the batch failed:\n{done.stderr[-2000:]}")
 
 
 def run_batch(

@@ -21,7 +21,15 @@ from studykit.chat import Encoded, check, encode
 from studykit.errors import InputError
 from studykit.losses import LossInputs
 from studykit.losses.forward_kl import forward_kl
-from studykit.models import device, hidden_states, load_student, load_tokenizer, output_head, project, weights_hash
+from studykit.models import (
+    device,
+    hidden_states,
+    load_student,
+    load_tokenizer,
+    logits_in_chunks,
+    output_head,
+    weights_hash,
+)
 from studykit.sources import load_examples
 from studykit.spec import RunSpec, Teacher
 from studykit.teacher import TeacherSignal, open_teacher
@@ -29,7 +37,6 @@ from studykit.teacher.cached import CachedTeacher
 from studykit.teacher.store import as_keys
 
 _BATCH = 32
-_CHUNK_BYTES = 64 * 2**20
 _COMPARED = 8
 """Batches on which gradients are compared with the live teacher's."""
 
@@ -96,7 +103,8 @@ def capture_sequences(
 ) -> CacheReport:
     """Capture the teacher over some sequences; see `capture`."""
     asked = _cached_teacher(spec)
-    student = load_student(spec.student, results_root, spec.seed).to(device()).eval()
+    plain = spec.student.model_copy(update={"attn_implementation": None})  # flash attention refuses its float32
+    student = load_student(plain, results_root, spec.seed).to(device()).eval()
     content = weights_hash(asked.name, results_root, asked.revision)
     pinned = asked.model_copy(update={"content": content})
     teacher = open_teacher(pinned, results_root, tokenizer, output_head(student).weight.shape[0])
@@ -136,7 +144,7 @@ def _quality(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> tupl
     products, masses = torch.zeros(3, dtype=torch.float64), []
     for batch in batches:
         signals = teacher.signal(batch), teacher.online.signal(batch)
-        for logits, target, rows in _chunks(student, batch):
+        for logits, target, rows in _chunks(student, batch, teacher.vocabulary):
             cached, live = (_gradient(signal, logits, target, rows) for signal in signals)
             products += torch.stack([(cached * live).sum(), cached.square().sum(), live.square().sum()]).double().cpu()
         masses.append(1 - teacher.shares(batch).left)
@@ -145,15 +153,13 @@ def _quality(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> tupl
 
 
 @torch.no_grad()
-def _chunks(student: Any, batch: Batch) -> Iterator[tuple[Tensor, Tensor, slice]]:
+def _chunks(student: Any, batch: Batch, vocabulary: int) -> Iterator[tuple[Tensor, Tensor, slice]]:
     """Yield the student's logits [n, V], labels and rows of some positions at a time."""
     head, place = output_head(student), device()
     hidden = hidden_states(student, batch.input_ids.to(place), batch.attention_mask.to(place))
     states, target = hidden[:, :-1][batch.supervised[:, 1:].to(place)], batch.target.to(place)
-    size = max(1, _CHUNK_BYTES // (4 * head.weight.shape[0]))
-    for start in range(0, len(target), size):
-        rows = slice(start, start + size)
-        yield project(states[rows], head.weight, head.bias, head.logit_scale, head.softcap), target[rows], rows
+    for rows, logits in logits_in_chunks(states, head, vocabulary):
+        yield logits, target[rows], rows
 
 
 @torch.enable_grad()

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from studykit.errors import InputError, unknown
+from studykit.errors import Failure, InputError, unknown
 
 app = typer.Typer(
     help="Does distillation beat fine-tuning? Run grids of notebooks, and look at what they found.\n\n"
@@ -188,12 +188,12 @@ def dashboard_command(
 
 
 def main() -> None:
-    """Run the command line, turning wrong input into one line and exit code 2."""
+    """Run the command line, turning wrong input into one line and exit code 2, other failures into code 1."""
     try:
         app()
-    except InputError as error:
+    except (InputError, Failure, FloatingPointError) as error:
         typer.echo(f"studykit: {error}", err=True)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, InputError) else 1)
 
 
 def _assignments(pairs: list[str]) -> dict[str, Any]:

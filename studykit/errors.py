@@ -1,4 +1,4 @@
-"""The one exception a user meets for wrong input, and the suggestion that goes with it.
+"""The exceptions that users meet, and the suggestion that goes with a wrong name.
 
 `InputError` carries a single line that says what was wrong, what was received and how to mend it. The command
 line prints that line and exits with code 2; a notebook shows it as the last line of the traceback.
@@ -10,6 +10,10 @@ from difflib import get_close_matches
 
 class InputError(ValueError):
     """Wrong input: one line naming the fault, the value received and the fix."""
+
+
+class Failure(RuntimeError):
+    """What other input would not mend, such as a damaged file: one line naming what is wrong and what to do."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:

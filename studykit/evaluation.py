@@ -34,7 +34,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     encoded = encode(examples, tokenizer, max_length)
-    losses = reference_nll(model, encoded, tokenizer.pad_token_id, evaluation.batch_size)
+    losses = reference_nll(model, encoded, tokenizer, evaluation.batch_size)
     answers: list[str | None] = [None] * len(examples)
     if needs_generation(evaluation.scorers):
         answers = list(generate(model, tokenizer, examples, evaluation))

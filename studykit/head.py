@@ -9,12 +9,14 @@ nothing is recomputed and nothing of size [N, V] outlives its chunk. A frozen he
 
 A chunk is what one matrix product makes, in the dtype of the products. Within it, blocks of a few rows go through
 softmax, loss and derivative in float32: on a CPU a block stays in the cache, which is where most of the time would be
-lost otherwise, and on a GPU the whole chunk is one block, compiled into a few kernels.
+lost otherwise, and on a GPU blocks are larger and compiled into a few kernels.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +30,10 @@ CHUNK_BYTES = 768 * 2**20
 
 BLOCK_BYTES = {"cpu": 5 * 2**19, "cuda": 256 * 2**20}
 """Memory aimed at for the float32 logits of one block; a handful of tensors of that size live at a time."""
+
+
+_KINDS = 64
+"""Versions of a compiled block that a process may keep: some for every divergence and kind of teacher it meets."""
 
 
 def head_loss(
@@ -93,9 +99,11 @@ def head_loss(
     rows, products = vocabulary or weight.shape[0], _products(weight)
     chunk = chunk or _even(len(target), memory // ((1 if teacher is None else 2) * products.itemsize * rows))
     block = BLOCK_BYTES.get(hidden.device.type, BLOCK_BYTES["cuda"]) // (4 * rows)
+    fused = (hidden.is_cuda if fused is None else fused) and isinstance(loss, FunctionLoss) and loss.closed_form
     if loss.couples_rows:
         chunk = block = len(target)
-    fused = hidden.is_cuda if fused is None else fused
+    if not torch.is_grad_enabled():  # an autograd function would be told of gradients that nobody will take
+        hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     job = _Job(
         rules,
         teacher if loss.needs_teacher else None,
@@ -104,7 +112,7 @@ def head_loss(
         products,
         max(1, chunk),
         max(1, block),
-        _fused() if fused and isinstance(loss, FunctionLoss) and loss.closed_form else _block,
+        _fused() if fused else _block,
     )
     value = _HeadLoss.apply(
         job, 1 / torch.as_tensor(denominator, dtype=torch.float64), hidden, weight, bias, *loss.parameters()
@@ -226,7 +234,7 @@ def _chunk(job: _Job, scale: Tensor, rows: slice, raw: Tensor, slopes: bool, lea
     notes = [None if note is None else note[rows] for note in job.notes]
     sums: list[Tensor] = []
     for start in range(0, len(raw), job.block):
-        own = slice(start, start + job.block)
+        own = slice(start, start + job.block) if job.block < len(raw) else slice(None)
         here = [None if note is None else note[own] for note in notes]
         counted, slope, *parts = job.work(job.rules, raw[own], teacher, own, *here, slopes, learns)
         for name, value in counted.items():
@@ -311,5 +319,19 @@ def _derived(loss: Loss, x: LossInputs, slopes: bool, learns: list[Tensor]) -> t
 
 @cache
 def _fused() -> Callable[..., tuple]:
-    """Return the block's work compiled into few kernels."""
-    return torch.compile(_block, dynamic=True)
+    """Return the block's work compiled into few kernels; where it cannot be compiled, as it is."""
+    torch._dynamo.config.recompile_limit = max(_KINDS, torch._dynamo.config.recompile_limit)
+    work = torch.compile(_block, dynamic=True)
+
+    def compiled(*inputs: Any) -> tuple:
+        nonlocal work
+        try:
+            return work(*inputs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            if work is _block:
+                raise
+            warnings.warn(f"the head is not compiled: {str(error).splitlines()[0]}", stacklevel=2)
+            work = _block
+            return work(*inputs)
+
+    return compiled

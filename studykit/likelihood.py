@@ -1,12 +1,13 @@
 """How likely a model finds answers: one forward pass over each, through the same head that training uses.
 
-nll = reference_nll(model, encoded, pad_token_id, batch_size=256)      # nats per example
+nll = reference_nll(model, encoded, tokenizer, batch_size=256)         # nats per example
 scores = mean_logp("lexicon/teacher-a", examples, Path("results"))     # per response token, kept on disk
 """
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,15 @@ from torch import nn
 from studykit.batches import collate
 from studykit.caching import cache_folder, replacing
 from studykit.chat import Encoded, encode
-from studykit.models import hidden_states, load_teacher, load_tokenizer, output_head, project, weights_hash
+from studykit.models import (
+    hidden_states,
+    load_teacher,
+    load_tokenizer,
+    logits_in_chunks,
+    output_head,
+    token_rows,
+    weights_hash,
+)
 from studykit.sources import Example, content_hash
 from studykit.spec import Teacher
 
@@ -23,19 +32,27 @@ _BATCH = 256
 
 
 @torch.no_grad()
-def reference_nll(model: nn.Module, encoded: Encoded, pad_token_id: int, batch_size: int) -> list[float]:
-    """Return the negative log-likelihood of every example's supervised tokens, summed, nats."""
-    head = output_head(model)
+def reference_nll(model: nn.Module, encoded: Encoded, tokenizer: Any, batch_size: int) -> list[float]:
+    """Return the negative log-likelihood of every example's supervised tokens, summed, nats.
+
+    Rows of the head that belong to no token take no part, as in distillation: a student that nobody has taught to
+    leave them alone is not scored by them.
+    """
+    head, vocabulary = output_head(model), token_rows(tokenizer)
     order = np.argsort(encoded.lengths, kind="stable")
     losses = [0.0] * len(encoded)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = collate(encoded, chosen, pad_token_id)
+        batch = collate(encoded, chosen, tokenizer.pad_token_id)
         place = head.weight.device
         mask = batch.supervised[:, 1:].to(place)
         hidden = hidden_states(model, batch.input_ids.to(place), batch.attention_mask.to(place))
-        logits = project(hidden[:, :-1][mask], head.weight, head.bias, head.logit_scale, head.softcap)
-        nll = torch.nn.functional.cross_entropy(logits, batch.target.to(place), reduction="none")
+        target = batch.target.to(place)
+        parts = [
+            torch.nn.functional.cross_entropy(logits, target[rows], reduction="none")
+            for rows, logits in logits_in_chunks(hidden[:, :-1][mask], head, vocabulary)
+        ]
+        nll = torch.cat(parts)
         sums = torch.zeros(len(chosen), dtype=nll.dtype, device=place)
         sums.index_add_(0, batch.sequence.to(place), nll)
         for index, value in zip(chosen, sums.tolist(), strict=True):
@@ -65,7 +82,7 @@ def mean_logp(name: str, examples: Sequence[Example], results_root: Path) -> np.
         tokenizer = load_tokenizer(name, results_root)
         encoded = encode(examples, tokenizer, None)
         model = load_teacher(Teacher(name=name), results_root)
-        nll = np.array(reference_nll(model, encoded, tokenizer.pad_token_id, _BATCH))
+        nll = np.array(reference_nll(model, encoded, tokenizer, _BATCH))
         with replacing(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, -nll / encoded.response_tokens)
     return np.load(file)

@@ -29,8 +29,15 @@ from studykit.sources import content_hash, load_examples
 from studykit.spec import Budget, Data, RunSpec, Stage, Teacher
 from studykit.training.data import stage_data, validation_data
 
-SCHEDULES = [schedule.value for schedule in SchedulerType]
-"""Learning-rate schedules of transformers, by name."""
+_WITH_SETTINGS = {
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+    "reduce_lr_on_plateau",
+    "greedy",
+}
+SCHEDULES = [schedule.value for schedule in SchedulerType if schedule.value not in _WITH_SETTINGS]
+"""Learning-rate schedules of transformers that need nothing but a name."""
 
 
 def pin(spec: RunSpec, root: str | Path = "results", contents: dict[str, str] | None = None) -> RunSpec:

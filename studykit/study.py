@@ -26,6 +26,7 @@ from studykit.capture import capture_sequences
 from studykit.errors import InputError
 from studykit.evaluation import evaluate
 from studykit.models import (
+    device,
     load_teacher,
     load_tokenizer,
     unwrapped,
@@ -153,12 +154,11 @@ def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> No
     own = {} if spec.teacher is None or spec.evaluation is None else teacher_score(spec.teacher, spec.evaluation, root)
     _save_model(trained, writer.folder, model_card(spec, metrics, trained.manifests))
     cost = {name: round(value, 3) for name, value in trained.cost.items()}
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
     writer.finish(
         metrics,
         cost,
         trained.manifests,
-        device=device.type,
+        device=device().type,
         parameters=_parameters(trained),
         train_threads=trained.threads,
         teacher_metrics=own,

@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import pytest
 from rich.console import Console
@@ -63,6 +64,16 @@ def test_more_samples_turn_the_gradient_less(spec_of, empty_cache, tmp_path):
     few, many = (capture(spec_of(samples=n), tmp_path).gradient_cosine for n in (2, 250))
     assert few < many
     assert many > 0.95
+
+
+def test_rows_that_belong_to_no_token_take_no_part(plain_spec, teacher_folder, tiny_model, empty_cache, tmp_path):
+    wider = tiny_model(seed=5)
+    wider.resize_token_embeddings(128, mean_resizing=False)
+    wider.save_pretrained(tmp_path / "wider")
+    copytree(teacher_folder, tmp_path / "wider", dirs_exist_ok=True, ignore=ignore_patterns("config*", "*.safetensors"))
+    plain = plain_spec() | {"teacher": {"name": str(teacher_folder), "top_k": 85}}
+    plain["student"] = {"name": str(tmp_path / "wider")}
+    assert capture(RunSpec.parse(plain), tmp_path).gradient_cosine == pytest.approx(1, abs=1e-5)
 
 
 def test_a_teacher_that_is_not_to_be_cached_is_refused(spec_of, tmp_path):

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from fake_notebooks import everything_under, write_batch, write_notebook
 
+from studykit import cli
 from studykit.cli import ROOMS, main
+from studykit.errors import Failure
 
 STUDYKIT = str(Path(sys.executable).with_name("studykit"))
 SHAPE = {
@@ -52,6 +54,14 @@ def refused(answer, message):
     assert err.count("\n") == 1, err
     assert message in err
     return True
+
+
+def test_a_failure_that_no_input_mends_is_one_line_and_code_1(studykit, monkeypatch):
+    def damaged(*names):
+        raise Failure("the file is damaged: delete it")
+
+    monkeypatch.setattr(cli, "app", damaged)
+    assert studykit("list") == (1, "", "studykit: the file is damaged: delete it\n")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from studykit.chat import encode, encode_prompts
 from studykit.errors import InputError
 from studykit.evaluation import evaluate, generate, held_out
 from studykit.likelihood import reference_nll
+from studykit.models import projection
 from studykit.scorers import weighted_means
 from studykit.spec import Evaluation
 
@@ -68,12 +69,36 @@ def test_an_answer_ends_at_the_end_token_and_at_the_limit(model, tokenizer, exam
 def test_likelihood_is_the_models_own_loss(model, tokenizer, examples):
     encoded = encode(examples, tokenizer, 64)
     for batch_size in (1, 6, 40):
-        ours = reference_nll(model, encoded, tokenizer.pad_token_id, batch_size)
+        ours = reference_nll(model, encoded, tokenizer, batch_size)
         for index in range(len(examples)):
             ids = torch.from_numpy(encoded.ids_of(index).astype("int64"))[None]
             labels = ids.masked_fill(~torch.from_numpy(encoded.supervised_of(index))[None], -100)
             own = model(input_ids=ids, labels=labels).loss.item() * int(encoded.response_tokens[index])
             assert ours[index] == pytest.approx(own, rel=1e-4)
+
+
+def test_likelihood_leaves_out_rows_that_belong_to_no_token(model, tokenizer, examples):
+    encoded = encode(examples, tokenizer, 64)
+    expected = reference_nll(model, encoded, tokenizer, 6)
+    rows = model.lm_head.out_features
+    model.resize_token_embeddings(rows + 40, mean_resizing=False)
+    with torch.no_grad():
+        model.lm_head.weight[rows:] = 5 * model.lm_head.weight[:40]
+    assert reference_nll(model, encoded, tokenizer, 6) == pytest.approx(expected, rel=1e-5)
+
+
+def test_likelihood_in_chunks_is_that_of_the_whole(model, tokenizer, examples, monkeypatch):
+    encoded = encode(examples, tokenizer, 64)
+    expected = reference_nll(model, encoded, tokenizer, 6)
+    sizes = []
+    project = projection.project
+    monkeypatch.setattr(
+        projection, "project", lambda hidden, *rest: sizes.append(len(hidden)) or project(hidden, *rest)
+    )
+    monkeypatch.setattr(projection, "_CHUNK_BYTES", 4 * model.lm_head.out_features * 5)
+    assert reference_nll(model, encoded, tokenizer, 6) == pytest.approx(expected, rel=1e-5)
+    assert max(sizes) == 5
+    assert len(sizes) > 5
 
 
 def test_items_carry_what_scorers_need(model, tokenizer, examples, evaluation):

@@ -101,6 +101,35 @@ def test_what_is_kept_of_all_tokens_gets_the_dense_gradient():
     torch.testing.assert_close(*slopes, rtol=1e-6, atol=1e-7)  # what is kept is float32
 
 
+def test_what_cannot_be_compiled_is_computed_as_it_is_and_said_once(monkeypatch):
+    def broken(*inputs):
+        raise torch._dynamo.exc.BackendCompilerFailed("inductor", RuntimeError("no compiler"), None)
+
+    monkeypatch.setattr(torch, "compile", lambda *work, **options: broken)
+    head._fused.cache_clear()
+    try:
+        expected = everything(get_loss("forward_kl"), fused=False)
+        with pytest.warns(UserWarning, match="the head is not compiled"):
+            assert_same(everything(get_loss("forward_kl"), fused=True), expected)
+        assert_same(everything(get_loss("forward_kl"), fused=True), expected)  # a warning would be an error here
+    finally:
+        head._fused.cache_clear()
+
+
+def test_where_no_gradient_is_taken_none_is_computed(monkeypatch):
+    asked = []
+    plain = head._block
+    monkeypatch.setattr(head, "_block", lambda *inputs: asked.append(inputs[-2]) or plain(*inputs))
+    hidden, weight = normal(N, H).requires_grad_(), normal(V, H, seed=1).requires_grad_()
+    settings = {"target": torch.arange(N), "loss": get_loss("cross_entropy"), "denominator": 1}
+    value, _ = head_loss(hidden, weight, None, None, **settings)
+    with torch.no_grad():
+        same, _ = head_loss(hidden, weight, None, None, **settings)
+    assert asked == [True, False]
+    assert same == value.detach()
+    assert not same.requires_grad
+
+
 def test_a_chunk_keeps_to_its_memory():
     seen = []
 

@@ -40,6 +40,7 @@ ARCHITECTURES = {
     "softcap": {"model_type": "gemma2", "head_dim": 8, "final_logit_softcapping": 0.05, "query_pre_attn_scalar": 8},
     "logit scale": {"model_type": "cohere", "logit_scale": 0.0625},
     "scaling": {"model_type": "granite", "logits_scaling": 8.0},
+    "scaled the other way": {"model_type": "hyperclovax", "logits_scaling": 0.125},
     "head bias": {"model_type": "phi", "vocab_size": 50},
 }
 IDS = torch.randint(5, 50, (2, 7), generator=torch.Generator().manual_seed(0))
@@ -75,8 +76,15 @@ def test_scale_cap_and_bias_are_not_ignored():
     assert (heads["llama"].logit_scale, heads["llama"].softcap, heads["llama"].bias) == (1.0, None, None)
     assert heads["softcap"].softcap == 0.05
     assert heads["logit scale"].logit_scale == 0.0625
-    assert heads["scaling"].logit_scale == 0.125
+    assert heads["scaling"].logit_scale == heads["scaled the other way"].logit_scale == 0.125
     assert heads["head bias"].bias is not None
+
+
+@pytest.mark.parametrize("name", ["final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"])
+def test_every_name_of_a_cap_is_known(name):
+    model = make("llama")
+    setattr(model.config, name, 0.05)
+    assert output_head(model).softcap == 0.05
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])

@@ -122,6 +122,25 @@ def test_its_arms_are_specifications_that_can_be_compared(path):
         assert len({repr(shared(spec)) for spec in arms.values()}) == 1
 
 
+@every_notebook
+def test_any_other_field_of_a_specification_reaches_all_its_arms(path):
+    given = {
+        "student_options": {"attn_implementation": "sdpa"},
+        "teacher_options": {"attn_implementation": "eager", "engine": "vllm"},
+        "training_options": {"gradient_checkpointing": True, "padding_free": True, "batch_size": 3},
+    }
+    parameters = notebooks.check_parameters(path, given)
+    specs = [RunSpec.parse(dict(arm)) for arm in notebooks.arms_of(path, parameters).values()]
+    for spec in specs:
+        assert spec.student.attn_implementation == "sdpa"
+        assert all(
+            stage.gradient_checkpointing and stage.padding_free and stage.batch_size == 3 for stage in spec.stages
+        )
+    taught = [spec.teacher for spec in specs if spec.teacher is not None]
+    assert taught
+    assert all((teacher.attn_implementation, teacher.engine) == ("eager", "vllm") for teacher in taught)
+
+
 @every_batch
 def test_a_shipped_batch_plans_and_all_its_arms_are_specifications(path, tmp_path):
     cells = plan(path.stem, folder=ROOT / "notebooks", results_root=tmp_path)

@@ -10,9 +10,9 @@ from studykit.signal_figures import difference_against_bytes
 
 SIGNALS = {  # method and options: points by seed, bytes; t(1; 0.975) / √2 = 8.9846, times s = 1 / √2: 6.3531
     ("kd", "lr=1"): ([20.0, 22.0], None),
-    ("kd", "lr=1, top_k=4"): ([21.0, 24.0], 20.0),
-    ("kd", "lr=1, top_k=2"): ([15.0, 18.0], 12.0),
-    ("kd", "lr=1, samples=8"): ([19.0, 24.0], 15.0),
+    ("kd", "lr=1, teacher_top_k=4"): ([21.0, 24.0], 20.0),
+    ("kd", "lr=1, teacher_top_k=2"): ([15.0, 18.0], 12.0),
+    ("kd", "lr=1, teacher_samples=8"): ([19.0, 24.0], 15.0),
     ("sft", "lr=1"): ([10.0, 11.0], None),
 }
 

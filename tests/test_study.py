@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from transformers import get_scheduler
 
 from studykit import results, study
 from studykit.errors import InputError
+from studykit.pinning import SCHEDULES
 from studykit.spec import RunSpec
 from studykit.training.trainer import DistillTrainer
 
@@ -154,6 +157,10 @@ BAD = {
     "key": (changed("stages.0.step", 3), "did you mean 'steps'"),
     "value": (changed("stages.0.steps", 0), "stages.0.steps"),
     "schedule": (changed("stages.0.lr_scheduler_type", "cosin"), "did you mean 'cosine'"),
+    "schedule with settings": (
+        changed("stages.0.lr_scheduler_type", "warmup_stable_decay"),
+        "unknown lr_scheduler_type",
+    ),
     "no teacher": (changed("teacher", None), "kd needs a teacher: name one"),
     "teacher": (changed("teacher.name", "lexicon/teacher-z"), "did you mean 'lexicon/teacher-"),
     "teacher folder": (changed("teacher.name", "/nowhere/teacher"), "cannot load the tokenizer of '/nowhere/teacher'"),
@@ -170,6 +177,13 @@ BAD = {
     "scorer": (changed("evaluation.scorers", ["exact_matc"]), "did you mean 'exact_match'"),
     "items": (changed("evaluation.items", 41), "asks for 41 items; the split has 40"),
 }
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_that_is_accepted_needs_no_settings(name):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    schedule = get_scheduler(name, optimizer, num_warmup_steps=2, num_training_steps=10)
+    assert len(schedule.get_last_lr()) == 1
 
 
 @pytest.mark.parametrize("fault", BAD)

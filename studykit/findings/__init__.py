@@ -36,11 +36,15 @@ class Finding:
 def comparable(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a study that differ from some runs in budget and seed only: one study may hold many variants.
 
+    Steps may go with the budget; at the budgets of these runs they must be theirs.
+
     Args:
         frame: from `results.load`.
         runs: the rows to compare with, such as the arms of one notebook.
     """
     same = frame["student"].isin(runs["student"]) & frame["options"].isin(runs["options"])
+    here = frame["budget_examples"].isin(runs["budget_examples"])
+    same &= ~here | frame["steps"].isin(runs["steps"])
     return frame[same & (frame["teacher"].isna() | frame["teacher"].isin(runs["teacher"].dropna()))]
 
 

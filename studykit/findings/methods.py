@@ -92,9 +92,15 @@ def _sentence(lines: list[dict[str, Any]], baseline: str) -> str:
         bounded = [x["score_difference"] for x in compared if x["score_difference"]["n"] > 1]
         above, below = sum(d["low"] > 0 for d in bounded), sum(d["high"] < 0 for d in bounded)
         seeds = best["score_difference"]["n"]
-        text = (
-            f"at {budget:,} examples {best['method']} is best, {format_difference(best['score_difference'], 1)} points "
-            f"from {baseline} (n = {seeds} seed{'s' if seeds > 1 else ''})"
+        ahead = best["score_difference"]["mean"] >= 0
+        text = f"at {budget:,} examples " + (
+            f"{best['method']} is best, "
+            if ahead
+            else f"no method is above {baseline}: {best['method']} comes nearest, "
+        )
+        text += (
+            f"{format_difference(best['score_difference'], 1)} points from {baseline} "
+            f"(n = {seeds} seed{'s' if seeds > 1 else ''})"
         )
         if bounded:
             text += f"; of {len(bounded)} methods {above} are above {baseline} and {below} below, clear of zero"

@@ -60,10 +60,11 @@ def teacher_cache(
 def _signal(options: str) -> str:
     """Return what a run's options say of its teacher.
 
-    >>> _signal("lr=0.004, source=lexicon, top_k=8"), _signal("lr=0.004")
+    >>> _signal("lr=0.004, source=lexicon, teacher_top_k=8"), _signal("lr=0.004")
     ('top_k=8', 'dense')
     """
-    return next((part for part in options.split(", ") if part.startswith(("top_k=", "samples="))), DENSE)
+    kept = [part.removeprefix("teacher_") for part in options.split(", ") if part.startswith("teacher_")]
+    return next((part for part in kept if part.startswith(("top_k=", "samples="))), DENSE)
 
 
 def _rank(line: dict[str, Any], baseline: str) -> tuple[int, float, str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from studykit.errors import InputError
 from studykit.generation.memory import InPlaceLayer, can_move, memory_for
-from studykit.models import unwrapped
+from studykit.models import token_rows, unwrapped
 
 
 @dataclass
@@ -181,8 +181,8 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 def token_settings(model: Any, tokenizer: Any) -> dict[str, Any]:
     """Return end tokens, padding token and the rows that may be drawn, as every way to generate takes them."""
-    vocabulary = max(tokenizer.get_vocab().values()) + 1
-    return {"ends": end_tokens(model, tokenizer), "pad": tokenizer.pad_token_id, "vocabulary": vocabulary}
+    ends, rows = end_tokens(model, tokenizer), token_rows(tokenizer)
+    return {"ends": ends, "pad": tokenizer.pad_token_id, "vocabulary": rows}
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad_token_id: int, device: Any = None) -> tuple[Tensor, Tensor]:

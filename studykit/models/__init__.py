@@ -9,27 +9,30 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
 from studykit.chat import tokenizer_hash
 from studykit.errors import InputError, unknown
+from studykit.models.projection import OutputHead as OutputHead
+from studykit.models.projection import linear as linear
+from studykit.models.projection import logits_in_chunks as logits_in_chunks
+from studykit.models.projection import output_head as output_head
+from studykit.models.projection import project as project
+from studykit.models.projection import shaped as shaped
 from studykit.models.pruning import prune
-from studykit.models.sharding import whole
 from studykit.models.states import evaluating as evaluating
 from studykit.models.states import hidden_states as hidden_states
 from studykit.models.states import padding_through as padding_through
 from studykit.models.states import set_padding_free as set_padding_free
-from studykit.models.states import unwrapped
+from studykit.models.states import unwrapped as unwrapped
 from studykit.spec import Lora, Student, Teacher
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -112,8 +115,14 @@ def load_teacher(teacher: Teacher, results_root: Path) -> nn.Module:
 
 
 def device() -> torch.device:
-    """Return the accelerator where there is one, otherwise the CPU."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    """Return the accelerator where there is one, otherwise the CPU; Apple's has no float64, which sums are kept in."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return torch.device("cpu") if found is None or found.type == "mps" else found
+
+
+def has_bf16() -> bool:
+    """Return whether the GPU computes in bf16; older ones only imitate it."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def weights_hash(name: str, results_root: Path, revision: str | None = None) -> str:
@@ -189,71 +198,17 @@ def shared_vocabulary(student_tokenizer: Any, teacher_tokenizer: Any) -> int:
             f"differences: {', '.join(token for token, _ in differing)}): token by token they cannot be compared; "
             "take a teacher with the student's tokenizer, or a method that compares across tokenizers (`uld`, `seqkd`)"
         )
-    return max(ours.values()) + 1
+    return token_rows(student_tokenizer)
+
+
+def token_rows(tokenizer: Any) -> int:
+    """Return how many rows of an output head belong to a token: models are often padded to more."""
+    return max(tokenizer.get_vocab().values()) + 1
 
 
 def same_vocabulary(student_tokenizer: Any, teacher_tokenizer: Any) -> bool:
     """Return whether every token has the same id in both."""
     return student_tokenizer.get_vocab() == teacher_tokenizer.get_vocab()
-
-
-@dataclass(frozen=True)
-class OutputHead:
-    """The last projection of a causal language model.
-
-    Attributes:
-        weight: [V, H].
-        bias: [V], or None.
-        logit_scale: what the architecture multiplies logits with.
-        softcap: c of the architecture's c * tanh(logits / c), or None.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-    logit_scale: float = 1.0
-    softcap: float | None = None
-
-
-def project(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, logit_scale: float = 1.0, softcap: float | None = None
-) -> Tensor:
-    """Return the logits of hidden states, in float32 at least, [N, V]."""
-    return shaped(linear(hidden, weight, bias), logit_scale, softcap)
-
-
-def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:
-    """Return hidden @ weight.T + bias, computed in a dtype (None is the weight's), [N, V]."""
-    dtype = weight.dtype if dtype is None else dtype
-    return nn.functional.linear(hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
-
-
-def shaped(raw: Tensor, logit_scale: float = 1.0, softcap: float | None = None) -> Tensor:
-    """Return logits from what the projection gave, in float32 at least.
-
-    Scale and soft cap belong to the architecture; the capped value is softcap * tanh(logits / softcap).
-    """
-    logits = raw if raw.dtype == torch.float64 else raw.float()
-    logits = logits if logit_scale == 1 else logits * logit_scale
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
-
-
-def output_head(model: nn.Module) -> OutputHead:
-    """Return the output projection of a model, through whatever wraps it; whole, where FSDP has sharded it.
-
-    Raises:
-        InputError: the head is no plain linear layer (adapters belong on the layers below it).
-    """
-    inner = unwrapped(model)
-    layer: Any = inner.get_output_embeddings()
-    if type(layer) is not nn.Linear and {FSDPModule, nn.Linear} != set(type(layer).__bases__):
-        raise InputError(
-            f"the output head of {type(inner).__name__} is a {type(layer).__name__}, not a plain linear layer: leave "
-            "it out of lora_target_modules"
-        )
-    config = inner.config.get_text_config()
-    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
-    weight, bias = whole(layer.weight), None if layer.bias is None else whole(layer.bias)
-    return OutputHead(weight, bias, float(scale), getattr(config, "final_logit_softcapping", None))
 
 
 def _commit(name: str, revision: str | None) -> str:
@@ -293,7 +248,7 @@ def _attention(attn_implementation: str | None) -> dict[str, str]:
 
 def _frozen_dtype() -> torch.dtype:
     """Weights that no optimizer steps may be bf16 where the accelerator computes in it."""
-    return torch.bfloat16 if device().type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if has_bf16() else torch.float32
 
 
 def _with_adapters(model: Any, lora: Lora, seed: int) -> nn.Module:

@@ -9,8 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from studykit.errors import InputError
+from studykit.spec import Lora, Part, Stage
 
 SCHEMA = 1
+
+_TRAINING = ("lr_scheduler_type", "warmup_ratio", "weight_decay", "max_grad_norm", "bf16")
+_ADAPTERS = ("lora_alpha", "lora_dropout", "lora_target_modules")
 
 STATUSES = ("done", "failed", "running", "stale")
 """`running` holds its folder's lock; `stale` holds none and left no record: killed on the way, and resumable."""
@@ -73,12 +77,22 @@ def _options(spec: dict[str, Any]) -> str:
         own |= {
             "source": stage["data"]["source"],
             **stage["data"].get("options", {}),
+            **{f"sampler_{name}": value for name, value in (budget.get("options") or {}).items()},
+            **_changed(Stage, stage, _TRAINING),
             **stage.get("method_options", {}),
         }
         parts |= {f"{where}{name}": value for name, value in own.items()}
-    parts |= {name: value for name, value in (spec["student"].get("lora") or {}).items() if name == "lora_r"}
-    parts |= {name: (spec.get("teacher") or {}).get(name) for name in ("top_k", "samples")}
+    if lora := spec["student"].get("lora"):
+        parts |= {"lora_r": lora.get("lora_r"), **_changed(Lora, lora, _ADAPTERS)}
+    teacher = spec.get("teacher") or {}
+    parts |= {f"teacher_{name}": teacher.get(name) for name in ("top_k", "samples", "pruned")}
+    parts["test_items"] = (spec.get("evaluation") or {}).get("items")
     return ", ".join(f"{name}={_short(value)}" for name, value in parts.items() if value is not None)
+
+
+def _changed(part: type[Part], values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the values that are not their field's default."""
+    return {name: values[name] for name in names if name in values and values[name] != part.model_fields[name].default}
 
 
 def _distinct(parts: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:

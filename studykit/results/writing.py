@@ -60,7 +60,7 @@ def check_study(root: str | Path, study: str) -> Path:
     folder = root / study
     if (folder / "study.json").exists():
         return folder
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(not file.name.startswith(".") for file in folder.iterdir())):
         raise InputError(f"{folder} exists and is not a studykit study (no study.json): choose another name or folder")
     return folder
 

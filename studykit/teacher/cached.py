@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 from studykit.batches import Batch
 from studykit.caching import cache_folder
 from studykit.chat import Encoded, tokenizer_hash
+from studykit.errors import Failure
 from studykit.generation import Answers, Sampling
 from studykit.teacher.canonical import POSITIONS, CanonicalTeacher
 from studykit.teacher.forms import Form, Shares
@@ -82,7 +83,7 @@ class CachedTeacher:
             watch: told how many of the missing positions are captured, and how many were missing.
 
         Raises:
-            RuntimeError: a shard is damaged, or a stored answer differs from the live one.
+            Failure: a shard is damaged, or a stored answer differs from the live one.
         """
         keys = as_keys([encoded.key_of(i) for i in range(len(encoded))])
         self.store.want(keys)
@@ -149,7 +150,7 @@ class CachedTeacher:
             stored = self.form.shares(self.store.read(keys[rows]))
             off = stored.distance(live)
             if off > self.form.tolerance(self._dtype):
-                raise RuntimeError(
+                raise Failure(
                     f"teacher cache {self.store.folder} disagrees with the live teacher (a probability is off by "
                     f"{off:.3f}): delete that folder and run again"
                 )

@@ -16,6 +16,7 @@ import hashlib
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from studykit.caching import replacing
+from studykit.errors import Failure
 
 _KEY = "S16"
 """Sixteen bytes that numpy sorts and compares as one value."""
@@ -57,8 +59,9 @@ class Store:
         self._wanted = np.empty(0, dtype=_KEY)  # sorted
         self._places = np.empty((0, 2), dtype=np.int32)  # shard and entry of each wanted key, or -1
         for leftover in folder.glob(".*.safetensors"):
-            if time.time() - leftover.stat().st_mtime > _LEFTOVER_S:
-                leftover.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # its writer may put it in place at any moment
+                if time.time() - leftover.stat().st_mtime > _LEFTOVER_S:
+                    leftover.unlink()
 
     def want(self, keys: np.ndarray) -> None:
         """Take keys into the index; those of before stay."""
@@ -73,7 +76,7 @@ class Store:
         """Open the shards that have come since.
 
         Raises:
-            RuntimeError: a shard is cut off or unreadable.
+            Failure: a shard is cut off or unreadable.
         """
         for file in sorted(self.folder.glob("[!.]*.safetensors")):
             self._open(file)
@@ -87,7 +90,7 @@ class Store:
 
         Raises:
             KeyError: an entry that is not there.
-            RuntimeError: an entry is damaged.
+            Failure: an entry is damaged.
         """
         return [self._entry(*place) for place in self._place(keys).tolist()]
 
@@ -184,8 +187,8 @@ class _Shard:
             self._checked[entry] = True
         return part
 
-    def _damaged(self, why: str) -> RuntimeError:
-        return RuntimeError(f"{self.file} is damaged ({why}): delete that file, and what it held is made again")
+    def _damaged(self, why: str) -> Failure:
+        return Failure(f"{self.file} is damaged ({why}): delete that file, and what it held is made again")
 
 
 def _checksum(*arrays: np.ndarray) -> str:

@@ -6,6 +6,7 @@ Each stage checkpoints by wall time under `folder/checkpoints/`; a finished stag
 next one starts from them.
 """
 
+import gc
 import json
 import shutil
 import time
@@ -24,7 +25,15 @@ from studykit.batches import PlannedBatches, each_example_once, plan_batches
 from studykit.caching import replacing
 from studykit.chat import Encoded, encode
 from studykit.methods import get_method
-from studykit.models import device, load_student, load_tokenizer, output_head, set_padding_free, unwrapped
+from studykit.models import (
+    device,
+    has_bf16,
+    load_student,
+    load_tokenizer,
+    output_head,
+    set_padding_free,
+    unwrapped,
+)
 from studykit.spec import RunSpec, Stage
 from studykit.teacher import OpenTeacher, open_teacher
 from studykit.teacher.foreign import ForeignTeacher
@@ -105,6 +114,7 @@ def _train_stage(
             validation = validation_data(stage.validation, trained.tokenizer, stage.max_length, results_root)
         notes = _fit(spec, number, trained, teacher, data, validation, folder, every_s)
         _keep_finished(finished, trained.model, notes)
+        _let_go()
     trained.threads.append(notes.pop("threads", None))
     for name, value in notes.items():
         trained.cost[name] = trained.cost.get(name, 0) + value
@@ -139,10 +149,7 @@ def _fit(
         if not recipe.make_rollout().needs_teacher:
             teacher.release()
     prepared = time.monotonic()
-    if stage.gradient_checkpointing:
-        model: Any = trained.model
-        model.activation_checkpointing_enable()
-        model.enable_input_require_grads()
+    _checkpoint_activations(trained.model, stage.gradient_checkpointing)
     count = stage.steps * stage.gradient_accumulation_steps
     generator = np.random.default_rng([spec.seed, number])
     plan = plan_batches(encoded.lengths, stage.batch_size, count, generator)
@@ -180,7 +187,7 @@ def _arguments(stage: Stage, seed: int, place: Path) -> TrainingArguments:
     For a GPU batches are made ahead in processes beside, in memory that it can copy from while it computes.
     """
     on_gpu = torch.cuda.is_available()
-    bf16 = on_gpu and torch.cuda.is_bf16_supported() if stage.bf16 is None else stage.bf16
+    bf16 = has_bf16() if stage.bf16 is None else stage.bf16
     arguments = TrainingArguments(
         output_dir=str(place),
         max_steps=stage.steps,
@@ -211,6 +218,16 @@ def _arguments(stage: Stage, seed: int, place: Path) -> TrainingArguments:
     return arguments
 
 
+def _checkpoint_activations(model: Any, asked: bool) -> None:
+    """Keep what layers compute, or compute it again in the backward pass: as this stage wants it."""
+    if asked:
+        model.activation_checkpointing_enable()
+        model.enable_input_require_grads()
+    elif model.is_activation_checkpointing:
+        model.activation_checkpointing_disable()
+        model.disable_input_require_grads()
+
+
 def _without_autocast(model: nn.Module) -> None:
     """Take off what accelerate put around the forward pass: the next stage may want another precision, and an
     evaluation must not depend on whether the training before it ran in the same process."""
@@ -223,6 +240,13 @@ def _without_float32_flash(model: nn.Module) -> None:
     inner = unwrapped(model)
     if is_flash_attention_requested(inner.config) and inner.dtype == torch.float32:
         inner.set_attn_implementation("sdpa")
+
+
+def _let_go() -> None:
+    """Free what a Trainer leaves in cycles, optimizer and teacher among it, before another model is loaded."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _keep_finished(finished: Path, model: nn.Module, notes: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from studykit.caching import replacing
 from studykit.head import head_loss
 from studykit.losses import Loss, get_loss
 from studykit.methods import Recipe
-from studykit.models import evaluating, hidden_states, output_head, padding_through
+from studykit.models import evaluating, hidden_states, output_head, padding_through, token_rows
 from studykit.rollouts import RolloutContext
 from studykit.teacher import OpenTeacher
 from studykit.training.checkpoints import mark_complete
@@ -61,6 +61,8 @@ class DistillTrainer(Trainer):
         self.rollout = recipe.make_rollout()
         generator = torch.Generator().manual_seed(self.args.seed)
         student: Any = self.model
+        tokenizer: Any = self.processing_class
+        self.vocabulary = token_rows(tokenizer) if teacher is None else teacher.vocabulary
         self.validation = validation
         self.context = RolloutContext(
             student,
@@ -123,24 +125,25 @@ class DistillTrainer(Trainer):
         hidden = hidden_states(model, batch.input_ids, batch.attention_mask)
         signal = self.teacher.signal(batch) if self.teacher is not None and self.loss.needs_teacher else None
         denominator = batch.supervised[:, 1:].sum() if num_items_in_batch is None else num_items_in_batch
-        loss, sums = head_loss(
-            batch.predicting(hidden),
-            head.weight,
-            head.bias,
-            signal,
-            batch.target,
-            self.loss,
-            kd_ratio=self.recipe.kd_ratio,
-            temperature=self.recipe.temperature,
-            scale_by_t2=self.recipe.scale_by_t2,
-            denominator=denominator,
-            progress=self.context.progress,
-            sequence=batch.sequence,
-            origin=None if batch.origin is None else batch.origin[batch.sequence],
-            logit_scale=head.logit_scale,
-            softcap=head.softcap,
-            vocabulary=None if self.teacher is None else self.teacher.vocabulary,
-        )
+        with self.accelerator.autocast():  # the Trainer wraps no more than the model's own pass
+            loss, sums = head_loss(
+                batch.predicting(hidden),
+                head.weight,
+                head.bias,
+                signal,
+                batch.target,
+                self.loss,
+                kd_ratio=self.recipe.kd_ratio,
+                temperature=self.recipe.temperature,
+                scale_by_t2=self.recipe.scale_by_t2,
+                denominator=denominator,
+                progress=self.context.progress,
+                sequence=batch.sequence,
+                origin=None if batch.origin is None else batch.origin[batch.sequence],
+                logit_scale=head.logit_scale,
+                softcap=head.softcap,
+                vocabulary=self.vocabulary,
+            )
         for kept in (self.sums, self.step_sums):
             for name, value in sums.items():
                 kept[name] = kept.get(name, 0) + value
@@ -151,17 +154,19 @@ class DistillTrainer(Trainer):
         """Return the student's cross-entropy on a batch, summed over supervised tokens, nats."""
         student: Any = self.model
         head, hidden = output_head(student), hidden_states(student, batch.input_ids, batch.attention_mask)
-        loss, _ = head_loss(
-            batch.predicting(hidden),
-            head.weight,
-            head.bias,
-            None,
-            batch.target,
-            get_loss("cross_entropy"),
-            denominator=1,
-            logit_scale=head.logit_scale,
-            softcap=head.softcap,
-        )
+        with self.accelerator.autocast():
+            loss, _ = head_loss(
+                batch.predicting(hidden),
+                head.weight,
+                head.bias,
+                None,
+                batch.target,
+                get_loss("cross_entropy"),
+                denominator=1,
+                logit_scale=head.logit_scale,
+                softcap=head.softcap,
+                vocabulary=self.vocabulary,
+            )
         return loss
 
     @torch.no_grad()
@@ -270,10 +275,11 @@ class _MetricsFile(TrainerCallback):
         self.file, self.stage = file, stage
 
     def on_log(self, args, state, control, logs=None, **keywords):
-        if logs and not math.isfinite(logs.get("loss", 0.0)):
+        if logs and not all(math.isfinite(logs.get(name, 0.0)) for name in ("loss", "grad_norm")):
             raise FloatingPointError(
-                f"training diverged: loss is {logs['loss']} at step {state.global_step}, learning rate "
-                f"{logs.get('learning_rate', args.learning_rate):.2g}; lower learning_rate or max_grad_norm"
+                f"training diverged: loss is {logs.get('loss')} and the gradient's norm {logs.get('grad_norm')} at "
+                f"step {state.global_step}, learning rate {logs.get('learning_rate', args.learning_rate):.2g}; lower "
+                "learning_rate or max_grad_norm"
             )
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return

@@ -14,7 +14,7 @@ from measuring import ROOT
 SIZES = {
     "cpu": (
         "step --shape lexicon --tokens 64x24 --repeats 5 --warmup 5 --steps 40 --top-k 16",
-        "step --shape qwen --layers 6 --tokens 4x256 --repeats 5 --warmup 1 --steps 2",
+        "step --shape qwen --tokens 4x256 --repeats 5 --warmup 1 --steps 1",
         "step --shape llama --layers 2 --tokens 4x256 --repeats 5 --warmup 1 --steps 1",
         "cost --repeats 5",
         "study --repeats 5",

@@ -51,6 +51,8 @@ def main() -> None:
     else:
         found = in_turns({name: [sys.executable, __file__, "--one", name] for name in names}, arguments.repeats)
     measured = [point | found[json.dumps(point)] for point in points]
+    if any("failed" in point for point in measured):
+        sys.exit("a point failed: nothing is written")
     lines = [line for signal, axes in AXES.items() for axis in axes for line in fits(measured, first, signal, axis)]
     for line in lines:
         print(

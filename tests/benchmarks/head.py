@@ -145,6 +145,8 @@ def main() -> None:
             print(loss, "frozen head" if frozen else "trained head", flush=True)
             for name, found in lines[-1]["contestants"].items():
                 print(f"  {name:20}", found.get("medians") or found["failed"], flush=True)
+    if any("failed" in line["contestants"].get("studykit", {}) for line in lines):
+        sys.exit("studykit itself failed: nothing is written")
     sizes = dict(zip(("hidden", "teacher_hidden", "vocabulary"), SHAPES[chosen.shape], strict=True))
     settings = {
         "device": chosen.device,

@@ -73,6 +73,13 @@ def test_the_sentence_counts_what_is_clear_of_zero_on_either_side(frame):
     assert "of 1 methods 0 are above" in sentence
 
 
+def test_where_the_baseline_is_best_no_method_is_called_best(frame):
+    worse = frame[frame["method"].isin(["sft", "gkd"]) & (frame["budget_examples"] == 500)]
+    sentence = methods(worse).sentence
+    assert sentence.startswith("At 500 examples no method is above sft: gkd comes nearest, -0.5")
+    assert "is best" not in sentence
+
+
 def test_many_comparisons_come_with_a_warning(frame):
     more = [frame.assign(method="kd", options=f"lr=1, temperature={t}") for t in range(6)]
     many = pd.concat([frame, *(f[f["budget_examples"] == 500].iloc[:3] for f in more)])

@@ -11,10 +11,10 @@ from studykit.findings.teacher_cache import teacher_cache
 DENSE = [20.0, 22.0, 24.0]
 SIGNALS = {  # options: exact match in points by seed, bytes
     "lr=1": (DENSE, None),
-    "lr=1, top_k=2": ([15.0, 18.0, 18.0], 12.0),  # differences -5, -4, -6
-    "lr=1, top_k=4": ([21.0, 24.0, 27.0], 20.0),  # 1, 2, 3: t(2; 0.975) / √3 = 2.4841, so [-0.48, 4.48]
-    "lr=1, top_k=16": ([30.0, 33.0, 34.0], 68.0),  # 10, 11, 10
-    "lr=1, samples=8": ([19.0, 24.0, 23.0], 15.0),  # -1, 2, -1, but in NLL clear of zero
+    "lr=1, teacher_top_k=2": ([15.0, 18.0, 18.0], 12.0),  # differences -5, -4, -6
+    "lr=1, teacher_top_k=4": ([21.0, 24.0, 27.0], 20.0),  # 1, 2, 3: t(2; 0.975) / √3 = 2.4841, so [-0.48, 4.48]
+    "lr=1, teacher_top_k=16": ([30.0, 33.0, 34.0], 68.0),  # 10, 11, 10
+    "lr=1, teacher_samples=8": ([19.0, 24.0, 23.0], 15.0),  # -1, 2, -1, but in NLL clear of zero
 }
 
 
@@ -81,14 +81,14 @@ def test_where_larger_signals_do_no_better_or_worse_nothing_is_said_of_them(fram
 
 
 def test_where_all_differ_it_says_so(frame):
-    kept = frame[frame["options"].isin(["lr=1", "lr=1, top_k=2", "lr=1, samples=8"])]
+    kept = frame[frame["options"].isin(["lr=1", "lr=1, teacher_top_k=2", "lr=1, teacher_samples=8"])]
     assert "every one of 2 signals differs from the dense teacher" in teacher_cache(kept).sentence
 
 
 @pytest.mark.parametrize(("metric", "apart"), [("nll", -0.01), ("nll", 0.01), ("exact_match", -1), ("exact_match", 1)])
 def test_one_metric_on_either_side_of_zero_is_enough_to_differ(frame, metric, apart):
     dense = frame[(frame["options"] == "lr=1") & (frame["method"] == "kd") & (frame["status"] == "done")]
-    other = dense.assign(options="lr=1, top_k=4", bytes_per_position=20.0)
+    other = dense.assign(options="lr=1, teacher_top_k=4", bytes_per_position=20.0)
     assert "is top_k=4" in teacher_cache(pd.concat([dense, other])).sentence
     other = other.assign(**{metric: other[metric] + apart})
     assert "every one of 1 signals differs" in teacher_cache(pd.concat([dense, other])).sentence
@@ -137,7 +137,7 @@ def test_a_table_without_nll_has_no_verdict_and_no_column_of_zeros(frame):
 def test_mixed_students_and_signals_that_are_there_twice_are_refused(frame):
     with pytest.raises(ValueError, match="one student"):
         teacher_cache(pd.concat([frame, frame.assign(student="large")]))
-    more = frame[frame["options"] == "lr=1, top_k=2"].assign(options="lr=2, top_k=2")
+    more = frame[frame["options"] == "lr=1, teacher_top_k=2"].assign(options="lr=2, teacher_top_k=2")
     with pytest.raises(ValueError, match="holds top_k=2 at 1,500 examples twice"):
         teacher_cache(pd.concat([frame, more]))
 

@@ -3,6 +3,7 @@
 import json
 
 import pandas as pd
+import pytest
 
 from studykit.results import load, read_signals, rebuild_index, write_signal
 
@@ -59,6 +60,28 @@ def test_runs_with_other_signals_have_other_options(study, make_spec, make_run):
         make_run(study, spec.model_copy(update={"teacher": spec.teacher.model_copy(update=kept)}))
     frame = load(study)
     assert frame[frame["budget_examples"] == 200]["options"].nunique() == len(kinds)
+
+
+def test_what_a_method_and_its_teacher_call_alike_is_kept_apart(study, make_spec, make_run):
+    spec = make_spec("skd", 200)
+    cached = spec.teacher.model_copy(update={"top_k": 4})
+    for k in (5, 50):
+        stages = (spec.stages[0].model_copy(update={"method_options": {"top_k": k}}),)
+        make_run(study, spec.model_copy(update={"stages": stages}))
+        make_run(study, spec.model_copy(update={"stages": stages, "teacher": cached}))
+    options = load(study)["options"]
+    assert sum("top_k=50" in text for text in options) == 2
+    assert options[options.str.contains("top_k")].nunique() == 4
+
+
+@pytest.mark.parametrize(
+    "changes", [{"weight_decay": 0.1}, {"lr_scheduler_type": "linear"}, {"warmup_ratio": 0.1}, {"bf16": True}]
+)
+def test_other_settings_of_training_are_other_options(changes, study, make_spec, make_run):
+    for spec in (make_spec("kd", 200), make_spec("kd", 200, **changes)):
+        make_run(study, spec)
+    frame = load(study)
+    assert frame[frame["budget_examples"] == 200]["options"].nunique() == 2
 
 
 def test_damaged_files_are_as_good_as_not_measured(study):

@@ -30,6 +30,16 @@ for number in itertools.count():
 """
 
 
+def test_a_study_that_another_process_is_just_making_is_no_foreign_folder(tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".study.json.k3j.json").write_text("")  # half written, or left by one that was killed
+    assert open_study(tmp_path, "new") == tmp_path / "new"
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="not a studykit study"):
+        open_study(tmp_path, "foreign")
+
+
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
     file = tmp_path / "record.json"
     numbers = []

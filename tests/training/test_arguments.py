@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from studykit import training
+from studykit import head, models, training
 from studykit.batches import collate
 from studykit.spec import RunSpec, Stage
 from studykit.training import train
@@ -20,7 +20,7 @@ def told(monkeypatch, stage, tmp_path):
 
     def make(gpu, **changes):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: gpu)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: gpu)
         monkeypatch.setattr(training, "device", lambda: torch.device("cuda" if gpu else "cpu"))
         monkeypatch.setattr(training, "TrainingArguments", lambda **words: SimpleNamespace(n_gpu=4 * gpu, **words))
         return training._arguments(Stage.model_validate(stage(**changes)), 0, tmp_path)
@@ -53,6 +53,23 @@ def test_on_a_cpu_nothing_runs_beside(told):
 )
 def test_bf16_is_a_matter_of_the_gpu_unless_asked_for(gpu, asked, expected, told):
     assert told(gpu, bf16=asked).bf16 is expected
+
+
+def test_a_gpu_that_imitates_bf16_is_not_asked_for_it(told, monkeypatch):
+    assert told(True).bf16
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert models.has_bf16() is False
+    assert models._frozen_dtype() == torch.float32
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(None, "cpu"), ("mps", "cpu"), ("cuda", "cuda")])
+def test_the_device_is_one_that_is_there_and_can_do_what_is_needed(kind, expected, monkeypatch):
+    def current(check_available=False):
+        assert check_available, "a build for CUDA names it on machines without"
+        return None if kind is None else torch.device(kind)
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", current)
+    assert models.device().type == expected
 
 
 def test_the_words_reach_the_loader(make_trainer, tiny_model):
@@ -102,6 +119,17 @@ def test_bf16_trains_on_a_cpu_and_ends_near_float32(method, plain_spec, stage, t
     assert not torch.equal(*ends)
     assert seen[1] == pytest.approx(seen[0], rel=0.02)
     assert seen[1][-1] < 0.9 * seen[1][0]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_heads_products_are_computed_in_what_was_asked_for(asked, make_trainer, tiny_model, encoded, monkeypatch):
+    """The Trainer itself puts autocast around the model's pass alone."""
+    taken = []
+    monkeypatch.setattr(head, "linear", lambda part, *rest: taken.append(part.dtype) or models.linear(part, *rest))
+    trainer = make_trainer(tiny_model(), [np.arange(4)], bf16=asked)
+    trainer.train()
+    trainer.cross_entropy(collate(encoded, np.arange(4), 0))
+    assert taken == [torch.bfloat16 if asked else torch.float32] * 2
 
 
 def test_the_heads_loss_in_bf16_agrees_loosely_with_float32(make_trainer, tiny_model, encoded, tokenizer):

@@ -14,6 +14,7 @@ from studykit.models import hidden_states
 from studykit.spec import RunSpec
 from studykit.teacher.online import OnlineTeacher
 from studykit.training import train
+from studykit.training.trainer import DistillTrainer
 
 RAGGED = [[0, 6, 13, 3, 20, 5, 7, 1], [2, 9, 12, 33, 21, 15, 8, 6]]
 """Two steps of eight examples whose answers hold 1 to 7 words."""
@@ -176,6 +177,19 @@ def test_gradient_checkpointing_changes_nothing(plain_spec, stage, tmp_path):
         weights.append(torch.cat([p.detach().flatten() for p in trained.model.parameters()]))
         shutil.rmtree(tmp_path / "checkpoints")
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
+
+
+def test_each_stage_checkpoints_activations_as_it_asks(plain_spec, stage, tmp_path, monkeypatch):
+    seen = []
+    started = DistillTrainer.train
+    monkeypatch.setattr(
+        DistillTrainer,
+        "train",
+        lambda self, **words: seen.append(self.model.is_activation_checkpointing) or started(self, **words),
+    )
+    stages = [stage(steps=1, gradient_checkpointing=asked) for asked in (False, True, False)]
+    train(RunSpec.parse(plain_spec(*stages)), tmp_path, tmp_path / "results")
+    assert seen == [False, True, False]
 
 
 def test_what_the_loss_learns_moves(tiny_model, make_trainer, tokenizer):

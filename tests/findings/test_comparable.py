@@ -1,0 +1,25 @@
+"""Which rows of a study a notebook may put beside its own."""
+
+import pandas as pd
+
+from studykit.findings import comparable
+
+RUN = {"student": "small", "teacher": "large", "options": "lr=1", "budget_examples": 500, "steps": 300}
+
+
+def kept(**changes):
+    """Whether a row with these changes is comparable with a run."""
+    return len(comparable(pd.DataFrame([RUN | changes]), pd.DataFrame([RUN, RUN | {"teacher": None}]))) == 1
+
+
+def test_another_budget_may_have_its_own_steps_and_the_same_may_not():
+    assert kept()
+    assert kept(budget_examples=1500, steps=406)
+    assert not kept(steps=100)
+
+
+def test_other_students_teachers_and_options_are_left_out_and_runs_without_a_teacher_stay():
+    assert not kept(student="medium")
+    assert not kept(teacher="larger")
+    assert not kept(options="lr=2")
+    assert kept(teacher=None)
