@@ -46,7 +46,7 @@ def _goals(reports: dict[str, list[Report]]) -> pd.DataFrame:
         asked = f"{'at most' if goal.at_most else 'at least'} {goal.bound:g}"
         for report in [r for r in reports.get(goal.benchmark, []) if goal.asked(r)] or [{}]:
             value = goal.figure(report)
-            on, shown = _place(report) if report else goal.device or "-", "-" if value is None else f"{value:.3g}"
+            on, shown = _place(report) if report else goal.device or "-", "-" if value is None else f"{value:.4g}"
             rows.append((goal.what, on, asked, shown, goal.verdict(report), goal.note))
     return pd.DataFrame(rows, columns=["goal", "on", "asked", "measured", "verdict", "note"])
 
