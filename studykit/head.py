@@ -320,14 +320,17 @@ def _derived(loss: Loss, x: LossInputs, slopes: bool, learns: list[Tensor]) -> t
 @cache
 def _fused() -> Callable[..., tuple]:
     """Return the block's work compiled into few kernels; where it cannot be compiled, as it is."""
-    torch._dynamo.config.recompile_limit = max(_KINDS, torch._dynamo.config.recompile_limit)
+    from torch._dynamo import config  # on use: it takes a second to import
+    from torch._dynamo.exc import TorchDynamoException
+
+    config.recompile_limit = max(_KINDS, config.recompile_limit)
     work = torch.compile(_block, dynamic=True)
 
     def compiled(*inputs: Any) -> tuple:
         nonlocal work
         try:
             return work(*inputs)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except TorchDynamoException as error:
             if work is _block:
                 raise
             warnings.warn(f"the head is not compiled: {str(error).splitlines()[0]}", stacklevel=2)

@@ -102,8 +102,10 @@ def test_what_is_kept_of_all_tokens_gets_the_dense_gradient():
 
 
 def test_what_cannot_be_compiled_is_computed_as_it_is_and_said_once(monkeypatch):
+    from torch._dynamo.exc import BackendCompilerFailed
+
     def broken(*inputs):
-        raise torch._dynamo.exc.BackendCompilerFailed("inductor", RuntimeError("no compiler"), None)
+        raise BackendCompilerFailed("inductor", RuntimeError("no compiler"), None)
 
     monkeypatch.setattr(torch, "compile", lambda *work, **options: broken)
     head._fused.cache_clear()
