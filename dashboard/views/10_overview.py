@@ -13,8 +13,7 @@ from studykit import figures, results
 from studykit.findings import FINDINGS, Finding
 from studykit.results.schema import STATUSES
 
-MOST_CURVES = 6
-"""With more methods than these only the two that are compared are drawn; the page of methods shows them all."""
+MOST_CURVES = 6  # with more methods only the two that are compared are drawn; the page of methods shows them all
 
 
 def page() -> None:

@@ -1,8 +1,10 @@
 """Every page shows what the study holds, and obeys its address."""
 
+import ast
 import base64
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from dashboard.states import plain
 from studykit import results
 from studykit.findings import FINDINGS
 
+VIEWS = Path(__file__).parents[2] / "dashboard" / "views"
 OVERVIEW, RUNS, RUN = (f"views/{name}.py" for name in ("10_overview", "20_runs", "30_run"))
 
 
@@ -29,6 +32,13 @@ def values(array):
     if isinstance(array, list):
         return array
     return np.frombuffer(base64.b64decode(array["bdata"]), dtype=array["dtype"]).tolist()
+
+
+@pytest.mark.parametrize("file", sorted(VIEWS.glob("[0-9]*.py")), ids=lambda file: file.stem)
+def test_a_page_holds_no_bare_text_which_streamlit_would_write_on_it(file):
+    _, *body = ast.parse(file.read_text(encoding="utf-8")).body
+    assert body
+    assert not [node.value for node in body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
 
 
 def test_the_overview_plots_the_means_of_the_frame(opened, results_root):
