@@ -25,8 +25,8 @@ SIZES = {
     "cuda": (
         "head --device cuda --shape qwen --tokens 8192 --repeats 5",
         "head --device cuda --shape llama --tokens 8192 --repeats 5",
-        "cost --device cuda --tokens 2048 4096 8192 16384 --repeats 5",
-        "step --device cuda --shape llama --tokens 4x1024 --repeats 1 --warmup 3 --steps 20",
+        "cost --device cuda --tokens 2048 4096 8192 --repeats 5",
+        "step --device cuda --shape llama --tokens 4x1024 --repeats 1 --warmup 2 --steps 10",
     ),
 }
 """Script and arguments: sizes that end in time. On a GPU starting outweighs what is measured."""
