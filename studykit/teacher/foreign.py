@@ -15,7 +15,7 @@ from studykit.batches import Batch, collate
 from studykit.chat import Encoded
 from studykit.generation import Answers, Sampling
 from studykit.generation.vllm import Vllm
-from studykit.models import hidden_states, output_head
+from studykit.models import hidden_states, output_head, token_rows
 from studykit.teacher.online import written_by
 from studykit.teacher.signal import TeacherSignal
 
@@ -33,8 +33,8 @@ class ForeignTeacher:
     def __init__(self, model: nn.Module, tokenizer: Any, student_tokenizer: Any, engine: Vllm | None = None):
         self.model, self.tokenizer, self.student_tokenizer, self.engine = model, tokenizer, student_tokenizer, engine
         self.head = output_head(model)
-        self.vocabulary = max(student_tokenizer.get_vocab().values()) + 1
-        self.rows = min(max(tokenizer.get_vocab().values()) + 1, self.head.weight.shape[0])
+        self.vocabulary = token_rows(student_tokenizer)
+        self.rows = min(token_rows(tokenizer), self.head.weight.shape[0])
         self.cost: dict[str, float] = {"teacher_tokens": 0}
         self._own: Encoded | None = None
         self._place: dict[str, int] = {}
