@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from studykit.caching import cache_folder, replacing
+from studykit.files import cache_folder, replacing
 from studykit.errors import InputError
 from studykit.sources import Example, content_hash
 

@@ -50,9 +50,9 @@ def batch_command(
     results: Results = Path("results"),
 ) -> None:
     """Execute a grid of notebooks; what is done is skipped, what was interrupted goes on."""
-    from studykit import batch
+    from studykit.batch import grid as batch
     from studykit.executors import EXECUTORS
-    from studykit.report import BatchReport
+    from studykit.batch.terminal import BatchReport
 
     cells = batch.plan(name, folder=notebooks, results_root=results, overrides=_assignments(parameter or []))
     place = EXECUTORS.member(executor)(jobs=jobs)
@@ -109,8 +109,8 @@ def cache_command(
         read = json.loads(options)
     except ValueError as error:
         raise InputError(f"--options {options!r} is no JSON: {error}") from None
-    from studykit.capture import capture
-    from studykit.report import CaptureProgress
+    from studykit.study.capture import capture
+    from studykit.batch.terminal import CaptureProgress
     from studykit.spec import RunSpec
 
     stage = {"data": {"source": source, "options": read, "split": split}, "method": "kd", "steps": 1}

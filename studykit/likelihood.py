@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from studykit.batches import collate
-from studykit.caching import cache_folder, replacing
+from studykit.collate import collate
+from studykit.files import cache_folder, replacing
 from studykit.chat import Encoded, encode
 from studykit.models import (
     hidden_states,

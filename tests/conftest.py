@@ -68,7 +68,7 @@ def tokenizer(one_thread):
 @pytest.fixture(scope="session")
 def tiny_config(one_thread):
     """Return a Llama of 10 thousand parameters over the lexicon's vocabulary."""
-    from studykit.models.embed import shape
+    from tools.embed import shape
 
     return shape(16, 2, 2)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from studykit.batches import Batch
+from studykit.collate import Batch
 from studykit.errors import InputError
 from studykit.head import head_loss
 from studykit.losses import LOG_FLOOR, LOSSES, Loss, LossInputs, get_loss

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from studykit.batches import Batch
+from studykit.collate import Batch
 from studykit.chat import Encoded
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 from dashboard import charts, links, readings, states
 from studykit import figures, results
 from studykit.findings import FINDINGS, Finding
-from studykit.results.schema import STATUSES
+from studykit.results.record import STATUSES
 
 MOST_CURVES = 6  # with more methods only the two that are compared are drawn; the page of methods shows them all
 

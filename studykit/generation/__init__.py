@@ -9,10 +9,10 @@ memory moved to the right. Once half of the rows have ended, the batch goes on w
 beginning keeps getting its random number, that changes no answer.
 """
 
-from studykit.generation.decoding import Answers, Decoder, end_tokens, left_padded, token_settings
-from studykit.generation.drafting import draft_and_check
-from studykit.generation.draws import Sampling, draw
-from studykit.generation.sampling import sample
+from studykit.generation.decoder import Answers, Decoder, end_tokens, left_padded, token_settings
+from studykit.generation.speculative import draft_and_check
+from studykit.generation.sampling import Sampling, draw
+from studykit.generation.generate import sample
 
 __all__ = [
     "Answers",

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from studykit.errors import InputError
-from studykit.generation.decoding import Answers
-from studykit.generation.draws import Sampling
+from studykit.generation.decoder import Answers
+from studykit.generation.sampling import Sampling
 
 _MEMORY_SHARE = 0.4
 """Of the device's memory: the student, its optimizer and the live teacher lie beside it."""

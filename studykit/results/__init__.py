@@ -16,7 +16,7 @@ A study is a folder with `study.json`. Each run has a folder named by its conten
     results/<study>/index.jsonl                      derived; rebuilt whenever it is missing
 """
 
-from studykit.results.reading import (
+from studykit.results.table import (
     IDENTITY_COLUMNS,
     cells,
     damaged_records,
@@ -36,7 +36,7 @@ from studykit.results.reading import (
     studies,
 )
 from studykit.results.signals import read_signals, write_signal
-from studykit.results.writing import RunWriter, open_study, write_json
+from studykit.results.layout import RunWriter, open_study, write_json
 
 __all__ = [
     "IDENTITY_COLUMNS",

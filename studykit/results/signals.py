@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from studykit.results.writing import write_json
+from studykit.results.layout import write_json
 
 COLUMNS = ("bytes_per_position", "kept_mass", "smallest_kept_mass", "gradient_cosine", "cache_tokens")
-"""What is kept of a report, in the words of `studykit.capture.CacheReport`."""
+"""What is kept of a report, in the words of `studykit.study.capture.CacheReport`."""
 
 
 def write_signal(study_folder: str | Path, run_id: str, report: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from studykit.batches import Batch
+from studykit.collate import Batch
 from studykit.discovery import Room, check_options
 from studykit.generation import Answers, token_settings
 from studykit.teacher import OpenTeacher

@@ -2,7 +2,7 @@
 
 import torch
 
-from studykit.batches import Batch
+from studykit.collate import Batch
 from studykit.errors import InputError
 from studykit.losses import DATA
 from studykit.rollouts import Rollout, RolloutContext, padded

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from studykit.batches import Batch
+from studykit.collate import Batch
 from studykit.rollouts import Rollout, RolloutContext, joined
 from studykit.rollouts.student import Student
 from studykit.rollouts.teacher import Teacher

@@ -1,6 +1,6 @@
 """The answers that came with the data."""
 
-from studykit.batches import Batch
+from studykit.collate import Batch
 from studykit.rollouts import RolloutContext
 
 KEEPS_ROWS = True

@@ -1,6 +1,6 @@
 """The student drafts, the teacher replaces the first token it finds too unlikely: interleaved sampling (SKD)."""
 
-from studykit.batches import Batch
+from studykit.collate import Batch
 from studykit.errors import InputError
 from studykit.generation import Sampling, draft_and_check
 from studykit.losses import STUDENT

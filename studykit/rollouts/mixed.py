@@ -1,6 +1,6 @@
 """The student's own answers with probability lmbda, else the data's: decided anew for every micro-batch (GKD)."""
 
-from studykit.batches import Batch
+from studykit.collate import Batch
 from studykit.errors import InputError
 from studykit.rollouts import Rollout, RolloutContext
 from studykit.rollouts.student import Student

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from studykit.batches import Batch
+from studykit.collate import Batch
 from studykit.errors import InputError
 from studykit.losses import STUDENT
 from studykit.rollouts import Rollout, RolloutContext, answered

@@ -1,6 +1,6 @@
 """The student's own answers, sampled anew at every step: on-policy."""
 
-from studykit.batches import Batch
+from studykit.collate import Batch
 from studykit.errors import InputError
 from studykit.generation import Sampling, sample
 from studykit.losses import STUDENT

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from studykit.batches import Batch
+from studykit.collate import Batch
 from studykit.generation import Sampling
 from studykit.losses import TEACHER
 from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, limits_of

@@ -23,7 +23,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from studykit.caching import cache_folder, replacing
+from studykit.files import cache_folder, replacing
 from studykit.errors import InputError, unknown
 from studykit.sources import PLAIN_TEXT, Example
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from studykit.batches import Batch
+from studykit.collate import Batch
 from studykit.chat import Encoded
 from studykit.errors import InputError
 from studykit.generation import Answers, Sampling
@@ -75,9 +75,9 @@ def open_teacher(teacher: Teacher, results_root: Path, student_tokenizer: Any, s
         InputError: no such model, a cached one with another tokenizer, or an engine that cannot be had.
     """
     from studykit.teacher.cached import CachedTeacher
-    from studykit.teacher.foreign import ForeignTeacher
-    from studykit.teacher.forms import Samples, TopK
-    from studykit.teacher.online import OnlineTeacher
+    from studykit.teacher.cross_tokenizer import ForeignTeacher
+    from studykit.teacher.formats import Samples, TopK
+    from studykit.teacher.live import OnlineTeacher
 
     tokenizer = load_tokenizer(teacher.name, results_root, teacher.revision)
     engine = _open_engine(teacher, results_root)

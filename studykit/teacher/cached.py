@@ -20,14 +20,14 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from studykit.batches import Batch
-from studykit.caching import cache_folder
+from studykit.collate import Batch
+from studykit.files import cache_folder
 from studykit.chat import Encoded, tokenizer_hash
 from studykit.errors import Failure
 from studykit.generation import Answers, Sampling
-from studykit.teacher.canonical import POSITIONS, CanonicalTeacher
-from studykit.teacher.forms import Form, Shares
-from studykit.teacher.online import OnlineTeacher
+from studykit.teacher.batch_invariant import POSITIONS, CanonicalTeacher
+from studykit.teacher.formats import Form, Shares
+from studykit.teacher.live import OnlineTeacher
 from studykit.teacher.signal import TeacherSignal
 from studykit.teacher.store import Store, as_keys
 

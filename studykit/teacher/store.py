@@ -23,7 +23,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from studykit.caching import replacing
+from studykit.files import replacing
 from studykit.errors import Failure
 
 _KEY = "S16"

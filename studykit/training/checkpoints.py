@@ -8,7 +8,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from studykit.caching import replacing
+from studykit.files import replacing
 
 MARKER = "complete.json"
 

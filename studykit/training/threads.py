@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from studykit.batches import Batch
-from studykit.caching import cache_folder, replacing
+from studykit.collate import Batch
+from studykit.files import cache_folder, replacing
 from studykit.models import unwrapped
-from studykit.training.trainer import DistillTrainer
+from studykit.training.loop import DistillTrainer
 
 _AS_FAST = 1.05
 _HOPELESS = 2.0

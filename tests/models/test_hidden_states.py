@@ -19,7 +19,7 @@ from studykit.models import (
     states,
     unwrapped,
 )
-from studykit.pinning import pin
+from studykit.study.pin import pin
 from studykit.spec import Lora, RunSpec, Student, Teacher
 from studykit.training import _without_float32_flash, train
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from studykit.batches import collate
+from studykit.collate import collate
 from studykit.models import load_teacher
 from studykit.models.pruning import prune
 from studykit.spec import Teacher

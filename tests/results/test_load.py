@@ -164,7 +164,7 @@ def test_a_read_only_study_is_read(study, monkeypatch):
     def refuse(**where):
         raise OSError(errno.EROFS, "Read-only file system", str(where["dir"]))
 
-    monkeypatch.setattr("studykit.caching.tempfile.mkstemp", refuse)  # root may write where permissions forbid it
+    monkeypatch.setattr("studykit.files.tempfile.mkstemp", refuse)  # root may write where permissions forbid it
     assert len(load(study)) == 3
     assert not (study / "index.jsonl").exists()
 

@@ -6,7 +6,7 @@ import pytest
 
 from studykit import results
 from studykit.errors import InputError
-from studykit.results.writing import try_lock, write_json
+from studykit.results.layout import try_lock, write_json
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 
 from studykit import results
-from studykit.caching import replacing
+from studykit.files import replacing
 from studykit.errors import InputError
 from studykit.results import RunWriter, open_study, write_json
-from studykit.results.schema import MIGRATIONS, SCHEMA, migrate
+from studykit.results.record import MIGRATIONS, SCHEMA, migrate
 
 WRITE_FOREVER = """
 import itertools, sys
 from pathlib import Path
-from studykit.results.writing import write_json
+from studykit.results.layout import write_json
 for number in itertools.count():
     write_json(Path(sys.argv[1]), {"number": number, "padding": [number] * 20_000})
 """
@@ -174,7 +174,7 @@ def test_an_empty_folder_may_become_a_study_and_stays_one(tmp_path):
 
 
 def test_older_records_are_migrated_step_by_step_and_newer_ones_refused(monkeypatch):
-    monkeypatch.setattr("studykit.results.schema.SCHEMA", 3)
+    monkeypatch.setattr("studykit.results.record.SCHEMA", 3)
     monkeypatch.setitem(MIGRATIONS, 1, lambda record: record | {"one": True})
     monkeypatch.setitem(MIGRATIONS, 2, lambda record: record | {"two": record["one"]})
     assert migrate({"schema": 1}, "here") == {"schema": 1, "one": True, "two": True}

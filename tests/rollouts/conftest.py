@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from studykit.batches import collate
+from studykit.collate import collate
 from studykit.rollouts import RolloutContext
-from studykit.teacher.online import OnlineTeacher
+from studykit.teacher.live import OnlineTeacher
 
 pytest.register_assert_rewrite("rows")
 

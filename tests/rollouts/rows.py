@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from studykit.batches import Batch
+from studykit.collate import Batch
 from studykit.rollouts import get_rollout
 
 V, END, PAD = 85, 2, 0

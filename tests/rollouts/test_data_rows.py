@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rows import PAD, equal, rows_of
 
-from studykit.batches import collate
+from studykit.collate import collate
 from studykit.chat import encode
 from studykit.losses import DATA
 from studykit.models import load_tokenizer

@@ -8,7 +8,7 @@ import torch
 
 from studykit.spec import RunSpec
 from studykit.training import train
-from studykit.training.trainer import DistillTrainer
+from studykit.training.loop import DistillTrainer
 
 STEPS, BROKEN_IN = 6, 3
 SHORT = {"max_new_tokens": 6}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from rows import END, PAD, equal, gives, make_rollout, rows_of
 
-from studykit.batches import collate
+from studykit.collate import collate
 from studykit.chat import encode
 from studykit.errors import InputError
 from studykit.losses import STUDENT, TEACHER

@@ -12,11 +12,11 @@ from studykit import likelihood
 from studykit.chat import encode
 from studykit.errors import InputError
 from studykit.likelihood import mean_logp
-from studykit.models.embed import build_letter_tokenizer, shape
+from tools.embed import build_letter_tokenizer, shape
 from studykit.samplers import asks_models, draw, ranking
 from studykit.sources import Example, content_hash, load_examples
 from studykit.spec import Budget, Stage, Teacher
-from studykit.training.data import stage_data
+from studykit.data import stage_data
 
 BY_LIKELIHOOD = ["difference", "length_matched", "reference_nll", "teacher_nll"]
 every_one = pytest.mark.parametrize("sampler", BY_LIKELIHOOD)

@@ -9,14 +9,14 @@ import pytest
 import torch
 from unpadding import unpadded
 
-from studykit.batches import collate, each_example_once
+from studykit.collate import collate, each_example_once
 from studykit.chat import encode
 from studykit.head import head_loss
 from studykit.losses import get_loss
 from studykit.teacher import cached
 from studykit.teacher.cached import CachedTeacher
-from studykit.teacher.forms import TopK
-from studykit.teacher.online import OnlineTeacher
+from studykit.teacher.formats import TopK
+from studykit.teacher.live import OnlineTeacher
 from studykit.teacher.store import as_keys
 
 V, K = 85, 8

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from studykit.batches import collate
+from studykit.collate import collate
 from studykit.errors import InputError
 from studykit.generation import Sampling
 from studykit.generation.vllm import Vllm

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from studykit.losses import LOG_FLOOR
-from studykit.teacher.forms import Samples, Shares, TopK
+from studykit.teacher.formats import Samples, Shares, TopK
 
 CPU = torch.device("cpu")
 VOCABULARIES = [85, 2**16, 2**16 + 1, 151_936, 2**18, 2**18 + 1, 300_000]

@@ -11,8 +11,8 @@ import pytest
 import torch
 from unpadding import unpadded
 
-from studykit import caching
-from studykit.batches import each_example_once
+from studykit import files as caching
+from studykit.collate import each_example_once
 from studykit.chat import encode
 from studykit.models import load_tokenizer
 from studykit.spec import Teacher

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studykit import caching
+from studykit import files as caching
 from studykit.teacher.store import Store, as_keys
 
 

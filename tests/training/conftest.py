@@ -8,11 +8,11 @@ import pytest
 @pytest.fixture
 def make_trainer(tmp_path, encoded, tokenizer, stage):
     """Make a DistillTrainer that takes micro-batches of the given examples, in that order."""
-    from studykit.batches import PlannedBatches
+    from studykit.collate import PlannedBatches
     from studykit.methods import get_method
     from studykit.spec import Stage
     from studykit.training import _arguments
-    from studykit.training.trainer import DistillTrainer
+    from studykit.training.loop import DistillTrainer
 
     def make(model, plan, *, method="sft", options=None, teacher=None, accumulation=1, **changes):
         settings = {"steps": len(plan) // accumulation, "batch_size": len(plan[0]), **changes}

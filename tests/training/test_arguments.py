@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from studykit import head, models, training
-from studykit.batches import collate
+from studykit.collate import collate
 from studykit.spec import RunSpec, Stage
 from studykit.training import train
-from studykit.training.trainer import DistillTrainer
+from studykit.training.loop import DistillTrainer
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from studykit import training
 from studykit.spec import RunSpec
 from studykit.training import checkpoints, train
 from studykit.training.checkpoints import is_complete
-from studykit.training.trainer import DistillTrainer
+from studykit.training.loop import DistillTrainer
 
 KILLED = -signal.SIGKILL
 STEPS = 8

@@ -1,0 +1,141 @@
+"""What is paid beside training: start of the package, of the command and of a notebook, the table of runs, the cache.
+
+    python tests/benchmarks/overheads.py --runs 10000 --repeats 5
+
+`python`: an empty interpreter, for comparison. `import studykit` and `studykit --help`: whole processes. `notebook`: a
+notebook with nothing in it, through the local executor. `table, first`: `results.load` of synthetic runs, copies of a
+committed one under other ids, without an index; `table`: the same from the index. `cache`: answers of a cached teacher
+handed out for the lexicon's sequences. Seconds of each go to results/benchmarks/overheads-cpu.json.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from measuring import ROOT, in_turns, write
+
+_BATCH_ROWS = 64
+_TOP_K = 16
+_HELP = "import sys; sys.argv = ['studykit', '--help']; from studykit.cli import main; main()"
+_STARTS = {"python": "pass", "import studykit": "import studykit", "studykit --help": _HELP}
+
+
+def main() -> None:
+    """Measure everything in turns, or one thing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=10_000, help="synthetic runs in the table")
+    parser.add_argument("--examples", type=int, default=4096, help="sequences in the cache")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--name", default="cpu", help="of the report")
+    parser.add_argument("--one", choices=[*_STARTS, *OTHERS], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        found = start(arguments.one) if arguments.one in _STARTS else OTHERS[arguments.one](arguments)
+        print(json.dumps(found))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_runs(Path(folder) / "table", arguments.runs)
+        same = ["--folder", folder, "--examples", str(arguments.examples)]
+        commands = {name: [sys.executable, __file__, "--one", name, *same] for name in [*_STARTS, *OTHERS]}
+        found = in_turns(commands, arguments.repeats, {"STUDYKIT_CACHE": f"{folder}/cache", "CUDA_VISIBLE_DEVICES": ""})
+    settings = {"runs": arguments.runs, "examples": arguments.examples, "batch": _BATCH_ROWS, "top_k": _TOP_K}
+    write("overheads", arguments.name, settings, contestants=found)
+
+
+def start(name: str) -> dict[str, float]:
+    """Return the wall time of a whole process."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", _STARTS[name]], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    return {"seconds": time.perf_counter() - started}
+
+
+def notebook(arguments: argparse.Namespace) -> dict[str, float]:
+    """Return the wall time of a batch of one notebook with nothing in it."""
+    import nbformat.v4 as v4
+    import yaml
+
+    from studykit.batch import grid as batch
+    from studykit.executors.local import Local
+
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        (folder / "batches").mkdir()
+        code = v4.new_code_cell('study = "empty"\nresults = "results"', metadata={"tags": ["parameters"]})
+        (folder / "empty.ipynb").write_text(json.dumps(v4.new_notebook(cells=[code])), encoding="utf-8")
+        (folder / "batches" / "one.yaml").write_text(yaml.safe_dump([{"notebook": "empty"}]), encoding="utf-8")
+        started = time.perf_counter()
+        cells = batch.plan("one", folder=folder, results_root=folder / "results")
+        failed = batch.run_batch(cells, Local())
+        seconds = time.perf_counter() - started
+        if failed:
+            raise RuntimeError(str(batch.failures(failed)))
+    return {"seconds": seconds}
+
+
+def write_runs(study: Path, count: int) -> None:
+    """Write so many finished runs: a committed one with its id, seed and scores changed."""
+    source = next(file for file in sorted((ROOT / "results" / "lexicon" / "runs").glob("*/record.json")))
+    record = json.loads(source.read_text(encoding="utf-8"))
+    study.mkdir()
+    shutil.copy(ROOT / "results" / "lexicon" / "study.json", study)
+    for number in range(count):
+        run = study / "runs" / f"{number:012x}"
+        run.mkdir(parents=True)
+        record["run_id"], record["spec"]["seed"] = run.name, number
+        record["metrics"]["exact_match"] = number / count
+        (run / "spec.json").write_text(json.dumps(record["spec"], indent=1), encoding="utf-8")
+        (run / "record.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def table_first(arguments: argparse.Namespace) -> dict[str, float]:
+    """Return the time to read every record and leave an index."""
+    (arguments.folder / "table" / "index.jsonl").unlink(missing_ok=True)
+    return table(arguments)
+
+
+def table(arguments: argparse.Namespace) -> dict[str, float]:
+    """Return the time to load the table of runs, and how many it has."""
+    from studykit import results
+
+    started = time.perf_counter()
+    frame = results.load(arguments.folder / "table")
+    return {"seconds": time.perf_counter() - started, "runs": len(frame)}
+
+
+def cache(arguments: argparse.Namespace) -> dict[str, float]:
+    """Return how fast a cached teacher hands out what it keeps; what is missing is captured before."""
+    from studykit.collate import each_example_once
+    from studykit.chat import encode
+    from studykit.models import load_tokenizer
+    from studykit.sources import load_examples
+    from studykit.spec import Teacher
+    from studykit.teacher import open_teacher
+
+    tokenizer = load_tokenizer("lexicon/teacher-a", Path())
+    examples = load_examples("lexicon", "train", {"tasks": ["pronounce"]})[: arguments.examples]
+    encoded = encode(examples, tokenizer, None)
+    batches = each_example_once(encoded, _BATCH_ROWS, tokenizer.pad_token_id)
+    teacher = open_teacher(Teacher(name="lexicon/teacher-a", top_k=_TOP_K), Path(), tokenizer, len(tokenizer))
+    started = time.perf_counter()
+    teacher.prepare(encoded)
+    prepared = time.perf_counter()
+    for batch in batches:
+        teacher.signal(batch)
+    seconds = time.perf_counter() - prepared
+    positions = sum(len(batch.target) for batch in batches)
+    return {"seconds": seconds, "positions_per_s": positions / seconds, "prepare_s": prepared - started}
+
+
+OTHERS = {"notebook": notebook, "table, first": table_first, "table": table, "cache": cache}
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    main()

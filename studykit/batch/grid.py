@@ -1,0 +1,246 @@
+"""A grid of notebook executions: resumable, isolated, checked before it starts. Torch-free.
+
+    cells = plan("quickstart", results_root=Path("results"))
+    run_batch(cells, Local(jobs=2), watch=print)
+
+`notebooks/batches/<name>.yaml` is a list of `{notebook, grid: {parameter: [values]}}`. A cell is one combination; its
+id is the hash of notebook code, parameters and the files they name: the same cell asked for again is found done.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from studykit.batch import notebooks
+from studykit.batch.parameter_files import contents_of
+from studykit.errors import Failure, InputError, unknown
+from studykit.executors import Executor
+from studykit.results.table import cells as read_cells
+from studykit.results.layout import check_study, open_study, write_json
+
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One execution of one notebook.
+
+    Attributes:
+        notebook: the file.
+        parameters: all of them, defaults included.
+        study_folder: the study its results go to.
+        cell_id: 12 hex digits of the hash of code and parameters.
+    """
+
+    notebook: Path
+    parameters: dict[str, Any]
+    study_folder: Path
+    cell_id: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its evidence lies."""
+        return self.study_folder / "cells" / self.cell_id
+
+    def status(self) -> str:
+        """Return `done`, `failed` or `waiting`, from the cell's own record."""
+        try:
+            return json.loads((self.folder / "record.json").read_text(encoding="utf-8"))["status"]
+        except (OSError, ValueError, KeyError):
+            return "waiting"
+
+
+def plan(
+    name: str,
+    *,
+    folder: Path = Path("notebooks"),
+    results_root: Path = Path("results"),
+    overrides: dict[str, Any] | None = None,
+) -> list[Cell]:
+    """Return all cells of a batch, in the order of its file (the first parameter varies slowest).
+
+    Args:
+        name: a file in `notebooks/batches/` without its ending, or a path to a YAML file.
+        folder: the notebooks.
+        results_root: the results folder.
+        overrides: parameters set for every cell, whatever the grid says; a list replaces the grid's values.
+
+    Raises:
+        InputError: no such batch, notebook or parameter, a value of the wrong type, or a study that is not ours.
+    """
+    cells: dict[str, Cell] = {}
+    for entry in _entries(name, folder):
+        notebook = notebooks.find_notebook(folder, entry["notebook"])
+        grid = (entry.get("grid") or {}) | (overrides or {})
+        grid = {parameter: v if isinstance(v, list) else [v] for parameter, v in grid.items()}
+        for parameter in (parameter for parameter, values in grid.items() if not values):
+            raise InputError(f"batch {name}: parameter {parameter!r} has no values, so there is nothing to run")
+        for values in itertools.product(*grid.values()):
+            cell = _cell(notebook, dict(zip(grid, values, strict=True)), results_root)
+            cells[cell.cell_id] = cell
+    return list(cells.values())
+
+
+def preflight(cells: list[Cell]) -> None:
+    """Check every specification of the cells in a process of its own.
+
+    Raises:
+        InputError: the first fault, in one line.
+    """
+    for folder in {cell.notebook.parent for cell in cells}:
+        _preflight(folder, [cell for cell in cells if cell.notebook.parent == folder])
+
+
+def _preflight(folder: Path, cells: list[Cell]) -> None:
+    """Check the cells of one folder from there, as their notebooks will run: paths are relative to it."""
+    asked = [{"notebook": c.notebook.name, "parameters": c.parameters} for c in cells]
+    done = subprocess.run(
+        [sys.executable, "-m", "studykit.batch.preflight"],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    if done.returncode == 2:
+        raise InputError(done.stdout.strip().splitlines()[-1])
+    if done.returncode:
+        raise Failure(f"the check before the batch failed:\n{done.stderr[-2000:]}")
+
+
+def run_batch(
+    cells: list[Cell],
+    executor: Executor,
+    *,
+    timeout_s: int = 24 * 3600,
+    watch: Callable[[dict[str, int]], None] = lambda counts: None,
+) -> list[Cell]:
+    """Execute what is not done yet and return the cells that failed.
+
+    Each cell is a process of its own; one that fails or runs past the timeout is recorded and does not stop the rest.
+    On an interrupt all of them are ended, and the same call goes on where they were.
+
+    Args:
+        cells: from `plan`.
+        executor: where to run.
+        timeout_s: for one cell.
+        watch: called with counts of done, failed, running and waiting cells whenever they change.
+    """
+    waiting = [cell for cell in cells if cell.status() != "done"]
+    running: dict[str, tuple[Cell, object, float]] = {}
+    try:
+        while waiting or running:
+            changed = False
+            while waiting and len(running) < executor.jobs:
+                cell = waiting.pop(0)
+                running[cell.cell_id] = (cell, _start(cell, executor, timeout_s), time.monotonic())
+                changed = True
+            for cell, handle, started in list(running.values()):
+                if _has_ended(cell, handle, started, executor, timeout_s):
+                    del running[cell.cell_id]
+                    changed = True
+            if changed:
+                watch(_counts(cells, running))
+            time.sleep(_POLL_S)
+    finally:
+        for _, handle, _ in running.values():
+            executor.cancel(handle)
+    return [cell for cell in cells if cell.status() != "done"]
+
+
+def failures(cells: Iterable[Cell]) -> list[dict[str, Any]]:
+    """Return id, parameters and error of the cells that are not done."""
+    return [
+        {"cell": c.cell_id, "parameters": c.parameters, "error": _error(c), "log": str(c.folder / "log.txt")}
+        for c in cells
+        if c.status() != "done"
+    ]
+
+
+def _start(cell: Cell, executor: Executor, timeout_s: int) -> object:
+    open_study(cell.study_folder.parent, cell.study_folder.name)
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    if cell.status() == "failed":
+        (cell.folder / "record.json").unlink(missing_ok=True)
+    content = {
+        "cell_id": cell.cell_id,
+        "notebook": cell.notebook.stem,
+        "notebooks": os.path.relpath(cell.notebook.parent.resolve(), cell.folder.resolve()),
+        "parameters": cell.parameters,
+        "timeout_s": timeout_s,
+    }
+    write_json(cell.folder / "cell.json", content)
+    command = [sys.executable, "-m", "studykit.batch.execute", str(cell.folder)]
+    return executor.submit(command, cell.folder / "log.txt")
+
+
+def _has_ended(cell: Cell, handle: object, started: float, executor: Executor, timeout_s: int) -> bool:
+    """Whether a cell is over; one that ended without a record, or is out of time, gets one that says so."""
+    code = executor.poll(handle)
+    if code is None and time.monotonic() - started < timeout_s:
+        return False
+    if code is None:
+        executor.cancel(handle)
+    if cell.status() == "waiting":
+        reason = f"stopped after {timeout_s} s" if code is None else f"the process ended with exit code {code}"
+        record = {"status": "failed", "runs": [], "wall_s": round(time.monotonic() - started, 1), "error": reason}
+        write_json(cell.folder / "record.json", record)
+    return True
+
+
+def _entries(name: str, folder: Path) -> list[dict[str, Any]]:
+    batches = {path.stem: path for path in (folder / "batches").glob("*.yaml")}
+    path = Path(name) if name.endswith((".yaml", ".yml")) else batches.get(name)
+    if path is None:
+        raise unknown("batch", name, batches)
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read batch {path}: {str(error).splitlines()[0]}") from None
+    if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
+        raise InputError(f"{path} must be a list of {{notebook, grid: {{parameter: [values]}}}}")
+    for entry in entries:
+        for key in entry:
+            if key not in ("notebook", "grid"):
+                raise InputError(f"{path}: {unknown('key', key, ['notebook', 'grid'])}")
+    return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("notebook"), str)
+        and isinstance(entry.get("grid") or {}, dict)
+        and all(isinstance(key, str) for key in (*entry, *(entry.get("grid") or {})))
+    )
+
+
+def _cell(notebook: Path, given: dict[str, Any], results_root: Path) -> Cell:
+    parameters = notebooks.check_parameters(notebook, given)
+    for needed in ("study", "results"):
+        if not isinstance(parameters.get(needed), str):
+            raise InputError(f"notebook {notebook.stem}: a batch needs its parameter {needed!r} to be a text")
+    identity = [notebooks.code_hash(notebook), notebook.stem, parameters, contents_of(parameters, notebook.parent)]
+    hashed = json.dumps(identity, sort_keys=True, allow_nan=False)
+    parameters = parameters | {"results": os.path.relpath(results_root.resolve(), notebook.parent.resolve())}
+    cell_id = hashlib.sha256(hashed.encode()).hexdigest()[:12]
+    return Cell(notebook, parameters, check_study(results_root, parameters["study"]), cell_id)
+
+
+def _counts(cells: list[Cell], running: Collection[str]) -> dict[str, int]:
+    states = ["running" if cell.cell_id in running else cell.status() for cell in cells]
+    return {state: states.count(state) for state in ("done", "failed", "running", "waiting")}
+
+
+def _error(cell: Cell) -> str:
+    known = {c["cell_id"]: c for c in read_cells(cell.study_folder)}
+    return str(known.get(cell.cell_id, {}).get("error") or "not run")

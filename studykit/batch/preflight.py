@@ -1,0 +1,62 @@
+"""Check every specification of a batch before it starts: `python -m studykit.batch.preflight < cells.json`.
+
+Reads `[{"notebook": path, "parameters": {...}}, ...]`, builds the arms of each and pins them: names,
+options, tokenizers, files, budgets. Prints the first fault in one line and exits with 2; exits with 0 if all is well.
+A process of its own, since it has to import torch.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from studykit import study
+from studykit.errors import InputError
+from studykit.batch.notebooks import arms_of
+from studykit.spec import RunSpec
+
+
+def check(cells: list[dict[str, Any]]) -> None:
+    """Pin every distinct specification, seeds apart.
+
+    Raises:
+        InputError: the first thing that cannot be had.
+    """
+    seen, contents = set(), {}
+    for cell in cells:
+        for arm in _arms(Path(cell["notebook"]), cell["parameters"]).values():
+            spec = RunSpec.parse(dict(arm))
+            key = _without_seeds(spec).canonical()
+            if key not in seen:
+                seen.add(key)
+                study.pin(spec, cell["parameters"]["results"], contents)
+
+
+def _arms(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return arms_of(notebook, parameters)
+    except InputError:
+        raise
+    except Exception as fault:
+        reason = f"{type(fault).__name__}: {fault}".partition("\n")[0]
+        raise InputError(
+            f"notebook {notebook.stem}: its arms cannot be built from these parameters ({reason})"
+        ) from None
+
+
+def _without_seeds(spec: RunSpec) -> RunSpec:
+    stages = tuple(
+        stage.model_copy(
+            update={"data": stage.data.model_copy(update={"budget": stage.data.budget.model_copy(update={"seed": 0})})}
+        )
+        for stage in spec.stages
+    )
+    return spec.model_copy(update={"seed": 0, "stages": stages})
+
+
+if __name__ == "__main__":
+    try:
+        check(json.load(sys.stdin))
+    except InputError as fault:
+        print(fault)
+        sys.exit(2)

@@ -1,0 +1,170 @@
+"""Ask a teacher about a pool of data once, ahead of every run that will need it, and say what the cache is worth.
+
+    report = capture(spec)          # a specification whose teacher has top_k or samples; its first stage names the data
+
+The whole pool is captured, so that every budget, seed, student, loss and temperature of a study finds its part.
+Interrupted, it goes on where it was; several processes share the work.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from studykit.collate import Batch, each_example_once
+from studykit.chat import Encoded, check, encode
+from studykit.errors import InputError
+from studykit.losses import LossInputs
+from studykit.losses.forward_kl import forward_kl
+from studykit.models import (
+    device,
+    hidden_states,
+    load_student,
+    load_tokenizer,
+    logits_in_chunks,
+    output_head,
+    weights_hash,
+)
+from studykit.sources import load_examples
+from studykit.spec import RunSpec, Teacher
+from studykit.teacher import TeacherSignal, open_teacher
+from studykit.teacher.cached import CachedTeacher
+from studykit.teacher.store import as_keys
+
+_BATCH = 32
+_COMPARED = 8
+"""Batches on which gradients are compared with the live teacher's."""
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """What was captured, and how good it is.
+
+    Attributes:
+        folder: where it lies.
+        sequences: of the pool.
+        positions: supervised tokens of the pool.
+        bytes_per_position: on disk, keys and all.
+        kept_mass: mean probability of the tokens that are kept by themselves; 1 for samples.
+        smallest_kept_mass: over the compared positions.
+        gradient_cosine: of the forward KL's gradient in the student's logits, cached against live teacher.
+        cache_tokens: that the teacher reads to fill an empty cache, prompts among them.
+        teacher_tokens: that went through the teacher this time; 0 where all was there.
+        capture_s: seconds that this took, the spot check of what was there among them.
+    """
+
+    folder: str
+    sequences: int
+    positions: int
+    bytes_per_position: float
+    kept_mass: float
+    smallest_kept_mass: float
+    gradient_cosine: float
+    cache_tokens: int
+    teacher_tokens: int
+    capture_s: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return asdict(self)
+
+
+def capture(spec: RunSpec, results_root: Path, watch: Callable[[int, int], None] | None = None) -> CacheReport:
+    """Capture the teacher over the whole pool of the first stage's data.
+
+    Args:
+        spec: its student gives tokenizer and logits to compare in, its teacher what is captured and in which form.
+        results_root: where runs named as models lie.
+        watch: told how many of the missing positions are captured, and how many were missing.
+
+    Raises:
+        InputError: a teacher without `top_k` or `samples`, another tokenizer, data that cannot be used.
+    """
+    _cached_teacher(spec)
+    stage = spec.stages[0]
+    tokenizer = load_tokenizer(spec.student.name, results_root, spec.student.revision)
+    pool = load_examples(stage.data.source, stage.data.split, stage.data.options)
+    encoded = encode(pool, tokenizer, None)
+    check(pool, encoded, stage.max_length)
+    return capture_sequences(spec, encoded, tokenizer, results_root, watch)
+
+
+def capture_sequences(
+    spec: RunSpec,
+    encoded: Encoded,
+    tokenizer: Any,
+    results_root: Path,
+    watch: Callable[[int, int], None] | None = None,
+) -> CacheReport:
+    """Capture the teacher over some sequences; see `capture`."""
+    asked = _cached_teacher(spec)
+    plain = spec.student.model_copy(update={"attn_implementation": None})  # flash attention refuses its float32
+    student = load_student(plain, results_root, spec.seed).to(device()).eval()
+    content = weights_hash(asked.name, results_root, asked.revision)
+    pinned = asked.model_copy(update={"content": content})
+    teacher = open_teacher(pinned, results_root, tokenizer, output_head(student).weight.shape[0])
+    if not isinstance(teacher, CachedTeacher):
+        raise InputError("a cache needs a teacher with the student's tokenizer")
+    started = time.monotonic()
+    teacher.prepare(encoded, watch)
+    capture_s = time.monotonic() - started
+    few = np.unique(np.linspace(0, len(encoded) - 1, _COMPARED * _BATCH).astype(int))
+    compared = each_example_once(encoded.take(few), _BATCH, tokenizer.pad_token_id)
+    cosine, mean, smallest = _quality(teacher, student, compared)
+    positions = int(encoded.response_tokens.sum())
+    lengths = {encoded.key_of(i): int(encoded.lengths[i]) for i in range(len(encoded))}
+    size = teacher.store.size(np.unique(as_keys(list(lengths))))
+    return CacheReport(
+        folder=str(teacher.store.folder),
+        sequences=len(encoded),
+        positions=positions,
+        bytes_per_position=round(size / positions, 2),
+        kept_mass=round(mean, 6),
+        smallest_kept_mass=round(smallest, 6),
+        gradient_cosine=round(cosine, 6),
+        cache_tokens=sum(lengths.values()),
+        teacher_tokens=int(teacher.cost["teacher_tokens"]),
+        capture_s=round(capture_s, 2),
+    )
+
+
+def _cached_teacher(spec: RunSpec) -> Teacher:
+    if spec.teacher is None or not spec.teacher.is_cached:
+        raise InputError("a cache needs a teacher with top_k or samples")
+    return spec.teacher
+
+
+def _quality(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> tuple[float, float, float]:
+    """Return the gradients' cosine over all compared positions, and mean and least kept mass."""
+    products, masses = torch.zeros(3, dtype=torch.float64), []
+    for batch in batches:
+        signals = teacher.signal(batch), teacher.online.signal(batch)
+        for logits, target, rows in _chunks(student, batch, teacher.vocabulary):
+            cached, live = (_gradient(signal, logits, target, rows) for signal in signals)
+            products += torch.stack([(cached * live).sum(), cached.square().sum(), live.square().sum()]).double().cpu()
+        masses.append(1 - teacher.shares(batch).left)
+    mass = torch.cat(masses)
+    return float(products[0] / products[1:].prod().sqrt()), float(mass.mean()), float(mass.min())
+
+
+@torch.no_grad()
+def _chunks(student: Any, batch: Batch, vocabulary: int) -> Iterator[tuple[Tensor, Tensor, slice]]:
+    """Yield the student's logits [n, V], labels and rows of some positions at a time."""
+    head, place = output_head(student), device()
+    hidden = hidden_states(student, batch.input_ids.to(place), batch.attention_mask.to(place))
+    states, target = hidden[:, :-1][batch.supervised[:, 1:].to(place)], batch.target.to(place)
+    for rows, logits in logits_in_chunks(states, head, vocabulary):
+        yield logits, target[rows], rows
+
+
+@torch.enable_grad()
+def _gradient(signal: TeacherSignal, logits: Tensor, target: Tensor, rows: slice) -> Tensor:
+    """Return the gradient of the forward KL in the student's logits, [n, V]."""
+    logits = logits.detach().requires_grad_()
+    loss = forward_kl(LossInputs(*signal.to(logits.device).inputs(rows, logits, target, 1.0))).sum()
+    return torch.autograd.grad(loss, logits)[0]

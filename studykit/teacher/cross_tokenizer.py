@@ -1,0 +1,120 @@
+"""A teacher with another tokenizer: it reads the same conversations in its own tokens, and is compared by order alone.
+
+The i-th supervised token of an answer is set beside the i-th of the same answer in the teacher's tokens; where the
+teacher's answer has fewer, nothing is known. Only losses and rollouts that say so work across tokenizers.
+"""
+
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from studykit.collate import Batch, collate
+from studykit.chat import Encoded
+from studykit.generation import Answers, Sampling
+from studykit.generation.vllm import Vllm
+from studykit.models import hidden_states, output_head, token_rows
+from studykit.teacher.live import written_by
+from studykit.teacher.signal import TeacherSignal
+
+
+class ForeignTeacher:
+    """A live model that is asked in its own tokens.
+
+    Args:
+        model: in evaluation mode, without gradients.
+        tokenizer: the teacher's.
+        student_tokenizer: the student's.
+        engine: writes the answers instead of the model, with the same weights.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, student_tokenizer: Any, engine: Vllm | None = None):
+        self.model, self.tokenizer, self.student_tokenizer, self.engine = model, tokenizer, student_tokenizer, engine
+        self.head = output_head(model)
+        self.vocabulary = token_rows(student_tokenizer)
+        self.rows = min(token_rows(tokenizer), self.head.weight.shape[0])
+        self.cost: dict[str, float] = {"teacher_tokens": 0}
+        self._own: Encoded | None = None
+        self._place: dict[str, int] = {}
+
+    def pair(self, student: Encoded, teacher: Encoded) -> None:
+        """Learn which sequence of the student's is which of the teacher's: the same examples in the same order."""
+        self._own = teacher
+        self._place = {student.key_of(i): i for i in range(len(student))}
+
+    def prepare(self, encoded: Encoded) -> None:
+        """Nothing to do: a live teacher answers when asked."""
+
+    def release(self) -> None:
+        """Nothing to free: its model gives the signals."""
+
+    def _read(self, keys: list[str]) -> Batch:
+        if self._own is None:
+            raise ValueError("a teacher with another tokenizer must be paired with the student's sequences first")
+        return collate(self._own, [self._place[key] for key in keys], self.tokenizer.pad_token_id)
+
+    @torch.no_grad()
+    def signal(self, batch: Batch) -> TeacherSignal:
+        """Run the teacher over the same conversations in its own tokens."""
+        own = self._read(batch.keys)
+        self.cost["teacher_tokens"] += int(own.attention_mask.sum())
+        place = self.head.weight.device
+        hidden = hidden_states(self.model, own.input_ids.to(place), own.attention_mask.to(place))
+        rows, columns = self._aligned(batch.supervised.cpu().numpy(), own.supervised.numpy())
+        known = torch.from_numpy(columns >= 0).to(place)
+        chosen = hidden[torch.from_numpy(rows), torch.from_numpy(columns.clip(0))]
+        weight, bias = self.head.weight[: self.rows], self.head.bias
+        return TeacherSignal.from_other_vocabulary(
+            chosen,
+            weight,
+            None if bias is None else bias[: self.rows],
+            known,
+            logit_scale=self.head.logit_scale,
+            softcap=self.head.softcap,
+        )
+
+    def _aligned(self, student: np.ndarray, teacher: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return row and column of the teacher's hidden state for each supervised token of the student's; column -1
+        where there is none. Answers of one conversation are aligned one by one."""
+        rows, columns = [], []
+        for row, (ours, theirs) in enumerate(zip(student, teacher, strict=True)):
+            answers, own = _runs(ours), _runs(theirs)
+            for i, (start, stop) in enumerate(answers):
+                first, last = own[i] if i < len(own) else (0, 0)
+                for k in range(stop - max(start, 1)):
+                    rows.append(row)
+                    at = max(first, 1) + k
+                    columns.append(at - 1 if at < last else -1)
+        return np.array(rows, dtype=np.int64), np.array(columns, dtype=np.int64)
+
+    def answer(
+        self, batch: Batch, rows: list[int], limits: list[int], sampling: Sampling, generator: torch.Generator
+    ) -> Answers:
+        """Generate answers to the prompts of some rows and put them into the student's tokens."""
+        own = self._read([batch.keys[row] for row in rows])
+        longer = [limit * 4 for limit in limits]  # the teacher's tokens may be shorter
+        made = written_by(self, own.prompts(), longer, sampling, generator, self.rows)
+        texts = self.tokenizer.batch_decode(made.tokens, skip_special_tokens=True)
+        end = self.student_tokenizer.eos_token_id
+        tokens = [
+            (self.student_tokenizer(text.strip(), add_special_tokens=False)["input_ids"] + [end] * ended)[:limit]
+            for text, ended, limit in zip(texts, made.ended, limits, strict=True)
+        ]
+        whole = [ended and row[-1:] == [end] for ended, row in zip(made.ended, tokens, strict=True)]
+        return Answers(tokens, whole, made.generated, made.scored)
+
+
+def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Return start and stop of every run of True.
+
+    >>> _runs(np.array([False, True, True, False, True]))
+    [(1, 3), (4, 5)]
+    """
+    runs = []
+    for value, places in groupby(range(len(mask)), key=lambda i: bool(mask[i])):
+        if value:
+            inside = list(places)
+            runs.append((inside[0], inside[-1] + 1))
+    return runs

@@ -1,0 +1,81 @@
+"""The live teacher: one forward pass per batch, in evaluation mode, without gradients."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from studykit.collate import Batch
+from studykit.chat import Encoded
+from studykit.generation import Answers, Sampling, end_tokens, sample
+from studykit.generation.vllm import Vllm
+from studykit.models import OutputHead, hidden_states, output_head
+from studykit.teacher.signal import TeacherSignal
+
+
+class OnlineTeacher:
+    """A model that answers every batch with its full distribution; only its hidden states are kept.
+
+    Args:
+        model: in evaluation mode, without gradients.
+        tokenizer: the teacher's, which is the student's too.
+        vocabulary: rows that student and teacher share.
+        engine: writes the answers instead of the model, with the same weights.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, vocabulary: int, engine: Vllm | None = None):
+        self.model, self.tokenizer, self.engine = model, tokenizer, engine
+        self.head = output_head(model)
+        self.vocabulary = min(vocabulary, self.head.weight.shape[0])
+        self.cost: dict[str, float] = {"teacher_tokens": 0}
+
+    def prepare(self, encoded: Encoded) -> None:
+        """Nothing to do: a live teacher answers when asked."""
+
+    def release(self) -> None:
+        """Nothing to free: its model gives the signals."""
+
+    @torch.no_grad()
+    def signal(self, batch: Batch) -> TeacherSignal:
+        """Run the teacher over a batch."""
+        self.cost["teacher_tokens"] += int(batch.attention_mask.sum())
+        place = self.head.weight.device
+        hidden = hidden_states(self.model, batch.input_ids.to(place), batch.attention_mask.to(place))
+        chosen = hidden[:, :-1][batch.supervised[:, 1:].to(place)]
+        return TeacherSignal.from_hidden(
+            chosen, self.head.weight, self.head.bias, logit_scale=self.head.logit_scale, softcap=self.head.softcap
+        )
+
+    def answer(
+        self, batch: Batch, rows: list[int], limits: list[int], sampling: Sampling, generator: torch.Generator
+    ) -> Answers:
+        """Generate answers to the prompts of some rows."""
+        prompts = batch.prompts()
+        asked = [prompts[row] for row in rows]
+        return written_by(self, asked, limits, sampling, generator, self.vocabulary)
+
+
+class _Writer(Protocol):
+    model: Any
+    tokenizer: Any
+    engine: Vllm | None
+    head: OutputHead
+
+
+def written_by(
+    teacher: _Writer,
+    prompts: Sequence[Sequence[int]],
+    limits: Sequence[int],
+    sampling: Sampling,
+    generator: torch.Generator,
+    vocabulary: int,
+) -> Answers:
+    """Return a teacher's answers to prompts in its own tokens, by its engine where it has one."""
+    ends = end_tokens(teacher.model, teacher.tokenizer)
+    if teacher.engine is not None:
+        rows = teacher.head.weight.shape[0]
+        return teacher.engine.answer(prompts, limits, sampling, generator, ends=ends, vocabulary=vocabulary, rows=rows)
+    pad = teacher.tokenizer.pad_token_id
+    models = [(teacher.model, 1.0)]
+    return sample(models, prompts, limits, sampling, generator, ends=ends, pad=pad, vocabulary=vocabulary)

@@ -1,0 +1,314 @@
+"""Batches of notebooks that do next to nothing: skipped, isolated, timed out, killed, and gone on with."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_notebooks import MARKER, everything_under, marked, read_record, wait_for, write_batch, write_notebook
+
+from studykit.batch import failures, plan, run_batch
+from studykit.errors import InputError
+from studykit.executors.local import Local
+
+BEHAVIOUR = """
+import json, os, pathlib, signal, time
+here = pathlib.Path(place)
+(here / f"started-{number}").write_text("")
+if number == 1:
+    print("fine")
+if number == 2:
+    raise ValueError("number 2 is broken\\nand says so at length")
+if number == 3:
+    os.kill(os.getpid(), signal.SIGKILL)
+if number in (4, 5):  # a rendezvous: each waits until the other has started
+    deadline = time.monotonic() + 60
+    while not (here / f"started-{9 - number}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert time.monotonic() < deadline, "the other one never started beside me"
+    (here / f"threads-{number}").write_text(os.environ["OMP_NUM_THREADS"])
+"""
+HANG = """
+import os, pathlib, subprocess, sys, time
+here = pathlib.Path(place)
+if not (here / "quick").exists():
+    child = "import time; time.sleep(600)"
+    subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
+    (here / "hangs").write_text("")
+    time.sleep(600)
+"""
+DRIVER = """
+import sys, time, types
+from pathlib import Path
+from studykit.batch import grid as batch
+from studykit.executors.local import Local
+root, late = Path(sys.argv[1]), sys.argv[2] == "late"
+if late:  # the clock jumps once the cell hangs, however long it took to start
+    clock = lambda: time.monotonic() + 1000 * (root / "hangs").exists()
+    batch.time = types.SimpleNamespace(monotonic=clock, sleep=time.sleep)
+cells = batch.plan("hang", folder=root / "notebooks", results_root=root / "results")
+sys.exit(len(batch.run_batch(cells, Local(jobs=1), timeout_s=600)))
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Run five cells two at a time: one fine, one that fails, one that kills its kernel, two that meet."""
+    root = tmp_path_factory.mktemp("batch")
+    write_notebook(root / "notebooks", "01_fake", BEHAVIOUR)
+    grid = {"number": [4, 5, 1, 2, 3], "place": str(root)}
+    write_batch(root / "notebooks", "fake", [{"notebook": "01_fake", "grid": grid}])
+    cells = plan("fake", folder=root / "notebooks", results_root=root / "results")
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        failed = run_batch(cells, Local(jobs=2), watch=seen.append)
+    return root, {cell.parameters["number"]: cell for cell in cells}, failed, seen
+
+
+def test_a_failed_cell_stops_no_other(finished):
+    _, cells, failed, _ = finished
+    assert {number: cell.status() for number, cell in cells.items()} == {
+        1: "done",
+        2: "failed",
+        3: "failed",
+        4: "done",
+        5: "done",
+    }
+    assert [cell.parameters["number"] for cell in failed] == [2, 3]
+
+
+def test_a_failure_is_recorded_in_one_line(finished):
+    _, cells, failed, _ = finished
+    assert read_record(cells[2].folder)["error"] == "ValueError: number 2 is broken"
+    assert read_record(cells[3].folder)["error"].startswith("DeadKernelError")
+    first = failures(failed)[0]
+    assert first["cell"] == cells[2].cell_id
+    assert first["parameters"]["number"] == 2
+    assert first["error"] == "ValueError: number 2 is broken"
+    assert Path(first["log"]).is_file()
+
+
+def test_two_jobs_run_two_at_a_time(finished):
+    root, _, _, seen = finished
+    assert (root / "threads-4").exists()
+    assert (root / "threads-5").exists()
+    assert max(counts["running"] for counts in seen) == 2
+
+
+def test_jobs_share_the_cores(finished):
+    root, _, _, _ = finished
+    assert (root / "threads-4").read_text() == str(max(1, (os.cpu_count() or 1) // 2))
+
+
+def test_counts_add_up(finished):
+    *_, seen = finished
+    assert all(sum(counts.values()) == 5 and min(counts.values()) >= 0 for counts in seen), seen
+    assert seen[-1] == {"done": 3, "failed": 2, "running": 0, "waiting": 0}
+
+
+def test_an_executed_notebook_carries_its_parameters_and_no_place_of_this_machine(finished):
+    root, cells, _, _ = finished
+    for number in (1, 2):
+        text = (cells[number].folder / "notebook.ipynb").read_text(encoding="utf-8")
+        notebook = json.loads(text)
+        assert not any("papermill" in part["metadata"] for part in (notebook, *notebook["cells"]))
+        assert any(f"number = {number}" in "".join(cell["source"]) for cell in notebook["cells"])
+        without_parameters = text.replace(json.dumps(f'place = "{root}"\n')[1:-1], "")
+        for place in (root, Path(__file__).parents[1], sys.prefix, platform.node()):
+            assert str(place) not in without_parameters
+
+
+def test_the_cell_file_and_record_name_no_machine(finished):
+    root, cells, _, _ = finished
+    cell = json.loads((cells[1].folder / "cell.json").read_text())
+    assert cell["notebooks"] == "../../../../notebooks"
+    assert cell["parameters"].pop("place") == str(root)
+    assert str(root) not in json.dumps(cell) + json.dumps(read_record(cells[1].folder))
+
+
+def test_a_warning_of_a_library_leaves_no_path_in_the_notebook(tmp_path):
+    code = "import sys, pathlib, studykit\nprint(sys.prefix + '/lib', studykit.__file__, pathlib.Path.home() / 'x')"
+    write_notebook(tmp_path / "notebooks", "01_fake", code)
+    file = write_batch(tmp_path / "notebooks", "fake", [{"notebook": "01_fake"}])
+    [cell] = plan(str(file), folder=tmp_path / "notebooks", results_root=tmp_path / "results")
+    assert run_batch([cell], Local()) == []
+    text = (cell.folder / "notebook.ipynb").read_text()
+    assert "<python>/lib ./studykit/__init__.py ~/x" in text
+
+
+def test_done_cells_are_skipped_and_failed_ones_tried_again(finished):
+    root, cells, _, _ = finished
+    before = {number: (cell.folder / "record.json").stat().st_mtime_ns for number, cell in cells.items()}
+    for file in root.glob("started-*"):
+        file.unlink()
+    again = [cells[number] for number in (1, 2, 4)]
+    assert [cell.parameters["number"] for cell in run_batch(again, Local())] == [2]
+    after = {number: (cell.folder / "record.json").stat().st_mtime_ns for number, cell in cells.items()}
+    assert {number for number in before if before[number] != after[number]} == {2}
+    assert [file.name for file in root.glob("started-*")] == ["started-2"]
+
+
+def test_prose_may_change_but_code_makes_a_cell_new(finished):
+    root, cells, _, _ = finished
+    file = root / "notebooks" / "01_fake.ipynb"
+    original = file.read_text()
+    known = {cell.cell_id for cell in cells.values()}
+    try:
+        file.write_text(original.replace("# A notebook", "# Another title"))
+        assert {c.cell_id for c in plan("fake", folder=root / "notebooks", results_root=root / "results")} == known
+        file.write_text(original.replace("fine", "finer"))
+        assert not known & {c.cell_id for c in plan("fake", folder=root / "notebooks", results_root=root / "results")}
+    finally:
+        file.write_text(original)
+
+
+@pytest.fixture
+def hanging(tmp_path):
+    """Write a batch whose one cell hangs, with a child in a session of its own, until a file says otherwise."""
+    write_notebook(tmp_path / "notebooks", "01_hang", HANG)
+    write_batch(tmp_path / "notebooks", "hang", [{"notebook": "01_hang", "grid": {"place": str(tmp_path)}}])
+    environment = os.environ | {MARKER: str(tmp_path)}
+
+    def start(clock="right"):
+        command = [sys.executable, "-c", DRIVER, str(tmp_path), clock]
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    yield tmp_path, start
+    for process in marked(str(tmp_path)):
+        process.kill()
+
+
+def only_cell(root):
+    [cell] = plan("hang", folder=root / "notebooks", results_root=root / "results")
+    return cell
+
+
+def test_a_cell_out_of_time_is_ended_with_all_it_started(hanging):
+    root, start = hanging
+    with start(clock="late") as driver:
+        assert driver.wait(60) == 1
+        assert marked(str(root)) == []  # at once: the next cell may need what they held
+    assert read_record(only_cell(root).folder)["error"] == "stopped after 600 s"
+
+
+def test_a_killed_batch_leaves_nothing_running_and_goes_on(hanging):
+    root, start = hanging
+    with start() as driver:
+        wait_for((root / "hangs").exists)
+        assert len(marked(str(root))) >= 4  # batch, cell, kernel, child
+        driver.kill()
+    (root / "quick").write_text("")
+    with start() as driver:  # at once, while the old cell may still be dying
+        assert driver.wait(60) == 0, driver.stderr.read()
+    wait_for(lambda: marked(str(root)) == [], 10)
+    assert only_cell(root).status() == "done"
+
+
+def test_an_interrupted_batch_leaves_nothing_running_and_goes_on(hanging):
+    root, start = hanging
+    with start() as driver:
+        wait_for((root / "hangs").exists)
+        driver.send_signal(signal.SIGINT)
+        assert driver.wait(30) not in (0, 1)
+        assert marked(str(root)) == []
+    assert only_cell(root).status() == "waiting"
+    (root / "quick").write_text("")
+    with start() as driver:
+        assert driver.wait(60) == 0, driver.stderr.read()
+    assert only_cell(root).status() == "done"
+
+
+def test_a_cell_whose_batch_is_gone_before_it_starts_ends_by_itself(hanging):
+    root, _ = hanging
+    cell = only_cell(root)
+    cell.folder.mkdir(parents=True)
+    environment = os.environ | {MARKER: str(root), "STUDYKIT_FOLLOW_PARENT": "1"}  # adopted by another already
+    content = {"notebook": "01_hang", "notebooks": "../../../../notebooks", "parameters": {}, "timeout_s": 60}
+    (cell.folder / "cell.json").write_text(json.dumps(content))
+    command = [sys.executable, "-m", "studykit.batch.execute", str(cell.folder)]
+    done = subprocess.run(command, env=environment, start_new_session=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert not (root / "hangs").exists()
+
+
+def test_the_first_parameter_varies_slowest(tmp_path):
+    write_notebook(tmp_path, "01_fake")
+    grid = {"number": [1, 2], "rate": [0.1, 0.2], "study": "other"}
+    write_batch(tmp_path, "fake", [{"notebook": "01_fake.ipynb", "grid": grid}])
+    cells = plan("fake", folder=tmp_path, results_root=tmp_path / "results", overrides={"rate": [1, 2.5]})
+    assert [(c.parameters["number"], c.parameters["rate"]) for c in cells] == [(1, 1), (1, 2.5), (2, 1), (2, 2.5)]
+    assert {c.study_folder for c in cells} == {tmp_path / "results" / "other"}
+    assert cells[0].parameters["tasks"] == ["one"]
+
+
+def test_a_cell_asked_for_twice_is_one_cell(tmp_path):
+    write_notebook(tmp_path, "01_fake")
+    write_batch(tmp_path, "fake", [{"notebook": "01_fake", "grid": {"number": [1, 1]}}, {"notebook": "01_fake"}])
+    assert len(plan("fake", folder=tmp_path, overrides={"number": 1})) == 1
+
+
+GOOD = [{"notebook": "01_fake", "grid": {"number": [1]}}]
+BAD = {
+    "unknown notebook '01_fak'; did you mean '01_fake'": [{"notebook": "01_fak"}],
+    "unknown parameter 'numbr'; did you mean 'number'": [{"notebook": "01_fake", "grid": {"numbr": [1]}}],
+    "unknown key 'gird'; did you mean 'grid'": [{"notebook": "01_fake", "gird": {}}],
+    "'number' is 0 by default, received 'one'": [{"notebook": "01_fake", "grid": {"number": ["one"]}}],
+    "'number' is 0 by default, received True": [{"notebook": "01_fake", "grid": {"number": [True]}}],
+    "'rate' is 0.5 by default, received nan": "[{notebook: 01_fake, grid: {rate: .nan}}]",
+    "received datetime.date": "[{notebook: 01_fake, grid: {nothing: 2026-01-01}}]",
+    "'number' has no values": [{"notebook": "01_fake", "grid": {"number": []}}],
+    "study name '../up' must be a plain folder name": [{"notebook": "01_fake", "grid": {"study": "../up"}}],
+    "study name '' must be": [{"notebook": "01_fake", "grid": {"study": ""}}],
+    "must be a list of {notebook, grid": {"notebook": "01_fake"},
+    "must be a list of {notebook, grid: ": [{"notebook": 1}],
+    "must be a list of {notebook, grid: {": [{"notebook": "01_fake", "grid": ["number"]}],
+    "must be a list": "",
+    "cannot read batch": "[{notebook: 01_fake, grid: {number: [1}]",
+    "is not a studykit study": [{"notebook": "01_fake", "grid": {"study": "foreign"}}],
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_bad_grid_is_refused_in_one_line_before_anything_is_written(tmp_path, message):
+    write_notebook(tmp_path / "notebooks", "01_fake")
+    write_batch(tmp_path / "notebooks", "bad", BAD[message])
+    (tmp_path / "results" / "foreign").mkdir(parents=True)
+    (tmp_path / "results" / "foreign" / "thesis.txt").write_text("not ours")
+    before = everything_under(tmp_path)
+    with pytest.raises(InputError) as refused:
+        plan("bad", folder=tmp_path / "notebooks", results_root=tmp_path / "results")
+    assert "\n" not in str(refused.value)
+    assert message in str(refused.value)
+    assert everything_under(tmp_path) == before
+
+
+def test_an_unknown_batch_is_answered_with_the_nearest(tmp_path):
+    write_notebook(tmp_path, "01_fake")
+    write_batch(tmp_path, "quickstart", GOOD)
+    with pytest.raises(InputError, match="unknown batch 'quikstart'; did you mean 'quickstart'"):
+        plan("quikstart", folder=tmp_path)
+    with pytest.raises(InputError, match="cannot read batch"):
+        plan("missing.yaml", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "parameters", ["number = 0\nresults = '.'", "number = 0\nstudy = 'x'", "study = 3\nresults = ''"]
+)
+def test_a_notebook_that_cannot_say_where_its_results_go_is_refused(tmp_path, parameters):
+    write_notebook(tmp_path, "01_fake", parameters=parameters)
+    write_batch(tmp_path, "fake", [{"notebook": "01_fake"}])
+    with pytest.raises(InputError, match=r"needs its parameter '(study|results)'"):
+        plan("fake", folder=tmp_path, results_root=tmp_path / "results")
+
+
+def test_results_that_are_a_file_are_refused(tmp_path):
+    write_notebook(tmp_path, "01_fake")
+    write_batch(tmp_path, "fake", GOOD)
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(InputError, match="is a file"):
+        plan("fake", folder=tmp_path, results_root=tmp_path / "taken")

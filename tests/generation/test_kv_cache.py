@@ -1,0 +1,173 @@
+"""Keys and values in place: against plain copies, transformers' own window, and what is written, seen and moved."""
+
+import pytest
+import torch
+from toys import GREEDY, PAD, PROMPTS, V, cycles, drafted, sampled, seeded
+from transformers.cache_utils import DynamicSlidingWindowLayer
+
+from studykit.generation import Decoder, Sampling, left_padded, sample
+from studykit.generation.kv_cache import InPlaceLayer
+
+
+def states(columns, rows=3, heads=2, size=4, seed=0):
+    return torch.randn(2, rows, heads, columns, size, generator=seeded(seed)).unbind()
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """Record what is done with layers: where keys lie at every update, what is moved, and which rows are kept."""
+    seen = {"allocated": [], "updates": [], "moved": [], "kept": []}
+
+    def wrap(name, note):
+        original = getattr(InPlaceLayer, name)
+
+        def wrapped(self, *arguments):
+            made = original(self, *arguments)
+            note(self, arguments, made)
+            return made
+
+        monkeypatch.setattr(InPlaceLayer, name, wrapped)
+
+    wrap("lazy_initialization", lambda layer, _, made: seen["allocated"].append(layer))
+    wrap("update", lambda layer, _, made: seen["updates"].append((layer, layer.keys.data_ptr(), made[0].shape)))
+    wrap("move", lambda layer, moved, made: seen["moved"].append(moved))
+    wrap("keep", lambda layer, kept, made: seen["kept"].append((kept[0], len(layer.keys))))
+    return seen
+
+
+@pytest.mark.parametrize("window", [2, 3, 5, 30])
+def test_a_window_shows_what_transformers_own_layer_shows(window):
+    ours, theirs = InPlaceLayer(20, window), DynamicSlidingWindowLayer(window)
+    for seed, columns in enumerate((4, 1, 1, 3, 1, 5)):
+        keys, values = states(columns, seed=seed)
+        assert ours.get_mask_sizes(columns) == theirs.get_mask_sizes(columns)
+        assert ours.get_seq_length() == theirs.get_seq_length()
+        for mine, other in zip(ours.update(keys, values), theirs.update(keys, values), strict=True):
+            assert torch.equal(mine, other)
+
+
+def test_what_was_written_is_seen_whatever_was_moved_kept_and_forgotten():
+    """Against lists of single tokens."""
+    layer = InPlaceLayer(12)
+    keys, values = states(6)
+    layer.update(keys, values)
+    plain = [[(keys[r, :, c], values[r, :, c]) for c in range(6)] for r in range(3)]
+    layer.crop(-1)
+    rows, columns, by = torch.tensor([0, 0, 2]), torch.tensor([2, 3, 1]), torch.tensor([1, 1, 3])
+    layer.move(rows, columns, by)
+    moved = [list(row[:5]) for row in plain]
+    moved[0][3], moved[0][4], moved[2][4] = plain[0][2], plain[0][3], plain[2][1]
+    layer.keep(torch.tensor([0, 2]), 2)
+    expected = [moved[0][2:], moved[2][2:]]
+    more_keys, more_values = states(2, rows=2, seed=1)
+    seen_keys, seen_values = layer.update(more_keys, more_values)
+    assert seen_keys.shape == seen_values.shape == (2, 2, 5, 4)
+    for r, row in enumerate(expected):
+        row += [(more_keys[r, :, c], more_values[r, :, c]) for c in range(2)]
+        for c, (key, value) in enumerate(row):
+            assert torch.equal(seen_keys[r, :, c], key)
+            assert torch.equal(seen_values[r, :, c], value)
+
+
+def test_there_is_room_for_so_many_columns_and_no_more():
+    layer = InPlaceLayer(5)
+    layer.update(*states(5))
+    assert layer.get_max_length() == layer.get_seq_length() == 5
+    with pytest.raises(RuntimeError):
+        layer.update(*states(1))
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+def test_memory_is_allocated_once_and_attention_sees_what_is_filled(kind, make, used):
+    sampled(make(kind, seed=3), limits=[12, 3, 3, 3, 12])
+    layers = used["allocated"]
+    assert len(layers) == 2
+    assert len({(id(layer), pointer) for layer, pointer, _ in used["updates"]}) == 2
+    widths = [shape[2] for layer, _, shape in used["updates"] if layer is layers[0]]
+    batches = [shape[0] for layer, _, shape in used["updates"] if layer is layers[0]]
+    assert batches == [5] * 3 + [2] * 9
+    if kind == "llama":  # without the longest prompt, whose row has ended, the columns before the next are gone
+        assert widths == [7, 8, 9, *range(7, 16)]
+    else:
+        assert set(widths[1:]) == {6}
+
+
+def test_drafts_of_which_nothing_is_rejected_move_nothing(make, used):
+    student = make(seed=3)
+    drafted(student, make(seed=4), limits=11, top_k=V, sampling=Sampling())
+    assert used["moved"] == used["kept"] == []
+    assert len(used["allocated"]) == 4
+    assert len({(id(layer), pointer) for layer, pointer, _ in used["updates"]}) == 4
+
+
+def test_only_rows_that_fall_behind_are_moved(markov, used):
+    """The teacher rejects every 3: of three rows, one meets it in its first draft."""
+    answers, _, _ = drafted(
+        markov(cycles(16)), markov(cycles(16, _2=9)), [[4], [1], [9, 8]], 6, top_k=1, draft_tokens=4, vocabulary=16
+    )
+    assert answers.tokens == [[5, 6, 7, 8, 9, 10], [2, 9, 10, 11, 12, 13], [9, 10, 11, 12, 13, 14]]
+    assert {int(row) for rows, _, _ in used["moved"] for row in rows} == {1}
+    assert {int(by) for _, _, far in used["moved"] for by in far} == {2}
+    assert len(used["moved"]) == 4  # once for each layer of both models
+
+
+@pytest.mark.parametrize("sampling", [Sampling(0.8, 0.9), GREEDY])
+def test_rows_that_have_ended_leave_the_batch_and_change_no_draw(sampling, make, used):
+    """Against a plain loop without cache, padding or batch, in which every row of the beginning gets its number."""
+    model, limits, generator = make(seed=3), [14, 2, 5, 1, 9], seeded(6)
+    answers = sampled(model, limits=limits, sampling=sampling, seed=6)
+    expected = [[] for _ in PROMPTS]
+    for step in range(max(limits)):
+        numbers = torch.rand(len(PROMPTS), 1, generator=generator, dtype=torch.float64)
+        for row, prompt in enumerate(PROMPTS):
+            if step < limits[row]:
+                with torch.no_grad():
+                    logits = model(input_ids=torch.tensor([prompt + expected[row]])).logits[0, -1]
+                expected[row].append(at(logits, sampling, float(numbers[row])))
+    assert answers.tokens == expected
+    assert answers.generated == sum(limits)
+    assert answers.scored == [sum(len(p) + n - 1 for p, n in zip(PROMPTS, limits, strict=True))]
+    assert [left for _, left in used["kept"]] == [2, 2, 1, 1]
+
+
+def at(logits, sampling, number: float) -> int:
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    shares = sorted(((p, -i) for i, p in enumerate((logits.double() / 0.8).softmax(-1).tolist())), reverse=True)
+    kept, mass = [], 0.0
+    for share, i in shares:
+        if mass < sampling.top_p:
+            kept.append((share, -i))
+        mass += share
+    place = number * sum(share for share, _ in kept)
+    for share, i in kept:
+        place -= share
+        if place < 0:
+            return i
+    return kept[-1][1]
+
+
+def test_the_generator_is_left_in_the_same_state_whatever_the_temperature(make):
+    states = []
+    for sampling in (GREEDY, Sampling(), Sampling(0.5, 0.5)):
+        generator = seeded(1)
+        sample([(make(), 1.0)], PROMPTS, [6] * 5, sampling, generator, ends=[84], pad=PAD, vocabulary=V)
+        states.append(generator.get_state())
+    assert torch.equal(states[0], states[1])
+    assert torch.equal(states[0], states[2])
+
+
+def test_what_is_taken_back_is_read_again(make):
+    model = make(seed=3)
+    ids, mask = left_padded(PROMPTS, PAD)
+    decoder, straight = (Decoder(model, V, 20) for _ in range(2))
+    with torch.no_grad():
+        wrong, right = torch.full((5, 2), 8), torch.full((5, 1), 9)
+        decoder.feed(ids, mask)
+        decoder.feed(wrong, torch.cat([mask, mask[:, -1:], mask[:, -1:]], dim=1))
+        decoder.take_back(2, None)
+        longer = torch.cat([mask, mask[:, -1:]], dim=1)
+        again = decoder.feed(right, longer)
+        straight.feed(ids, mask)
+        torch.testing.assert_close(again, straight.feed(right, longer), rtol=0, atol=0)
+    assert decoder.read == sum(map(len, PROMPTS)) + 10 + 5

@@ -1,0 +1,300 @@
+"""What notebooks call: a run is its content, arms share what they must, and wrong input leaves no trace."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from transformers import get_scheduler
+
+from studykit import results, study
+from studykit.errors import InputError
+from studykit.study.pin import SCHEDULES
+from studykit.spec import RunSpec
+from studykit.training.loop import DistillTrainer
+
+
+@pytest.fixture
+def evaluation(data_file):
+    return {"data": {"source": "jsonl", "options": {"path": str(data_file)}}, "items": 6, "max_new_tokens": 4}
+
+
+@pytest.fixture
+def training_steps(monkeypatch):
+    """Count the forward passes that training makes."""
+    counted = []
+    compute_loss = DistillTrainer.compute_loss
+
+    def counting(self, *arguments, **keywords):
+        counted.append(self.state.global_step)
+        return compute_loss(self, *arguments, **keywords)
+
+    monkeypatch.setattr(DistillTrainer, "compute_loss", counting)
+    return counted
+
+
+def files_under(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+def test_a_run_leaves_record_items_metrics_and_model(plain_spec, evaluation, tmp_path):
+    row = study.run(plain_spec(evaluation=evaluation), study="s", ablation="why", root=tmp_path)
+    folder = tmp_path / "s" / "runs" / row["run_id"]
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    items = [json.loads(line) for line in (folder / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert (record["status"], record["ablation"]) == ("done", "why")
+    assert [item["id"] for item in items] == [f"word-{n}" for n in range(6)]
+    assert items[0]["reference"] == "K"
+    assert set(items[0]["scores"]) == {"exact_match", "token_error_rate", "nll"}
+    tokens = sum(item["tokens"] for item in items)
+    mean = sum(item["scores"]["nll"] * item["tokens"] for item in items) / tokens
+    assert row["nll"] == pytest.approx(mean, abs=1e-4)
+    assert len((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 6
+    assert (folder / "model" / "model.safetensors").is_file()
+    assert not (folder / "checkpoints").exists()
+    assert record["data"][0]["examples"] == row["budget_examples"] == 24
+    assert record["train_threads"] == [1]
+    assert row["padding_tokens"] == record["cost"]["padding_tokens"] > 0
+    assert results.load(tmp_path)["padding_tokens"].tolist() == [row["padding_tokens"]]
+    assert RunSpec.parse(json.loads((folder / "spec.json").read_text(encoding="utf-8"))).run_id == row["run_id"]
+
+
+def test_the_same_run_asked_for_twice_trains_once(plain_spec, tmp_path, training_steps):
+    first = study.run(plain_spec(), study="s", ablation="a", root=tmp_path)
+    before = len(training_steps)
+    second = study.run(RunSpec.parse(plain_spec()), study="s", ablation="b", root=tmp_path)
+    assert before == 6
+    assert len(training_steps) == before
+    assert first == second
+
+
+def test_a_teacher_that_nothing_asks_does_not_make_another_run(plain_spec, tmp_path):
+    ids = [study.pin(RunSpec.parse(plain_spec(teacher=teacher)), tmp_path).run_id for teacher in (True, False)]
+    assert ids[0] == ids[1]
+
+
+def test_pinning_twice_changes_nothing(plain_spec, stage, tmp_path):
+    once = study.pin(RunSpec.parse(plain_spec(stage("kd"))), tmp_path)
+    assert study.pin(once, tmp_path) == once
+
+
+def test_other_data_under_the_same_name_is_another_run(plain_spec, stage, data_file, tmp_path):
+    copy = tmp_path / "words.jsonl"
+    lines = data_file.read_text(encoding="utf-8")
+    ids = []
+    for content in (lines, lines.replace("K AE", "K AO")):
+        copy.write_text(content, encoding="utf-8")
+        data = {"source": "jsonl", "options": {"path": str(copy)}}
+        ids.append(study.pin(RunSpec.parse(plain_spec(stage(data=data))), tmp_path).run_id)
+    assert ids[0] != ids[1]
+
+
+def test_arms_come_side_by_side(plain_spec, stage, evaluation, tmp_path):
+    arms = {name: plain_spec(stage(name, steps=2), evaluation=evaluation) for name in ("sft", "kd")}
+    frame = study.compare(arms, study="s", ablation="a", root=tmp_path)
+    assert frame["arm"].tolist() == frame["method"].tolist() == ["sft", "kd"]
+    assert frame["teacher"].isna().tolist() == [True, False]
+    assert set(results.load(tmp_path)["run_id"]) == set(frame["run_id"])
+
+
+def test_a_run_can_be_the_student_of_another(plain_spec, stage, tmp_path):
+    first = study.run(plain_spec(stage(steps=2)), study="s", root=tmp_path)
+    second = plain_spec(stage("kd", steps=2))
+    second["student"] = {"name": first["run_id"]}
+    second["teacher"] = {"name": first["run_id"]}
+    row = study.run(second, study="s", root=tmp_path)
+    metrics = (tmp_path / "s" / "runs" / row["run_id"] / "metrics.jsonl").read_text(encoding="utf-8")
+    assert json.loads(metrics.splitlines()[0])["kd_loss"] == pytest.approx(0, abs=1e-6)
+
+
+DIFFERENT = {
+    "seed": lambda spec, stage, config: {**spec(), "seed": 1},
+    "student": lambda spec, stage, config: {
+        **spec(),
+        "student": {"name": "lexicon/tokenizer", "random_config": {**config, "num_hidden_layers": 1}},
+    },
+    "number of optimizer steps": lambda spec, stage, config: spec(stage(steps=7)),
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_arms_that_may_not_be_compared_are_refused(what, plain_spec, stage, tiny_config, tmp_path):
+    arms = {"a": plain_spec(), "b": DIFFERENT[what](plain_spec, stage, tiny_config)}
+    with pytest.raises(InputError, match=f"a, b must share their {what}"):
+        study.compare(arms, root=tmp_path)
+    assert files_under(tmp_path) == []
+
+
+def test_arms_may_spread_their_steps_over_stages(plain_spec, stage, tmp_path):
+    arms = {"one": plain_spec(stage(steps=4)), "two": plain_spec(stage(steps=1), stage(steps=3))}
+    assert study.compare(arms, root=tmp_path)["steps"].tolist() == [4, 4]
+
+
+def changed(path: str, value):
+    """Return a function that sets one entry of a plain specification, given by its dotted path."""
+
+    def change(plain):
+        *parents, last = path.split(".")
+        place = plain
+        for key in parents:
+            place = place[int(key)] if isinstance(place, list) else place[key]
+        place[last] = value
+        return plain
+
+    return change
+
+
+BAD = {
+    "method": (changed("stages.0.method", "kdd"), "unknown method 'kdd'; did you mean 'kd'"),
+    "option": (changed("stages.0.method_options", {"temprature": 2}), "did you mean 'temperature'"),
+    "loss": (changed("stages.0.method_options", {"loss": "forward_k"}), "did you mean 'forward_kl'"),
+    "loss option": (
+        changed("stages.0.method_options", {"loss": "jsd", "loss_options": {"bet": 1}}),
+        "did you mean 'beta'",
+    ),
+    "kd_ratio": (changed("stages.0.method_options", {"kd_ratio": 2}), r"kd_ratio must lie in \[0, 1\], received 2"),
+    "key": (changed("stages.0.step", 3), "did you mean 'steps'"),
+    "value": (changed("stages.0.steps", 0), "stages.0.steps"),
+    "schedule": (changed("stages.0.lr_scheduler_type", "cosin"), "did you mean 'cosine'"),
+    "schedule with settings": (
+        changed("stages.0.lr_scheduler_type", "warmup_stable_decay"),
+        "unknown lr_scheduler_type",
+    ),
+    "no teacher": (changed("teacher", None), "kd needs a teacher: name one"),
+    "teacher": (changed("teacher.name", "lexicon/teacher-z"), "did you mean 'lexicon/teacher-"),
+    "teacher folder": (changed("teacher.name", "/nowhere/teacher"), "cannot load the tokenizer of '/nowhere/teacher'"),
+    "student run": (changed("student.name", "0123456789ab"), "run 0123456789ab has no saved model"),
+    "architecture": (changed("student.random_config.model_type", "lama"), "did you mean 'llama'"),
+    "sampler": (changed("stages.0.data.budget.sampler", "unifrom"), "did you mean 'uniform'"),
+    "source": (changed("stages.0.data.source", "jsonll"), "did you mean 'jsonl'"),
+    "source option": (changed("stages.0.data.options", {"pth": "x"}), "did you mean 'path'"),
+    "file": (changed("stages.0.data.options", {"path": "/nowhere.jsonl"}), "cannot read /nowhere.jsonl"),
+    "budget": (changed("stages.0.data.budget.examples", 41), "41 examples is larger than the pool of 40"),
+    "token budget": (changed("stages.0.data.budget", {"tokens": 10**6}), "larger than the pool's"),
+    "empty token budget": (changed("stages.0.data.budget", {"tokens": 1}), "is empty: the first example has"),
+    "length": (changed("stages.0.max_length", 8), "more than max_length 8"),
+    "scorer": (changed("evaluation.scorers", ["exact_matc"]), "did you mean 'exact_match'"),
+    "items": (changed("evaluation.items", 41), "asks for 41 items; the split has 40"),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_that_is_accepted_needs_no_settings(name):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    schedule = get_scheduler(name, optimizer, num_warmup_steps=2, num_training_steps=10)
+    assert len(schedule.get_last_lr()) == 1
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_wrong_input_is_one_line_and_leaves_nothing(fault, plain_spec, stage, evaluation, tmp_path):
+    change, message = BAD[fault]
+    plain = json.loads(json.dumps(plain_spec(stage("kd"), evaluation=evaluation)))
+    with pytest.raises(InputError, match=message) as caught:
+        study.run(change(plain), root=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert files_under(tmp_path) == []
+
+
+def test_a_teacher_with_another_tokenizer_leaves_nothing(plain_spec, stage, teacher_folder, tmp_path):
+    other = tmp_path / "teacher"
+    other.mkdir()
+    for file in teacher_folder.iterdir():
+        content = file.read_bytes()
+        other.joinpath(file.name).write_bytes(
+            content.replace(b'"AE"', b'"ae"') if "tokenizer" in file.name else content
+        )
+    plain = plain_spec(stage("kd"))
+    plain["teacher"] = {"name": str(other)}
+    with pytest.raises(InputError, match="different tokenizers"):
+        study.run(plain, root=tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_one_wrong_arm_keeps_the_others_from_starting(plain_spec, stage, tmp_path):
+    arms = {"a": plain_spec(), "b": plain_spec(stage("kd"), teacher=False)}
+    with pytest.raises(InputError, match="needs a teacher"):
+        study.compare(arms, root=tmp_path)
+    assert files_under(tmp_path) == []
+
+
+def test_a_folded_teacher_is_refused_where_categories_must_be_shared(plain_spec, stage, tmp_path):
+    plain = plain_spec(stage("kd", method_options={"loss": "comparative"}), top_k=4)
+    with pytest.raises(InputError, match="top_k"):
+        study.run(plain, root=tmp_path)
+    assert files_under(tmp_path) == []
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(plain_spec, tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "thesis.txt").write_text("draft", encoding="utf-8")
+    with pytest.raises(InputError, match="not a studykit study"):
+        study.run(plain_spec(), study="s", root=tmp_path)
+    assert files_under(tmp_path) == ["s", "s/thesis.txt"]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden"])
+def test_a_study_is_a_plain_folder_name(name, plain_spec, tmp_path):
+    with pytest.raises(InputError, match="plain folder name"):
+        study.run(plain_spec(), study=name, root=tmp_path / "results")
+    assert files_under(tmp_path) == []
+
+
+def test_a_failed_run_leaves_its_record_and_is_tried_again(plain_spec, evaluation, tmp_path, monkeypatch):
+    def fail(*arguments, **keywords):
+        raise MemoryError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "evaluate", fail)
+        with pytest.raises(MemoryError):
+            study.run(plain_spec(evaluation=evaluation), study="s", root=tmp_path)
+    failed = results.load(tmp_path / "s")
+    assert failed["status"].tolist() == ["failed"]
+    record = json.loads((tmp_path / "s" / "runs" / failed["run_id"][0] / "record.json").read_text(encoding="utf-8"))
+    assert "out of memory" in record["error"]
+    assert "metrics" not in record
+    row = study.run(plain_spec(evaluation=evaluation), study="s", root=tmp_path)
+    assert (row["status"], row["run_id"]) == ("done", failed["run_id"][0])
+
+
+def test_a_retried_run_does_not_train_finished_stages_again(
+    plain_spec, evaluation, tmp_path, monkeypatch, training_steps
+):
+    def fail(*arguments, **keywords):
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "evaluate", fail)
+        with pytest.raises(OSError, match="no space"):
+            study.run(plain_spec(evaluation=evaluation), root=tmp_path)
+    study.run(plain_spec(evaluation=evaluation), root=tmp_path)
+    assert len(training_steps) == 6
+
+
+def test_a_batch_cell_is_told_which_runs_it_asked_for(plain_spec, tmp_path, monkeypatch):
+    cell = tmp_path / "cell"
+    cell.mkdir()
+    monkeypatch.setenv("STUDYKIT_CELL", str(cell))
+    row = study.run(plain_spec(), root=tmp_path / "results")
+    assert (cell / "runs.txt").read_text(encoding="utf-8").split() == [row["run_id"]]
+
+
+def test_signals_are_measured_once_for_runs_with_a_cached_teacher(plain_spec, stage, tmp_path, monkeypatch):
+    arms = {"sft": plain_spec(), "dense": plain_spec(stage("kd")), "top_k": plain_spec(stage("kd"), top_k=4)}
+    runs = study.compare(arms, study="s", root=tmp_path)
+    measured = study.measure_signals(runs, study="s", root=tmp_path)
+    assert measured["run_id"].tolist() == runs[runs["arm"] == "top_k"]["run_id"].tolist()
+    shown = results.load(tmp_path).set_index("run_id")["bytes_per_position"]
+    assert shown.notna().sum() == 1
+    # 4 k + 2 bytes a position, and what tells the sequences apart
+    assert 18 <= shown[measured["run_id"].iloc[0]] < 60
+    assert 0 < measured["kept_mass"].iloc[0] < 1
+    monkeypatch.setattr(study, "capture_sequences", None)  # nothing is measured again
+    pd.testing.assert_frame_equal(study.measure_signals(runs, study="s", root=tmp_path), measured)
+    assert study.measure_signals(runs[runs["arm"] == "sft"], study="s", root=tmp_path).empty
+
+
+def test_a_signal_is_that_of_the_runs_own_sequences(plain_spec, stage, tmp_path, empty_cache):
+    runs = study.compare({"top_k": plain_spec(stage("kd"), top_k=4)}, study="s", root=tmp_path)
+    [measured] = study.measure_signals(runs, study="s", root=tmp_path).to_dict("records")
+    assert measured["cache_tokens"] == runs["teacher_tokens"].iloc[0]  # the cache was empty

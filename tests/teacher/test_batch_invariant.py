@@ -1,0 +1,140 @@
+"""An entry is the same bits whoever it was captured with."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from unpadding import unpadded
+
+from studykit.collate import Batch, collate, each_example_once
+from studykit.chat import encode
+from studykit.models import load_teacher
+from studykit.sources import Example, load_examples
+from studykit.spec import Teacher
+from studykit.teacher.cached import CachedTeacher
+from studykit.teacher.batch_invariant import POSITIONS, CanonicalTeacher
+from studykit.teacher.formats import Samples, TopK
+from studykit.teacher.live import OnlineTeacher
+from studykit.teacher.store import as_keys
+
+V = 85
+FORMS = {"top_k": lambda: TopK(8, V), "samples": lambda: Samples(50, V)}
+
+
+@pytest.fixture(scope="module")
+def pool(tokenizer):
+    """Return 90 words of the lexicon, of many lengths, and one that is far longer."""
+    words = load_examples("lexicon", "validation", {})[:89]
+    long = [Example("long", tuple(m | {"content": m["content"] * 4} for m in words[0].messages), "words", "human", "")]
+    return encode([*words, *long], tokenizer, None)
+
+
+@pytest.fixture(scope="module")
+def models(tiny_model):
+    """Return the embedded teacher and a small random one."""
+    random = tiny_model(seed=7, spread=30.0, hidden_size=32, intermediate_size=96).eval()
+    return {"embedded": load_teacher(Teacher(name="lexicon/teacher-a"), Path()), "random": random}
+
+
+@pytest.fixture
+def captured(models, tokenizer, tmp_path, monkeypatch):
+    """Capture batches into a cache of their own, and return the bytes of each sequence by its key."""
+
+    def make(model, form, *rounds) -> dict[str, bytes]:
+        monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / str(len(list(tmp_path.iterdir())))))
+        teacher = CachedTeacher(lambda: OnlineTeacher(models[model], tokenizer, V), "a", lambda rows: FORMS[form]())
+        for batches in rounds:
+            teacher.prepare(unpadded(batches))
+        keys = [key for batches in rounds for batch in batches for key in batch.keys]
+        return dict(zip(keys, (p.tobytes() for p in teacher.store.read(as_keys(keys))), strict=True))
+
+    return make
+
+
+def wider(batch: Batch, columns: int, pad_token_id: int) -> Batch:
+    added = torch.full((len(batch.keys), columns), pad_token_id)
+    ids, nothing = torch.cat([batch.input_ids, added], dim=1), torch.zeros_like(added)
+    mask = torch.cat([batch.attention_mask, nothing], dim=1)
+    return Batch(ids, mask, torch.cat([batch.supervised, nothing.bool()], dim=1), batch.keys)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("model", ["embedded", "random"])
+def test_entries_are_the_same_bits_in_any_company(model, form, captured, pool, tokenizer):
+    pad = tokenizer.pad_token_id
+    whole = captured(model, form, each_example_once(pool, 32, pad))
+    assert len(whole) == 90
+    shuffled = np.random.default_rng(0).permutation(90)
+    companies = {
+        "alone": [[collate(pool, [i], pad)] for i in range(0, 90, 9)],
+        "in small batches and another order": [[collate(pool, rows, pad) for rows in np.split(shuffled, 30)]],
+        "in two halves": [[collate(pool, half, pad)] for half in np.split(shuffled, 2)],
+        "wider": [[wider(collate(pool, shuffled[:50], pad), 13, pad)]],
+        "with the longest": [[collate(pool, [89, 3, 4, 3], pad)]],
+    }
+    for name, rounds in companies.items():
+        for key, part in captured(model, form, *rounds).items():
+            assert part == whole[key], name
+
+
+@pytest.mark.parametrize("model", ["embedded", "random"])
+def test_log_probabilities_are_the_same_bits_before_they_are_rounded(model, models, tokenizer, pool):
+    canonical = CanonicalTeacher(OnlineTeacher(models[model], tokenizer, V))
+    counts = pool.response_tokens
+    for rows in canonical.plan(pool.lengths):
+        together = torch.cat(list(canonical.logp(pool, rows))).split(
+            [*counts[rows], -int(counts[rows].sum()) % POSITIONS]
+        )
+        for row, expected in list(zip(rows, together, strict=False))[::7]:
+            alone = torch.cat(list(canonical.logp(pool, np.array([row]))))
+            assert torch.equal(alone[: counts[row]], expected)
+
+
+def test_the_live_teacher_in_other_shapes_does_differ(models, tokenizer, pool):
+    """What the shapes are good for: the bits of a plain forward pass depend on the batch."""
+    online = OnlineTeacher(models["embedded"], tokenizer, V)
+    differ = 0
+    for i in range(0, 90, 9):
+        signals: list[Any] = [
+            online.signal(collate(pool, rows, tokenizer.pad_token_id)) for rows in ([i], [i, *range(30)])
+        ]
+        differ += not torch.equal(signals[0].hidden, signals[1].hidden[: len(signals[0].hidden)])
+    assert differ > 0
+
+
+def test_answers_are_those_of_the_live_teacher(models, tokenizer, pool):
+    online = OnlineTeacher(models["embedded"], tokenizer, V)
+    canonical = CanonicalTeacher(online)
+    batch = collate(pool, range(90), tokenizer.pad_token_id)
+    plan = canonical.plan(pool.lengths)
+    assert sorted(np.concatenate(plan)) == list(range(90))
+    for rows in plan:
+        logits = models["embedded"](batch.input_ids[rows], attention_mask=batch.attention_mask[rows]).logits
+        expected = logits[:, :-1][batch.supervised[rows][:, 1:]].log_softmax(-1)
+        answered = torch.cat(list(canonical.logp(pool, rows)))
+        assert len(answered) % 256 == 0
+        torch.testing.assert_close(answered[: len(expected)], expected, rtol=0, atol=2e-4)
+
+
+def test_widths_hold_their_sequence_and_waste_little(models, tokenizer):
+    canonical = CanonicalTeacher(OnlineTeacher(models["random"], tokenizer, V))
+    canonical._longest = 2000
+    lengths = np.arange(1, 2001)
+    widths = canonical.widths(lengths)
+    assert (widths >= lengths).all()
+    assert (np.diff(widths) >= 0).all()
+    assert (widths[33:] < 1.125 * lengths[33:]).all()
+    assert len(np.unique(widths)) < 60
+    assert widths[-1] == 2000  # learned positions end there
+    assert all(1 <= canonical.rows(width) * width <= 2048 for width in np.unique(widths).tolist())
+
+
+def test_a_sequence_without_supervised_positions_has_an_empty_entry(captured, pool, tokenizer):
+    batch = collate(pool, [0, 1], tokenizer.pad_token_id)
+    batch.supervised[0] = False
+    batch.keys = [unpadded([batch]).key_of(i) for i in range(2)]
+    parts = captured("random", "top_k", [batch])
+    assert parts[batch.keys[0]] == b""
+    assert len(parts[batch.keys[1]]) == 34 * int(batch.supervised[1, 1:].sum())

@@ -1,0 +1,211 @@
+"""Write the figures and tables of README and docs from the committed results: `python -m tools.pages [FILE]`.
+
+What stands between the markers of a page is generated; a test compares it with the results, so that no number in it
+can be typed by hand. Drawing figures needs Chromium or Chrome (kaleido drives it); checking the text does not.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from studykit import figures, results
+from benchmarks import tables as benchmarks
+from studykit.figures import signals as signal_figures
+from studykit.findings import Finding, markdown_table
+from studykit.findings.data_size import data_size
+from studykit.findings.methods import methods
+from studykit.findings.teacher_cache import teacher_cache
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page with one generated block.
+
+    Attributes:
+        file: relative to the repository.
+        study: the folder under results/ that it speaks of.
+    """
+
+    file: str
+    study: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the results lie."""
+        return ROOT / "results" / self.study
+
+    @property
+    def markers(self) -> tuple[str, str]:
+        """What stands before and after the generated block."""
+        return f"<!-- generated: results/{self.study} -->", "<!-- end generated -->"
+
+    def generated(self) -> str:
+        """Return the text between the markers."""
+        raise NotImplementedError
+
+    def draw(self) -> None:
+        """Write the figures that the block shows, and what else is kept beside the results."""
+        raise NotImplementedError
+
+    def replaced(self, text: str) -> str:
+        """Return the page's text with a fresh block."""
+        start, end = self.markers
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        return f"{before}{start}\n\n{self.generated()}\n\n{end}{after}"
+
+    def write(self) -> None:
+        """Draw the figures and rewrite the block."""
+        self.draw()
+        file = ROOT / self.file
+        file.write_text(self.replaced(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class StudyPage(Page):
+    """A page on the runs of a study.
+
+    Attributes:
+        find: the finding; the ablation has its name.
+        block: finding, finished runs and number of held-out items to Markdown.
+        figures: writes the figures that the block shows.
+    """
+
+    find: Callable[[pd.DataFrame], Finding]
+    block: Callable[[Finding, pd.DataFrame, int], str]
+    figures: Callable[[pd.DataFrame], None]
+
+    def frame(self) -> pd.DataFrame:
+        """Return the runs that the page speaks of."""
+        frame = results.load(self.folder)
+        return frame[frame["ablation"] == getattr(self.find, "__name__", "")]
+
+    def generated(self) -> str:
+        """Return the text between the markers."""
+        frame = self.frame()
+        done = frame[frame["status"] == "done"]
+        run = results.run_folder(self.folder, done["run_id"].iloc[0]) if len(done) else None
+        record = results.read_record(run) if run else None
+        return self.block(self.find(frame), done, record["spec"]["evaluation"]["items"] if record else 0)
+
+    def draw(self) -> None:
+        """Draw the figures and keep the finding as JSON; without runs there is nothing to keep."""
+        frame = self.frame()
+        if frame.empty:
+            return
+        self.figures(frame)
+        finding = self.find(frame)
+        content = {"sentence": finding.sentence, **finding.numbers}
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        (self.folder / "finding.json").write_text(text, encoding="utf-8")
+
+
+class BenchmarksPage(Page):
+    """The page on speed and memory."""
+
+    @property
+    def reports(self) -> dict[str, list[benchmarks.Report]]:
+        """What was measured."""
+        return benchmarks.read_reports(self.folder, f"../results/{self.study}")
+
+    def generated(self) -> str:
+        """Return the text between the markers."""
+        return benchmarks.as_markdown(self.reports)
+
+    def draw(self) -> None:
+        """Draw the figures."""
+        benchmarks.draw(self.reports, self.folder)
+
+
+def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
+    return "\n\n".join(
+        (
+            f"> {finding.sentence}",
+            "![Exact match on held-out words against the number of training examples, for fine-tuning and "
+            "distillation, with 95% intervals over seeds](results/lexicon/data_size.svg)",
+            markdown_table(finding.table),
+            f"From the {len(done)} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats "
+            f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals.",
+        )
+    )
+
+
+def _draw_data_size(frame: pd.DataFrame) -> None:
+    target = ROOT / "results" / "lexicon" / "data_size.svg"
+    figures.score_against_budget(frame).write_image(target, width=860, height=400)
+
+
+def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
+    parts = [f"> {finding.sentence}"]
+    for budget, part in finding.table.groupby("budget", sort=True):
+        steps = int(done[done["budget_examples"] == budget]["steps"].iloc[0])
+        image = f"../results/methods/methods_{budget}.svg"
+        parts += [
+            f"### {budget:,} examples, {steps:,} optimizer steps",
+            "![Exact match on held-out words and seconds of training, one line per method, with 95% intervals over "
+            f"seeds, at {budget:,} examples]({image})",
+            markdown_table(part.drop(columns="budget")),
+        ]
+    parts.append(
+        f"From the {len(done)} runs in [`results/methods`](../results/methods): exact match in points and NLL in nats "
+        f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals. "
+        "*generated*: tokens drawn from any model during training; *teacher reads*: tokens that went through the "
+        "teacher; *seconds*: of training, on a shared machine of two cores, with another run beside it."
+    )
+    return "\n\n".join(parts)
+
+
+def _draw_methods(frame: pd.DataFrame) -> None:
+    for budget, part in frame[frame["status"] == "done"].groupby("budget_examples"):
+        target = ROOT / "results" / "methods" / f"methods_{budget}.svg"
+        figures.methods_compared(part).write_image(target, width=860)
+
+
+def _teacher_cache_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
+    parts = [f"> {finding.sentence}"]
+    if done.empty:
+        return parts[0]
+    for budget, part in finding.table.groupby("budget", sort=True):
+        steps = int(done[done["budget_examples"] == budget]["steps"].iloc[0])
+        image = f"../results/teacher_cache/signals_{budget}.svg"
+        parts += [
+            f"### {budget:,} examples, {steps:,} optimizer steps",
+            "![Difference to the dense teacher in exact match and NLL against bytes per response token, for top-k and "
+            f"sampled teachers, with 95% intervals over seeds, and for fine-tuning, at {budget:,} examples]({image})",
+            markdown_table(part.drop(columns="budget"), left=("signal",)),
+        ]
+    parts.append(
+        f"From the {len(done)} runs in [`results/teacher_cache`](../results/teacher_cache): exact match in points and "
+        f"NLL in nats per token, on {items:,} held-out words; means over seeds, paired differences with 95% t "
+        "intervals. *bytes*: on disk per response token, keys and all; *kept mass*: mean probability of the tokens "
+        "that are kept by themselves, 1 for samples by construction; *cosine*: of the gradient in the untrained "
+        "student's logits with the dense teacher's; *teacher reads*: tokens that go through the teacher, for a cache "
+        "those that fill an empty one."
+    )
+    return "\n\n".join(parts)
+
+
+def _draw_teacher_cache(frame: pd.DataFrame) -> None:
+    for budget, part in frame[frame["status"] == "done"].groupby("budget_examples"):
+        target = ROOT / "results" / "teacher_cache" / f"signals_{budget}.svg"
+        signal_figures.difference_against_bytes(part).write_image(target, width=860)
+
+
+PAGES = (
+    StudyPage("README.md", "lexicon", data_size, _data_size_block, _draw_data_size),
+    StudyPage("docs/methods.md", "methods", methods, _methods_block, _draw_methods),
+    StudyPage("docs/teacher-cache.md", "teacher_cache", teacher_cache, _teacher_cache_block, _draw_teacher_cache),
+    BenchmarksPage("docs/benchmarks.md", "benchmarks"),
+)
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        if page.file in sys.argv[1:] or not sys.argv[1:]:
+            page.write()
