@@ -34,7 +34,7 @@ $(READY): pyproject.toml constraints.txt
 
 # The embedded models and the committed reference study, rebuilt from their specifications (tens of minutes).
 lexicon-models: setup
-	@$(BIN)/python -m studykit.models.embed
+	@$(BIN)/python -m tools.embed
 
 lexicon-study: setup
 	@$(BIN)/studykit batch lexicon --jobs $(JOBS)
@@ -50,8 +50,8 @@ teacher-cache-study: setup
 # the reason why they cannot.
 bench: setup
 	@$(MAKE) -s peers || echo "no environment for the peers: going on without" >&2
-	@$(BIN)/python tests/benchmarks --device $(DEVICE) $(if $(ONLY),--only $(ONLY))
-	@$(BIN)/python -m studykit.pages docs/benchmarks.md
+	@$(BIN)/python benchmarks --device $(DEVICE) $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python -m tools.pages docs/benchmarks.md
 
 peers: $(PEERS)/.ready
 
@@ -64,7 +64,7 @@ $(PEERS)/.ready: constraints.txt
 
 # The figures and tables of README and docs, from results/.
 figures: setup
-	@$(BIN)/python -m studykit.pages
+	@$(BIN)/python -m tools.pages
 
 clean:
 	rm -rf .venv $(PEERS)

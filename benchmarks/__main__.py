@@ -1,4 +1,4 @@
-"""All benchmarks with sizes for the machine at hand: `make bench`, or `python tests/benchmarks --device cuda`.
+"""All benchmarks with sizes for the machine at hand: `make bench`, or `python benchmarks --device cuda`.
 
 On two cores about two hours, on one large GPU about ten minutes. A script that fails is named, and the others go on.
 """
@@ -45,7 +45,7 @@ def main() -> int:
         script, *arguments = line.split()
         print(line, flush=True)
         started = time.monotonic()
-        command = [sys.executable, str(ROOT / "tests" / "benchmarks" / f"{script}.py"), *arguments]
+        command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *arguments]
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
         print(f"{time.monotonic() - started:.0f} s", flush=True)
         failed += [line] if done.returncode else []

@@ -1,7 +1,7 @@
 """What the head costs against tokens, vocabulary and k: seconds and peak memory, with a line fitted along each axis.
 
-    python tests/benchmarks/cost.py --repeats 3
-    python tests/benchmarks/cost.py --device cuda --tokens 2048 4096 8192 16384
+    python benchmarks/cost.py --repeats 3
+    python benchmarks/cost.py --device cuda --tokens 2048 4096 8192 16384
 
 One forward and backward pass of `head_loss` with the forward KL, trained head, random bf16 states; the teacher's signal
 is made from hidden states or from its k likeliest tokens. One axis varies, the others stay at their first value.

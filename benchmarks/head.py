@@ -1,7 +1,7 @@
 """Time and peak memory of the loss from hidden states: studykit's head, plain PyTorch, trl's chunks, liger-kernel's.
 
-    python tests/benchmarks/head.py --shape qwen --tokens 1024 --repeats 5
-    python tests/benchmarks/head.py --device cuda --tokens 8192 --repeats 5
+    python benchmarks/head.py --shape qwen --tokens 1024 --repeats 5
+    python benchmarks/head.py --device cuda --tokens 8192 --repeats 5
 
 Every measurement is a process of its own (on CUDA one serves all, with the peers' packages behind the kit's own),
 contestants take turns, weights are random and bf16. A forward and backward pass over all tokens counts, after one over

@@ -3,7 +3,7 @@
 On a CPU one measurement is one process, on a GPU one process serves all: its memory is counted exactly, and starting
 is slow. `in_turns` starts the processes and reads the last line each of them prints, a JSON object of numbers;
 `in_turns_here` calls functions. A contestant that cannot run is kept with its reason. `python
-tests/benchmarks/measuring.py` prints versions and threads of the interpreter that runs it, which is how a report
+benchmarks/measuring.py` prints versions and threads of the interpreter that runs it, which is how a report
 learns about the environment of the peers.
 """
 
@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "benchmarks"
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "trl", "liger-kernel")

@@ -1,6 +1,6 @@
 """What is paid beside training: start of the package, of the command and of a notebook, the table of runs, the cache.
 
-    python tests/benchmarks/overheads.py --runs 10000 --repeats 5
+    python benchmarks/overheads.py --runs 10000 --repeats 5
 
 `python`: an empty interpreter, for comparison. `import studykit` and `studykit --help`: whole processes. `notebook`: a
 notebook with nothing in it, through the local executor. `table, first`: `results.load` of synthetic runs, copies of a
@@ -111,9 +111,9 @@ def table(arguments: argparse.Namespace) -> dict[str, float]:
 
 def cache(arguments: argparse.Namespace) -> dict[str, float]:
     """Return how fast a cached teacher hands out what it keeps; what is missing is captured before."""
-    from studykit.collate import each_example_once
     from studykit.chat import encode
-    from studykit.models import load_tokenizer
+    from studykit.collate import each_example_once
+    from studykit.models.loading import load_tokenizer
     from studykit.sources import load_examples
     from studykit.spec import Teacher
     from studykit.teacher import open_teacher

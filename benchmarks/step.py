@@ -1,7 +1,7 @@
 """A training step side by side: studykit's sft, kd with a live and with a cached teacher, trl's SFT and GKD trainers.
 
-    python tests/benchmarks/step.py --shape qwen --layers 6 --tokens 4x256 --repeats 3
-    python tests/benchmarks/step.py --shape llama --device cuda --tokens 4x1024
+    python benchmarks/step.py --shape qwen --layers 6 --tokens 4x256 --repeats 3
+    python benchmarks/step.py --shape llama --device cuda --tokens 4x1024
 
 The same batches, the same models (random weights of the shape), the same optimizer settings. Seconds per step, tokens
 per second, peak memory and the share of the machine's matrix peak go to results/benchmarks/step-<shape>-<device>.json.

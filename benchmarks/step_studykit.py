@@ -10,13 +10,14 @@ from stepping import Setting, Stopwatch, make_model, make_sequences, run_contest
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from studykit.collate import PlannedBatches
 from studykit.chat import Encoded
+from studykit.collate import PlannedBatches
 from studykit.methods import get_method
-from studykit.models import load_tokenizer, output_head
+from studykit.models.loading import load_tokenizer
+from studykit.models.projection import output_head
 from studykit.spec import Teacher
 from studykit.teacher import OpenTeacher, open_teacher
-from studykit.training import DistillTrainer
+from studykit.training.loop import DistillTrainer
 
 
 def run(setting: Setting, folder: str) -> dict[str, float]:

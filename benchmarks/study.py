@@ -1,6 +1,6 @@
 """The data-size ablation of the lexicon study: all its runs sharing one cached teacher, against a live one.
 
-    python tests/benchmarks/study.py --budgets 500 1500 --seeds 0 1 --repeats 3
+    python benchmarks/study.py --budgets 500 1500 --seeds 0 1 --repeats 3
 
 Each measurement is a whole `studykit batch`, with results and cache in a new temporary folder: wall time from the
 command to its end, tokens that went through the teacher's layers, and the scores. They go to

@@ -1,6 +1,6 @@
 """What was measured of speed and memory, as verdicts and tables of docs/benchmarks.md. Torch-free.
 
-The scripts of tests/benchmarks leave one JSON report per benchmark, shape and device in results/benchmarks. Goals are
+The scripts of benchmarks/ leave one JSON report per benchmark, shape and device in results/benchmarks. Goals are
 in `goals`; whether one is met is decided by the reports alone.
 """
 
@@ -161,7 +161,7 @@ def _figure(report: Report) -> str:
 
 def draw(reports: dict[str, list[Report]], folder: Path) -> None:
     """Draw the figures that the page shows."""
-    from studykit.figures import head_cost
+    from studykit.figures.head_cost import head_cost
 
     for report in reports.get("cost", []):
         head_cost(report["points"]).write_image(folder / _figure(report), width=860, height=620)

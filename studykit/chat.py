@@ -21,8 +21,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from studykit.files import cache_folder, replacing
 from studykit.errors import InputError
+from studykit.files import cache_folder, replacing
 from studykit.sources import Example, content_hash
 
 _VERSION = "2"

@@ -51,8 +51,8 @@ def batch_command(
 ) -> None:
     """Execute a grid of notebooks; what is done is skipped, what was interrupted goes on."""
     from studykit.batch import grid as batch
-    from studykit.executors import EXECUTORS
     from studykit.batch.terminal import BatchReport
+    from studykit.executors import EXECUTORS
 
     cells = batch.plan(name, folder=notebooks, results_root=results, overrides=_assignments(parameter or []))
     place = EXECUTORS.member(executor)(jobs=jobs)
@@ -109,9 +109,9 @@ def cache_command(
         read = json.loads(options)
     except ValueError as error:
         raise InputError(f"--options {options!r} is no JSON: {error}") from None
-    from studykit.study.capture import capture
     from studykit.batch.terminal import CaptureProgress
     from studykit.spec import RunSpec
+    from studykit.study.capture import capture
 
     stage = {"data": {"source": source, "options": read, "split": split}, "method": "kd", "steps": 1}
     spec = RunSpec.parse(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from studykit.losses import FunctionLoss, Loss, LossInputs
-from studykit.models import linear, shaped
+from studykit.models.projection import linear, shaped
 from studykit.teacher.signal import TeacherSignal, through_softmax
 
 CHUNK_BYTES = 768 * 2**20

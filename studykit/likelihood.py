@@ -13,18 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from studykit.chat import Encoded, encode
 from studykit.collate import collate
 from studykit.files import cache_folder, replacing
-from studykit.chat import Encoded, encode
-from studykit.models import (
-    hidden_states,
-    load_teacher,
-    load_tokenizer,
-    logits_in_chunks,
-    output_head,
-    token_rows,
-    weights_hash,
-)
+from studykit.models.loading import load_teacher, load_tokenizer
+from studykit.models.names import weights_hash
+from studykit.models.projection import logits_in_chunks, output_head
+from studykit.models.states import hidden_states
+from studykit.models.vocabulary import token_rows
 from studykit.sources import Example, content_hash
 from studykit.spec import Teacher
 

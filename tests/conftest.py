@@ -60,7 +60,7 @@ def empty_cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def tokenizer(one_thread):
     """Return the tokenizer of the lexicon models, not to be changed."""
-    from studykit.models import load_tokenizer
+    from studykit.models.loading import load_tokenizer
 
     return load_tokenizer("lexicon/tokenizer", Path())
 

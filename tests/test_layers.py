@@ -14,7 +14,7 @@ LAYERS = (
     # plain data, names and files
     "errors",
     "discovery",
-    "caching",
+    "files",
     "imports",
     "spec",
     "scorers",  # by the names of the scorers a table knows its metrics
@@ -24,7 +24,7 @@ LAYERS = (
     "losses",
     "sources",
     "chat",
-    "batches",
+    "collate",
     "models",
     "generation",
     "likelihood",
@@ -33,28 +33,17 @@ LAYERS = (
     "head",
     "rollouts",
     "methods",
-    "arms",
-    "capture",
+    "data",
     "training",
     "evaluation",
-    "pinning",
     "study",
-    "models.embed",  # a command: it runs the specifications of the embedded models
     # what was measured, as figures and findings
     "findings",
     "figures",
-    "signal_figures",
-    "benchmarks",
-    "pages",
     # grids of notebooks
     "processes",
-    "contents",
-    "notebooks",
     "executors",
-    "execute",
-    "preflight",
     "batch",
-    "report",
     "cli",
 )
 """A room imports from those above it in this list and never from those below."""
@@ -62,24 +51,17 @@ LAYERS = (
 TORCH_FREE = (
     "errors",
     "discovery",
-    "caching",
+    "files",
     "imports",
     "spec",
     "scorers",
     "results",
     "statistics",
     "figures",
-    "signal_figures",
     "findings",
-    "benchmarks",
-    "pages",
     "processes",
-    "contents",
-    "notebooks",
     "executors",
-    "execute",
     "batch",
-    "report",
     "cli",
 )
 HEAVY = ("torch", "transformers", "accelerate", "peft", "datasets")
@@ -87,8 +69,7 @@ HEAVY = ("torch", "transformers", "accelerate", "peft", "datasets")
 
 def room_of(module):
     """Return the room of a dotted name such as `studykit.losses.jsd`; None for the package itself."""
-    parts = module.split(".")[1:]
-    return next((room for end in (2, 1) if (room := ".".join(parts[:end])) in LAYERS), parts[0] if parts else None)
+    return module.split(".")[1] if "." in module else None
 
 
 def module_name(file):

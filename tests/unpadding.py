@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from studykit.collate import Batch
 from studykit.chat import Encoded
+from studykit.collate import Batch
 
 
 def unpadded(batches: Sequence[Batch]) -> Encoded:

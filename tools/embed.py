@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel, WordPiece
 from transformers import PreTrainedTokenizerFast
 
 from studykit import results, study
-from studykit.models import EMBEDDED
+from studykit.models.names import EMBEDDED
 from studykit.sources.lexicon import PHONEMES
 from studykit.spec import RunSpec
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from studykit import figures, results
 from benchmarks import tables as benchmarks
-from studykit.figures import signals as signal_figures
+from studykit import results
+from studykit.figures.difference_against_bytes import difference_against_bytes
+from studykit.figures.methods_compared import methods_compared
+from studykit.figures.score_against_budget import score_against_budget
 from studykit.findings import Finding, markdown_table
 from studykit.findings.data_size import data_size
 from studykit.findings.methods import methods
@@ -138,7 +140,7 @@ def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
 
 def _draw_data_size(frame: pd.DataFrame) -> None:
     target = ROOT / "results" / "lexicon" / "data_size.svg"
-    figures.score_against_budget(frame).write_image(target, width=860, height=400)
+    score_against_budget(frame).write_image(target, width=860, height=400)
 
 
 def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
@@ -164,7 +166,7 @@ def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
 def _draw_methods(frame: pd.DataFrame) -> None:
     for budget, part in frame[frame["status"] == "done"].groupby("budget_examples"):
         target = ROOT / "results" / "methods" / f"methods_{budget}.svg"
-        figures.methods_compared(part).write_image(target, width=860)
+        methods_compared(part).write_image(target, width=860)
 
 
 def _teacher_cache_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
@@ -194,7 +196,7 @@ def _teacher_cache_block(finding: Finding, done: pd.DataFrame, items: int) -> st
 def _draw_teacher_cache(frame: pd.DataFrame) -> None:
     for budget, part in frame[frame["status"] == "done"].groupby("budget_examples"):
         target = ROOT / "results" / "teacher_cache" / f"signals_{budget}.svg"
-        signal_figures.difference_against_bytes(part).write_image(target, width=860)
+        difference_against_bytes(part).write_image(target, width=860)
 
 
 PAGES = (

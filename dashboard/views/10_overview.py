@@ -9,7 +9,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, links, readings, states
-from studykit import figures, results
+from studykit import results
+from studykit.figures.difference_against_budget import difference_against_budget
+from studykit.figures.score_against_budget import score_against_budget
 from studykit.findings import FINDINGS, Finding
 from studykit.results.record import STATUSES
 
@@ -71,11 +73,11 @@ def _curves(frame: pd.DataFrame, metric: str, baseline: str, arm: str) -> None:
     left, right = st.columns(2)
     with left:
         st.markdown("#### Score against data")
-        charts.show(figures.score_against_budget(frame, metric), _described(done, metric), f"score-{metric}")
+        charts.show(score_against_budget(frame, metric), _described(done, metric), f"score-{metric}")
         st.caption(f"Line: mean over seeds, {_seeds(done)}. Band: 95% t interval. Open marks: single runs.")
     with right:
         st.markdown(f"#### {states.plain(arm)} - {states.plain(baseline)}, paired by seed")
-        figure = figures.difference_against_budget(frame, metric, baseline, arm)
+        figure = difference_against_budget(frame, metric, baseline, arm)
         charts.show(
             figure,
             f"{arm} minus {baseline} in {metric} by budget; the table below holds the numbers",

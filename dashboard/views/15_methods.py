@@ -7,7 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, readings, states
-from studykit import figures, results
+from studykit import results
+from studykit.figures.methods_compared import methods_compared
 from studykit.findings.methods import methods
 
 COSTS = {
@@ -28,7 +29,7 @@ def page() -> None:
         return
     done, metric, cost = _choices(done)
     st.markdown("#### Score and cost")
-    figure = figures.methods_compared(done, metric, COSTS[cost])
+    figure = methods_compared(done, metric, COSTS[cost])
     if figure.data:
         charts.show(figure, _described(done, metric), f"cost-{metric}")
         st.caption(

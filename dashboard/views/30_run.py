@@ -11,8 +11,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import answers, charts, links, notebooks, readings, states
-from studykit import figures, results
+from studykit import results
 from studykit.errors import InputError
+from studykit.figures.loss_curves import loss_curves
 
 AXES = {"step": "step", "num_tokens": "tokens", "time_s": "time"}
 NO_CURVE = {"stage", "step", "time_s", "epoch", "num_tokens"}
@@ -130,7 +131,7 @@ def _drawn(run_id: str, stages: list[str]) -> None:
             "Against", axes, format_func=AXES.__getitem__, default=axes[0], required=True, key="x", bind="query-params"
         )
         log = st.toggle("Logarithmic", key="log", bind="query-params")
-    figure = figures.loss_curves(_by_stage(curve, stages), column, x or axes[0])
+    figure = loss_curves(_by_stage(curve, stages), column, x or axes[0])
     if log:
         figure.update_yaxes(type="log")
     last = curve[column].dropna().iloc[-1]

@@ -119,7 +119,7 @@ def _without_places(text: Any) -> Any:
     """Shorten the folders of this machine in a text or a list of texts: code, interpreter and home."""
     if isinstance(text, list):
         return [_without_places(part) for part in text]
-    places = {str(Path(__file__).parents[1]): ".", sys.prefix: "<python>", str(Path.home()): "~"}
+    places = {str(Path(__file__).parents[2]): ".", sys.prefix: "<python>", str(Path.home()): "~"}
     for place, short in sorted(places.items(), key=lambda p: -len(p[0])):
         text = text.replace(f"{place}/", f"{short}/") if len(place) > 1 else text
     return text

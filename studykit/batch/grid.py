@@ -25,7 +25,7 @@ from studykit.batch import notebooks
 from studykit.batch.parameter_files import contents_of
 from studykit.errors import Failure, InputError, unknown
 from studykit.executors import Executor
-from studykit.results.table import cells as read_cells
+from studykit.results.cells import cells as read_cells
 from studykit.results.layout import check_study, open_study, write_json
 
 _POLL_S = 0.2

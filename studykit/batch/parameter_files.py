@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_EMBEDDED = Path(__file__).parent / "models" / "embedded"
+_EMBEDDED = Path(__file__).parents[1] / "models" / "embedded"
 _HASHED_UP_TO = 2**28
 """Larger files are known by size and time of change: hashing a 70B model at every start would take minutes."""
 

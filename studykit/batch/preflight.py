@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from studykit import study
-from studykit.errors import InputError
 from studykit.batch.notebooks import arms_of
+from studykit.errors import InputError
 from studykit.spec import RunSpec
 
 
@@ -22,6 +21,8 @@ def check(cells: list[dict[str, Any]]) -> None:
     Raises:
         InputError: the first thing that cannot be had.
     """
+    from studykit import study  # wakes torch
+
     seen, contents = set(), {}
     for cell in cells:
         for arm in _arms(Path(cell["notebook"]), cell["parameters"]).values():

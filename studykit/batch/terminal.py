@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from studykit.batch import Cell
+from studykit.batch.grid import Cell
 from studykit.errors import InputError
 from studykit.findings import FINDINGS, Finding, format_cell
 

@@ -10,9 +10,9 @@ beginning keeps getting its random number, that changes no answer.
 """
 
 from studykit.generation.decoder import Answers, Decoder, end_tokens, left_padded, token_settings
-from studykit.generation.speculative import draft_and_check
-from studykit.generation.sampling import Sampling, draw
 from studykit.generation.generate import sample
+from studykit.generation.sampling import Sampling, draw
+from studykit.generation.speculative import draft_and_check
 
 __all__ = [
     "Answers",

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from studykit.errors import InputError
 from studykit.generation.kv_cache import InPlaceLayer, can_move, memory_for
-from studykit.models import token_rows, unwrapped
+from studykit.models.states import unwrapped
+from studykit.models.vocabulary import token_rows
 
 
 @dataclass

@@ -1,12 +1,7 @@
-"""Load students, teachers and tokenizers; reach hidden states and output head the same way in every wrapper.
-
-A model's name is looked up in this order: an embedded model (`lexicon/teacher-a`), the id of a finished run under the
-results folder, a local folder, and finally the hub.
-"""
+"""Load students, teachers and tokenizers."""
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,52 +16,11 @@ from transformers.utils import logging as transformers_logging
 
 from studykit.chat import tokenizer_hash
 from studykit.errors import InputError, unknown
-from studykit.models.projection import OutputHead as OutputHead
-from studykit.models.projection import linear as linear
-from studykit.models.projection import logits_in_chunks as logits_in_chunks
-from studykit.models.projection import output_head as output_head
-from studykit.models.projection import project as project
-from studykit.models.projection import shaped as shaped
+from studykit.models.names import locate
 from studykit.models.pruning import prune
-from studykit.models.states import evaluating as evaluating
-from studykit.models.states import hidden_states as hidden_states
-from studykit.models.states import padding_through as padding_through
-from studykit.models.states import set_padding_free as set_padding_free
-from studykit.models.states import unwrapped as unwrapped
 from studykit.spec import Lora, Student, Teacher
 
-EMBEDDED = Path(__file__).parent / "embedded"
 transformers_logging.disable_progress_bar()  # a bar per saved shard says nothing in a log file
-
-_CONTENT = ("*.safetensors", "*config.json", "tokenizer.json", "*.jinja", "vocab.*", "merges.txt", "*.model")
-_RUN_ID = re.compile(r"[0-9a-f]{12}")
-
-
-def locate(name: str, results_root: Path) -> str:
-    """Return the folder of an embedded model, a finished run or a local path; any other name is left to the hub.
-
-    Raises:
-        InputError: an embedded model nobody has heard of, or a run that is not there or not finished.
-    """
-    family, _, short = name.partition("/")
-    if family in {p.name for p in EMBEDDED.iterdir()} and not Path(name).exists():
-        known = sorted(p.name for p in (EMBEDDED / family).iterdir())
-        if short not in known:
-            raise unknown("embedded model", name, [f"{family}/{k}" for k in known])
-        return str(EMBEDDED / family / short)
-    if _RUN_ID.fullmatch(name):
-        for folder in sorted(Path(results_root).glob(f"*/runs/{name}/model")):
-            if _is_done(folder.parent):
-                return str(folder)
-        raise InputError(f"run {name} has no saved model under {results_root}: run it first, or name a model folder")
-    return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
-
-
-def _is_done(run_folder: Path) -> bool:
-    try:
-        return json.loads((run_folder / "record.json").read_text(encoding="utf-8"))["status"] == "done"
-    except (OSError, ValueError, KeyError):
-        return False
 
 
 def load_tokenizer(name: str, results_root: Path, revision: str | None = None) -> Any:
@@ -125,28 +79,6 @@ def has_bf16() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def weights_hash(name: str, results_root: Path, revision: str | None = None) -> str:
-    """Return the sha256 over a model folder's weights, configuration, tokenizer and chat template.
-
-    A model on the hub is known by the commit that its name and revision stand for.
-
-    Raises:
-        InputError: a folder without safetensors weights.
-    """
-    folder = Path(locate(name, results_root))
-    if not folder.is_dir():
-        return hashlib.sha256(f"{name}@{_commit(name, revision)}".encode()).hexdigest()
-    files = sorted({f for pattern in _CONTENT for f in folder.glob(pattern)})
-    if not any(f.suffix == ".safetensors" for f in files):
-        raise InputError(f"{folder} holds no *.safetensors weights: is it a model saved with save_pretrained?")
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
 def config_hash(random_config: dict[str, Any], tokenizer: Any) -> str:
     """Return the sha256 of an architecture whose weights are drawn at random, and of the tokenizer it goes with."""
     content = [random_config, tokenizer_hash(tokenizer)]
@@ -179,49 +111,6 @@ def check_attention(attn_implementation: str | None) -> None:
     known = ["eager", *(name for name in ALL_ATTENTION_FUNCTIONS.valid_keys() if "|" not in name)]
     if attn_implementation is not None and attn_implementation not in known:
         raise unknown("attn_implementation", attn_implementation, known)
-
-
-def shared_vocabulary(student_tokenizer: Any, teacher_tokenizer: Any) -> int:
-    """Return how many token ids both models mean the same by: the rows on which they can be compared.
-
-    Models of one family are often padded to different sizes; rows past the tokenizer belong to no token and are left
-    out on both sides (padding the smaller side with zeros would give those rows mass).
-
-    Raises:
-        InputError: the tokenizers differ.
-    """
-    ours, theirs = student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab()
-    if not same_vocabulary(student_tokenizer, teacher_tokenizer):
-        differing = sorted(set(ours.items()) ^ set(theirs.items()))[:3]
-        raise InputError(
-            f"student and teacher have different tokenizers ({len(ours):,} and {len(theirs):,} tokens; first "
-            f"differences: {', '.join(token for token, _ in differing)}): token by token they cannot be compared; "
-            "take a teacher with the student's tokenizer, or a method that compares across tokenizers (`uld`, `seqkd`)"
-        )
-    return token_rows(student_tokenizer)
-
-
-def token_rows(tokenizer: Any) -> int:
-    """Return how many rows of an output head belong to a token: models are often padded to more."""
-    return max(tokenizer.get_vocab().values()) + 1
-
-
-def same_vocabulary(student_tokenizer: Any, teacher_tokenizer: Any) -> bool:
-    """Return whether every token has the same id in both."""
-    return student_tokenizer.get_vocab() == teacher_tokenizer.get_vocab()
-
-
-def _commit(name: str, revision: str | None) -> str:
-    """Return the commit of a model on the hub.
-
-    Raises:
-        InputError: no such model, or no way to reach it.
-    """
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load model {name!r}: {str(error).splitlines()[0]}") from None
-    return config._commit_hash or revision or "main"
 
 
 def _load(where: str, revision: str | None, dtype: torch.dtype, attn_implementation: str | None) -> nn.Module:

@@ -16,49 +16,12 @@ A study is a folder with `study.json`. Each run has a folder named by its conten
     results/<study>/index.jsonl                      derived; rebuilt whenever it is missing
 """
 
-from studykit.results.table import (
-    IDENTITY_COLUMNS,
-    cells,
-    damaged_records,
-    find_run,
-    fingerprint,
-    load,
-    metric_columns,
-    read_items,
-    read_lines,
-    read_log,
-    read_metrics,
-    read_notebook,
-    read_record,
-    read_spec,
-    rebuild_index,
-    run_folder,
-    studies,
-)
+from studykit.files import read_lines, write_json
+from studykit.results.cells import cells, read_log, read_notebook
+from studykit.results.layout import find_run, open_study, run_folder, studies
+from studykit.results.record import read_items, read_metrics, read_record, read_spec
 from studykit.results.signals import read_signals, write_signal
-from studykit.results.layout import RunWriter, open_study, write_json
+from studykit.results.table import IDENTITY_COLUMNS, damaged_records, fingerprint, load, metric_columns, rebuild_index
+from studykit.results.writer import RunWriter
 
-__all__ = [
-    "IDENTITY_COLUMNS",
-    "RunWriter",
-    "cells",
-    "damaged_records",
-    "find_run",
-    "fingerprint",
-    "load",
-    "metric_columns",
-    "open_study",
-    "read_items",
-    "read_lines",
-    "read_log",
-    "read_metrics",
-    "read_notebook",
-    "read_record",
-    "read_signals",
-    "read_spec",
-    "rebuild_index",
-    "run_folder",
-    "studies",
-    "write_json",
-    "write_signal",
-]
+__all__ = ['IDENTITY_COLUMNS', 'RunWriter', 'cells', 'damaged_records', 'find_run', 'fingerprint', 'load', 'metric_columns', 'open_study', 'read_items', 'read_lines', 'read_log', 'read_metrics', 'read_notebook', 'read_record', 'read_signals', 'read_spec', 'rebuild_index', 'run_folder', 'studies', 'write_json', 'write_signal']

@@ -1,24 +1,16 @@
-"""Write run folders: specification first, record last, each file put in place whole.
-
-    with RunWriter(study_folder, spec, ablation="data_size") as run:
-        ...train, writing into run.folder...
-        run.write_items(items, scores)
-        run.finish(metrics, cost, data)
-
-Only one process holds a run at a time: the folder's `lock` file is locked for as long as the writer is open, and the
-system lets go of it when the process dies, however it dies.
-"""
+"""Where studies, runs and cells lie under a results folder; only names that stay inside it are followed."""
 
 import fcntl
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -26,12 +18,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from studykit.files import replacing
-from studykit.errors import InputError
-from studykit.results.record import SCHEMA
-from studykit.spec import RunSpec
+import pandas as pd
 
-_PACKAGES = ("studykit", "torch", "transformers", "accelerate", "peft", "datasets", "numpy")
+from studykit.errors import InputError
+from studykit.files import is_locked, read_lines, replacing, try_lock, write_json
+from studykit.spec import Lora, Part, RunSpec, Stage
+from studykit.scorers import SCORERS
+from studykit.results.record import SCHEMA
+
+
+_RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
 def open_study(root: str | Path, study: str) -> Path:
@@ -65,125 +61,56 @@ def check_study(root: str | Path, study: str) -> Path:
     return folder
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Put strict JSON in place, whole and durable."""
-    with replacing(path) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
+def studies(root: str | Path) -> list[Path]:
+    """Return the study folders at or directly under a folder, sorted.
 
-
-def try_lock(path: Path) -> IO[str] | None:
-    """Lock a file for this process and return it, or None where another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = path.open("a")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        return None
-    return handle
-
-
-class RunWriter:
-    """The one writer of a run's folder; a context manager that records failure by itself.
-
-    Args:
-        study_folder: from `open_study`.
-        spec: the pinned specification.
-        ablation: which question asked for the run.
+    Raises:
+        InputError: the folder holds things, but no study.
     """
-
-    def __init__(self, study_folder: Path, spec: RunSpec, *, ablation: str = ""):
-        self.spec, self.ablation = spec, ablation
-        self.folder = study_folder / "runs" / spec.run_id
-        self._lock: IO[str] | None = None
-        self._started = _now()
-
-    @property
-    def is_done(self) -> bool:
-        """Whether a finished record is there."""
-        try:
-            return json.loads((self.folder / "record.json").read_text(encoding="utf-8"))["status"] == "done"
-        except (OSError, ValueError, KeyError):
-            return False
-
-    def __enter__(self) -> Self:
-        while (lock := try_lock(self.folder / "lock")) is None:
-            time.sleep(0.5)  # however long it trains: the system takes the lock from a holder that dies
-        self._lock = lock
-        if not self.is_done:
-            (self.folder / "record.json").unlink(missing_ok=True)  # a failed attempt is tried again
-            write_json(self.folder / "spec.json", json.loads(self.spec.canonical()))
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(error, InputError) and not self.is_done and not (self.folder / "checkpoints").exists():
-            shutil.rmtree(self.folder, ignore_errors=True)  # wrong input leaves nothing behind
-        elif isinstance(error, Exception) and not self.is_done:
-            text = "".join(traceback.format_exception_only(error)).strip()
-            self._record("failed", error=text)
-        if self._lock is not None:
-            self._lock.close()
-
-    def write_items(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Put `items.jsonl` in place, one JSON object per held-out item."""
-        with replacing(self.folder / "items.jsonl") as temporary, temporary.open("w", encoding="utf-8") as stream:
-            for line in lines:
-                stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-
-    def finish(
-        self, metrics: dict[str, float], cost: dict[str, float], data: list[dict[str, Any]], **more: Any
-    ) -> None:
-        """Write the final record; nothing is written to the folder after it."""
-        self._record("done", metrics=metrics, cost=cost, data=data, **more)
-
-    def _record(self, status: str, **content: Any) -> None:
-        files = sorted(f for f in self.folder.glob("*.json*") if f.name != "record.json" and not f.name.startswith("."))
-        record = {
-            "schema": SCHEMA,
-            "run_id": self.spec.run_id,
-            "status": status,
-            "ablation": self.ablation,
-            "started": self._started,
-            "finished": _now(),
-            "spec": json.loads(self.spec.canonical()),
-            **content,
-            "environment": environment(),
-            "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
-        }
-        write_json(self.folder / "record.json", record)
+    root = Path(root)
+    if (root / "study.json").is_file():
+        return [root]
+    if not root.exists():
+        return []
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder of results")
+    found = sorted(p.parent for p in root.glob("*/study.json"))
+    if not found and any(child.is_dir() for child in root.iterdir()):
+        raise InputError(f"{root} holds no studykit study (no study.json in it or one level below)")
+    return found
 
 
-@cache
-def environment() -> dict[str, Any]:
-    """Return what the numbers depend on besides the specification: versions, machine, revision; no names or paths."""
-    packages = {}
-    for package in _PACKAGES:
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "packages": packages,
-        "git_revision": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "studykit", "notebooks")),
-    }
+def run_folder(study_folder: str | Path, run_id: str) -> Path:
+    """Return the folder of a run, refusing anything that is no run id or leads elsewhere.
+
+    Raises:
+        InputError: no such run in this study.
+    """
+    runs = (Path(study_folder) / "runs").resolve()
+    folder = runs / run_id
+    if not _RUN_ID.fullmatch(run_id) or folder.is_symlink() or not folder.resolve().is_relative_to(runs):
+        raise InputError(f"{run_id!r} is not a run id (12 hexadecimal digits)")
+    if not folder.is_dir():
+        raise InputError(f"no run {run_id} in {study_folder}")
+    return folder
 
 
-def _git(*arguments: str) -> str | None:
-    """Ask git about the checkout this code runs from; None outside one."""
-    place = Path(__file__).parents[2]
-    try:
-        done = subprocess.run(["git", "-C", str(place), *arguments], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+def find_run(root: str | Path, run_id: str) -> Path:
+    """Return the folder of a run in any study under a folder.
+
+    Raises:
+        InputError: no such run.
+    """
+    for study in studies(root):
+        if _RUN_ID.fullmatch(run_id) and (study / "runs" / run_id).is_dir():
+            return run_folder(study, run_id)
+    raise InputError(f"no run {run_id!r} under {root}")
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def run_folders(study: Path) -> list[Path]:
+    runs = study / "runs"
+    if not runs.is_dir():
+        return []
+    with os.scandir(runs) as found:  # it knows folders from links without asking about each of thousands
+        names = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+    return [runs / name for name in sorted(names) if _RUN_ID.fullmatch(name)]

@@ -1,20 +1,33 @@
-"""Read run folders into one table; tolerant of torn and damaged files, and never silent about them."""
+"""The table of runs: one row per run, tolerant of torn and damaged files, and never silent about them."""
 
 import fcntl
 import hashlib
 import json
 import os
+import platform
 import re
+import shutil
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 import pandas as pd
 
-from studykit.files import replacing
 from studykit.errors import InputError
-from studykit.results.record import SCHEMA, migrate, row
-from studykit.results.signals import read_signals
+from studykit.files import is_locked, read_lines, replacing, try_lock, write_json
+from studykit.spec import Lora, Part, RunSpec, Stage
 from studykit.scorers import SCORERS
+from studykit.results.layout import _RUN_ID, run_folders, studies
+from studykit.results.record import SCHEMA, read_record, read_spec
+from studykit.results.signals import read_signals
+
 
 IDENTITY_COLUMNS = (
     "run_id",
@@ -30,7 +43,12 @@ IDENTITY_COLUMNS = (
     "steps",
     "options",
 )
-_RUN_ID = re.compile(r"[0-9a-f]{12}")
+
+
+_TRAINING = ("lr_scheduler_type", "warmup_ratio", "weight_decay", "max_grad_norm", "bf16")
+
+
+_ADAPTERS = ("lora_alpha", "lora_dropout", "lora_target_modules")
 
 
 def load(root: str | Path = "results") -> pd.DataFrame:
@@ -54,153 +72,9 @@ def load(root: str | Path = "results") -> pd.DataFrame:
     return frame[order].sort_values(["study", "budget_examples", "method", "seed", "run_id"], ignore_index=True)
 
 
-def studies(root: str | Path) -> list[Path]:
-    """Return the study folders at or directly under a folder, sorted.
-
-    Raises:
-        InputError: the folder holds things, but no study.
-    """
-    root = Path(root)
-    if (root / "study.json").is_file():
-        return [root]
-    if not root.exists():
-        return []
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder of results")
-    found = sorted(p.parent for p in root.glob("*/study.json"))
-    if not found and any(child.is_dir() for child in root.iterdir()):
-        raise InputError(f"{root} holds no studykit study (no study.json in it or one level below)")
-    return found
-
-
 def metric_columns(frame: pd.DataFrame) -> list[str]:
     """Return the columns that are the student's scores: those named like a scorer."""
     return [name for name in SCORERS.names() if name in frame]
-
-
-def run_folder(study_folder: str | Path, run_id: str) -> Path:
-    """Return the folder of a run, refusing anything that is no run id or leads elsewhere.
-
-    Raises:
-        InputError: no such run in this study.
-    """
-    runs = (Path(study_folder) / "runs").resolve()
-    folder = runs / run_id
-    if not _RUN_ID.fullmatch(run_id) or folder.is_symlink() or not folder.resolve().is_relative_to(runs):
-        raise InputError(f"{run_id!r} is not a run id (12 hexadecimal digits)")
-    if not folder.is_dir():
-        raise InputError(f"no run {run_id} in {study_folder}")
-    return folder
-
-
-def find_run(root: str | Path, run_id: str) -> Path:
-    """Return the folder of a run in any study under a folder.
-
-    Raises:
-        InputError: no such run.
-    """
-    for study in studies(root):
-        if _RUN_ID.fullmatch(run_id) and (study / "runs" / run_id).is_dir():
-            return run_folder(study, run_id)
-    raise InputError(f"no run {run_id!r} under {root}")
-
-
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return a run's final record in today's layout, or None while there is none.
-
-    Raises:
-        InputError: not JSON, not ours, or from a newer version.
-    """
-    file = folder / "record.json"
-    try:
-        record = _mapping(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise InputError(f"{file} is damaged ({error}): remove the folder and run again") from None
-    record = migrate(record, str(file))
-    if missing := {"run_id", "status", "spec"} - set(record):
-        raise InputError(f"{file} is damaged (it lacks {', '.join(sorted(missing))}): remove the folder and run again")
-    return record
-
-
-def read_spec(folder: Path) -> dict[str, Any] | None:
-    """Return what a run was asked to do, also while it has no record; None where the file is missing or damaged."""
-    try:
-        return _mapping(json.loads((folder / "spec.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
-
-
-def read_items(folder: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return a run's held-out items and how many damaged lines were left out."""
-    return read_lines(folder / "items.jsonl")
-
-
-def read_metrics(folder: Path) -> tuple[pd.DataFrame, int]:
-    """Return a run's training curves, one row per log, and how many damaged lines were left out."""
-    lines, damaged = read_lines(folder / "metrics.jsonl")
-    return pd.DataFrame(lines), damaged
-
-
-def read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the JSON objects of a file and the count of damaged lines.
-
-    An unterminated last line is still being written and is left out, uncounted. A file that is not there has no lines.
-    """
-    if not file.exists():
-        return [], 0
-    text = file.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    lines, damaged = [], 0
-    for line in whole.split("\n")[:-1]:  # splitlines would also split at U+2028 inside a text
-        try:
-            lines.append(_mapping(json.loads(line)))
-        except ValueError:
-            damaged += 1
-    return lines, damaged
-
-
-def cells(study_folder: str | Path) -> list[dict[str, Any]]:
-    """Return the cells of all batches of a study: parameters, status, run ids, folder."""
-    found = []
-    for folder in sorted((Path(study_folder) / "cells").glob("*")):
-        try:
-            cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        try:
-            cell |= json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            cell["status"] = "running" if is_locked(folder / "lock") else "stale"
-        found.append({**cell, "folder": str(folder)})
-    return found
-
-
-def read_notebook(cell_folder: str | Path) -> list[dict[str, Any]]:
-    """Return the cells of a batch cell's executed notebook, texts joined; none while there is no notebook.
-
-    Each has `cell_type`, `source` and, for code, `outputs` in the notebook format's own words.
-
-    Raises:
-        InputError: the file is there and is no notebook.
-    """
-    file = Path(cell_folder) / "notebook.ipynb"
-    try:
-        found = _mapping(json.loads(file.read_text(encoding="utf-8")))["cells"]
-        return [{**cell, "source": _text(cell["source"]), "outputs": _outputs(cell)} for cell in found]
-    except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is no executed notebook ({error!r}): run its cell again") from None
-
-
-def read_log(cell_folder: str | Path, last_bytes: int = 20_000) -> str:
-    """Return the end of a batch cell's log; empty while there is none."""
-    try:
-        return (Path(cell_folder) / "log.txt").read_bytes()[-last_bytes:].decode("utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
 
 
 def damaged_records(study_folder: str | Path) -> dict[str, str]:
@@ -208,7 +82,7 @@ def damaged_records(study_folder: str | Path) -> dict[str, str]:
     study = Path(study_folder)
     known = {line.get("run_id") for line in read_lines(study / "index.jsonl")[0]}
     found = {}
-    for folder in _run_folders(study):
+    for folder in run_folders(study):
         if folder.name not in known:
             try:
                 read_record(folder)
@@ -219,38 +93,9 @@ def damaged_records(study_folder: str | Path) -> dict[str, str]:
 
 def fingerprint(study_folder: str | Path) -> str:
     """Return a short text that changes when a run or cell of the study starts, ends or dies: a key for caches."""
-    folders = [*_run_folders(Path(study_folder)), *sorted((Path(study_folder) / "cells").glob("*/"))]
-    seen = [(folder.name, _changed(folder)) for folder in folders]
+    folders = [*run_folders(Path(study_folder)), *sorted((Path(study_folder) / "cells").glob("*/"))]
+    seen = [(folder.name, _record_time(folder)) for folder in folders]
     return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
-
-
-def _changed(folder: Path) -> int | bool:
-    """Return when the record was written, or whether somebody is at it."""
-    try:
-        return (folder / "record.json").stat().st_mtime_ns
-    except OSError:
-        return is_locked(folder / "lock")
-
-
-def _run_folders(study: Path) -> list[Path]:
-    runs = study / "runs"
-    if not runs.is_dir():
-        return []
-    with os.scandir(runs) as found:  # it knows folders from links without asking about each of thousands
-        names = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
-    return [runs / name for name in sorted(names) if _RUN_ID.fullmatch(name)]
-
-
-def is_locked(lock: Path) -> bool:
-    """Whether a living process holds a lock file."""
-    try:
-        with lock.open("r") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def rebuild_index(study_folder: str | Path) -> int:
@@ -269,7 +114,7 @@ def _study_rows(study: Path) -> list[dict[str, Any]]:
     known = {line.get("run_id"): line for line in index if line.pop("schema", None) == SCHEMA}
     rows = [
         known[folder.name] if folder.name in known and (folder / "record.json").is_file() else _row(study, folder)
-        for folder in _run_folders(study)
+        for folder in run_folders(study)
     ]
     done = [line for line in rows if line["status"] == "done"]
     if {line["run_id"] for line in done} != set(known):
@@ -301,21 +146,82 @@ def _row(study: Path, folder: Path) -> dict[str, Any]:
         return {"run_id": folder.name, "study": study.name, "status": record["status"]}
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("a JSON object is expected")
-    return value
+def row(record: dict[str, Any], study: str) -> dict[str, Any]:
+    """Return one line of the table of runs: identity, status, metrics, cost."""
+    spec = record["spec"]
+    manifests = record.get("data", [])
+    stages = spec["stages"]
+    asked = [stage["data"].get("budget", {}).get("examples") for stage in _distinct(stages, "data")]
+    drawn = _distinct(manifests, "examples_sha256")  # stages on the same examples have one budget
+    return {
+        "run_id": record["run_id"],
+        "study": study,
+        "ablation": record.get("ablation", ""),
+        "method": " > ".join(stage["method"] for stage in stages),
+        "student": spec["student"]["name"],
+        "teacher": (spec.get("teacher") or {}).get("name"),
+        "budget_examples": _total([m["examples"] for m in drawn] or asked),
+        "budget_tokens": _total([m.get("response_tokens") for m in drawn]),
+        "seed": spec["seed"],
+        "status": record["status"],
+        "steps": sum(stage["steps"] for stage in stages),
+        "options": _options(spec),
+        **record.get("metrics", {}),
+        **{f"teacher_{name}": value for name, value in record.get("teacher_metrics", {}).items()},
+        **record.get("cost", {}),
+    }
 
 
-def _text(value: str | list[str]) -> str:
-    """Join a notebook's text, kept as one text or as lines."""
-    return value if isinstance(value, str) else "".join(value)
+def _options(spec: dict[str, Any]) -> str:
+    """Return in words what else tells runs of one method apart: runs with other options are not to be averaged."""
+    parts: dict[str, Any] = {}
+    for number, stage in enumerate(spec["stages"]):
+        where = f"stage {number + 1} " if len(spec["stages"]) > 1 else ""
+        batch = stage.get("batch_size", 1) * stage.get("gradient_accumulation_steps", 1)
+        budget = stage["data"].get("budget", {})
+        own = {"lr": stage.get("learning_rate"), "batch": batch, "sampler": budget.get("sampler")}
+        own |= {
+            "source": stage["data"]["source"],
+            **stage["data"].get("options", {}),
+            **{f"sampler_{name}": value for name, value in (budget.get("options") or {}).items()},
+            **_changed(Stage, stage, _TRAINING),
+            **stage.get("method_options", {}),
+        }
+        parts |= {f"{where}{name}": value for name, value in own.items()}
+    if lora := spec["student"].get("lora"):
+        parts |= {"lora_r": lora.get("lora_r"), **_changed(Lora, lora, _ADAPTERS)}
+    teacher = spec.get("teacher") or {}
+    parts |= {f"teacher_{name}": teacher.get(name) for name in ("top_k", "samples", "pruned")}
+    parts["test_items"] = (spec.get("evaluation") or {}).get("items")
+    return ", ".join(f"{name}={_short(value)}" for name, value in parts.items() if value is not None)
 
 
-def _outputs(cell: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a notebook cell's outputs with their texts joined; what is JSON by itself stays."""
-    joined = []
-    for output in cell.get("outputs", []):
-        data = {kind: _text(v) if kind.startswith("text/") else v for kind, v in output.get("data", {}).items()}
-        joined.append({**output, "text": _text(output.get("text", "")), "data": data})
-    return joined
+def _distinct(parts: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Return the parts without those whose value repeats an earlier one's; parts without it all stay."""
+    kept: list[dict[str, Any]] = []
+    for part in parts:
+        if part.get(key) is None or all(part[key] != other.get(key) for other in kept):
+            kept.append(part)
+    return kept
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _total(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def _record_time(folder: Path) -> int | bool:
+    """Return when the record was written, or whether somebody is at it."""
+    try:
+        return (folder / "record.json").stat().st_mtime_ns
+    except OSError:
+        return is_locked(folder / "lock")
+
+
+def _changed(part: type[Part], values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the values that are not their field's default."""
+    return {name: values[name] for name in names if name in values and values[name] != part.model_fields[name].default}

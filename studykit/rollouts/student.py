@@ -4,7 +4,7 @@ from studykit.collate import Batch
 from studykit.errors import InputError
 from studykit.generation import Sampling, sample
 from studykit.losses import STUDENT
-from studykit.models import evaluating
+from studykit.models.states import evaluating
 from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, limits_of
 
 

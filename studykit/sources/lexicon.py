@@ -23,8 +23,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from studykit.files import cache_folder, replacing
 from studykit.errors import InputError, unknown
+from studykit.files import cache_folder, replacing
 from studykit.sources import PLAIN_TEXT, Example
 
 SPLITS = {"test": 2_000, "validation": 1_000, "train": 40_000, "outside": None}

@@ -13,23 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from studykit.collate import Batch, each_example_once
+from studykit import results
 from studykit.chat import Encoded, check, encode
+from studykit.collate import Batch, each_example_once
+from studykit.data import stage_data
 from studykit.errors import InputError
 from studykit.losses import LossInputs
 from studykit.losses.forward_kl import forward_kl
-from studykit.models import (
-    device,
-    hidden_states,
-    load_student,
-    load_tokenizer,
-    logits_in_chunks,
-    output_head,
-    weights_hash,
-)
+from studykit.models.loading import device, load_student, load_tokenizer
+from studykit.models.names import weights_hash
+from studykit.models.projection import logits_in_chunks, output_head
+from studykit.models.states import hidden_states
 from studykit.sources import load_examples
 from studykit.spec import RunSpec, Teacher
 from studykit.teacher import TeacherSignal, open_teacher
@@ -168,3 +166,29 @@ def _gradient(signal: TeacherSignal, logits: Tensor, target: Tensor, rows: slice
     logits = logits.detach().requires_grad_()
     loss = forward_kl(LossInputs(*signal.to(logits.device).inputs(rows, logits, target, 1.0))).sum()
     return torch.autograd.grad(loss, logits)[0]
+
+
+def measure_signals(runs: pd.DataFrame, *, study: str = "scratch", root: str | Path = "results") -> pd.DataFrame:
+    """Measure what the cached teachers of finished runs kept, and leave it with the study: `results.load` shows it.
+
+    Bytes, kept mass and tokens are those of its first stage's sequences; the gradient is compared in the logits of the
+    student before training. What was measured before is read. Runs without a cached teacher are left out.
+
+    Args:
+        runs: rows from `compare`.
+        study: the folder under `root` that they belong to.
+        root: the results folder.
+
+    Returns:
+        One row per run with a cached teacher: `run_id`, and the columns of `results.signals`.
+    """
+    folder, root = results.open_study(root, study), Path(root)
+    for run_id in runs["run_id"]:
+        spec = RunSpec.parse(results.read_spec(results.run_folder(folder, run_id)) or {})
+        if spec.teacher is None or not spec.teacher.is_cached or run_id in results.read_signals(folder):
+            continue
+        tokenizer = load_tokenizer(spec.student.name, root, spec.student.revision)
+        encoded = stage_data(spec.stages[0], tokenizer, root, spec.teacher).encoded
+        results.write_signal(folder, run_id, capture_sequences(spec, encoded, tokenizer, root).as_dict())
+    measured = results.read_signals(folder)
+    return pd.DataFrame([{"run_id": run, **measured[run]} for run in runs["run_id"] if run in measured])

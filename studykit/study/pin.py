@@ -11,23 +11,17 @@ from typing import Any
 
 from transformers import SchedulerType
 
+from studykit.data import stage_data, validation_data
 from studykit.errors import InputError, unknown
 from studykit.evaluation import held_out
 from studykit.methods import Recipe, get_method
-from studykit.models import (
-    architecture,
-    check_attention,
-    config_hash,
-    load_tokenizer,
-    same_vocabulary,
-    shared_vocabulary,
-    weights_hash,
-)
+from studykit.models.loading import architecture, check_attention, config_hash, load_tokenizer
+from studykit.models.names import weights_hash
+from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
 from studykit.samplers import SAMPLERS
 from studykit.scorers import SCORERS
 from studykit.sources import content_hash, load_examples
 from studykit.spec import Budget, Data, RunSpec, Stage, Teacher
-from studykit.data import stage_data, validation_data
 
 _WITH_SETTINGS = {
     "cosine_with_min_lr",

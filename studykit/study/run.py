@@ -1,10 +1,4 @@
-"""What notebooks call: run a specification once, compare arms side by side.
-
-    runs = compare({"sft": sft_spec, "kd": kd_spec}, study="lexicon", ablation="data_size")
-
-A run is its content: asked for again, by whichever notebook, it is read from disk. Everything that can be wrong in a
-specification is refused before a model is loaded.
-"""
+"""Run one specification, or read it where it is already done."""
 
 import hashlib
 import json
@@ -17,27 +11,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from studykit import results
-from studykit.files import cache_folder, replacing
-from studykit.study.capture import capture_sequences
-from studykit.errors import InputError
 from studykit.evaluation import evaluate
-from studykit.models import (
-    device,
-    load_teacher,
-    load_tokenizer,
-    unwrapped,
-)
+from studykit.files import cache_folder, replacing
 from studykit.models.card import model_card
-from studykit.study.pin import pin
-from studykit.results.record import row
+from studykit.models.loading import device, load_teacher, load_tokenizer
+from studykit.models.states import unwrapped
+from studykit.results.table import row
 from studykit.scorers import weighted_means
 from studykit.spec import Evaluation, RunSpec, Teacher
-from studykit.training import Trained, train
-from studykit.data import stage_data
+from studykit.study.pin import pin
+from studykit.training import train
+from studykit.training.stages import Trained
 
 
 def run(
@@ -57,12 +44,13 @@ def run(
     Raises:
         InputError: anything wrong with the specification, before anything is written.
     """
-    return _run_pinned(
+    return run_pinned(
         pin(spec if isinstance(spec, RunSpec) else RunSpec.parse(dict(spec)), root), study, ablation, root
     )
 
 
-def _run_pinned(pinned: RunSpec, study: str, ablation: str, root: str | Path) -> dict[str, Any]:
+def run_pinned(pinned: RunSpec, study: str, ablation: str, root: str | Path) -> dict[str, Any]:
+    """Train and score a pinned specification where that has not been done, and return its row."""
     folder = results.open_study(root, study)
     with results.RunWriter(folder, pinned, ablation=ablation) as writer:
         if not writer.is_done:
@@ -72,61 +60,6 @@ def _run_pinned(pinned: RunSpec, study: str, ablation: str, root: str | Path) ->
         raise FileNotFoundError(f"{writer.folder}/record.json vanished while the run was read")
     _tell_cell(pinned.run_id)
     return row(record, study)
-
-
-def compare(
-    arms: Mapping[str, RunSpec | Mapping[str, Any]],
-    *,
-    study: str = "scratch",
-    ablation: str = "",
-    root: str | Path = "results",
-) -> pd.DataFrame:
-    """Run all arms and return their rows with the arm's name in front.
-
-    Arms are to be compared, so they must share seed, student and number of optimizer steps.
-
-    Raises:
-        InputError: arms that differ in what must be shared, or anything wrong with one of them.
-    """
-    specs = {arm: s if isinstance(s, RunSpec) else RunSpec.parse(dict(s)) for arm, s in arms.items()}
-    for what, of in (
-        ("seed", lambda s: s.seed),
-        ("student", lambda s: s.student),
-        ("number of optimizer steps", lambda s: sum(stage.steps for stage in s.stages)),
-        ("evaluation", lambda s: s.evaluation),
-    ):
-        if any(of(s) != of(first) for s in specs.values() for first in specs.values()):
-            raise InputError(f"arms {', '.join(specs)} must share their {what}, or their difference means nothing")
-    contents: dict[str, str] = {}
-    pinned = {arm: pin(spec, root, contents) for arm, spec in specs.items()}  # all, before the first one trains
-    rows = [{"arm": arm, **_run_pinned(spec, study, ablation, root)} for arm, spec in pinned.items()]
-    return pd.DataFrame(rows)
-
-
-def measure_signals(runs: pd.DataFrame, *, study: str = "scratch", root: str | Path = "results") -> pd.DataFrame:
-    """Measure what the cached teachers of finished runs kept, and leave it with the study: `results.load` shows it.
-
-    Bytes, kept mass and tokens are those of its first stage's sequences; the gradient is compared in the logits of the
-    student before training. What was measured before is read. Runs without a cached teacher are left out.
-
-    Args:
-        runs: rows from `compare`.
-        study: the folder under `root` that they belong to.
-        root: the results folder.
-
-    Returns:
-        One row per run with a cached teacher: `run_id`, and the columns of `results.signals`.
-    """
-    folder, root = results.open_study(root, study), Path(root)
-    for run_id in runs["run_id"]:
-        spec = RunSpec.parse(results.read_spec(results.run_folder(folder, run_id)) or {})
-        if spec.teacher is None or not spec.teacher.is_cached or run_id in results.read_signals(folder):
-            continue
-        tokenizer = load_tokenizer(spec.student.name, root, spec.student.revision)
-        encoded = stage_data(spec.stages[0], tokenizer, root, spec.teacher).encoded
-        results.write_signal(folder, run_id, capture_sequences(spec, encoded, tokenizer, root).as_dict())
-    measured = results.read_signals(folder)
-    return pd.DataFrame([{"run_id": run, **measured[run]} for run in runs["run_id"] if run in measured])
 
 
 def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> None:

@@ -10,12 +10,14 @@ from typing import Any, Protocol
 
 import torch
 
-from studykit.collate import Batch
 from studykit.chat import Encoded
+from studykit.collate import Batch
 from studykit.errors import InputError
 from studykit.generation import Answers, Sampling
 from studykit.generation.vllm import Vllm
-from studykit.models import load_teacher, load_tokenizer, locate, same_vocabulary, shared_vocabulary
+from studykit.models.loading import load_teacher, load_tokenizer
+from studykit.models.names import locate
+from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
 from studykit.spec import Teacher
 from studykit.teacher.signal import TeacherSignal
 

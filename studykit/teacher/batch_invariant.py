@@ -16,7 +16,8 @@ from torch import Tensor
 
 from studykit.chat import Encoded
 from studykit.losses import LOG_FLOOR
-from studykit.models import hidden_states, project
+from studykit.models.projection import project
+from studykit.models.states import hidden_states
 from studykit.teacher.live import OnlineTeacher
 
 POSITIONS = 256

@@ -20,10 +20,10 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from studykit.collate import Batch
-from studykit.files import cache_folder
 from studykit.chat import Encoded, tokenizer_hash
+from studykit.collate import Batch
 from studykit.errors import Failure
+from studykit.files import cache_folder
 from studykit.generation import Answers, Sampling
 from studykit.teacher.batch_invariant import POSITIONS, CanonicalTeacher
 from studykit.teacher.formats import Form, Shares

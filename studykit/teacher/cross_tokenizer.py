@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from studykit.collate import Batch, collate
 from studykit.chat import Encoded
+from studykit.collate import Batch, collate
 from studykit.generation import Answers, Sampling
 from studykit.generation.vllm import Vllm
-from studykit.models import hidden_states, output_head, token_rows
+from studykit.models.projection import output_head
+from studykit.models.states import hidden_states
+from studykit.models.vocabulary import token_rows
 from studykit.teacher.live import written_by
 from studykit.teacher.signal import TeacherSignal
 

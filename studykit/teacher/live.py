@@ -6,11 +6,12 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from studykit.collate import Batch
 from studykit.chat import Encoded
+from studykit.collate import Batch
 from studykit.generation import Answers, Sampling, end_tokens, sample
 from studykit.generation.vllm import Vllm
-from studykit.models import OutputHead, hidden_states, output_head
+from studykit.models.projection import OutputHead, output_head
+from studykit.models.states import hidden_states
 from studykit.teacher.signal import TeacherSignal
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from studykit.losses import LOG_FLOOR
-from studykit.models import linear, shaped
+from studykit.models.projection import linear, shaped
 
 
 class Compared(NamedTuple):

@@ -23,8 +23,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from studykit.files import replacing
 from studykit.errors import Failure
+from studykit.files import replacing
 
 _KEY = "S16"
 """Sixteen bytes that numpy sorts and compares as one value."""

@@ -20,7 +20,9 @@ from studykit.files import replacing
 from studykit.head import head_loss
 from studykit.losses import Loss, get_loss
 from studykit.methods import Recipe
-from studykit.models import evaluating, hidden_states, output_head, padding_through, token_rows
+from studykit.models.projection import output_head
+from studykit.models.states import evaluating, hidden_states, padding_through
+from studykit.models.vocabulary import token_rows
 from studykit.rollouts import RolloutContext
 from studykit.teacher import OpenTeacher
 from studykit.training.checkpoints import mark_complete

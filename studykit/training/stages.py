@@ -21,26 +21,20 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.generic import is_flash_attention_requested
 
-from studykit.collate import PlannedBatches, each_example_once, plan_batches
-from studykit.files import replacing
 from studykit.chat import Encoded, encode
+from studykit.collate import PlannedBatches, each_example_once, plan_batches
+from studykit.data import StageData, stage_data, validation_data
+from studykit.files import replacing
 from studykit.methods import get_method
-from studykit.models import (
-    device,
-    has_bf16,
-    load_student,
-    load_tokenizer,
-    output_head,
-    set_padding_free,
-    unwrapped,
-)
+from studykit.models.loading import device, has_bf16, load_student, load_tokenizer
+from studykit.models.projection import output_head
+from studykit.models.states import set_padding_free, unwrapped
 from studykit.spec import RunSpec, Stage
 from studykit.teacher import OpenTeacher, open_teacher
 from studykit.teacher.cross_tokenizer import ForeignTeacher
 from studykit.training.checkpoints import is_complete, mark_complete, newest_complete
-from studykit.data import StageData, stage_data, validation_data
-from studykit.training.threads import chosen_threads
 from studykit.training.loop import DistillTrainer
+from studykit.training.threads import chosen_threads
 
 _WORKERS = 2
 _PREFETCHED = 4

@@ -23,7 +23,7 @@ import torch
 
 from studykit.collate import Batch
 from studykit.files import cache_folder, replacing
-from studykit.models import unwrapped
+from studykit.models.states import unwrapped
 from studykit.training.loop import DistillTrainer
 
 _AS_FAST = 1.05

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fake_notebooks import MARKER, everything_under, marked, read_record, wait_for, write_batch, write_notebook
 
-from studykit.batch import failures, plan, run_batch
+from studykit.batch.grid import failures, plan, run_batch
 from studykit.errors import InputError
 from studykit.executors.local import Local
 
@@ -119,7 +119,7 @@ def test_an_executed_notebook_carries_its_parameters_and_no_place_of_this_machin
         assert not any("papermill" in part["metadata"] for part in (notebook, *notebook["cells"]))
         assert any(f"number = {number}" in "".join(cell["source"]) for cell in notebook["cells"])
         without_parameters = text.replace(json.dumps(f'place = "{root}"\n')[1:-1], "")
-        for place in (root, Path(__file__).parents[1], sys.prefix, platform.node()):
+        for place in (root, Path(__file__).parents[2], sys.prefix, platform.node()):
             assert str(place) not in without_parameters
 
 

@@ -8,11 +8,11 @@ import pytest
 from fake_notebooks import write_notebook
 
 from studykit.batch import notebooks
-from studykit.batch import plan
+from studykit.batch.grid import plan
 from studykit.errors import InputError
 from studykit.spec import RunSpec
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 BATCHES = sorted((ROOT / "notebooks" / "batches").glob("*.yaml"))
 HEADINGS = ["Question", "Hypothesis", "Parameters", "Run", "Figure", "Finding", "Caveats"]

@@ -12,7 +12,7 @@ from tools.pages import ROOT
 @pytest.fixture(scope="module")
 def measuring():
     """Return the module, which lives among the scripts that are run by hand."""
-    spec = importlib.util.spec_from_file_location("measuring", ROOT / "tests" / "benchmarks" / "measuring.py")
+    spec = importlib.util.spec_from_file_location("measuring", ROOT / "benchmarks" / "measuring.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -90,7 +90,7 @@ def test_a_contestant_that_cannot_run_is_kept_with_its_reason_and_stops_nobody(m
 def test_peak_memory_is_that_of_the_measured_part(python, measuring):
     code = f"""
 import json, sys
-sys.path.insert(0, {str(ROOT / "tests" / "benchmarks")!r})
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
 import measuring
 earlier = bytearray(b"x" * (600 << 20))
 del earlier

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.tables import GOALS, as_markdown, draw, read_reports
-from studykit.figures import head_cost
+from studykit.figures.head_cost import head_cost
 from tools.pages import PAGES, ROOT
 
 FIGURES = {  # of a report that meets every goal, by contestant

@@ -7,14 +7,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from studykit.figures import (
-    MOST_POINTS,
-    difference_against_budget,
-    loss_curves,
-    methods_compared,
-    score_against_budget,
-    style,
-)
+from studykit.figures import style
+from studykit.figures.difference_against_budget import difference_against_budget
+from studykit.figures.loss_curves import MOST_POINTS, loss_curves
+from studykit.figures.methods_compared import methods_compared
+from studykit.figures.score_against_budget import score_against_budget
 from studykit.statistics import mean_interval, paired_difference
 
 SCORES = {

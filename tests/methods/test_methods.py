@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from studykit import results, study
 from studykit.errors import InputError
 from studykit.methods import METHODS, get_method, takes
-from studykit.models import load_teacher
+from studykit.models.loading import load_teacher
 from studykit.spec import RunSpec, Teacher
 
 NAMES = METHODS.names()

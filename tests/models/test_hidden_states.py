@@ -9,19 +9,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
 from studykit.errors import InputError
-from studykit.models import (
-    check_attention,
-    hidden_states,
-    load_student,
-    load_teacher,
-    padding_through,
-    set_padding_free,
-    states,
-    unwrapped,
-)
-from studykit.study.pin import pin
+from studykit.models import states
+from studykit.models.loading import check_attention, load_student, load_teacher
+from studykit.models.states import hidden_states, padding_through, set_padding_free, unwrapped
 from studykit.spec import Lora, RunSpec, Student, Teacher
-from studykit.training import _without_float32_flash, train
+from studykit.study.pin import pin
+from studykit.training import train
+from studykit.training.stages import _without_float32_flash
 
 SHAPE = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 32}

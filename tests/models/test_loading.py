@@ -8,21 +8,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studykit.errors import InputError
-from studykit.models import (
-    EMBEDDED,
-    architecture,
-    config_hash,
-    hidden_states,
-    load_student,
-    load_teacher,
-    load_tokenizer,
-    locate,
-    output_head,
-    project,
-    shared_vocabulary,
-    unwrapped,
-    weights_hash,
-)
+from studykit.models.loading import architecture, config_hash, load_student, load_teacher, load_tokenizer
+from studykit.models.names import EMBEDDED, locate, weights_hash
+from studykit.models.projection import output_head, project
+from studykit.models.states import hidden_states, unwrapped
+from studykit.models.vocabulary import shared_vocabulary
 from studykit.spec import Lora, Student, Teacher
 
 SMALL = {

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from studykit.collate import collate
-from studykit.models import load_teacher
+from studykit.models.loading import load_teacher
 from studykit.models.pruning import prune
 from studykit.spec import Teacher
 from studykit.teacher import open_teacher

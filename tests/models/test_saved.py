@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from studykit import results, study
-from studykit.models import load_student
+from studykit.models.loading import load_student
 from studykit.spec import Student
 
 

@@ -16,7 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from studykit.head import head_loss
 from studykit.losses import get_loss
-from studykit.models import hidden_states, output_head
+from studykit.models.projection import output_head
+from studykit.models.states import hidden_states
 from studykit.teacher import TeacherSignal
 
 RANKS, ROWS, T, V, H = 2, 4, 6, 51, 16  # 51 rows do not divide evenly

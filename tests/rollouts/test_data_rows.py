@@ -4,10 +4,10 @@ from pathlib import Path
 
 from rows import PAD, equal, rows_of
 
-from studykit.collate import collate
 from studykit.chat import encode
+from studykit.collate import collate
 from studykit.losses import DATA
-from studykit.models import load_tokenizer
+from studykit.models.loading import load_tokenizer
 from studykit.rollouts import get_rollout
 from studykit.sources import Example
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from rows import END, PAD, equal, gives, make_rollout, rows_of
 
-from studykit.collate import collate
 from studykit.chat import encode
+from studykit.collate import collate
 from studykit.errors import InputError
 from studykit.losses import STUDENT, TEACHER
 from studykit.rollouts import ROLLOUTS, get_rollout

@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from studykit import likelihood
 from studykit.chat import encode
+from studykit.data import stage_data
 from studykit.errors import InputError
 from studykit.likelihood import mean_logp
-from tools.embed import build_letter_tokenizer, shape
 from studykit.samplers import asks_models, draw, ranking
 from studykit.sources import Example, content_hash, load_examples
 from studykit.spec import Budget, Stage, Teacher
-from studykit.data import stage_data
+from tools.embed import build_letter_tokenizer, shape
 
 BY_LIKELIHOOD = ["difference", "length_matched", "reference_nll", "teacher_nll"]
 every_one = pytest.mark.parametrize("sampler", BY_LIKELIHOOD)

@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from studykit.batch import terminal as reports
 from studykit import study
-from studykit.study.capture import capture
+from studykit.batch import terminal as reports
 from studykit.cli import main
 from studykit.errors import InputError
 from studykit.spec import RunSpec
+from studykit.study.capture import capture
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from transformers import get_scheduler
 
 from studykit import results, study
 from studykit.errors import InputError
-from studykit.study.pin import SCHEDULES
 from studykit.spec import RunSpec
+from studykit.study.pin import SCHEDULES
 from studykit.training.loop import DistillTrainer
 
 

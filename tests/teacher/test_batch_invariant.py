@@ -8,13 +8,13 @@ import pytest
 import torch
 from unpadding import unpadded
 
-from studykit.collate import Batch, collate, each_example_once
 from studykit.chat import encode
-from studykit.models import load_teacher
+from studykit.collate import Batch, collate, each_example_once
+from studykit.models.loading import load_teacher
 from studykit.sources import Example, load_examples
 from studykit.spec import Teacher
-from studykit.teacher.cached import CachedTeacher
 from studykit.teacher.batch_invariant import POSITIONS, CanonicalTeacher
+from studykit.teacher.cached import CachedTeacher
 from studykit.teacher.formats import Samples, TopK
 from studykit.teacher.live import OnlineTeacher
 from studykit.teacher.store import as_keys

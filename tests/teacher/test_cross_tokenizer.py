@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from studykit import results, study
-from studykit.collate import collate
 from studykit.chat import encode
+from studykit.collate import collate
 from studykit.errors import InputError
 from studykit.generation import Answers, Sampling
 from studykit.losses import LossInputs, get_loss
-from tools.embed import build_letter_tokenizer, shape
 from studykit.rollouts import RolloutContext, get_rollout
 from studykit.sources import Example
 from studykit.spec import Teacher
 from studykit.teacher import open_teacher
 from studykit.teacher.cross_tokenizer import ForeignTeacher
+from tools.embed import build_letter_tokenizer, shape
 
 MULTI_TURN = Example(
     "two-turns",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from unpadding import unpadded
 
-from studykit.collate import collate, each_example_once
 from studykit.chat import encode
+from studykit.collate import collate, each_example_once
 from studykit.head import head_loss
 from studykit.losses import get_loss
 from studykit.teacher import TeacherSignal

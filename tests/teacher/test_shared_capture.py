@@ -11,12 +11,12 @@ import pytest
 import torch
 from unpadding import unpadded
 
-from studykit import files as caching
-from studykit.collate import each_example_once
+from studykit import files
 from studykit.chat import encode
-from studykit.models import load_tokenizer
+from studykit.collate import each_example_once
+from studykit.models.loading import load_tokenizer
 from studykit.spec import Teacher
-from studykit.teacher import cached, canonical, open_teacher
+from studykit.teacher import batch_invariant, cached, open_teacher
 from studykit.teacher.store import as_keys
 
 V, K = 85, 8
@@ -29,7 +29,7 @@ def capture(folder: str, rows: list[int], examples: list, deadly: bool, company:
     """
     torch.set_num_threads(1)
     tokenizer = load_tokenizer(folder, Path())
-    canonical._TOKENS = 1
+    batch_invariant._TOKENS = 1
     teacher = open_teacher(Teacher(name=folder, top_k=K, content="a"), Path(), tokenizer, V)
     assert isinstance(teacher, cached.CachedTeacher)
     batches = each_example_once(encode([examples[i] for i in rows], tokenizer, 64), 2, tokenizer.pad_token_id)
@@ -43,7 +43,7 @@ def capture(folder: str, rows: list[int], examples: list, deadly: bool, company:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if deadly:
-        caching._flush = kill
+        files._flush = kill
     if company:
         Path(company[0]).touch()
         while not all(Path(other).exists() for other in company):
@@ -56,7 +56,7 @@ def capture(folder: str, rows: list[int], examples: list, deadly: bool, company:
 @pytest.fixture
 def reopened(teacher_folder, tokenizer, empty_cache, monkeypatch):
     """Open the teacher on disk with the cache that processes wrote."""
-    monkeypatch.setattr(canonical, "_TOKENS", 1)
+    monkeypatch.setattr(batch_invariant, "_TOKENS", 1)
 
     def make():
         return open_teacher(Teacher(name=str(teacher_folder), top_k=K, content="a"), Path(), tokenizer, V)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studykit import files as caching
+from studykit import files
 from studykit.teacher.store import Store, as_keys
 
 
@@ -151,7 +151,7 @@ def test_a_large_store_is_mapped_and_not_loaded(tmp_path):
 
 def write_until_killed(folder: str) -> None:
     store = opened(Path(folder))
-    flush, flushed = caching._flush, []
+    flush, flushed = files._flush, []
 
     def kill(path):
         flushed.append(path)
@@ -159,7 +159,7 @@ def write_until_killed(folder: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         flush(path)
 
-    caching._flush = kill
+    files._flush = kill
     for n in range(10):
         store.write(keys(n), [bytes(1000 + n)])
 

@@ -11,8 +11,8 @@ def make_trainer(tmp_path, encoded, tokenizer, stage):
     from studykit.collate import PlannedBatches
     from studykit.methods import get_method
     from studykit.spec import Stage
-    from studykit.training import _arguments
     from studykit.training.loop import DistillTrainer
+    from studykit.training.stages import _arguments
 
     def make(model, plan, *, method="sft", options=None, teacher=None, accumulation=1, **changes):
         settings = {"steps": len(plan) // accumulation, "batch_size": len(plan[0]), **changes}

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from studykit import head, models, training
+from studykit import head
 from studykit.collate import collate
+from studykit.models import loading
+from studykit.models.projection import linear
 from studykit.spec import RunSpec, Stage
-from studykit.training import train
+from studykit.training import stages, train
 from studykit.training.loop import DistillTrainer
 
 
@@ -21,9 +23,9 @@ def told(monkeypatch, stage, tmp_path):
     def make(gpu, **changes):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: gpu)
-        monkeypatch.setattr(training, "device", lambda: torch.device("cuda" if gpu else "cpu"))
-        monkeypatch.setattr(training, "TrainingArguments", lambda **words: SimpleNamespace(n_gpu=4 * gpu, **words))
-        return training._arguments(Stage.model_validate(stage(**changes)), 0, tmp_path)
+        monkeypatch.setattr(stages, "device", lambda: torch.device("cuda" if gpu else "cpu"))
+        monkeypatch.setattr(stages, "TrainingArguments", lambda **words: SimpleNamespace(n_gpu=4 * gpu, **words))
+        return stages._arguments(Stage.model_validate(stage(**changes)), 0, tmp_path)
 
     return make
 
@@ -58,8 +60,8 @@ def test_bf16_is_a_matter_of_the_gpu_unless_asked_for(gpu, asked, expected, told
 def test_a_gpu_that_imitates_bf16_is_not_asked_for_it(told, monkeypatch):
     assert told(True).bf16
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert models.has_bf16() is False
-    assert models._frozen_dtype() == torch.float32
+    assert loading.has_bf16() is False
+    assert loading._frozen_dtype() == torch.float32
 
 
 @pytest.mark.parametrize(("kind", "expected"), [(None, "cpu"), ("mps", "cpu"), ("cuda", "cuda")])
@@ -69,7 +71,7 @@ def test_the_device_is_one_that_is_there_and_can_do_what_is_needed(kind, expecte
         return None if kind is None else torch.device(kind)
 
     monkeypatch.setattr(torch.accelerator, "current_accelerator", current)
-    assert models.device().type == expected
+    assert loading.device().type == expected
 
 
 def test_the_words_reach_the_loader(make_trainer, tiny_model):
@@ -82,7 +84,7 @@ def test_the_words_reach_the_loader(make_trainer, tiny_model):
 
 def test_batches_made_ahead_change_nothing_also_after_a_restart(plain_spec, stage, tmp_path, monkeypatch):
     spec, ends = RunSpec.parse(plain_spec(stage(gradient_accumulation_steps=2))), []
-    compute_loss, arguments = DistillTrainer.compute_loss, training._arguments
+    compute_loss, arguments = DistillTrainer.compute_loss, stages._arguments
 
     def fail(self, *words, **more):
         if self.state.global_step == 3:
@@ -95,7 +97,7 @@ def test_batches_made_ahead_change_nothing_also_after_a_restart(plain_spec, stag
         return made
 
     ends.append(train(spec, tmp_path / "plain", tmp_path / "results").model.state_dict())
-    monkeypatch.setattr(training, "_arguments", ahead)
+    monkeypatch.setattr(stages, "_arguments", ahead)
     ends.append(train(spec, tmp_path / "ahead", tmp_path / "results").model.state_dict())
     monkeypatch.setattr(DistillTrainer, "compute_loss", fail)
     with pytest.raises(RuntimeError, match="on purpose"):
@@ -125,7 +127,7 @@ def test_bf16_trains_on_a_cpu_and_ends_near_float32(method, plain_spec, stage, t
 def test_the_heads_products_are_computed_in_what_was_asked_for(asked, make_trainer, tiny_model, encoded, monkeypatch):
     """The Trainer itself puts autocast around the model's pass alone."""
     taken = []
-    monkeypatch.setattr(head, "linear", lambda part, *rest: taken.append(part.dtype) or models.linear(part, *rest))
+    monkeypatch.setattr(head, "linear", lambda part, *rest: taken.append(part.dtype) or linear(part, *rest))
     trainer = make_trainer(tiny_model(), [np.arange(4)], bf16=asked)
     trainer.train()
     trainer.cross_entropy(collate(encoded, np.arange(4), 0))

@@ -10,7 +10,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from studykit.collate import collate
-from studykit.models import hidden_states
+from studykit.models.states import hidden_states
 from studykit.spec import RunSpec
 from studykit.teacher.live import OnlineTeacher
 from studykit.training import train

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from studykit import training
 from studykit.spec import RunSpec
-from studykit.training import checkpoints, train
+from studykit.training import checkpoints, stages, train
 from studykit.training.checkpoints import is_complete
 from studykit.training.loop import DistillTrainer
 
@@ -172,10 +171,10 @@ def test_a_stage_killed_while_its_end_is_written_is_not_trained_again(plain_spec
     def fail(*arguments):
         raise OSError("no space left")
 
-    monkeypatch.setattr(training, "mark_complete", fail)
+    monkeypatch.setattr(stages, "mark_complete", fail)
     with pytest.raises(OSError, match="no space"):
         in_folder(spec, checkpoint_every_s=0.0)
-    monkeypatch.setattr(training, "mark_complete", checkpoints.mark_complete)
+    monkeypatch.setattr(stages, "mark_complete", checkpoints.mark_complete)
     steps: list[int] = []
     compute_loss = DistillTrainer.compute_loss
     monkeypatch.setattr(

@@ -12,8 +12,8 @@ import torch
 from studykit.spec import RunSpec
 from studykit.training import threads as room
 from studykit.training import train
-from studykit.training.threads import allowance, chosen_threads, fewest_as_fast
 from studykit.training.loop import DistillTrainer
+from studykit.training.threads import allowance, chosen_threads, fewest_as_fast
 
 PLAN = [np.arange(4), np.arange(4, 8), np.array([6, 13, 20, 27])]
 

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from studykit.figures.signals import difference_against_bytes
+from studykit.figures.difference_against_bytes import difference_against_bytes
 
 SIGNALS = {  # method and options: points by seed, bytes; t(1; 0.975) / √2 = 8.9846, times s = 1 / √2: 6.3531
     ("kd", "lr=1"): ([20.0, 22.0], None),

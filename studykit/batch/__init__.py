@@ -1,0 +1,1 @@
+"""Grids of notebook executions: planned, checked, executed, shown. Torch-free."""

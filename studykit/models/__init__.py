@@ -1,0 +1,1 @@
+"""Students, teachers and tokenizers: found, loaded, and reached the same way in every wrapper."""

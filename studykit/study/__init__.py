@@ -1,0 +1,13 @@
+"""What notebooks call: run a specification once, compare arms side by side.
+
+    runs = compare({"sft": sft_spec, "kd": kd_spec}, study="lexicon", ablation="data_size")
+
+A run is its content: asked for again, by whichever notebook, it is read from disk. Everything that can be wrong in a
+specification is refused before a model is loaded."""
+
+from studykit.study.capture import measure_signals
+from studykit.study.compare import compare
+from studykit.study.pin import pin
+from studykit.study.run import run, teacher_score
+
+__all__ = ["compare", "measure_signals", "pin", "run", "teacher_score"]
