@@ -28,8 +28,8 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
     student = make_model(setting, "student")
     ids = make_sequences(setting)
     rows = np.arange(len(ids))
-    supervised = np.broadcast_to(np.arange(setting.length) >= setting.prompt, ids.shape)
-    encoded = Encoded.of(list(ids), list(supervised))
+    loss_mask = np.broadcast_to(np.arange(setting.length) >= setting.prompt, ids.shape)
+    encoded = Encoded.of(list(ids), list(loss_mask))
     teacher = None
     if setting.contestant != "sft":
         teacher = _open(setting, tokenizer, output_head(student).weight.shape[0])

@@ -25,7 +25,7 @@ from studykit.errors import InputError
 from studykit.files import cache_folder, replacing
 from studykit.sources import Example, content_hash
 
-_VERSION = "2"
+_VERSION = "3"
 _BATCH = 4096
 
 
@@ -35,14 +35,14 @@ class Encoded:
 
     Attributes:
         ids: int32 [total].
-        supervised: bool [total].
+        loss_mask: bool [total].
         starts: int64 [n], where each example begins.
         lengths: int64 [n], tokens per example.
         response_tokens: int64 [n], supervised tokens per example that have a token before them.
     """
 
     ids: np.ndarray
-    supervised: np.ndarray
+    loss_mask: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
     response_tokens: np.ndarray
@@ -53,8 +53,8 @@ class Encoded:
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         responses = np.array([mask[1:].sum() for mask in masks], dtype=np.int64)
         ids = np.concatenate([np.empty(0, np.int32), *rows]).astype(np.int32)
-        supervised = np.concatenate([np.empty(0, bool), *masks])
-        return cls(ids, supervised, np.cumsum(lengths) - lengths, lengths, responses)
+        loss_mask = np.concatenate([np.empty(0, bool), *masks])
+        return cls(ids, loss_mask, np.cumsum(lengths) - lengths, lengths, responses)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -65,12 +65,12 @@ class Encoded:
 
     def supervised_of(self, index: int) -> np.ndarray:
         """Return the mask of one example, bool [T]."""
-        return self.supervised[self._place(index)]
+        return self.loss_mask[self._place(index)]
 
     def take(self, indices: np.ndarray) -> "Encoded":
         """Return the sequences at those positions, in that order; the tokens are not copied."""
         chosen = (column[indices] for column in (self.starts, self.lengths, self.response_tokens))
-        return Encoded(self.ids, self.supervised, *chosen)
+        return Encoded(self.ids, self.loss_mask, *chosen)
 
     def _place(self, index: int) -> slice:
         return slice(int(self.starts[index]), int(self.starts[index] + self.lengths[index]))

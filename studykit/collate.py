@@ -25,31 +25,31 @@ class Batch:
     Attributes:
         input_ids: int64 [B, T], padded on the right.
         attention_mask: int64 [B, T].
-        supervised: bool [B, T]; the first token of a row has nothing to predict it and is never counted.
+        loss_mask: bool [B, T]; the first token of a row has nothing to predict it and is never counted.
         keys: content hash of each row, by which a cache knows it; empty for rows made during training.
-        origin: int64 [B], `DATA`, `TEACHER` or `STUDENT` of `studykit.losses`; None where all rows are the data's own.
+        author: int64 [B], `DATA`, `TEACHER` or `STUDENT` of `studykit.losses`; None where all rows are the data's own.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
-    supervised: Tensor
+    loss_mask: Tensor
     keys: list[str] = field(default_factory=list)
-    origin: Tensor | None = None
+    author: Tensor | None = None
 
     @property
     def target(self) -> Tensor:
         """The supervised token ids in row-major order, int64 [N]."""
-        return self.input_ids[:, 1:][self.supervised[:, 1:]]
+        return self.input_ids[:, 1:][self.loss_mask[:, 1:]]
 
     @property
     def sequence(self) -> Tensor:
         """The row that each supervised token belongs to, int64 [N]."""
-        mask = self.supervised[:, 1:]
+        mask = self.loss_mask[:, 1:]
         return torch.arange(len(mask), device=mask.device)[:, None].expand_as(mask)[mask]
 
     def predicting(self, hidden: Tensor) -> Tensor:
         """Return the hidden states that predict the supervised tokens: position i predicts token i + 1, [N, H]."""
-        return hidden[:, :-1][self.supervised[:, 1:]]
+        return hidden[:, :-1][self.loss_mask[:, 1:]]
 
     def prompts(self) -> list[list[int]]:
         """Return what comes before the last answer of each row: up to the last run of supervised tokens.
@@ -66,7 +66,7 @@ class Batch:
             InputError: a row that is all answer, such as a raw text.
         """
         rows = []
-        for ids, mask in zip(self.input_ids.tolist(), self.supervised.tolist(), strict=True):
+        for ids, mask in zip(self.input_ids.tolist(), self.loss_mask.tolist(), strict=True):
             end = len(mask) - mask[::-1].index(True)
             start = end - ([*mask[end - 1 :: -1], False]).index(False)
             if start == 0:
@@ -107,13 +107,13 @@ def collate(encoded: Encoded, indices: Sequence[int] | np.ndarray, pad_token_id:
     width = max(len(row) for row in rows)
     input_ids = np.full((len(rows), width), pad_token_id, dtype=np.int64)
     attention_mask = np.zeros((len(rows), width), dtype=np.int64)
-    supervised = np.zeros((len(rows), width), dtype=bool)
+    loss_mask = np.zeros((len(rows), width), dtype=bool)
     for place, (index, row) in enumerate(zip(indices, rows, strict=True)):
         input_ids[place, : len(row)] = row
         attention_mask[place, : len(row)] = 1
-        supervised[place, : len(row)] = encoded.supervised_of(index)
+        loss_mask[place, : len(row)] = encoded.supervised_of(index)
     return Batch(
-        *(torch.from_numpy(array) for array in (input_ids, attention_mask, supervised)),
+        *(torch.from_numpy(array) for array in (input_ids, attention_mask, loss_mask)),
         keys=[encoded.key_of(i) for i in indices],
     )
 
@@ -132,7 +132,7 @@ class PlannedBatches(Dataset):
         return {
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask,
-            "supervised": batch.supervised,
+            "loss_mask": batch.loss_mask,
             "keys": batch.keys,
         }
 

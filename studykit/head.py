@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from studykit.losses import FunctionLoss, Loss, LossInputs
-from studykit.models.projection import linear, shaped
-from studykit.teacher.signal import TeacherSignal, through_softmax
+from studykit.models.projection import linear, scale_and_softcap
+from studykit.teacher.signal import TeacherSignal, log_softmax_backward
 
 CHUNK_BYTES = 768 * 2**20
 """Memory aimed at for the logits of one chunk, student's and teacher's together."""
@@ -50,10 +50,10 @@ def head_loss(
     scale_by_t2: bool = False,
     progress: float = 0.0,
     sequence: Tensor | None = None,
-    origin: Tensor | None = None,
+    author: Tensor | None = None,
     logit_scale: float = 1.0,
     softcap: float | None = None,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     chunk: int | None = None,
     memory: int = CHUNK_BYTES,
     fused: bool | None = None,
@@ -73,9 +73,9 @@ def head_loss(
         denominator: the supervised tokens of the whole optimizer step, over all micro-batches and ranks.
         scale_by_t2: multiply the divergence by temperature squared.
         progress: share of the stage done, for losses with a schedule.
-        sequence, origin: int64 [N], for losses that look at the row a position belongs to, or at who wrote it.
+        sequence, author: int64 [N], for losses that look at the row a position belongs to, or at who wrote it.
         logit_scale, softcap: of the student's architecture.
-        vocabulary: compare on the first so many rows, those that the shared tokenizer knows; None means all.
+        vocab_size: compare on the first so many rows, those that the shared tokenizer knows; None means all.
         chunk: positions per chunk; None chooses by memory.
         memory: bytes aimed at for the logits of one chunk, student's and teacher's together.
         fused: compile what is done to a block, for losses that are a function with a closed form; None does on CUDA.
@@ -96,7 +96,7 @@ def head_loss(
     if len(target) == 0:
         return hidden.sum() * 0 + weight.sum() * 0, {}
     rules = _Rules(loss, kd_ratio, temperature, scale_by_t2, logit_scale, softcap, progress)
-    rows, products = vocabulary or weight.shape[0], _products(weight)
+    rows, products = vocab_size or weight.shape[0], _products(weight)
     chunk = chunk or _even(len(target), memory // ((1 if teacher is None else 2) * products.itemsize * rows))
     block = BLOCK_BYTES.get(hidden.device.type, BLOCK_BYTES["cuda"]) // (4 * rows)
     fused = (hidden.is_cuda if fused is None else fused) and isinstance(loss, FunctionLoss) and loss.closed_form
@@ -107,7 +107,7 @@ def head_loss(
     job = _Job(
         rules,
         teacher if loss.needs_teacher else None,
-        (target, sequence, origin),
+        (target, sequence, author),
         rows,
         products,
         max(1, chunk),
@@ -140,7 +140,7 @@ class _Job:
     rules: _Rules
     teacher: TeacherSignal | None
     notes: tuple[Tensor, Tensor | None, Tensor | None]
-    vocabulary: int
+    vocab_size: int
     products: torch.dtype
     chunk: int
     block: int
@@ -193,7 +193,7 @@ def _chunks(job: _Job, scale: Tensor, inputs: tuple, wanted: list[bool]) -> tupl
     that a frozen head or a frozen body costs neither of them.
     """
     hidden, weight, bias, *learned = inputs
-    head, offset = weight[: job.vocabulary].to(job.products), None if bias is None else bias[: job.vocabulary]
+    head, offset = weight[: job.vocab_size].to(job.products), None if bias is None else bias[: job.vocab_size]
     exact = torch.promote_types(hidden.dtype, torch.float32)
     total = torch.zeros((), dtype=exact, device=hidden.device)
     grads: list[Tensor | None] = [None] * len(inputs)
@@ -203,14 +203,14 @@ def _chunks(job: _Job, scale: Tensor, inputs: tuple, wanted: list[bool]) -> tupl
         rows = slice(start, start + job.chunk)
         part = hidden[rows].to(job.products)
         raw = linear(part, head, offset)
-        value, slope, *others = _chunk(job, scale.to(exact), rows, raw, any(wanted), list(learns.values()))
+        value, grad, *others = _chunk(job, scale.to(exact), rows, raw, any(wanted), list(learns.values()))
         total += value
         if wanted[0]:
-            pieces.append(slope @ head)
+            pieces.append(grad @ head)
         if wanted[1]:
-            grads[1] = _added(grads[1], slope.T @ part, weight)
+            grads[1] = _added(grads[1], grad.T @ part, weight)
         if wanted[2] and bias is not None:
-            grads[2] = _added(grads[2], slope.sum(0, dtype=exact), bias)
+            grads[2] = _added(grads[2], grad.sum(0, dtype=exact), bias)
         for place, other in zip(learns, others, strict=True):
             grads[place] = _added(grads[place], other, inputs[place])
     if pieces:
@@ -228,22 +228,22 @@ def _added(total: Tensor | None, part: Tensor, like: Tensor) -> Tensor:
     return total
 
 
-def _chunk(job: _Job, scale: Tensor, rows: slice, raw: Tensor, slopes: bool, learns: list[Tensor]) -> list[Tensor]:
+def _chunk(job: _Job, scale: Tensor, rows: slice, raw: Tensor, wants_grad: bool, learns: list[Tensor]) -> list[Tensor]:
     """Return a chunk's scaled loss, its derivative in the raw logits (in their place), and in what the loss learns."""
-    teacher = None if job.teacher is None else job.teacher.at(rows, job.vocabulary, job.products)
+    teacher = None if job.teacher is None else job.teacher.at(rows, job.vocab_size, job.products)
     notes = [None if note is None else note[rows] for note in job.notes]
     sums: list[Tensor] = []
     for start in range(0, len(raw), job.block):
         own = slice(start, start + job.block) if job.block < len(raw) else slice(None)
         here = [None if note is None else note[own] for note in notes]
-        counted, slope, *parts = job.work(job.rules, raw[own], teacher, own, *here, slopes, learns)
+        counted, grad, *parts = job.work(job.rules, raw[own], teacher, own, *here, wants_grad, learns)
         for name, value in counted.items():
             job.sums[name] = job.sums.get(name, 0) + value
         sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else parts
-        if slopes and job.block < len(raw):
-            raw[own] = slope * scale
-        elif slopes:
-            raw = (slope * scale).to(raw.dtype)
+        if wants_grad and job.block < len(raw):
+            raw[own] = grad * scale
+        elif wants_grad:
+            raw = (grad * scale).to(raw.dtype)
     return [sums[0] * scale, raw, *(total * scale for total in sums[1:])]
 
 
@@ -254,8 +254,8 @@ def _block(
     rows: slice,
     target: Tensor,
     sequence: Tensor | None,
-    origin: Tensor | None,
-    slopes: bool,
+    author: Tensor | None,
+    wants_grad: bool,
     learns: list[Tensor],
 ) -> tuple:
     """Return sums to log, the loss sum's derivative in raw logits [b, V], the loss sum, and its others.
@@ -265,11 +265,11 @@ def _block(
         raw: the student's logits before scale and cap, [b, V].
         teacher: the signal of the chunk, or None.
         rows: which of the chunk's rows these are.
-        target, sequence, origin: int64 [b].
-        slopes: whether derivatives are wanted; without, None stands for them.
+        target, sequence, author: int64 [b].
+        wants_grad: whether derivatives are wanted; without, None stands for them.
         learns: what the loss learns.
     """
-    logits = shaped(raw, rules.logit_scale, rules.softcap)
+    logits = scale_and_softcap(raw, rules.logit_scale, rules.softcap)
     logp = logits.log_softmax(dim=-1)
     q, places = logp.exp(), target[:, None]
     ce = -logp.gather(1, places).sum()
@@ -280,37 +280,37 @@ def _block(
         "tokens": torch.ones_like(target).sum(),
     }
     if not rules.loss.needs_teacher:
-        x = LossInputs(logp, None, target, rules.progress, sequence, origin)
-        value, slope, *others = _derived(rules.loss, x, slopes, learns)
-        slope = through_softmax(slope, q) if slopes else None
+        x = LossInputs(logp, None, target, rules.progress, sequence, author)
+        value, grad, *others = _derived(rules.loss, x, wants_grad, learns)
+        grad = log_softmax_backward(grad, q) if wants_grad else None
     elif teacher is None:
         raise ValueError("this loss compares with a teacher, and no TeacherSignal was given")
     else:
         student_logp, teacher_logp, category, back = teacher.compare(rows, logits, logp, target, rules.temperature)
-        x = LossInputs(student_logp, teacher_logp, category, rules.progress, sequence, origin)
-        kd, slope, *others = _derived(rules.loss, x, slopes, learns)
+        x = LossInputs(student_logp, teacher_logp, category, rules.progress, sequence, author)
+        kd, grad, *others = _derived(rules.loss, x, wants_grad, learns)
         scale = rules.temperature**2 if rules.scale_by_t2 else 1.0
         counted["kd_loss"] = kd = kd * scale
         value, share = kd if rules.kd_ratio == 1 else (1 - rules.kd_ratio) * ce + rules.kd_ratio * kd, rules.kd_ratio
         others = [other * (share * scale) for other in others]
-        if slopes:
-            slope = back(slope) if share * scale == 1 else back(slope) * (share * scale)
+        if wants_grad:
+            grad = back(grad) if share * scale == 1 else back(grad) * (share * scale)
             if share != 1:
-                slope = slope.add_(q, alpha=1 - share).scatter_add_(1, places, (share - 1) * torch.ones_like(q[:, :1]))
-    if slope is not None and rules.softcap is not None:
-        slope = slope * (1 - (logits / rules.softcap).square())
-    if slope is not None and rules.logit_scale != 1:
-        slope = slope * rules.logit_scale
-    return counted, slope, value, *others
+                grad = grad.add_(q, alpha=1 - share).scatter_add_(1, places, (share - 1) * torch.ones_like(q[:, :1]))
+    if grad is not None and rules.softcap is not None:
+        grad = grad * (1 - (logits / rules.softcap).square())
+    if grad is not None and rules.logit_scale != 1:
+        grad = grad * rules.logit_scale
+    return counted, grad, value, *others
 
 
-def _derived(loss: Loss, x: LossInputs, slopes: bool, learns: list[Tensor]) -> tuple:
+def _derived(loss: Loss, x: LossInputs, wants_grad: bool, learns: list[Tensor]) -> tuple:
     """Return the loss sum, its derivative in the student's log-probabilities [n, C], and in what the loss learns."""
-    if not slopes:
+    if not wants_grad:
         return loss.per_token(x).sum(), None
     if loss.closed_form:
-        value, slope = loss.value_and_slope(x)
-        return value.sum(), slope
+        value, grad = loss.value_and_grad(x)
+        return value.sum(), grad
     free = x.student_logp.detach().requires_grad_()
     with torch.enable_grad():
         value = loss.per_token(replace(x, student_logp=free)).sum()

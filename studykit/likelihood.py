@@ -34,19 +34,19 @@ def reference_nll(model: nn.Module, encoded: Encoded, tokenizer: Any, batch_size
     Rows of the head that belong to no token take no part, as in distillation: a student that nobody has taught to
     leave them alone is not scored by them.
     """
-    head, vocabulary = output_head(model), token_rows(tokenizer)
+    head, vocab_size = output_head(model), token_rows(tokenizer)
     order = np.argsort(encoded.lengths, kind="stable")
     losses = [0.0] * len(encoded)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = collate(encoded, chosen, tokenizer.pad_token_id)
         place = head.weight.device
-        mask = batch.supervised[:, 1:].to(place)
+        mask = batch.loss_mask[:, 1:].to(place)
         hidden = hidden_states(model, batch.input_ids.to(place), batch.attention_mask.to(place))
         target = batch.target.to(place)
         parts = [
             torch.nn.functional.cross_entropy(logits, target[rows], reduction="none")
-            for rows, logits in logits_in_chunks(hidden[:, :-1][mask], head, vocabulary)
+            for rows, logits in logits_in_chunks(hidden[:, :-1][mask], head, vocab_size)
         ]
         nll = torch.cat(parts)
         sums = torch.zeros(len(chosen), dtype=nll.dtype, device=place)

@@ -51,7 +51,7 @@ def text_of(content: str, name: str = "t") -> Example:
     return Example(name, ({"role": PLAIN_TEXT, "content": content},), "s", "human", "train")
 
 
-def taught(example: Example, tokenizer: Any) -> list[str]:
+def loss_mask(example: Example, tokenizer: Any) -> list[str]:
     """Return the supervised stretches of one example as text."""
     encoded = encode([example], tokenizer, 1000)
     stretches, before = [], False
@@ -65,9 +65,9 @@ def taught(example: Example, tokenizer: Any) -> list[str]:
 
 
 def test_answer_and_end_token_are_taught_and_nothing_else(tokenizer):
-    assert taught(chat_of("2+2?", "4"), make_tokenizer()) == ["4<|end|>"]
+    assert loss_mask(chat_of("2+2?", "4"), make_tokenizer()) == ["4<|end|>"]
     example = chat_of("Pronounce c a t", "K AE T")
-    assert taught(example, tokenizer) == ["KAET<|end|>"]
+    assert loss_mask(example, tokenizer) == ["KAET<|end|>"]
 
 
 def test_the_newline_that_a_template_puts_behind_the_end_token_is_not_taught():
@@ -79,22 +79,22 @@ def test_the_newline_that_a_template_puts_behind_the_end_token_is_not_taught():
 
 def test_every_assistant_turn_is_taught():
     example = chat_of("hi", "hello!", "2+2?", "4", system="be brief")
-    assert taught(example, make_tokenizer()) == ["hello!<|end|>", "4<|end|>"]
+    assert loss_mask(example, make_tokenizer()) == ["hello!<|end|>", "4<|end|>"]
 
 
 def test_the_end_token_is_taught_where_it_also_pads():
-    assert taught(chat_of("2+2?", "4"), make_tokenizer(pad="<|end|>")) == ["4<|end|>"]
+    assert loss_mask(chat_of("2+2?", "4"), make_tokenizer(pad="<|end|>")) == ["4<|end|>"]
 
 
 def test_an_answer_that_repeats_the_question_is_found_by_place():
-    assert taught(chat_of("4", "4", "4", "4"), make_tokenizer()) == ["4<|end|>", "4<|end|>"]
+    assert loss_mask(chat_of("4", "4", "4", "4"), make_tokenizer()) == ["4<|end|>", "4<|end|>"]
     assert encode([chat_of("4", "4")], make_tokenizer(), 99).response_tokens.tolist() == [2]
 
 
 def test_a_raw_text_is_taught_whole_and_gets_an_end_token():
     tokenizer = make_tokenizer()
-    assert taught(text_of("once"), tokenizer) == ["once<|end|>"]
-    assert taught(text_of("once<|end|>"), tokenizer) == ["once<|end|>"]
+    assert loss_mask(text_of("once"), tokenizer) == ["once<|end|>"]
+    assert loss_mask(text_of("once<|end|>"), tokenizer) == ["once<|end|>"]
     encoded = encode([text_of("once")], tokenizer, 99)
     assert encoded.response_tokens.tolist() == [4]  # nothing predicts the first token
 
@@ -108,7 +108,7 @@ def test_conversations_and_texts_may_be_mixed():
 def test_a_template_without_an_end_token_teaches_the_answer():
     bare = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}\n{% endfor %}"
     bare += "{% if add_generation_prompt %}assistant {% endif %}"
-    assert taught(chat_of("2+2?", "4"), make_tokenizer(bare)) == ["4\n"]
+    assert loss_mask(chat_of("2+2?", "4"), make_tokenizer(bare)) == ["4\n"]
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused():
@@ -119,7 +119,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused():
         "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
     )
     tokenizer = make_tokenizer(forgetful)
-    assert taught(chat_of("2+2?", "4"), tokenizer) == ["4<|end|>"]
+    assert loss_mask(chat_of("2+2?", "4"), tokenizer) == ["4<|end|>"]
     with pytest.raises(InputError, match="example 'a': the chat template renders turn 1 differently"):
         encode([chat_of("hi", "hello", "2+2?", "4")], tokenizer, 99)
 
@@ -163,7 +163,7 @@ def test_what_is_kept_on_disk_equals_what_was_made(empty_cache, monkeypatch):
     monkeypatch.setattr(chat, "_encode", None)
     kept = encode(EXAMPLES, make_tokenizer(), 99)
     assert same(made, kept)
-    assert (made.ids.dtype, kept.ids.dtype, kept.supervised.dtype) == (np.int32, np.int32, bool)
+    assert (made.ids.dtype, kept.ids.dtype, kept.loss_mask.dtype) == (np.int32, np.int32, bool)
 
 
 def test_response_tokens_are_those_that_something_predicts():
@@ -198,7 +198,7 @@ def test_a_large_pool_is_mapped_and_its_selections_copy_no_tokens(empty_cache, m
     row = text_of("a" * width)
     columns = {
         "ids": np.tile(np.arange(width, dtype=np.int32), count),
-        "supervised": np.ones(count * width, dtype=bool),
+        "loss_mask": np.ones(count * width, dtype=bool),
         "starts": np.arange(count) * width,
         "lengths": np.full(count, width),
         "response_tokens": np.full(count, width - 1),
@@ -211,7 +211,7 @@ def test_a_large_pool_is_mapped_and_its_selections_copy_no_tokens(empty_cache, m
     assert int(opened.response_tokens.sum()) == count * (width - 1)
     taken = opened.take(np.arange(0, count, 2)[::-1])
     assert np.shares_memory(taken.ids, opened.ids)
-    assert np.shares_memory(taken.supervised, opened.supervised)
+    assert np.shares_memory(taken.loss_mask, opened.loss_mask)
     assert taken.ids_of(0).tolist() == list(range(width))
     assert resident_mib() - before < 20  # the tokens and masks are 57 MiB
     assert opened.ids.sum() > 0
@@ -254,7 +254,7 @@ def test_a_key_depends_on_tokens_and_on_what_is_taught():
     encoded = encode([chat_of("4", "44"), chat_of("44", "4"), text_of("4")], make_tokenizer(), 99)
     assert len({encoded.key_of(i) for i in range(3)}) == 3
     silent = copy.deepcopy(encoded)
-    silent.supervised[:] = True
+    silent.loss_mask[:] = True
     assert silent.key_of(0) != encoded.key_of(0)
 
 

@@ -50,10 +50,10 @@ def test_collated_rows_are_the_examples_padded_on_the_right(encoded, tokenizer):
     for row, index in enumerate((6, 0)):
         length = int(encoded.lengths[index])
         assert batch.input_ids[row, :length].tolist() == encoded.ids_of(index).tolist()
-        assert batch.supervised[row, :length].tolist() == encoded.supervised_of(index).tolist()
+        assert batch.loss_mask[row, :length].tolist() == encoded.supervised_of(index).tolist()
         assert batch.attention_mask[row].tolist() == [1] * length + [0] * (batch.input_ids.shape[1] - length)
         assert set(batch.input_ids[row, length:].tolist()) <= {tokenizer.pad_token_id}
-        assert not batch.supervised[row, length:].any()
+        assert not batch.loss_mask[row, length:].any()
         assert batch.keys[row] == encoded.key_of(index)
     assert len(batch.target) == encoded.response_tokens[[6, 0]].sum()
 

@@ -26,8 +26,8 @@ def student(seed: int = 1, bias: bool = True) -> tuple[Tensor, Tensor, Tensor | 
     return hidden, weight, offset
 
 
-def labels(vocabulary: int = V) -> Tensor:
-    return torch.randint(vocabulary, (N,), generator=torch.Generator().manual_seed(9))
+def labels(vocab_size: int = V) -> Tensor:
+    return torch.randint(vocab_size, (N,), generator=torch.Generator().manual_seed(9))
 
 
 def capped(logits: Tensor, scale: float, cap: float | None) -> Tensor:
@@ -45,17 +45,17 @@ def plain_loss(
     scale_by_t2: bool = False,
     logit_scale: float = 1.0,
     softcap: float | None = None,
-    vocabulary: int = V,
+    vocab_size: int = V,
     progress: float = 0.0,
 ) -> Tensor:
     """Sum over positions, all at once, straight from the definition."""
     hidden, weight, bias = parts
     logits = hidden @ weight.T + (0 if bias is None else bias)
-    z = capped(logits[:, :vocabulary], logit_scale, softcap)
+    z = capped(logits[:, :vocab_size], logit_scale, softcap)
     ce = torch.nn.functional.cross_entropy(z, target, reduction="sum")
     if not loss.needs_teacher:
         return ce
-    sides = [(side[:, :vocabulary] / temperature).log_softmax(-1) for side in (z, teacher_logits)]
+    sides = [(side[:, :vocab_size] / temperature).log_softmax(-1) for side in (z, teacher_logits)]
     kd = loss.per_token(LossInputs(sides[0], sides[1].clamp(min=LOG_FLOOR), target, progress)).sum()
     return (1 - kd_ratio) * ce + kd_ratio * kd * (temperature**2 if scale_by_t2 else 1)
 
@@ -86,8 +86,8 @@ SETTINGS = [
     {"logit_scale": 0.25},
     {"softcap": 1.5},
     {"logit_scale": 0.5, "softcap": 2.0, "kd_ratio": 0.5, "temperature": 0.7},
-    {"vocabulary": V - 3},
-    {"vocabulary": V - 3, "softcap": 1.5, "kd_ratio": 0.5, "temperature": 2.0},
+    {"vocab_size": V - 3},
+    {"vocab_size": V - 3, "softcap": 1.5, "kd_ratio": 0.5, "temperature": 2.0},
 ]
 
 
@@ -95,7 +95,7 @@ SETTINGS = [
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd"])
 def test_settings_equal_the_plain_computation(name, settings, chunk):
-    parts, target = student(), labels(settings.get("vocabulary", V))
+    parts, target = student(), labels(settings.get("vocab_size", V))
     teacher_logits, loss = normal(N, V + 5, seed=5), get_loss(name)  # the teacher is padded to another size
     signal = TeacherSignal.from_logits(teacher_logits)
     value, _ = head_loss(*parts, signal, target, loss, denominator=3.5, chunk=chunk, **settings)
@@ -103,14 +103,14 @@ def test_settings_equal_the_plain_computation(name, settings, chunk):
     assert_equal_gradients(value, expected, [part for part in parts if part is not None])
 
 
-@pytest.mark.parametrize("vocabulary", [V - 3, V])
-def test_a_teacher_given_by_hidden_states_equals_its_logits(vocabulary):
+@pytest.mark.parametrize("vocab_size", [V - 3, V])
+def test_a_teacher_given_by_hidden_states_equals_its_logits(vocab_size):
     hidden, weight, bias = normal(N, 3, seed=11), normal(V + 5, 3, seed=12), normal(V + 5, seed=13)
     logits = capped(hidden @ weight.T + bias, 0.5, 4.0)
-    signals = TeacherSignal.from_hidden(hidden, weight, bias, logit_scale=0.5, softcap=4.0), logits[:, :vocabulary]
-    parts, target = student(), labels(vocabulary)
+    signals = TeacherSignal.from_hidden(hidden, weight, bias, logit_scale=0.5, softcap=4.0), logits[:, :vocab_size]
+    parts, target = student(), labels(vocab_size)
     values = [
-        head_loss(*parts, signal, target, get_loss("jsd"), denominator=N, vocabulary=vocabulary, chunk=3)[0]
+        head_loss(*parts, signal, target, get_loss("jsd"), denominator=N, vocab_size=vocab_size, chunk=3)[0]
         for signal in (signals[0], TeacherSignal.from_logits(signals[1]))
     ]
     assert_equal_gradients(values[0], values[1], [part for part in parts if part is not None])
@@ -122,7 +122,7 @@ def test_rows_past_the_shared_vocabulary_hold_no_mass_and_get_no_gradient():
     with torch.no_grad():
         weight[V - 3 :] *= 100
     value, _ = head_loss(
-        hidden, weight, bias, None, labels(V - 3), get_loss("cross_entropy"), denominator=N, vocabulary=V - 3
+        hidden, weight, bias, None, labels(V - 3), get_loss("cross_entropy"), denominator=N, vocab_size=V - 3
     )
     value.backward()
     for gradient in (weight.grad, bias.grad):
@@ -198,8 +198,8 @@ def test_without_a_supervised_token_the_loss_is_zero_with_a_graph():
 
 def test_masked_positions_may_hold_anything():
     torch.manual_seed(0)
-    supervised = torch.tensor([[False, False, True, True], [True, False, True, False]])
-    batch = Batch(torch.randint(V, (2, 4)), torch.ones(2, 4, dtype=torch.long), supervised)
+    loss_mask = torch.tensor([[False, False, True, True], [True, False, True, False]])
+    batch = Batch(torch.randint(V, (2, 4)), torch.ones(2, 4, dtype=torch.long), loss_mask)
     assert batch.target.tolist() == [*batch.input_ids[0, 2:].tolist(), batch.input_ids[1, 2].item()]
     hidden, weight = normal(2, 4, H), normal(V, H, seed=2)
     spoiled = hidden.clone()
@@ -299,15 +299,15 @@ def test_a_teacher_that_is_missing_is_named():
 @pytest.mark.parametrize(("name", "options"), [("contrastive_skew", {}), ("policy_gradient", {"discount": 1.0})])
 def test_the_sequence_and_the_origin_of_a_position_stay_with_it_in_every_chunk(name, options, chunk):
     parts, target, logits, loss = student(), labels(), normal(N, V, seed=5), get_loss(name, **options)
-    sequence, origin = torch.tensor([0, 0, 0, 1, 1, 2, 2]), torch.tensor([0, 2, 1, 2, 2, 1, 0])
+    sequence, author = torch.tensor([0, 0, 0, 1, 1, 2, 2]), torch.tensor([0, 2, 1, 2, 2, 1, 0])
 
-    def value(sequence: Tensor | None = None, origin: Tensor | None = None) -> Tensor:
+    def value(sequence: Tensor | None = None, author: Tensor | None = None) -> Tensor:
         signal = TeacherSignal.from_logits(logits)
-        return head_loss(*parts, signal, target, loss, denominator=N, sequence=sequence, origin=origin, chunk=chunk)[0]
+        return head_loss(*parts, signal, target, loss, denominator=N, sequence=sequence, author=author, chunk=chunk)[0]
 
     hidden, weight, bias = parts
     assert bias is not None
     sides = [side.log_softmax(-1) for side in (hidden @ weight.T + bias, logits)]
-    expected = loss.per_token(LossInputs(sides[0], sides[1], target, sequence=sequence, origin=origin)).mean()
-    assert_equal_gradients(value(sequence, origin), expected, [hidden, weight, bias])
+    expected = loss.per_token(LossInputs(sides[0], sides[1], target, sequence=sequence, author=author)).mean()
+    assert_equal_gradients(value(sequence, author), expected, [hidden, weight, bias])
     assert (value() - expected).abs() > 1e-4

@@ -16,7 +16,7 @@ SETTINGS = [
     {},
     {"kd_ratio": 0.3, "temperature": 2.0, "scale_by_t2": True},
     {"logit_scale": 0.5, "softcap": 3.0, "kd_ratio": 0.6},
-    {"vocabulary": V - 7, "temperature": 0.5},
+    {"vocab_size": V - 7, "temperature": 0.5},
 ]
 
 
@@ -41,7 +41,7 @@ def everything(loss: Loss, kind: str = "dense", dtype: torch.dtype = torch.float
         normal(*shape, seed=i, dtype=dtype).requires_grad_() for i, shape in enumerate(((N, H), (V, H), (V,)))
     ]
     target = torch.randint(V - 7, (N,), generator=torch.Generator().manual_seed(9))
-    notes = {"sequence": torch.arange(N) // 4, "origin": torch.arange(N) % 3}
+    notes = {"sequence": torch.arange(N) // 4, "author": torch.arange(N) % 3}
     teacher = signal(kind) if loss.needs_teacher else None
     value, sums = head_loss(
         hidden, weight, bias, teacher, target, loss, denominator=torch.tensor(7), progress=0.5, **notes, **options
@@ -93,12 +93,12 @@ def test_the_way_back_from_categories_equals_autograd(kind, temperature):
 def test_what_is_kept_of_all_tokens_gets_the_dense_gradient():
     top, ids = (normal(N, V, seed=5) * 2).log_softmax(-1).topk(V)
     logits, target = normal(N, V, seed=8), torch.zeros(N, dtype=torch.long)
-    slopes = []
+    wants_grad = []
     for made in (TeacherSignal.from_top_k(ids, top), signal("dense")):
         here = made.at(slice(None), V)
         *sides, back = here.compare(slice(None), logits, logits.log_softmax(-1), target, 1.0)
-        slopes.append(back(-sides[1].exp()))
-    torch.testing.assert_close(*slopes, rtol=1e-6, atol=1e-7)  # what is kept is float32
+        wants_grad.append(back(-sides[1].exp()))
+    torch.testing.assert_close(*wants_grad, rtol=1e-6, atol=1e-7)  # what is kept is float32
 
 
 def test_what_cannot_be_compiled_is_computed_as_it_is_and_said_once(monkeypatch):
@@ -136,9 +136,9 @@ def test_a_chunk_keeps_to_its_memory():
     seen = []
 
     class Watched(type(get_loss("forward_kl"))):
-        def value_and_slope(self, x):
+        def value_and_grad(self, x):
             seen.append(len(x.target))
-            return super().value_and_slope(x)
+            return super().value_and_grad(x)
 
     loss = get_loss("forward_kl")
     loss.__class__ = Watched

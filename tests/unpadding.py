@@ -10,7 +10,7 @@ def unpadded(batches: Sequence[Batch]) -> Encoded:
     """Return the sequences of batches, without their padding."""
     ids, masks = [], []
     for batch in batches:
-        for row, real, supervised in zip(batch.input_ids, batch.attention_mask.bool(), batch.supervised, strict=True):
+        for row, real, loss_mask in zip(batch.input_ids, batch.attention_mask.bool(), batch.loss_mask, strict=True):
             ids.append(row[real].int().numpy())
-            masks.append(supervised[real].numpy())
+            masks.append(loss_mask[real].numpy())
     return Encoded.of(ids, masks)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from studykit.errors import InputError
-from studykit.generation.kv_cache import InPlaceLayer, can_move, memory_for
-from studykit.models.states import unwrapped
+from studykit.generation.kv_cache import InPlaceLayer, can_move, kv_cache_for
+from studykit.models.states import unwrap
 from studykit.models.vocabulary import token_rows
 
 
 @dataclass
-class Answers:
+class Completions:
     """What was generated.
 
     Attributes:
@@ -37,7 +37,7 @@ class Decoder:
     Args:
         model: a causal language model, in evaluation mode; the wrappers of adapters and data parallelism are seen
             through.
-        vocabulary: logits past so many rows belong to no token and are never drawn.
+        vocab_size: logits past so many rows belong to no token and are never drawn.
         columns: most columns that it will hold at a time.
 
     Attributes:
@@ -47,18 +47,18 @@ class Decoder:
         InputError: a model without attention, which has no use for a key-value cache.
     """
 
-    def __init__(self, model: nn.Module, vocabulary: int, columns: int):
-        self.model, self.vocabulary = unwrapped(model), vocabulary
+    def __init__(self, model: nn.Module, vocab_size: int, columns: int):
+        self.model, self.vocab_size = unwrap(model), vocab_size
         if "past_key_values" not in signature(self.model.forward).parameters:
             raise InputError(
                 f"{type(self.model).__name__} takes no key-value cache, so it cannot answer here: choose a model with "
                 "attention, or data and scorers that ask for no answer"
             )
-        self.cache = memory_for(self.model.config, columns)
+        self.cache = kv_cache_for(self.model.config, columns)
         self.can_move = can_move(self.cache)
         self._read: Any = 0
 
-    def feed(self, tokens: Tensor, mask: Tensor, keep: int = 1) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Tensor, keep: int = 1) -> Tensor:
         """Read further columns and return the logits behind the last `keep` of them, float32 [B, keep, V].
 
         Args:
@@ -76,14 +76,14 @@ class Decoder:
             logits_to_keep=keep,
         )
         self._read = self._read + mask[:, -new:].sum()
-        return made.logits[:, -keep:, : self.vocabulary].float()
+        return made.logits[:, -keep:, : self.vocab_size].float()
 
     @property
     def read(self) -> int:
         """Tokens read so far, padding not among them."""
         return int(self._read)
 
-    def take_back(self, count: int, moved: tuple[Tensor, Tensor, Tensor] | None) -> None:
+    def rollback(self, count: int, moved: tuple[Tensor, Tensor, Tensor] | None) -> None:
         """Forget the last columns, after moving single tokens: rows, columns, and how far to the right, int64 [N]."""
         for layer in self._layers:
             if moved is not None:
@@ -100,12 +100,12 @@ class Decoder:
         return [layer for layer in self.cache.layers if isinstance(layer, InPlaceLayer) and layer.is_initialized]
 
 
-class Rows:
+class DecodingState:
     """Which rows still go on, and what each has so far.
 
     Args:
-        limits: most new tokens of each row.
-        ends: tokens that end an answer.
+        max_new_tokens: most new tokens of each row.
+        eos_token_ids: tokens that end an answer.
         device: where tokens are.
 
     Attributes:
@@ -115,19 +115,19 @@ class Rows:
         generated: tokens drawn, to be counted by whoever draws.
     """
 
-    def __init__(self, limits: Sequence[int], ends: Sequence[int], device: Any):
-        self.left = torch.tensor(limits, device=device)
-        self.ends = torch.tensor(ends, device=device)
+    def __init__(self, max_new_tokens: Sequence[int], eos_token_ids: Sequence[int], device: Any):
+        self.left = torch.tensor(max_new_tokens, device=device)
+        self.eos_token_ids = torch.tensor(eos_token_ids, device=device)
         self.live = self.left > 0
         self.count = int(self.live.sum())
-        self.here = torch.ones(len(limits), dtype=torch.bool)
+        self.here = torch.ones(len(max_new_tokens), dtype=torch.bool)
         self.generated = 0
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def until_done(self, tokens: Tensor, counts: Tensor | int) -> Tensor:
         """Return how many of the first `counts` tokens [B, n] a row may take: up to its first end and its limit."""
-        ends = torch.isin(tokens, self.ends)
-        to_end = (ends.cumsum(dim=1) - ends.long() == 0).sum(dim=1)
+        eos_token_ids = torch.isin(tokens, self.eos_token_ids)
+        to_end = (eos_token_ids.cumsum(dim=1) - eos_token_ids.long() == 0).sum(dim=1)
         return torch.minimum(to_end, self.left).clamp(max=counts) * self.live
 
     def take(self, tokens: Tensor, counts: Tensor | int) -> Tensor:
@@ -136,7 +136,7 @@ class Rows:
         last = tokens.gather(1, (taken - 1).clamp(min=0)[:, None])[:, 0]
         self._parts.append((self.here, tokens, taken))
         self.left = self.left - taken
-        self.live = self.live & ~torch.isin(last, self.ends) & (self.left > 0)
+        self.live = self.live & ~torch.isin(last, self.eos_token_ids) & (self.left > 0)
         self.count = int(self.live.sum())
         return taken
 
@@ -153,17 +153,19 @@ class Rows:
         self.left, self.live = self.left[stay], self.live[stay]
         return stay
 
-    def answers(self, scored: list[int]) -> Answers:
+    def answers(self, scored: list[int]) -> Completions:
         """Return what the rows have taken."""
         rows: list[list[int]] = [[] for _ in self.here]
         for here, tokens, taken in self._parts:
             for row, own, count in zip(here.nonzero()[:, 0].tolist(), tokens.tolist(), taken.tolist(), strict=True):
                 rows[row].extend(own[:count])
-        ends = set(self.ends.tolist())
-        return Answers(rows, [bool(row) and row[-1] in ends for row in rows], self.generated, scored)
+        eos_token_ids = set(self.eos_token_ids.tolist())
+        return Completions(rows, [bool(row) and row[-1] in eos_token_ids for row in rows], self.generated, scored)
 
 
-def without_ended(rows: Rows, mask: Tensor, tokens: Tensor, decoders: Sequence[Decoder]) -> tuple[Tensor, Tensor]:
+def drop_ended_rows(
+    rows: DecodingState, mask: Tensor, tokens: Tensor, decoders: Sequence[Decoder]
+) -> tuple[Tensor, Tensor]:
     """Leave ended rows out, and the columns that only they have used; return mask and next tokens of the others."""
     stay = rows.drop_ended()
     mask = mask[stay]
@@ -173,20 +175,20 @@ def without_ended(rows: Rows, mask: Tensor, tokens: Tensor, decoders: Sequence[D
     return mask[:, first:], tokens[stay]
 
 
-def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+def find_eos_token_ids(model: Any, tokenizer: Any) -> list[int]:
     """Return the tokens that end an answer: chat models may end a turn with another than the tokenizer's end token."""
-    configured = unwrapped(model).generation_config.eos_token_id
+    configured = unwrap(model).generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
     return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
 
 
 def token_settings(model: Any, tokenizer: Any) -> dict[str, Any]:
     """Return end tokens, padding token and the rows that may be drawn, as every way to generate takes them."""
-    ends, rows = end_tokens(model, tokenizer), token_rows(tokenizer)
-    return {"ends": ends, "pad": tokenizer.pad_token_id, "vocabulary": rows}
+    eos_token_ids, rows = find_eos_token_ids(model, tokenizer), token_rows(tokenizer)
+    return {"eos_token_ids": eos_token_ids, "pad_token_id": tokenizer.pad_token_id, "vocab_size": rows}
 
 
-def left_padded(prompts: Sequence[Sequence[int]], pad_token_id: int, device: Any = None) -> tuple[Tensor, Tensor]:
+def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int, device: Any = None) -> tuple[Tensor, Tensor]:
     """Return prompts as token ids and mask, int64 and bool [B, T], padded on the left."""
     width = max(len(prompt) for prompt in prompts)
     ids = [[pad_token_id] * (width - len(p)) + list(p) for p in prompts]

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import CacheLayerMixin, DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 
-def memory_for(config: Any, columns: int) -> DynamicCache:
+def kv_cache_for(config: Any, columns: int) -> DynamicCache:
     """Return an empty cache for a model with room for so many columns.
 
     Layers that are no plain attention (recurrent states, indexers) are those of transformers, and stay as they are.

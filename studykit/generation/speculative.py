@@ -1,4 +1,4 @@
-"""Answers that a student drafts and a teacher checks: speculative knowledge distillation."""
+"""Completions that a student drafts and a teacher checks: speculative knowledge distillation."""
 
 from collections.abc import Sequence
 
@@ -6,26 +6,26 @@ import torch
 from torch import Tensor, nn
 
 from studykit.errors import InputError
-from studykit.generation.decoder import Answers, Decoder, Rows, left_padded, without_ended
+from studykit.generation.decoder import Completions, Decoder, DecodingState, drop_ended_rows, pad_left
 from studykit.generation.sampling import Sampling
 
 
 @torch.no_grad()
-def draft_and_check(
+def draft_and_verify(
     student: nn.Module,
     teacher: nn.Module,
     prompts: Sequence[Sequence[int]],
-    limits: Sequence[int],
+    max_new_tokens: Sequence[int],
     generator: torch.Generator,
     *,
     top_k: int,
     draft_tokens: int,
     student_sampling: Sampling,
     teacher_sampling: Sampling,
-    ends: Sequence[int],
-    pad: int,
-    vocabulary: int,
-) -> tuple[Answers, int, int]:
+    eos_token_ids: Sequence[int],
+    pad_token_id: int,
+    vocab_size: int,
+) -> tuple[Completions, int, int]:
     """Let the student draft a few tokens at a time and the teacher replace the first that it finds too unlikely.
 
     A drafted token is accepted while it is among the teacher's `top_k` at its place; at the first that is not, the
@@ -41,23 +41,23 @@ def draft_and_check(
     Source:
         Xu et al. (2025), Speculative Knowledge Distillation, algorithm 1.
     """
-    pending, mask = left_padded(prompts, pad, next(student.parameters()).device)
-    room = mask.shape[1] + max(limits) + draft_tokens
-    readers = _reader(student, vocabulary, room), _reader(teacher, vocabulary, room)
-    rows = Rows(limits, ends, pending.device)
+    pending, mask = pad_left(prompts, pad_token_id, next(student.parameters()).device)
+    room = mask.shape[1] + max(max_new_tokens) + draft_tokens
+    readers = _reader(student, vocab_size, room), _reader(teacher, vocab_size, room)
+    rows = DecodingState(max_new_tokens, eos_token_ids, pending.device)
     places = torch.arange(draft_tokens, device=pending.device)
     checked = accepted = 0
     while rows.count:
         before = mask.shape[1]
         drafted, tokens = [], pending
         for _ in range(draft_tokens):
-            tokens = student_sampling.draw(readers[0].feed(tokens, mask)[:, -1], generator, rows.here)[:, None]
+            tokens = student_sampling.draw(readers[0].forward(tokens, mask)[:, -1], generator, rows.here)[:, None]
             drafted.append(tokens)
             mask = torch.cat([mask, rows.live[:, None]], dim=1)
         rows.generated += draft_tokens * rows.count
         mask = mask[:, :-1]  # nobody has read the last drafted token
         draft = torch.cat(drafted, dim=1)
-        logits = readers[1].feed(torch.cat([pending, draft[:, :-1]], dim=1), mask, keep=draft_tokens)
+        logits = readers[1].forward(torch.cat([pending, draft[:, :-1]], dim=1), mask, keep=draft_tokens)
         first = _first_rejected(draft, logits, top_k)
         offered = rows.until_done(draft, draft_tokens)
         rejected = rows.live & (first < offered)
@@ -75,15 +75,15 @@ def draft_and_check(
         pending = draft.gather(1, read[:, None])
         mask, moved = _aligned(mask, before, torch.where(rows.live, read, 0), rows.live)
         for reader in readers:
-            reader.take_back(before + draft_tokens - 1 - mask.shape[1], moved)
+            reader.rollback(before + draft_tokens - 1 - mask.shape[1], moved)
         if rows.half_ended or (rows.count and mask.shape[1] + draft_tokens > room):
-            mask, pending = without_ended(rows, mask, pending, readers)
+            mask, pending = drop_ended_rows(rows, mask, pending, readers)
         mask = torch.cat([mask, rows.live[:, None]], dim=1)
     return rows.answers([reader.read for reader in readers]), checked, accepted
 
 
-def _reader(model: nn.Module, vocabulary: int, columns: int) -> Decoder:
-    reader = Decoder(model, vocabulary, columns)
+def _reader(model: nn.Module, vocab_size: int, columns: int) -> Decoder:
+    reader = Decoder(model, vocab_size, columns)
     if not reader.can_move:
         raise InputError(
             f"{type(reader.model).__name__} keeps a recurrent state, from which rejected drafts cannot be taken back: "

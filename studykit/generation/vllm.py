@@ -1,4 +1,4 @@
-"""Answers by vLLM, several times faster on a GPU than reading in lockstep, where it is installed and asked for.
+"""Completions by vLLM, several times faster on a GPU than reading in lockstep, where it is installed and asked for.
 
     engine = Vllm(folder)
     answers = engine.answer(prompts, limits, sampling, generator, ends=[2], vocabulary=85, rows=85)
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from studykit.errors import InputError
-from studykit.generation.decoder import Answers
+from studykit.generation.decoder import Completions
 from studykit.generation.sampling import Sampling
 
 _MEMORY_SHARE = 0.4
@@ -50,23 +50,23 @@ class Vllm:
     def answer(
         self,
         prompts: Sequence[Sequence[int]],
-        limits: Sequence[int],
+        max_new_tokens: Sequence[int],
         sampling: Sampling,
         generator: torch.Generator,
         *,
-        ends: Sequence[int],
-        vocabulary: int,
+        eos_token_ids: Sequence[int],
+        vocab_size: int,
         rows: int,
-    ) -> Answers:
+    ) -> Completions:
         """Sample an answer to every prompt.
 
         Args:
             prompts: token ids.
-            limits: most new tokens of each; where it is 0, the prompt is not read.
+            max_new_tokens: most new tokens of each; where it is 0, the prompt is not read.
             sampling: how tokens are drawn.
             generator: gives each prompt its seed, so that runs repeat.
-            ends: tokens that end an answer.
-            vocabulary: tokens that may be drawn.
+            eos_token_ids: tokens that end an answer.
+            vocab_size: tokens that may be drawn.
             rows: of the model's output head; those past the vocabulary belong to no token.
 
         Raises:
@@ -75,15 +75,15 @@ class Vllm:
         if sampling.temperature > _WARMEST:
             raise InputError(f"engine 'vllm' samples at temperatures up to 2, received {sampling.temperature}")
         seeds = torch.randint(2**31, (len(prompts),), generator=generator).tolist()
-        asked = [row for row, limit in enumerate(limits) if limit > 0]
+        asked = [row for row, limit in enumerate(max_new_tokens) if limit > 0]
         settings = [
             self._library.SamplingParams(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
-                max_tokens=limits[row],
-                stop_token_ids=list(ends),
+                max_tokens=max_new_tokens[row],
+                stop_token_ids=list(eos_token_ids),
                 seed=seeds[row],
-                allowed_token_ids=list(range(vocabulary)) if vocabulary < rows else None,
+                allowed_token_ids=list(range(vocab_size)) if vocab_size < rows else None,
                 skip_special_tokens=False,
                 detokenize=False,
             )
@@ -94,9 +94,9 @@ class Vllm:
             inputs = [self._library.TokensPrompt(prompt_token_ids=list(prompts[row])) for row in asked]
             for row, made in zip(asked, self._started().generate(inputs, settings, use_tqdm=False), strict=True):
                 tokens[row] = list(made.outputs[0].token_ids)
-        ended = [bool(row) and row[-1] in ends for row in tokens]
+        ended = [bool(row) and row[-1] in eos_token_ids for row in tokens]
         read = sum(len(prompts[row]) + len(tokens[row]) - 1 for row in asked)
-        return Answers(tokens, ended, sum(map(len, tokens)), [read])
+        return Completions(tokens, ended, sum(map(len, tokens)), [read])
 
     def _started(self) -> Any:
         if self._engine is None:

@@ -40,7 +40,7 @@ class LossInputs:
         target: int64 [N] in [0, C), the category of the label.
         progress: share of the stage's optimizer steps done, in [0, 1].
         sequence: int64 [N], the row that each position belongs to, in order; None where it is one row.
-        origin: int64 [N], who wrote the token: `DATA`, `TEACHER` or `STUDENT`; None where it is the data.
+        author: int64 [N], who wrote the token: `DATA`, `TEACHER` or `STUDENT`; None where it is the data.
 
     C is the vocabulary V, or k + 1 when a top-k teacher was folded: its last category is the rest of the mass.
     """
@@ -50,7 +50,7 @@ class LossInputs:
     target: Tensor
     progress: float = 0.0
     sequence: Tensor | None = None
-    origin: Tensor | None = None
+    author: Tensor | None = None
 
     @property
     def teacher(self) -> Tensor:
@@ -73,7 +73,7 @@ class Loss:
         needs_shared_categories: True when column c must be the same token in all rows, which a folded teacher's is not.
         across_tokenizers: True when columns are compared by their order, so that a teacher may have another tokenizer.
         takes_samples: True when the teacher's probabilities enter linearly, so that sampled ones are right on average.
-        closed_form: True when `value_and_slope` writes the derivative out; otherwise autograd finds it.
+        closed_form: True when `value_and_grad` writes the derivative out; otherwise autograd finds it.
         learning_rate: of what the loss learns; None means the student's.
     """
 
@@ -89,7 +89,7 @@ class Loss:
         """Return the loss at every position, float32 [N], in nats unless the loss says otherwise."""
         raise NotImplementedError
 
-    def value_and_slope(self, x: LossInputs) -> tuple[Tensor, Tensor]:
+    def value_and_grad(self, x: LossInputs) -> tuple[Tensor, Tensor]:
         """Return the loss at every position [N] and its derivative in `student_logp` [N, C], in closed form.
 
         The derivative is partial: each log-probability counts as free of the others, and the softmax is not passed.
@@ -99,7 +99,7 @@ class Loss:
     def step(self, mean_loss: float, progress: float) -> None:
         """Advance the state, once per optimizer step, the same on every rank. Stateless losses do nothing."""
 
-    def watched(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return what of the state is worth logging."""
         return {}
 
@@ -118,7 +118,7 @@ class Loss:
 class FunctionLoss(Loss):
     """A stateless loss made from a function and its options.
 
-    Its module may set the flags of `Loss` in capitals, and hold `value_and_slope` with the function's own options.
+    Its module may set the flags of `Loss` in capitals, and hold `value_and_grad` with the function's own options.
     """
 
     def __init__(self, function: Callable[..., Tensor], module: ModuleType, options: dict[str, Any]):
@@ -127,9 +127,9 @@ class FunctionLoss(Loss):
         self.across_tokenizers = getattr(module, "ACROSS_TOKENIZERS", False)
         self.takes_samples = getattr(module, "TAKES_SAMPLES", False)
         self._function = partial(function, **options)
-        self.closed_form = hasattr(module, "value_and_slope")
+        self.closed_form = hasattr(module, "value_and_grad")
         if self.closed_form:
-            self._value_and_slope = partial(module.value_and_slope, **options)
+            self._value_and_grad = partial(module.value_and_grad, **options)
         nothing = torch.zeros(1, 2).log_softmax(dim=-1)
         self._function(LossInputs(nothing, nothing, torch.zeros(1, dtype=torch.long)))  # options are refused here
 
@@ -137,9 +137,9 @@ class FunctionLoss(Loss):
         """Call the function."""
         return self._function(x)
 
-    def value_and_slope(self, x: LossInputs) -> tuple[Tensor, Tensor]:
+    def value_and_grad(self, x: LossInputs) -> tuple[Tensor, Tensor]:
         """Call the module's closed form."""
-        return self._value_and_slope(x)
+        return self._value_and_grad(x)
 
 
 def get_loss(name: str, **options: Any) -> Loss:

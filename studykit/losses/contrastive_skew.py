@@ -5,9 +5,9 @@ from torch import Tensor
 
 from studykit.losses import STUDENT, LossInputs
 from studykit.losses.skew_forward_kl import skew_forward_kl
-from studykit.losses.skew_forward_kl import value_and_slope as forward_and_slope
+from studykit.losses.skew_forward_kl import value_and_grad as forward_and_slope
 from studykit.losses.skew_reverse_kl import skew_reverse_kl
-from studykit.losses.skew_reverse_kl import value_and_slope as reverse_and_slope
+from studykit.losses.skew_reverse_kl import value_and_grad as reverse_value_and_grad
 
 
 def contrastive_skew(x: LossInputs, *, skew: float = 0.1) -> Tensor:
@@ -17,7 +17,7 @@ def contrastive_skew(x: LossInputs, *, skew: float = 0.1) -> Tensor:
     gives both answers to a prompt; on answers of one kind it is simply that kind's skew KL.
 
     Args:
-        x: `student_logp` and `teacher_logp` [N, C]; `origin` [N], without which no token is the student's.
+        x: `student_logp` and `teacher_logp` [N, C]; `author` [N], without which no token is the student's.
         skew: λ, the share mixed in from the other side, in [0, 1).
 
     Returns:
@@ -37,14 +37,14 @@ def contrastive_skew(x: LossInputs, *, skew: float = 0.1) -> Tensor:
         tensor([0.1308, 0.1308])
     """
     forward, reverse = skew_forward_kl(x, skew=skew), skew_reverse_kl(x, skew=skew)
-    return forward if x.origin is None else torch.where(x.origin == STUDENT, reverse, forward)
+    return forward if x.author is None else torch.where(x.author == STUDENT, reverse, forward)
 
 
-def value_and_slope(x: LossInputs, *, skew: float = 0.1) -> tuple[Tensor, Tensor]:
+def value_and_grad(x: LossInputs, *, skew: float = 0.1) -> tuple[Tensor, Tensor]:
     """Return the divergence [N] and its derivative in log q [N, C], each position's own."""
-    forward, slope = forward_and_slope(x, skew=skew)
-    if x.origin is None:
-        return forward, slope
-    reverse, other = reverse_and_slope(x, skew=skew)
-    by_student = x.origin == STUDENT
-    return torch.where(by_student, reverse, forward), torch.where(by_student[:, None], other, slope)
+    forward, grad = forward_and_slope(x, skew=skew)
+    if x.author is None:
+        return forward, grad
+    reverse, other = reverse_value_and_grad(x, skew=skew)
+    by_student = x.author == STUDENT
+    return torch.where(by_student, reverse, forward), torch.where(by_student[:, None], other, grad)

@@ -28,7 +28,7 @@ def cross_entropy(x: LossInputs) -> Tensor:
     return -x.student_logp.gather(1, x.target[:, None]).squeeze(1)
 
 
-def value_and_slope(x: LossInputs) -> tuple[Tensor, Tensor]:
+def value_and_grad(x: LossInputs) -> tuple[Tensor, Tensor]:
     """Return -log q(y) [N] and its derivative in the student's log-probabilities [N, C]: -1 at the label."""
-    slope = torch.zeros_like(x.student_logp).scatter_(1, x.target[:, None], -1.0)
-    return cross_entropy(x), slope
+    grad = torch.zeros_like(x.student_logp).scatter_(1, x.target[:, None], -1.0)
+    return cross_entropy(x), grad

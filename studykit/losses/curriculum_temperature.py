@@ -75,7 +75,7 @@ class CurriculumTemperature(Loss):
     def _temperature(self) -> Tensor:
         return self.low + (self.high - self.low) * self.raw.sigmoid()
 
-    def watched(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return T."""
         return {"temperature": self.temperature}
 

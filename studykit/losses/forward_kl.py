@@ -31,7 +31,7 @@ def forward_kl(x: LossInputs) -> Tensor:
     return expectation(x.teacher, x.teacher - x.student_logp)
 
 
-def value_and_slope(x: LossInputs) -> tuple[Tensor, Tensor]:
+def value_and_grad(x: LossInputs) -> tuple[Tensor, Tensor]:
     """Return KL(p‖q) [N] and its derivative in log q [N, C], -p."""
     p = x.teacher.exp()
     return (p * (x.teacher - x.student_logp)).sum(dim=-1), p.neg_()

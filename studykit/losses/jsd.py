@@ -5,9 +5,9 @@ from torch import Tensor
 from studykit.errors import InputError
 from studykit.losses import LossInputs, expectation, log_mixture
 from studykit.losses.forward_kl import forward_kl
-from studykit.losses.forward_kl import value_and_slope as forward_and_slope
+from studykit.losses.forward_kl import value_and_grad as forward_and_slope
 from studykit.losses.reverse_kl import reverse_kl
-from studykit.losses.reverse_kl import value_and_slope as reverse_and_slope
+from studykit.losses.reverse_kl import value_and_grad as reverse_value_and_grad
 
 
 def jsd(x: LossInputs, *, beta: float = 0.5, rescale: bool = False) -> Tensor:
@@ -47,11 +47,11 @@ def jsd(x: LossInputs, *, beta: float = 0.5, rescale: bool = False) -> Tensor:
     return value / (beta * (1 - beta)) if rescale else value
 
 
-def value_and_slope(x: LossInputs, *, beta: float = 0.5, rescale: bool = False) -> tuple[Tensor, Tensor]:
+def value_and_grad(x: LossInputs, *, beta: float = 0.5, rescale: bool = False) -> tuple[Tensor, Tensor]:
     """Return the divergence [N] and its derivative in log q [N, C], (1-β) q (log q - log m)."""
     if beta in (0, 1):
-        return reverse_and_slope(x) if beta else forward_and_slope(x)
+        return reverse_value_and_grad(x) if beta else forward_and_slope(x)
     scale = 1 / (beta * (1 - beta)) if rescale else 1.0
     m = log_mixture(x.student_logp, x.teacher, beta)
-    slope = (x.student_logp - m).mul_(x.student_logp.exp()).mul_((1 - beta) * scale)
-    return slope.sum(dim=-1) + beta * scale * expectation(x.teacher, x.teacher - m), slope
+    grad = (x.student_logp - m).mul_(x.student_logp.exp()).mul_((1 - beta) * scale)
+    return grad.sum(dim=-1) + beta * scale * expectation(x.teacher, x.teacher - m), grad

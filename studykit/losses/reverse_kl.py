@@ -28,7 +28,7 @@ def reverse_kl(x: LossInputs) -> Tensor:
     return expectation(x.student_logp, x.student_logp - x.teacher)
 
 
-def value_and_slope(x: LossInputs) -> tuple[Tensor, Tensor]:
+def value_and_grad(x: LossInputs) -> tuple[Tensor, Tensor]:
     """Return KL(q‖p) [N] and its derivative in log q [N, C], q (log q - log p + 1)."""
     q = x.student_logp.exp()
     gap = (x.student_logp - x.teacher).mul_(q)

@@ -36,8 +36,8 @@ def skew_forward_kl(x: LossInputs, *, skew: float = 0.1) -> Tensor:
     return expectation(x.teacher, x.teacher - log_mixture(x.student_logp, x.teacher, skew))
 
 
-def value_and_slope(x: LossInputs, *, skew: float = 0.1) -> tuple[Tensor, Tensor]:
+def value_and_grad(x: LossInputs, *, skew: float = 0.1) -> tuple[Tensor, Tensor]:
     """Return the divergence [N] and its derivative in log q [N, C], -(1-λ) p q / m with m = λp + (1-λ)q."""
     ratio = x.teacher - log_mixture(x.student_logp, x.teacher, skew)  # log p / m
-    slope = (ratio + x.student_logp).exp_().mul_(skew - 1)
-    return expectation(x.teacher, ratio), slope
+    grad = (ratio + x.student_logp).exp_().mul_(skew - 1)
+    return expectation(x.teacher, ratio), grad

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from studykit.errors import InputError
 from studykit.losses import LossInputs, expectation, log_mixture
-from studykit.losses.reverse_kl import value_and_slope as reverse_and_slope
+from studykit.losses.reverse_kl import value_and_grad as reverse_value_and_grad
 
 
 def skew_reverse_kl(x: LossInputs, *, skew: float = 0.1) -> Tensor:
@@ -37,11 +37,11 @@ def skew_reverse_kl(x: LossInputs, *, skew: float = 0.1) -> Tensor:
     return expectation(x.student_logp, x.student_logp - log_mixture(x.teacher, x.student_logp, skew))
 
 
-def value_and_slope(x: LossInputs, *, skew: float = 0.1) -> tuple[Tensor, Tensor]:
+def value_and_grad(x: LossInputs, *, skew: float = 0.1) -> tuple[Tensor, Tensor]:
     """Return the divergence [N] and its derivative in log q [N, C], q (log q/m + 1 - λ q/m) with m = (1-λ)p + λq."""
     if skew == 0:
-        return reverse_and_slope(x)  # q/m has no bound then
+        return reverse_value_and_grad(x)  # q/m has no bound then
     q = x.student_logp.exp()
     ratio = x.student_logp - log_mixture(x.teacher, x.student_logp, skew)
-    slope = ratio.exp().mul_(-skew).add_(1).add_(ratio).mul_(q)
-    return (q * ratio).sum(dim=-1), slope
+    grad = ratio.exp().mul_(-skew).add_(1).add_(ratio).mul_(q)
+    return (q * ratio).sum(dim=-1), grad

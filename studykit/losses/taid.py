@@ -81,7 +81,7 @@ class Taid(Loss):
         mixed = (1 - self.t) * x.student_logp.detach() + self.t * x.teacher
         return -expectation(mixed.log_softmax(dim=-1), x.student_logp)
 
-    def value_and_slope(self, x: LossInputs) -> tuple[Tensor, Tensor]:
+    def value_and_grad(self, x: LossInputs) -> tuple[Tensor, Tensor]:
         """Return the loss [N] and its derivative in log q [N, C], -p_t."""
         mixed = x.student_logp.detach().lerp(x.teacher, self.t).softmax(dim=-1)
         return -(mixed * x.student_logp).sum(dim=-1), mixed.neg_()
@@ -109,7 +109,7 @@ class Taid(Loss):
         """Whether t is held by the linear schedule."""
         return self.t <= self._linear()
 
-    def watched(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return t, and 1 where the linear schedule holds it."""
         return {"taid_t": self.t, "taid_at_floor": float(self.at_floor)}
 

@@ -32,7 +32,7 @@ def distillm2(
     return Recipe(
         loss="contrastive_skew",
         loss_options={"skew": skew},
-        rollout="both",
+        rollout="teacher_and_student",
         rollout_options={
             "temperature": sampling_temperature,
             "top_p": top_p,

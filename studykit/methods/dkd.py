@@ -24,7 +24,7 @@ def dkd(
         scale_by_t2: multiply the divergence by temperature squared.
     """
     return Recipe(
-        loss="decoupled",
+        loss="decoupled_kl",
         loss_options={"alpha": alpha, "beta": beta},
         kd_ratio=kd_ratio,
         temperature=temperature,

@@ -40,7 +40,7 @@ def r2kd(
             "rank_weight": rank_weight,
             "softness": softness,
         },
-        rollout="augmented" if prompt_dropout else "dataset",
+        rollout="prompt_dropout" if prompt_dropout else "dataset",
         rollout_options={"prompt_dropout": prompt_dropout} if prompt_dropout else {},
         kd_ratio=kd_ratio,
         temperature=temperature,

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from studykit.errors import InputError
-from studykit.models.sharding import whole
-from studykit.models.states import unwrapped
+from studykit.models.sharding import gather_full
+from studykit.models.states import unwrap
 
 _CHUNK_BYTES = 2**28
 _MULTIPLIED = {"hyperclovax"}
@@ -38,18 +38,18 @@ def project(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, logit_scale: float = 1.0, softcap: float | None = None
 ) -> Tensor:
     """Return the logits of hidden states, in float32 at least, [N, V]."""
-    return shaped(linear(hidden, weight, bias), logit_scale, softcap)
+    return scale_and_softcap(linear(hidden, weight, bias), logit_scale, softcap)
 
 
-def logits_in_chunks(hidden: Tensor, head: OutputHead, vocabulary: int) -> Iterator[tuple[slice, Tensor]]:
+def logits_in_chunks(hidden: Tensor, head: OutputHead, vocab_size: int) -> Iterator[tuple[slice, Tensor]]:
     """Yield some positions at a time and their logits [n, V]: those of all positions together may not fit.
 
     Args:
         hidden: states [N, H].
         head: projects them.
-        vocabulary: the rows of it that count, such as `token_rows`.
+        vocab_size: the rows of it that count, such as `token_rows`.
     """
-    weight, bias = head.weight[:vocabulary], None if head.bias is None else head.bias[:vocabulary]
+    weight, bias = head.weight[:vocab_size], None if head.bias is None else head.bias[:vocab_size]
     size = max(1, _CHUNK_BYTES // (4 * len(weight)))
     for start in range(0, len(hidden), size):
         rows = slice(start, start + size)
@@ -62,7 +62,7 @@ def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dty
     return nn.functional.linear(hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
 
 
-def shaped(raw: Tensor, logit_scale: float = 1.0, softcap: float | None = None) -> Tensor:
+def scale_and_softcap(raw: Tensor, logit_scale: float = 1.0, softcap: float | None = None) -> Tensor:
     """Return logits from what the projection gave, in float32 at least.
 
     Scale and soft cap belong to the architecture; the capped value is softcap * tanh(logits / softcap).
@@ -78,7 +78,7 @@ def output_head(model: nn.Module) -> OutputHead:
     Raises:
         InputError: the head is no plain linear layer (adapters belong on the layers below it).
     """
-    inner = unwrapped(model)
+    inner = unwrap(model)
     layer: Any = inner.get_output_embeddings()
     if type(layer) is not nn.Linear and {FSDPModule, nn.Linear} != set(type(layer).__bases__):
         raise InputError(
@@ -86,7 +86,7 @@ def output_head(model: nn.Module) -> OutputHead:
             "it out of lora_target_modules"
         )
     config = inner.config.get_text_config()
-    weight, bias = whole(layer.weight), None if layer.bias is None else whole(layer.bias)
+    weight, bias = gather_full(layer.weight), None if layer.bias is None else gather_full(layer.bias)
     return OutputHead(weight, bias, *_shape(config))
 
 

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
 
-def whole(parameter: Tensor) -> Tensor:
+def gather_full(parameter: Tensor) -> Tensor:
     """Return all of a parameter; what is no shard is returned as it is.
 
     Its gradient goes back into each rank's shard as the mean over ranks, which is what FSDP does for all others.

@@ -30,19 +30,19 @@ def hidden_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -
     Raises:
         InputError: padding-free was asked for, and sequences of this architecture would see each other.
     """
-    if _goes_packed(unwrapped(model)):
+    if _goes_packed(unwrap(model)):
         return _packed_states(model, input_ids, attention_mask)
     return _head_input(model, {"input_ids": input_ids, "attention_mask": attention_mask})
 
 
 def set_padding_free(model: nn.Module, asked: bool | None) -> None:
     """Decide whether padding is left out of a model's forward passes from now on; None: on flash attention."""
-    unwrapped(model).padding_free = asked
+    unwrap(model).padding_free = asked
 
 
-def padding_through(model: nn.Module, attention_mask: Tensor) -> int:
+def count_padding(model: nn.Module, attention_mask: Tensor) -> int:
     """Return how many padding tokens of a batch go through the layers of a model."""
-    return 0 if _goes_packed(unwrapped(model)) else int((attention_mask == 0).sum())
+    return 0 if _goes_packed(unwrap(model)) else int((attention_mask == 0).sum())
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def unwrapped(model: Any) -> Any:
+def unwrap(model: Any) -> Any:
     """Return the transformers model inside data-parallel and PEFT wrappers."""
     model = getattr(model, "module", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -69,7 +69,7 @@ def _head_input(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         caught.append(arguments[0])
         return (arguments[0][:, :0], *arguments[1:])
 
-    handle = unwrapped(model).get_output_embeddings().register_forward_pre_hook(catch)
+    handle = unwrap(model).get_output_embeddings().register_forward_pre_hook(catch)
     try:
         made = model(**inputs, use_cache=False)
     finally:
@@ -85,7 +85,7 @@ def _packed_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) 
         "input_ids": input_ids[kept][None],
         "position_ids": (attention_mask.cumsum(dim=1) - 1)[kept][None],
     }
-    if is_flash_attention_requested(unwrapped(model).config):  # or every layer would wait for the device to find out
+    if is_flash_attention_requested(unwrap(model).config):  # or every layer would wait for the device to find out
         bounds = nn.functional.pad(lengths.cumsum(dim=0), (1, 0)).int()
         longest = int(lengths.max())
         inputs |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}

@@ -3,7 +3,7 @@
 A rollout is a function `name(batch, context, *, option=default) -> Batch` in a file of the same name, or a class
 derived from `Rollout` where it keeps state (answers asked for once, a replay buffer). It is asked once per micro-batch
 and may generate; no gradient flows through it. What it cost is added to `context.cost`, what is worth watching to
-`context.watched`.
+`context.metrics`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from torch import nn
 
 from studykit.collate import Batch
 from studykit.discovery import Room, check_options
-from studykit.generation import Answers, token_settings
+from studykit.generation import Completions, token_settings
 from studykit.teacher import OpenTeacher
 
 ROLLOUTS = Room("studykit.rollouts", kind="rollout")
@@ -36,7 +36,7 @@ class RolloutContext:
         progress: share of the stage's optimizer steps done, in [0, 1].
         validation_loss: returns the student's mean cross-entropy on the stage's validation data, nats per token.
         cost: counters to add to: `generated_tokens` drawn from any model, `scored_tokens` read by the teacher for it.
-        watched: sums and counts since the last log, by name; their ratio is logged.
+        metrics: sums and counts since the last log, by name; their ratio is logged.
     """
 
     student: nn.Module
@@ -47,10 +47,10 @@ class RolloutContext:
     progress: float = 0.0
     validation_loss: Callable[[], float] | None = None
     cost: dict[str, float] = field(default_factory=dict)
-    watched: dict[str, tuple[float, float]] = field(default_factory=dict)
+    metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
-    def asked_teacher(self) -> OpenTeacher:
+    def required_teacher(self) -> OpenTeacher:
         """The teacher, for rollouts that cannot do without.
 
         Raises:
@@ -70,11 +70,11 @@ class RolloutContext:
         for name, number in tokens.items():
             self.cost[name] = self.cost.get(name, 0) + number
 
-    def watch(self, **ratios: tuple[float, float]) -> None:
+    def log_ratio(self, **ratios: tuple[float, float]) -> None:
         """Add sum and count of something to be logged as a ratio."""
         for name, (total, number) in ratios.items():
-            before = self.watched.get(name, (0.0, 0.0))
-            self.watched[name] = (before[0] + total, before[1] + number)
+            before = self.metrics.get(name, (0.0, 0.0))
+            self.metrics[name] = (before[0] + total, before[1] + number)
 
     def chance(self) -> float:
         """Return a random number in [0, 1)."""
@@ -134,13 +134,13 @@ def get_rollout(name: str, **options: Any) -> Rollout:
     return FunctionRollout(made, ROLLOUTS.module(name), options)
 
 
-def limits_of(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: RolloutContext) -> list[int]:
+def new_token_limits(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: RolloutContext) -> list[int]:
     """Return the most new tokens of each row, so that prompt and answer fit into the stage's `max_length`."""
     return [max(0, min(max_new_tokens, context.max_length - len(prompt))) for prompt in prompts]
 
 
 def answered(
-    batch: Batch, prompts: list[list[int]], answers: Sequence[Sequence[int]], origin: int, pad_token_id: int
+    batch: Batch, prompts: list[list[int]], answers: Sequence[Sequence[int]], author: int, pad_token_id: int
 ) -> Batch:
     """Return prompts and generated answers as rows to train on: only the answers are supervised.
 
@@ -148,25 +148,25 @@ def answered(
         batch: gives the device.
         prompts: token ids.
         answers: token ids, as generated.
-        origin: who wrote them, of `studykit.losses`.
+        author: who wrote them, of `studykit.losses`.
         pad_token_id: fills rows up on the right.
     """
     rows = [prompt + list(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    taught = [[False] * len(prompt) + [True] * len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    return padded(rows, taught, origin, pad_token_id, batch.input_ids.device)
+    loss_mask = [[False] * len(prompt) + [True] * len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    return padded(rows, loss_mask, author, pad_token_id, batch.input_ids.device)
 
 
 def padded(
-    rows: Sequence[list[int]], taught: Sequence[list[bool]], origin: int, pad_token_id: int, device: Any
+    rows: Sequence[list[int]], masks: Sequence[list[bool]], author: int, pad_token_id: int, device: Any
 ) -> Batch:
     """Return rows of token ids, and which of them are supervised, as a batch padded on the right."""
     width = max(len(row) for row in rows)
     lengths = torch.tensor([len(row) for row in rows])[:, None]
     ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows])
-    supervised = torch.tensor([mask + [False] * (width - len(mask)) for mask in taught])
+    loss_mask = torch.tensor([mask + [False] * (width - len(mask)) for mask in masks])
     mask = (torch.arange(width) < lengths).long()
-    origins = torch.full((len(rows),), origin, device=device)
-    return Batch(ids.to(device), mask.to(device), supervised.to(device), origin=origins)
+    authors = torch.full((len(rows),), author, device=device)
+    return Batch(ids.to(device), mask.to(device), loss_mask.to(device), author=authors)
 
 
 def joined(batches: Sequence[Batch], pad_token_id: int) -> Batch:
@@ -177,22 +177,22 @@ def joined(batches: Sequence[Batch], pad_token_id: int) -> Batch:
         parts = [getattr(batch, name) for batch in batches]
         return torch.cat([nn.functional.pad(part, (0, width - part.shape[1]), value=value) for part in parts])
 
-    origins = [b.origin if b.origin is not None else torch.zeros_like(b.input_ids[:, 0]) for b in batches]
+    authors = [b.author if b.author is not None else torch.zeros_like(b.input_ids[:, 0]) for b in batches]
     keys = [key for batch in batches for key in batch.keys] if all(batch.keys for batch in batches) else []
     return Batch(
         wide("input_ids", pad_token_id),
         wide("attention_mask", 0),
-        wide("supervised", 0),
+        wide("loss_mask", 0),
         keys,
-        torch.cat(origins),
+        torch.cat(authors),
     )
 
 
-def count_answers(context: RolloutContext, answers: Answers) -> None:
+def count_answers(context: RolloutContext, answers: Completions) -> None:
     """Add what sampled answers cost, and watch how many end and how long they are."""
     lengths = [len(tokens) for tokens in answers.tokens]
     context.count(generated_tokens=answers.generated)
-    context.watch(
+    context.log_ratio(
         ended=(sum(answers.ended), len(lengths)),
         answer_length=(sum(lengths), len(lengths)),
     )

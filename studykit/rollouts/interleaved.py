@@ -2,10 +2,10 @@
 
 from studykit.collate import Batch
 from studykit.errors import InputError
-from studykit.generation import Sampling, draft_and_check
+from studykit.generation import Sampling, draft_and_verify
 from studykit.losses import STUDENT
 from studykit.models.states import evaluating
-from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, limits_of
+from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, new_token_limits
 from studykit.rollouts.student import at_least_one
 
 
@@ -59,14 +59,14 @@ class Interleaved(Rollout):
 
     def __call__(self, batch: Batch, context: RolloutContext) -> Batch:
         """Return the prompts with corrected drafts."""
-        prompts, teacher = batch.prompts(), context.asked_teacher
-        limits = limits_of(prompts, self.max_new_tokens, context)
+        prompts, teacher = batch.prompts(), context.required_teacher
+        max_new_tokens = new_token_limits(prompts, self.max_new_tokens, context)
         settings = self.options | context.decoding
         with evaluating(context.student):
-            answers, checked, accepted = draft_and_check(
-                context.student, teacher.model, prompts, limits, context.generator, **settings
+            answers, checked, accepted = draft_and_verify(
+                context.student, teacher.model, prompts, max_new_tokens, context.generator, **settings
             )
         count_answers(context, answers)
         context.count(scored_tokens=answers.scored[1])
-        context.watch(accepted=(accepted, checked))
+        context.log_ratio(accepted=(accepted, checked))
         return answered(batch, prompts, answers.tokens, STUDENT, context.tokenizer.pad_token_id)

@@ -65,7 +65,7 @@ class Replay(Rollout):
         """Return data, or rows from the buffer."""
         self._look(context)
         chance = context.chance()
-        context.watch(threshold=(self.threshold, 1))
+        context.log_ratio(threshold=(self.threshold, 1))
         if chance >= self.threshold:
             return batch
         if chance < self.threshold * (1 - context.progress) or not self.buffer:
@@ -82,7 +82,7 @@ class Replay(Rollout):
             return
         self.checked += 1
         loss = context.validation_loss()
-        context.watch(validation_loss=(loss, 1))
+        context.log_ratio(validation_loss=(loss, 1))
         if self.last is not None and loss > self.last + self.tolerance:
             self.threshold = min(1.0, self.threshold + self.rise)
         self.last = loss

@@ -5,7 +5,7 @@ from studykit.errors import InputError
 from studykit.generation import Sampling, sample
 from studykit.losses import STUDENT
 from studykit.models.states import evaluating
-from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, limits_of
+from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, new_token_limits
 
 
 class Student(Rollout):
@@ -46,11 +46,11 @@ class Student(Rollout):
         """Return the prompts with new answers."""
         models = [(context.student, 1 - self.teacher_share)]
         if self.teacher_share > 0:
-            models.append((context.asked_teacher.model, self.teacher_share))
+            models.append((context.required_teacher.model, self.teacher_share))
         prompts = batch.prompts()
-        limits = limits_of(prompts, self.max_new_tokens, context)
+        max_new_tokens = new_token_limits(prompts, self.max_new_tokens, context)
         with evaluating(context.student):
-            answers = sample(models, prompts, limits, self.sampling, context.generator, **context.decoding)
+            answers = sample(models, prompts, max_new_tokens, self.sampling, context.generator, **context.decoding)
         count_answers(context, answers)
         context.count(scored_tokens=sum(answers.scored[1:]))
         return answered(batch, prompts, answers.tokens, STUDENT, context.tokenizer.pad_token_id)

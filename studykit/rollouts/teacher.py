@@ -5,7 +5,7 @@ from typing import Any
 from studykit.collate import Batch
 from studykit.generation import Sampling
 from studykit.losses import TEACHER
-from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, limits_of
+from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, new_token_limits
 from studykit.rollouts.student import at_least_one
 
 
@@ -36,13 +36,13 @@ class Teacher(Rollout):
 
     def __call__(self, batch: Batch, context: RolloutContext) -> Batch:
         """Return the prompts with the teacher's answers."""
-        prompts, teacher = batch.prompts(), context.asked_teacher
+        prompts, teacher = batch.prompts(), context.required_teacher
         names = [",".join(map(str, prompt)) for prompt in prompts]
         new = {name: i for i, name in enumerate(names) if name not in self.answers}
         if new:
             places = list(new.values())
-            limits = limits_of([prompts[i] for i in places], self.max_new_tokens, context)
-            made = teacher.answer(batch, places, limits, self.sampling, context.generator)
+            max_new_tokens = new_token_limits([prompts[i] for i in places], self.max_new_tokens, context)
+            made = teacher.answer(batch, places, max_new_tokens, self.sampling, context.generator)
             count_answers(context, made)
             context.count(scored_tokens=sum(made.scored))
             self.answers.update(zip(new, made.tokens, strict=True))

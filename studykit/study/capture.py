@@ -142,7 +142,7 @@ def _quality(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> tupl
     products, masses = torch.zeros(3, dtype=torch.float64), []
     for batch in batches:
         signals = teacher.signal(batch), teacher.online.signal(batch)
-        for logits, target, rows in _chunks(student, batch, teacher.vocabulary):
+        for logits, target, rows in _chunks(student, batch, teacher.vocab_size):
             cached, live = (_gradient(signal, logits, target, rows) for signal in signals)
             products += torch.stack([(cached * live).sum(), cached.square().sum(), live.square().sum()]).double().cpu()
         masses.append(1 - teacher.shares(batch).left)
@@ -151,12 +151,12 @@ def _quality(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> tupl
 
 
 @torch.no_grad()
-def _chunks(student: Any, batch: Batch, vocabulary: int) -> Iterator[tuple[Tensor, Tensor, slice]]:
+def _chunks(student: Any, batch: Batch, vocab_size: int) -> Iterator[tuple[Tensor, Tensor, slice]]:
     """Yield the student's logits [n, V], labels and rows of some positions at a time."""
     head, place = output_head(student), device()
     hidden = hidden_states(student, batch.input_ids.to(place), batch.attention_mask.to(place))
-    states, target = hidden[:, :-1][batch.supervised[:, 1:].to(place)], batch.target.to(place)
-    for rows, logits in logits_in_chunks(states, head, vocabulary):
+    states, target = hidden[:, :-1][batch.loss_mask[:, 1:].to(place)], batch.target.to(place)
+    for rows, logits in logits_in_chunks(states, head, vocab_size):
         yield logits, target[rows], rows
 
 

@@ -18,7 +18,7 @@ from studykit.evaluation import evaluate
 from studykit.files import cache_folder, replacing
 from studykit.models.card import model_card
 from studykit.models.loading import device, load_teacher, load_tokenizer
-from studykit.models.states import unwrapped
+from studykit.models.states import unwrap
 from studykit.results.table import row
 from studykit.scorers import weighted_means
 from studykit.spec import Evaluation, RunSpec, Teacher
@@ -135,7 +135,7 @@ def _save_model(trained: Trained, folder: Path, card: str) -> None:
 
 
 def _parameters(trained: Trained) -> dict[str, int]:
-    counts = [(p.numel(), p.requires_grad) for p in unwrapped(trained.model).parameters()]
+    counts = [(p.numel(), p.requires_grad) for p in unwrap(trained.model).parameters()]
     return {"total": sum(n for n, _ in counts), "trainable": sum(n for n, learns in counts if learns)}
 
 

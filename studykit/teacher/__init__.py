@@ -13,7 +13,7 @@ import torch
 from studykit.chat import Encoded
 from studykit.collate import Batch
 from studykit.errors import InputError
-from studykit.generation import Answers, Sampling
+from studykit.generation import Completions, Sampling
 from studykit.generation.vllm import Vllm
 from studykit.models.loading import load_teacher, load_tokenizer
 from studykit.models.names import locate
@@ -29,12 +29,12 @@ class OpenTeacher(Protocol):
 
     Attributes:
         model: the language model itself.
-        vocabulary: rows of the student's vocabulary that belong to a token, and are compared.
+        vocab_size: rows of the student's vocabulary that belong to a token, and are compared.
         cost: counted since it was opened, such as `teacher_tokens` (tokens that went through the teacher's layers).
     """
 
     model: Any
-    vocabulary: int
+    vocab_size: int
     cost: dict[str, float]
 
     def prepare(self, encoded: Encoded) -> None:
@@ -50,14 +50,14 @@ class OpenTeacher(Protocol):
         ...
 
     def answer(
-        self, batch: Batch, rows: list[int], limits: list[int], sampling: Sampling, generator: torch.Generator
-    ) -> Answers:
+        self, batch: Batch, rows: list[int], max_new_tokens: list[int], sampling: Sampling, generator: torch.Generator
+    ) -> Completions:
         """Generate answers to the prompts of some rows of a batch, in the student's tokens.
 
         Args:
             batch: rows of the data.
             rows: which of them.
-            limits: most new tokens of each.
+            max_new_tokens: most new tokens of each.
             sampling: how tokens are drawn.
             generator: the only source of randomness.
         """
@@ -77,18 +77,18 @@ def open_teacher(teacher: Teacher, results_root: Path, student_tokenizer: Any, s
         InputError: no such model, a cached one with another tokenizer, or an engine that cannot be had.
     """
     from studykit.teacher.cached import CachedTeacher
-    from studykit.teacher.cross_tokenizer import ForeignTeacher
+    from studykit.teacher.cross_tokenizer import CrossTokenizerTeacher
     from studykit.teacher.formats import Samples, TopK
-    from studykit.teacher.live import OnlineTeacher
+    from studykit.teacher.live import LiveTeacher
 
     tokenizer = load_tokenizer(teacher.name, results_root, teacher.revision)
     engine = _open_engine(teacher, results_root)
     if not teacher.is_cached and not same_vocabulary(student_tokenizer, tokenizer):
-        return ForeignTeacher(load_teacher(teacher, results_root), tokenizer, student_tokenizer, engine)
-    vocabulary = min(shared_vocabulary(student_tokenizer, tokenizer), student_rows)
+        return CrossTokenizerTeacher(load_teacher(teacher, results_root), tokenizer, student_tokenizer, engine)
+    vocab_size = min(shared_vocabulary(student_tokenizer, tokenizer), student_rows)
 
-    def load() -> OnlineTeacher:
-        return OnlineTeacher(load_teacher(teacher, results_root), tokenizer, vocabulary, engine)
+    def load() -> LiveTeacher:
+        return LiveTeacher(load_teacher(teacher, results_root), tokenizer, vocab_size, engine)
 
     if not teacher.is_cached:
         return load()

@@ -18,7 +18,7 @@ from studykit.chat import Encoded
 from studykit.losses import LOG_FLOOR
 from studykit.models.projection import project
 from studykit.models.states import hidden_states
-from studykit.teacher.live import OnlineTeacher
+from studykit.teacher.live import LiveTeacher
 
 POSITIONS = 256
 """Positions that the output head takes at a time: their full distributions over 150,000 tokens are 150 MiB."""
@@ -26,14 +26,14 @@ POSITIONS = 256
 _TOKENS, _TOKENS_ON_ACCELERATOR = 2**11, 2**14
 
 
-class CanonicalTeacher:
+class BatchInvariantTeacher:
     """Asks a live teacher in shapes that depend on a sequence's own length alone.
 
     Args:
         online: the live teacher; the tokens of a batch depend on whether it lies on an accelerator.
     """
 
-    def __init__(self, online: OnlineTeacher):
+    def __init__(self, online: LiveTeacher):
         self.online = online
         self.device = online.head.weight.device
         self._tokens = _TOKENS if self.device.type == "cpu" else _TOKENS_ON_ACCELERATOR
@@ -70,19 +70,19 @@ class CanonicalTeacher:
         width = int(self.widths(encoded.lengths[rows]).max())
         count = self.rows(width)
         ids = np.full((count, width), self.online.tokenizer.pad_token_id, dtype=np.int64)
-        supervised = np.zeros((count, width), dtype=bool)
+        loss_mask = np.zeros((count, width), dtype=bool)
         for place, row in enumerate(np.resize(rows, count)):
             sequence = encoded.ids_of(row)
             ids[place, : len(sequence)] = sequence
             if place < len(rows):
-                supervised[place, : len(sequence)] = encoded.supervised_of(row)
+                loss_mask[place, : len(sequence)] = encoded.supervised_of(row)
         asked = torch.from_numpy(ids).to(self.device)
         # A causal model does not look to the right, so the padding needs no mask; whether a batch has one would
         # decide between two ways of computing attention.
         hidden = hidden_states(self.online.model, asked, torch.ones_like(asked))
-        states = hidden[:, :-1][torch.from_numpy(supervised[:, 1:]).to(self.device)]
+        states = hidden[:, :-1][torch.from_numpy(loss_mask[:, 1:]).to(self.device)]
         states = torch.nn.functional.pad(states, (0, 0, 0, -len(states) % POSITIONS if len(states) else POSITIONS))
-        rows_used = slice(self.online.vocabulary)
+        rows_used = slice(self.online.vocab_size)
         bias = None if head.bias is None else head.bias[rows_used]
         for part in states.split(POSITIONS):
             logits = project(part, head.weight[rows_used], bias, head.logit_scale, head.softcap)

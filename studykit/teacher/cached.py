@@ -24,10 +24,10 @@ from studykit.chat import Encoded, tokenizer_hash
 from studykit.collate import Batch
 from studykit.errors import Failure
 from studykit.files import cache_folder
-from studykit.generation import Answers, Sampling
-from studykit.teacher.batch_invariant import POSITIONS, CanonicalTeacher
-from studykit.teacher.formats import Form, Shares
-from studykit.teacher.live import OnlineTeacher
+from studykit.generation import Completions, Sampling
+from studykit.teacher.batch_invariant import POSITIONS, BatchInvariantTeacher
+from studykit.teacher.formats import KeptProbs, SignalFormat
+from studykit.teacher.live import LiveTeacher
 from studykit.teacher.signal import TeacherSignal
 from studykit.teacher.store import Store, as_keys
 
@@ -45,20 +45,20 @@ class CachedTeacher:
         form: what is kept of a distribution, given how many rows of the vocabulary are compared.
     """
 
-    def __init__(self, load: Callable[[], OnlineTeacher], content: str, form: Callable[[int], Form]):
+    def __init__(self, load: Callable[[], LiveTeacher], content: str, form: Callable[[int], SignalFormat]):
         self._load = load
-        self._online: OnlineTeacher | None = None
+        self._online: LiveTeacher | None = None
         online = self.online
-        self.vocabulary = online.vocabulary
-        self.form = form(online.vocabulary)
+        self.vocab_size = online.vocab_size
+        self.form = form(online.vocab_size)
         self.cost: dict[str, float] = {"teacher_tokens": 0, "teacher_check_tokens": 0, "cached_positions": 0}
         self._dtype = online.head.weight.dtype
-        about = [_VERSION, content, str(self._dtype), tokenizer_hash(online.tokenizer), *self.form.key, self.vocabulary]
+        about = [_VERSION, content, str(self._dtype), tokenizer_hash(online.tokenizer), *self.form.key, self.vocab_size]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
         self.store = Store(cache_folder("teacher") / key)
 
     @property
-    def online(self) -> OnlineTeacher:
+    def online(self) -> LiveTeacher:
         """The live teacher, loaded again where it was released."""
         if self._online is None:
             self._online = self._load()
@@ -100,15 +100,15 @@ class CachedTeacher:
         self.cost["cached_positions"] += len(batch.target)
         return self.form.signal(self.store.read(as_keys(batch.keys)), batch.input_ids.device)
 
-    def shares(self, batch: Batch) -> Shares:
+    def shares(self, batch: Batch) -> KeptProbs:
         """Return the stored probabilities of a batch."""
         return self.form.shares(self.store.read(as_keys(batch.keys)))
 
     def answer(
-        self, batch: Batch, rows: list[int], limits: list[int], sampling: Sampling, generator: torch.Generator
-    ) -> Answers:
+        self, batch: Batch, rows: list[int], max_new_tokens: list[int], sampling: Sampling, generator: torch.Generator
+    ) -> Completions:
         """Generate with the live teacher."""
-        return self.online.answer(batch, rows, limits, sampling, generator)
+        return self.online.answer(batch, rows, max_new_tokens, sampling, generator)
 
     def _capture(self, encoded: Encoded, keys: np.ndarray, watch: Callable[[int, int], None]) -> None:
         """Ask the live teacher shard by shard until nothing is missing, whoever wrote it."""
@@ -117,7 +117,7 @@ class CachedTeacher:
         while len(left):
             started, asked, parts = time.monotonic(), [], []
             before = int(counts.sum() - counts[left].sum())
-            planned = CanonicalTeacher(self.online).plan(lengths[left])
+            planned = BatchInvariantTeacher(self.online).plan(lengths[left])
             # At random, so that processes which started together seldom do the same at the same time.
             for number in np.random.default_rng().permutation(len(planned)):
                 asked.append(left[planned[number]])
@@ -135,7 +135,7 @@ class CachedTeacher:
         self.cost[counter] += int(encoded.lengths[rows].sum())
         counts = encoded.response_tokens[rows].tolist()
         noise = self.form.noise([bytes(key).hex() for key in keys[rows]], counts)
-        asked = CanonicalTeacher(self.online).logp(encoded, rows)
+        asked = BatchInvariantTeacher(self.online).logp(encoded, rows)
         parts = [
             self.form.keep(logp, pad(draws, (0, 0, 0, POSITIONS - len(draws))))
             for logp, draws in zip(asked, noise.split(POSITIONS), strict=True)
@@ -144,7 +144,7 @@ class CachedTeacher:
 
     def _verify(self, encoded: Encoded, keys: np.ndarray) -> None:
         """Ask the live teacher again, and compare."""
-        for rows in CanonicalTeacher(self.online).plan(encoded.lengths):
+        for rows in BatchInvariantTeacher(self.online).plan(encoded.lengths):
             asked = self._ask(encoded, keys, rows, "teacher_check_tokens")
             live = self.form.shares([np.frombuffer(part, dtype=np.uint8) for part in asked])
             stored = self.form.shares(self.store.read(keys[rows]))

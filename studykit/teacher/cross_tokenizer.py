@@ -13,7 +13,7 @@ from torch import nn
 
 from studykit.chat import Encoded
 from studykit.collate import Batch, collate
-from studykit.generation import Answers, Sampling
+from studykit.generation import Completions, Sampling
 from studykit.generation.vllm import Vllm
 from studykit.models.projection import output_head
 from studykit.models.states import hidden_states
@@ -22,7 +22,7 @@ from studykit.teacher.live import written_by
 from studykit.teacher.signal import TeacherSignal
 
 
-class ForeignTeacher:
+class CrossTokenizerTeacher:
     """A live model that is asked in its own tokens.
 
     Args:
@@ -35,7 +35,7 @@ class ForeignTeacher:
     def __init__(self, model: nn.Module, tokenizer: Any, student_tokenizer: Any, engine: Vllm | None = None):
         self.model, self.tokenizer, self.student_tokenizer, self.engine = model, tokenizer, student_tokenizer, engine
         self.head = output_head(model)
-        self.vocabulary = token_rows(student_tokenizer)
+        self.vocab_size = token_rows(student_tokenizer)
         self.rows = min(token_rows(tokenizer), self.head.weight.shape[0])
         self.cost: dict[str, float] = {"teacher_tokens": 0}
         self._own: Encoded | None = None
@@ -64,7 +64,7 @@ class ForeignTeacher:
         self.cost["teacher_tokens"] += int(own.attention_mask.sum())
         place = self.head.weight.device
         hidden = hidden_states(self.model, own.input_ids.to(place), own.attention_mask.to(place))
-        rows, columns = self._aligned(batch.supervised.cpu().numpy(), own.supervised.numpy())
+        rows, columns = self._aligned(batch.loss_mask.cpu().numpy(), own.loss_mask.numpy())
         known = torch.from_numpy(columns >= 0).to(place)
         chosen = hidden[torch.from_numpy(rows), torch.from_numpy(columns.clip(0))]
         weight, bias = self.head.weight[: self.rows], self.head.bias
@@ -92,20 +92,20 @@ class ForeignTeacher:
         return np.array(rows, dtype=np.int64), np.array(columns, dtype=np.int64)
 
     def answer(
-        self, batch: Batch, rows: list[int], limits: list[int], sampling: Sampling, generator: torch.Generator
-    ) -> Answers:
+        self, batch: Batch, rows: list[int], max_new_tokens: list[int], sampling: Sampling, generator: torch.Generator
+    ) -> Completions:
         """Generate answers to the prompts of some rows and put them into the student's tokens."""
         own = self._read([batch.keys[row] for row in rows])
-        longer = [limit * 4 for limit in limits]  # the teacher's tokens may be shorter
+        longer = [limit * 4 for limit in max_new_tokens]  # the teacher's tokens may be shorter
         made = written_by(self, own.prompts(), longer, sampling, generator, self.rows)
         texts = self.tokenizer.batch_decode(made.tokens, skip_special_tokens=True)
         end = self.student_tokenizer.eos_token_id
         tokens = [
             (self.student_tokenizer(text.strip(), add_special_tokens=False)["input_ids"] + [end] * ended)[:limit]
-            for text, ended, limit in zip(texts, made.ended, limits, strict=True)
+            for text, ended, limit in zip(texts, made.ended, max_new_tokens, strict=True)
         ]
         whole = [ended and row[-1:] == [end] for ended, row in zip(made.ended, tokens, strict=True)]
-        return Answers(tokens, whole, made.generated, made.scored)
+        return Completions(tokens, whole, made.generated, made.scored)
 
 
 def _runs(mask: np.ndarray) -> list[tuple[int, int]]:

@@ -25,7 +25,7 @@ Parts = Sequence[np.ndarray]
 
 
 @dataclass(frozen=True)
-class Shares:
+class KeptProbs:
     """Probabilities of the tokens that are kept by themselves, and of the rest.
 
     Attributes:
@@ -40,14 +40,14 @@ class Shares:
     left: Tensor
     most: Tensor
 
-    def distance(self, other: "Shares") -> float:
+    def distance(self, other: "KeptProbs") -> float:
         """Return by how much a probability differs at least; a token that one side has not kept may be near there."""
         if len(self.tokens) != len(other.tokens):
             return 1.0
         sides = (self.left - other.left).abs(), self._beyond(other), other._beyond(self)
         return max((float(side.max()) for side in sides if side.numel()), default=0.0)
 
-    def _beyond(self, other: "Shares") -> Tensor:
+    def _beyond(self, other: "KeptProbs") -> Tensor:
         (mine, p), (theirs, q) = self._flat(), other._flat()
         order = theirs.argsort()
         at = torch.searchsorted(theirs[order], mine).clamp(max=len(theirs) - 1)
@@ -64,7 +64,7 @@ _FAR = 2**32
 """More than any token id."""
 
 
-class Form(Protocol):
+class SignalFormat(Protocol):
     """What a cached teacher needs to know of a form.
 
     Attributes:
@@ -93,7 +93,7 @@ class Form(Protocol):
         """Return what the teacher says at the positions of these sequences."""
         ...
 
-    def shares(self, parts: Parts) -> Shares:
+    def shares(self, parts: Parts) -> KeptProbs:
         """Return the probabilities that are kept."""
         ...
 
@@ -105,13 +105,13 @@ class TopK:
 
     Args:
         k: tokens kept per position.
-        vocabulary: rows of the shared vocabulary.
+        vocab_size: rows of the shared vocabulary.
     """
 
-    def __init__(self, k: int, vocabulary: int):
-        self.k, self.vocabulary = min(k, vocabulary), vocabulary
+    def __init__(self, k: int, vocab_size: int):
+        self.k, self.vocab_size = min(k, vocab_size), vocab_size
         self.key = [self.k]
-        self._planes = _Planes(vocabulary)
+        self._planes = _Planes(vocab_size)
 
     def tolerance(self, dtype: torch.dtype) -> float:
         """Return a few steps of float16, or of bfloat16: a logit above 16 has steps of 1/8 there, and another machine
@@ -142,11 +142,11 @@ class TopK:
         logp = logp.masked_fill(logp <= _HALF_FLOOR, LOG_FLOOR)
         return TeacherSignal.from_top_k(ids, logp[:, :-1], logp[:, -1:])
 
-    def shares(self, parts: Parts) -> Shares:
+    def shares(self, parts: Parts) -> KeptProbs:
         """Return the k likeliest; another token is no likelier than the last of them."""
         ids, logp = self._unpack(parts)
         p = logp.float().exp()
-        return Shares(ids, p[:, :-1], p[:, -1], p[:, -2])
+        return KeptProbs(ids, p[:, :-1], p[:, -1], p[:, -2])
 
     def _unpack(self, parts: Parts) -> tuple[Tensor, Tensor]:
         low, high = 2 * self.k, 2 * self.k + self._planes.high_bytes(self.k)
@@ -164,16 +164,16 @@ class Samples:
 
     Args:
         n: draws per position, at most 255.
-        vocabulary: rows of the shared vocabulary.
+        vocab_size: rows of the shared vocabulary.
 
     Source:
         Anshumann et al. (2025), Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs.
     """
 
-    def __init__(self, n: int, vocabulary: int):
-        self.n, self.vocabulary = n, vocabulary
+    def __init__(self, n: int, vocab_size: int):
+        self.n, self.vocab_size = n, vocab_size
         self.key = ["samples", n]
-        self._planes = _Planes(vocabulary)
+        self._planes = _Planes(vocab_size)
 
     def tolerance(self, dtype: torch.dtype) -> float:
         """Return a draw that rounding may move to the next token; in bfloat16 what a step of a logit moves too."""
@@ -189,7 +189,7 @@ class Samples:
         """Return the ids that are drawn, in order [n, draws]."""
         mass = logp.double().exp().cumsum(dim=-1)
         drawn = torch.searchsorted(mass, noise.to(mass.device) * mass[:, -1:], right=True)
-        return (drawn.clamp(max=self.vocabulary - 1).sort(dim=-1).values.int().cpu(),)
+        return (drawn.clamp(max=self.vocab_size - 1).sort(dim=-1).values.int().cpu(),)
 
     def pack(self, kept: Kept, counts: Sequence[int]) -> list[bytes]:
         """Return the distinct ids of all positions of a sequence: low planes, counts, high planes."""
@@ -205,11 +205,11 @@ class Samples:
         """Return the sampled signal."""
         return TeacherSignal.from_samples(*(_moved(part, device) for part in self._unpack(parts)))
 
-    def shares(self, parts: Parts) -> Shares:
+    def shares(self, parts: Parts) -> KeptProbs:
         """Return counts divided by the number of draws; nothing is left."""
         ids, counts = self._unpack(parts)
         nothing = torch.zeros(len(ids))
-        return Shares(ids.masked_fill(counts == 0, -1), counts / self.n, nothing, nothing)
+        return KeptProbs(ids.masked_fill(counts == 0, -1), counts / self.n, nothing, nothing)
 
     def _packed(self, ids: np.ndarray, counts: np.ndarray) -> bytes:
         low, high = self._planes.pack(ids)
@@ -238,8 +238,8 @@ class _Planes:
         bits: per id above the low 16.
     """
 
-    def __init__(self, vocabulary: int):
-        self.bits = 0 if vocabulary <= 2**16 else 2 if vocabulary <= 2**18 else 8
+    def __init__(self, vocab_size: int):
+        self.bits = 0 if vocab_size <= 2**16 else 2 if vocab_size <= 2**18 else 8
 
     def high_bytes(self, count: int) -> int:
         """Return the bytes of the high plane of so many ids."""

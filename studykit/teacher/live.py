@@ -8,27 +8,27 @@ from torch import nn
 
 from studykit.chat import Encoded
 from studykit.collate import Batch
-from studykit.generation import Answers, Sampling, end_tokens, sample
+from studykit.generation import Completions, Sampling, find_eos_token_ids, sample
 from studykit.generation.vllm import Vllm
 from studykit.models.projection import OutputHead, output_head
 from studykit.models.states import hidden_states
 from studykit.teacher.signal import TeacherSignal
 
 
-class OnlineTeacher:
+class LiveTeacher:
     """A model that answers every batch with its full distribution; only its hidden states are kept.
 
     Args:
         model: in evaluation mode, without gradients.
         tokenizer: the teacher's, which is the student's too.
-        vocabulary: rows that student and teacher share.
+        vocab_size: rows that student and teacher share.
         engine: writes the answers instead of the model, with the same weights.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, vocabulary: int, engine: Vllm | None = None):
+    def __init__(self, model: nn.Module, tokenizer: Any, vocab_size: int, engine: Vllm | None = None):
         self.model, self.tokenizer, self.engine = model, tokenizer, engine
         self.head = output_head(model)
-        self.vocabulary = min(vocabulary, self.head.weight.shape[0])
+        self.vocab_size = min(vocab_size, self.head.weight.shape[0])
         self.cost: dict[str, float] = {"teacher_tokens": 0}
 
     def prepare(self, encoded: Encoded) -> None:
@@ -43,18 +43,18 @@ class OnlineTeacher:
         self.cost["teacher_tokens"] += int(batch.attention_mask.sum())
         place = self.head.weight.device
         hidden = hidden_states(self.model, batch.input_ids.to(place), batch.attention_mask.to(place))
-        chosen = hidden[:, :-1][batch.supervised[:, 1:].to(place)]
+        chosen = hidden[:, :-1][batch.loss_mask[:, 1:].to(place)]
         return TeacherSignal.from_hidden(
             chosen, self.head.weight, self.head.bias, logit_scale=self.head.logit_scale, softcap=self.head.softcap
         )
 
     def answer(
-        self, batch: Batch, rows: list[int], limits: list[int], sampling: Sampling, generator: torch.Generator
-    ) -> Answers:
+        self, batch: Batch, rows: list[int], max_new_tokens: list[int], sampling: Sampling, generator: torch.Generator
+    ) -> Completions:
         """Generate answers to the prompts of some rows."""
         prompts = batch.prompts()
         asked = [prompts[row] for row in rows]
-        return written_by(self, asked, limits, sampling, generator, self.vocabulary)
+        return written_by(self, asked, max_new_tokens, sampling, generator, self.vocab_size)
 
 
 class _Writer(Protocol):
@@ -67,16 +67,27 @@ class _Writer(Protocol):
 def written_by(
     teacher: _Writer,
     prompts: Sequence[Sequence[int]],
-    limits: Sequence[int],
+    max_new_tokens: Sequence[int],
     sampling: Sampling,
     generator: torch.Generator,
-    vocabulary: int,
-) -> Answers:
+    vocab_size: int,
+) -> Completions:
     """Return a teacher's answers to prompts in its own tokens, by its engine where it has one."""
-    ends = end_tokens(teacher.model, teacher.tokenizer)
+    eos_token_ids = find_eos_token_ids(teacher.model, teacher.tokenizer)
     if teacher.engine is not None:
         rows = teacher.head.weight.shape[0]
-        return teacher.engine.answer(prompts, limits, sampling, generator, ends=ends, vocabulary=vocabulary, rows=rows)
-    pad = teacher.tokenizer.pad_token_id
+        return teacher.engine.answer(
+            prompts, max_new_tokens, sampling, generator, eos_token_ids=eos_token_ids, vocab_size=vocab_size, rows=rows
+        )
+    pad_token_id = teacher.tokenizer.pad_token_id
     models = [(teacher.model, 1.0)]
-    return sample(models, prompts, limits, sampling, generator, ends=ends, pad=pad, vocabulary=vocabulary)
+    return sample(
+        models,
+        prompts,
+        max_new_tokens,
+        sampling,
+        generator,
+        eos_token_ids=eos_token_ids,
+        pad_token_id=pad_token_id,
+        vocab_size=vocab_size,
+    )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from studykit.losses import LOG_FLOOR
-from studykit.models.projection import linear, shaped
+from studykit.models.projection import linear, scale_and_softcap
 
 
 class Compared(NamedTuple):
@@ -55,12 +55,12 @@ class TeacherSignal:
         here = self.at(rows, student_logits.shape[-1])
         return here.compare(slice(None), student_logits, student_logits.log_softmax(dim=-1), target, temperature)[:3]
 
-    def at(self, rows: slice, vocabulary: int, dtype: torch.dtype | None = None) -> "TeacherSignal":
+    def at(self, rows: slice, vocab_size: int, dtype: torch.dtype | None = None) -> "TeacherSignal":
         """Return the signal of some rows alone, with its projection made for all of them at once.
 
         Args:
             rows: which of the N positions.
-            vocabulary: the student's rows that are compared.
+            vocab_size: the student's rows that are compared.
             dtype: what a projection computes in; None is the teacher's own.
         """
         raise NotImplementedError
@@ -145,16 +145,16 @@ class _Logits(TeacherSignal):
     logit_scale: float = 1.0
     softcap: float | None = None
 
-    def at(self, rows, vocabulary, dtype=None):
-        return replace(self, logits=self.logits[rows, :vocabulary])
+    def at(self, rows, vocab_size, dtype=None):
+        return replace(self, logits=self.logits[rows, :vocab_size])
 
     def compare(self, rows, logits, logp, target, temperature):
-        own = shaped(self.logits[rows], self.logit_scale, self.softcap).to(logits.dtype)
-        student_logp = tempered(logits, temperature) if temperature != 1 else logp
-        teacher_logp = tempered(own, temperature).clamp_(min=LOG_FLOOR)
+        own = scale_and_softcap(self.logits[rows], self.logit_scale, self.softcap).to(logits.dtype)
+        student_logp = log_softmax_at_temperature(logits, temperature) if temperature != 1 else logp
+        teacher_logp = log_softmax_at_temperature(own, temperature).clamp_(min=LOG_FLOOR)
 
-        def back(slope: Tensor) -> Tensor:
-            return through_softmax(slope, student_logp.exp(), temperature)
+        def back(grad: Tensor) -> Tensor:
+            return log_softmax_backward(grad, student_logp.exp(), temperature)
 
         return Compared(student_logp, teacher_logp, target, back)
 
@@ -170,8 +170,8 @@ class _Hidden(TeacherSignal):
     logit_scale: float
     softcap: float | None
 
-    def at(self, rows, vocabulary, dtype=None):
-        weight, bias = self.weight[:vocabulary], None if self.bias is None else self.bias[:vocabulary]
+    def at(self, rows, vocab_size, dtype=None):
+        weight, bias = self.weight[:vocab_size], None if self.bias is None else self.bias[:vocab_size]
         return _Logits(linear(self.hidden[rows], weight, bias, dtype), self.logit_scale, self.softcap)
 
     def to(self, device):
@@ -185,7 +185,7 @@ class _Other(TeacherSignal):
     known: Tensor
     rows: int
 
-    def at(self, rows, vocabulary, dtype=None):
+    def at(self, rows, vocab_size, dtype=None):
         return replace(self, own=self.own.at(rows, self.rows, dtype), known=self.known[rows])
 
     def compare(self, rows, logits, logp, target, temperature):
@@ -202,7 +202,7 @@ class _Folded(TeacherSignal):
     logp: Tensor
     tail: Tensor | None
 
-    def at(self, rows, vocabulary, dtype=None):
+    def at(self, rows, vocab_size, dtype=None):
         return _Folded(self.ids[rows], self.logp[rows], None if self.tail is None else self.tail[rows])
 
     def compare(self, rows, logits, logp, target, temperature):
@@ -225,12 +225,14 @@ class _Folded(TeacherSignal):
         label = torch.where(matches.any(-1), matches.int().argmax(-1), ids.shape[-1])
         student_logp = folded
         if temperature != 1:
-            student_logp, teacher_logp = (tempered(side, temperature) for side in (folded, teacher_logp))
+            student_logp, teacher_logp = (
+                log_softmax_at_temperature(side, temperature) for side in (folded, teacher_logp)
+            )
 
-        def back(slope: Tensor) -> Tensor:
+        def back(grad: Tensor) -> Tensor:
             if temperature != 1:
-                slope = through_softmax(slope, student_logp.exp(), temperature)
-            return _unfold(slope, logp, rest, ids, unused, used)
+                grad = log_softmax_backward(grad, student_logp.exp(), temperature)
+            return _unfold(grad, logp, rest, ids, unused, used)
 
         return Compared(student_logp, teacher_logp, label, back)
 
@@ -251,27 +253,27 @@ def log_complement(logp: Tensor) -> Tensor:
     return rest.clamp(min=torch.finfo(torch.float32).eps).log()
 
 
-def tempered(logits: Tensor, temperature: float) -> Tensor:
+def log_softmax_at_temperature(logits: Tensor, temperature: float) -> Tensor:
     """Return log softmax(logits / temperature), [n, C]."""
     return (logits if temperature == 1 else logits / temperature).log_softmax(dim=-1)
 
 
-def through_softmax(slope: Tensor, q: Tensor, temperature: float = 1.0) -> Tensor:
+def log_softmax_backward(grad: Tensor, q: Tensor, temperature: float = 1.0) -> Tensor:
     """Return the derivative in logits of one in log q, q = softmax(logits / temperature), [n, C].
 
-    >>> through_softmax(torch.tensor([[-1.0, 0.0]]), torch.tensor([[0.25, 0.75]]))
+    >>> log_softmax_backward(torch.tensor([[-1.0, 0.0]]), torch.tensor([[0.25, 0.75]]))
     tensor([[-0.7500,  0.7500]])
     """
-    passed = torch.addcmul(slope, q, slope.sum(dim=-1, keepdim=True), value=-1)
+    passed = torch.addcmul(grad, q, grad.sum(dim=-1, keepdim=True), value=-1)
     return passed if temperature == 1 else passed / temperature
 
 
-def _unfold(slope: Tensor, logp: Tensor, rest: Tensor, ids: Tensor, unused: Tensor, used: Tensor) -> Tensor:
+def _unfold(grad: Tensor, logp: Tensor, rest: Tensor, ids: Tensor, unused: Tensor, used: Tensor) -> Tensor:
     """Return the derivative in logits [n, V] of one in what `ids` keep of `logp` and the rest, [n, K + 1].
 
     A token of the rest takes its share of the rest's derivative, a kept token its own.
     """
-    kept, left = slope[:, :-1].masked_fill(unused, 0), slope[:, -1:].masked_fill(rest <= LOG_FLOOR, 0)
+    kept, left = grad[:, :-1].masked_fill(unused, 0), grad[:, -1:].masked_fill(rest <= LOG_FLOOR, 0)
     total = kept.sum(dim=-1, keepdim=True) + left
     passed = torch.addcmul((logp - rest).exp_().mul_(left), logp.exp(), total, value=-1)
     own = kept - logp.gather(1, ids).exp() * total

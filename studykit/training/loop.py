@@ -21,7 +21,7 @@ from studykit.head import head_loss
 from studykit.losses import Loss, get_loss
 from studykit.methods import Recipe
 from studykit.models.projection import output_head
-from studykit.models.states import evaluating, hidden_states, padding_through
+from studykit.models.states import count_padding, evaluating, hidden_states
 from studykit.models.vocabulary import token_rows
 from studykit.rollouts import RolloutContext
 from studykit.teacher import OpenTeacher
@@ -64,7 +64,7 @@ class DistillTrainer(Trainer):
         generator = torch.Generator().manual_seed(self.args.seed)
         student: Any = self.model
         tokenizer: Any = self.processing_class
-        self.vocabulary = token_rows(tokenizer) if teacher is None else teacher.vocabulary
+        self.vocab_size = token_rows(tokenizer) if teacher is None else teacher.vocab_size
         self.validation = validation
         self.context = RolloutContext(
             student,
@@ -112,8 +112,8 @@ class DistillTrainer(Trainer):
                 break
             with torch.no_grad(), self.compute_loss_context_manager():
                 batches.append(self.rollout(Batch(**item), self.context))
-                self.padding_tokens += padding_through(student, batches[-1].attention_mask)
-        counted = sum(int(batch.supervised[:, 1:].sum()) for batch in batches)
+                self.padding_tokens += count_padding(student, batches[-1].attention_mask)
+        counted = sum(int(batch.loss_mask[:, 1:].sum()) for batch in batches)
         total: Any = self.accelerator.gather(torch.tensor(counted, device=device))
         self.tokens_seen += sum(int(batch.attention_mask.sum()) for batch in batches)
         return [vars(batch) for batch in batches], total.sum()
@@ -126,7 +126,7 @@ class DistillTrainer(Trainer):
         head = output_head(model)
         hidden = hidden_states(model, batch.input_ids, batch.attention_mask)
         signal = self.teacher.signal(batch) if self.teacher is not None and self.loss.needs_teacher else None
-        denominator = batch.supervised[:, 1:].sum() if num_items_in_batch is None else num_items_in_batch
+        denominator = batch.loss_mask[:, 1:].sum() if num_items_in_batch is None else num_items_in_batch
         with self.accelerator.autocast():  # the Trainer wraps no more than the model's own pass
             loss, sums = head_loss(
                 batch.predicting(hidden),
@@ -141,10 +141,10 @@ class DistillTrainer(Trainer):
                 denominator=denominator,
                 progress=self.context.progress,
                 sequence=batch.sequence,
-                origin=None if batch.origin is None else batch.origin[batch.sequence],
+                author=None if batch.author is None else batch.author[batch.sequence],
                 logit_scale=head.logit_scale,
                 softcap=head.softcap,
-                vocabulary=self.vocabulary,
+                vocab_size=self.vocab_size,
             )
         for kept in (self.sums, self.step_sums):
             for name, value in sums.items():
@@ -167,7 +167,7 @@ class DistillTrainer(Trainer):
                 denominator=1,
                 logit_scale=head.logit_scale,
                 softcap=head.softcap,
-                vocabulary=self.vocabulary,
+                vocab_size=self.vocab_size,
             )
         return loss
 
@@ -188,11 +188,11 @@ class DistillTrainer(Trainer):
         if self.sums and "loss" in logs:
             tokens = float(self.sums.pop("tokens"))
             means = {name: float(value) / tokens for name, value in self.sums.items()}
-            watched = {name: total / count for name, (total, count) in self.context.watched.items() if count}
-            watched |= self.loss.watched()
-            logs = {**logs, "mean_token_accuracy": means.pop("correct"), **means, **watched}
+            metrics = {name: total / count for name, (total, count) in self.context.metrics.items() if count}
+            metrics |= self.loss.metrics()
+            logs = {**logs, "mean_token_accuracy": means.pop("correct"), **means, **metrics}
             logs["num_tokens"] = self.tokens_seen
-            self.sums, self.context.watched = {}, {}
+            self.sums, self.context.metrics = {}, {}
         super().log(logs, start_time)
 
     def step_mean(self, name: str) -> float:

@@ -28,10 +28,10 @@ from studykit.files import replacing
 from studykit.methods import get_method
 from studykit.models.loading import device, has_bf16, load_student, load_tokenizer
 from studykit.models.projection import output_head
-from studykit.models.states import set_padding_free, unwrapped
+from studykit.models.states import set_padding_free, unwrap
 from studykit.spec import RunSpec, Stage
 from studykit.teacher import OpenTeacher, open_teacher
-from studykit.teacher.cross_tokenizer import ForeignTeacher
+from studykit.teacher.cross_tokenizer import CrossTokenizerTeacher
 from studykit.training.checkpoints import is_complete, mark_complete, newest_complete
 from studykit.training.loop import DistillTrainer
 from studykit.training.threads import chosen_threads
@@ -136,7 +136,7 @@ def _fit(
     started = time.monotonic()
     if teacher is not None:
         teacher.cost.update(dict.fromkeys(teacher.cost, 0))
-    if isinstance(teacher, ForeignTeacher):
+    if isinstance(teacher, CrossTokenizerTeacher):
         teacher.pair(encoded, encode(data.examples, teacher.tokenizer, None))
     if teacher is not None and recipe.make_loss().needs_teacher and not recipe.needs_live_teacher:
         teacher.prepare(encoded)
@@ -231,7 +231,7 @@ def _without_autocast(model: nn.Module) -> None:
 
 def _without_float32_flash(model: nn.Module) -> None:
     """Leave flash attention where its precision, which the Trainer's autocast gave, ends with the training."""
-    inner = unwrapped(model)
+    inner = unwrap(model)
     if is_flash_attention_requested(inner.config) and inner.dtype == torch.float32:
         inner.set_attn_implementation("sdpa")
 

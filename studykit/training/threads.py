@@ -23,7 +23,7 @@ import torch
 
 from studykit.collate import Batch
 from studykit.files import cache_folder, replacing
-from studykit.models.states import unwrapped
+from studykit.models.states import unwrap
 from studykit.training.loop import DistillTrainer
 
 _AS_FAST = 1.05
@@ -131,7 +131,7 @@ def _measured(trainer: DistillTrainer, batch: Batch, most: int) -> int:
 
 def _key(trainer: DistillTrainer, batch: Batch, most: int) -> str:
     """Return the hash of what a time depends on: names and places of models are no part of it."""
-    model = unwrapped(trainer.model)
+    model = unwrap(trainer.model)
     architecture = [
         type(model).__name__,
         model.config._attn_implementation,

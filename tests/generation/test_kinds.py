@@ -8,7 +8,7 @@ from toys import GREEDY, PAD, PROMPTS, V, drafted, sampled
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studykit.errors import InputError
-from studykit.generation import Sampling, left_padded
+from studykit.generation import Sampling, pad_left
 
 SHORT: dict[str, Any] = {"sliding_window": 5, "head_dim": 8}
 KINDS: dict[str, dict[str, Any]] = {
@@ -56,7 +56,7 @@ def built(kind: str, **changes: Any) -> Any:
 
 
 def own_answers(model) -> list[list[int]]:
-    ids, mask = left_padded(PROMPTS, PAD)
+    ids, mask = pad_left(PROMPTS, PAD)
     model.generation_config.eos_token_id = None
     made = model.generate(input_ids=ids, attention_mask=mask.long(), do_sample=False, max_new_tokens=14)
     return made[:, ids.shape[1] :].tolist()
@@ -64,20 +64,24 @@ def own_answers(model) -> list[list[int]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_attention_answers_as_transformers_does_and_takes_back_what_is_rejected(kind):
-    model, limits = built(kind, **KINDS[kind]), [14, 2, 3, 9, 1]
-    whole = sampled(model, limits=14, ends=NEVER).tokens
+    model, max_new_tokens = built(kind, **KINDS[kind]), [14, 2, 3, 9, 1]
+    whole = sampled(model, max_new_tokens=14, eos_token_ids=NEVER).tokens
     assert whole == own_answers(model)
-    expected = [row[:limit] for row, limit in zip(whole, limits, strict=True)]
-    assert sampled(model, limits=limits, ends=NEVER).tokens == expected
-    answers, checked, accepted = drafted(model, model, limits=limits, top_k=1, sampling=Sampling(2.0), ends=NEVER)
+    expected = [row[:limit] for row, limit in zip(whole, max_new_tokens, strict=True)]
+    assert sampled(model, max_new_tokens=max_new_tokens, eos_token_ids=NEVER).tokens == expected
+    answers, checked, accepted = drafted(
+        model, model, max_new_tokens=max_new_tokens, top_k=1, sampling=Sampling(2.0), eos_token_ids=NEVER
+    )
     assert answers.tokens == expected
     assert 0 < accepted < checked
 
 
 def test_a_recurrent_state_samples_with_all_its_rows_and_drafts_nothing():
-    model, limits = built("lfm2", **RECURRENT), [14, 2, 3, 9, 1]
+    model, max_new_tokens = built("lfm2", **RECURRENT), [14, 2, 3, 9, 1]
     whole = own_answers(model)
-    assert sampled(model, limits=limits, ends=NEVER).tokens == [row[:n] for row, n in zip(whole, limits, strict=True)]
+    assert sampled(model, max_new_tokens=max_new_tokens, eos_token_ids=NEVER).tokens == [
+        row[:n] for row, n in zip(whole, max_new_tokens, strict=True)
+    ]
     with pytest.raises(InputError, match="Lfm2ForCausalLM keeps a recurrent state"):
         drafted(model, model, sampling=GREEDY)
 

@@ -5,7 +5,7 @@ import torch
 from toys import GREEDY, PAD, PROMPTS, V, cycles, drafted, sampled, seeded
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
-from studykit.generation import Decoder, Sampling, left_padded, sample
+from studykit.generation import Decoder, Sampling, pad_left, sample
 from studykit.generation.kv_cache import InPlaceLayer
 
 
@@ -79,7 +79,7 @@ def test_there_is_room_for_so_many_columns_and_no_more():
 
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
 def test_memory_is_allocated_once_and_attention_sees_what_is_filled(kind, make, used):
-    sampled(make(kind, seed=3), limits=[12, 3, 3, 3, 12])
+    sampled(make(kind, seed=3), max_new_tokens=[12, 3, 3, 3, 12])
     layers = used["allocated"]
     assert len(layers) == 2
     assert len({(id(layer), pointer) for layer, pointer, _ in used["updates"]}) == 2
@@ -94,7 +94,7 @@ def test_memory_is_allocated_once_and_attention_sees_what_is_filled(kind, make, 
 
 def test_drafts_of_which_nothing_is_rejected_move_nothing(make, used):
     student = make(seed=3)
-    drafted(student, make(seed=4), limits=11, top_k=V, sampling=Sampling())
+    drafted(student, make(seed=4), max_new_tokens=11, top_k=V, sampling=Sampling())
     assert used["moved"] == used["kept"] == []
     assert len(used["allocated"]) == 4
     assert len({(id(layer), pointer) for layer, pointer, _ in used["updates"]}) == 4
@@ -103,7 +103,7 @@ def test_drafts_of_which_nothing_is_rejected_move_nothing(make, used):
 def test_only_rows_that_fall_behind_are_moved(markov, used):
     """The teacher rejects every 3: of three rows, one meets it in its first draft."""
     answers, _, _ = drafted(
-        markov(cycles(16)), markov(cycles(16, _2=9)), [[4], [1], [9, 8]], 6, top_k=1, draft_tokens=4, vocabulary=16
+        markov(cycles(16)), markov(cycles(16, _2=9)), [[4], [1], [9, 8]], 6, top_k=1, draft_tokens=4, vocab_size=16
     )
     assert answers.tokens == [[5, 6, 7, 8, 9, 10], [2, 9, 10, 11, 12, 13], [9, 10, 11, 12, 13, 14]]
     assert {int(row) for rows, _, _ in used["moved"] for row in rows} == {1}
@@ -114,19 +114,19 @@ def test_only_rows_that_fall_behind_are_moved(markov, used):
 @pytest.mark.parametrize("sampling", [Sampling(0.8, 0.9), GREEDY])
 def test_rows_that_have_ended_leave_the_batch_and_change_no_draw(sampling, make, used):
     """Against a plain loop without cache, padding or batch, in which every row of the beginning gets its number."""
-    model, limits, generator = make(seed=3), [14, 2, 5, 1, 9], seeded(6)
-    answers = sampled(model, limits=limits, sampling=sampling, seed=6)
+    model, max_new_tokens, generator = make(seed=3), [14, 2, 5, 1, 9], seeded(6)
+    answers = sampled(model, max_new_tokens=max_new_tokens, sampling=sampling, seed=6)
     expected = [[] for _ in PROMPTS]
-    for step in range(max(limits)):
+    for step in range(max(max_new_tokens)):
         numbers = torch.rand(len(PROMPTS), 1, generator=generator, dtype=torch.float64)
         for row, prompt in enumerate(PROMPTS):
-            if step < limits[row]:
+            if step < max_new_tokens[row]:
                 with torch.no_grad():
                     logits = model(input_ids=torch.tensor([prompt + expected[row]])).logits[0, -1]
                 expected[row].append(at(logits, sampling, float(numbers[row])))
     assert answers.tokens == expected
-    assert answers.generated == sum(limits)
-    assert answers.scored == [sum(len(p) + n - 1 for p, n in zip(PROMPTS, limits, strict=True))]
+    assert answers.generated == sum(max_new_tokens)
+    assert answers.scored == [sum(len(p) + n - 1 for p, n in zip(PROMPTS, max_new_tokens, strict=True))]
     assert [left for _, left in used["kept"]] == [2, 2, 1, 1]
 
 
@@ -151,7 +151,9 @@ def test_the_generator_is_left_in_the_same_state_whatever_the_temperature(make):
     states = []
     for sampling in (GREEDY, Sampling(), Sampling(0.5, 0.5)):
         generator = seeded(1)
-        sample([(make(), 1.0)], PROMPTS, [6] * 5, sampling, generator, ends=[84], pad=PAD, vocabulary=V)
+        sample(
+            [(make(), 1.0)], PROMPTS, [6] * 5, sampling, generator, eos_token_ids=[84], pad_token_id=PAD, vocab_size=V
+        )
         states.append(generator.get_state())
     assert torch.equal(states[0], states[1])
     assert torch.equal(states[0], states[2])
@@ -159,15 +161,15 @@ def test_the_generator_is_left_in_the_same_state_whatever_the_temperature(make):
 
 def test_what_is_taken_back_is_read_again(make):
     model = make(seed=3)
-    ids, mask = left_padded(PROMPTS, PAD)
+    ids, mask = pad_left(PROMPTS, PAD)
     decoder, straight = (Decoder(model, V, 20) for _ in range(2))
     with torch.no_grad():
         wrong, right = torch.full((5, 2), 8), torch.full((5, 1), 9)
-        decoder.feed(ids, mask)
-        decoder.feed(wrong, torch.cat([mask, mask[:, -1:], mask[:, -1:]], dim=1))
-        decoder.take_back(2, None)
+        decoder.forward(ids, mask)
+        decoder.forward(wrong, torch.cat([mask, mask[:, -1:], mask[:, -1:]], dim=1))
+        decoder.rollback(2, None)
         longer = torch.cat([mask, mask[:, -1:]], dim=1)
-        again = decoder.feed(right, longer)
-        straight.feed(ids, mask)
-        torch.testing.assert_close(again, straight.feed(right, longer), rtol=0, atol=0)
+        again = decoder.forward(right, longer)
+        straight.forward(ids, mask)
+        torch.testing.assert_close(again, straight.forward(right, longer), rtol=0, atol=0)
     assert decoder.read == sum(map(len, PROMPTS)) + 10 + 5

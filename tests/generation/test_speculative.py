@@ -25,16 +25,20 @@ class ByHand:
     """The algorithm in plain loops: every token from a fresh pass over one unpadded row; rows share only the order in
     which random numbers are drawn."""
 
-    def __init__(self, student, teacher, *, top_k, draft_tokens, sampling, teacher_sampling, ends, vocabulary=V):
+    def __init__(
+        self, student, teacher, *, top_k, draft_tokens, sampling, teacher_sampling, eos_token_ids, vocab_size=V
+    ):
         self.student, self.teacher, self.top_k, self.draft_tokens = student, teacher, top_k, draft_tokens
         self.sampling, self.teacher_sampling = sampling, teacher_sampling
-        self.ends, self.vocabulary = ends, vocabulary
+        self.eos_token_ids, self.vocab_size = eos_token_ids, vocab_size
         self.generated = self.checked = self.accepted = self.rejecting_rounds = 0
 
-    def run(self, prompts: list[list[int]], limits: list[int], generator: torch.Generator) -> list[list[int]]:
+    def run(self, prompts: list[list[int]], max_new_tokens: list[int], generator: torch.Generator) -> list[list[int]]:
         answers: list[list[int]] = [[] for _ in prompts]
         self.read = sum(map(len, prompts))
-        while live := [r for r, a in enumerate(answers) if len(a) < limits[r] and not (a and a[-1] in self.ends)]:
+        while live := [
+            r for r, a in enumerate(answers) if len(a) < max_new_tokens[r] and not (a and a[-1] in self.eos_token_ids)
+        ]:
             self.read += len(live) * (self.draft_tokens - 1 + (self.generated > 0))
             drafts: list[list[int]] = [[] for _ in prompts]
             for _ in range(self.draft_tokens):
@@ -43,7 +47,7 @@ class ByHand:
                     logits = self.logits(self.student, prompts[r] + answers[r] + drafts[r])
                     drafts[r].append(pick(logits, self.sampling, numbers[r]))
             self.generated += len(live) * self.draft_tokens
-            rejecting = [r for r in live if not self.check(prompts[r], answers[r], drafts[r], limits[r])]
+            rejecting = [r for r in live if not self.check(prompts[r], answers[r], drafts[r], max_new_tokens[r])]
             if rejecting:
                 self.rejecting_rounds += 1
                 self.generated += len(rejecting)
@@ -56,7 +60,7 @@ class ByHand:
     def check(self, prompt: list[int], answer: list[int], draft: list[int], limit: int) -> bool:
         """Take over what is accepted of a draft; return False where a token was rejected."""
         for token in draft:
-            if len(answer) == limit or (answer and answer[-1] in self.ends):
+            if len(answer) == limit or (answer and answer[-1] in self.eos_token_ids):
                 return True
             self.checked += 1
             if token not in self.logits(self.teacher, prompt + answer).topk(self.top_k).indices:
@@ -70,7 +74,7 @@ class ByHand:
 
     @torch.no_grad()
     def logits(self, model, tokens: list[int]) -> Tensor:
-        return model(input_ids=torch.tensor([tokens])).logits[0, -1, : self.vocabulary]
+        return model(input_ids=torch.tensor([tokens])).logits[0, -1, : self.vocab_size]
 
 
 def pick(logits: Tensor, sampling: Sampling, number: float) -> int:
@@ -98,14 +102,14 @@ def test_answers_and_counts_are_those_of_plain_loops(top_k, draft_tokens, kind, 
         "draft_tokens": draft_tokens,
         "sampling": Sampling(0.8, 0.9),
         "teacher_sampling": Sampling(0.7, 0.95),
-        "ends": (12, 30, 41, 57),
+        "eos_token_ids": (12, 30, 41, 57),
     }
     teacher = near(student, 0.2)
     slow = ByHand(student, teacher, **settings)
     expected = slow.run(PROMPTS, LIMITS, seeded(2))
-    answers, checked, accepted = drafted(student, teacher, limits=LIMITS, seed=2, **settings)
+    answers, checked, accepted = drafted(student, teacher, max_new_tokens=LIMITS, seed=2, **settings)
     assert answers.tokens == expected
-    assert answers.ended == [bool(row) and row[-1] in settings["ends"] for row in expected]
+    assert answers.ended == [bool(row) and row[-1] in settings["eos_token_ids"] for row in expected]
     assert (checked, accepted, answers.generated) == (slow.checked, slow.accepted, slow.generated)
     assert answers.scored == [slow.read] * 2
     assert (slow.rejecting_rounds > 0) == (top_k < V)
@@ -117,10 +121,10 @@ def test_models_with_a_sliding_window_draft_and_check_like_any_other(draft_token
     """Such a cache forgets on its own, and a window is counted in columns, of which some are masked for some rows."""
     student = make("mistral", seed=3)
     teacher = near(student, 0.2)
-    settings: dict[str, Any] = {"top_k": 4, "sampling": GREEDY, "teacher_sampling": GREEDY, "ends": (12, 30)}
+    settings: dict[str, Any] = {"top_k": 4, "sampling": GREEDY, "teacher_sampling": GREEDY, "eos_token_ids": (12, 30)}
     settings["draft_tokens"] = draft_tokens
     expected = ByHand(student, teacher, **settings).run(PROMPTS, LIMITS, seeded())
-    assert drafted(student, teacher, limits=LIMITS, **settings)[0].tokens == expected
+    assert drafted(student, teacher, max_new_tokens=LIMITS, **settings)[0].tokens == expected
 
 
 def test_every_token_is_among_the_teachers_top_k_or_its_own_draw(make):
@@ -146,7 +150,7 @@ def test_transitions_are_accepted_drafts_and_the_teachers_draws_for_the_rest(mar
     expected = accepted + p * (1 - accepted.sum(dim=-1, keepdim=True))
     plain = Sampling()
     answers, _, _ = drafted(
-        markov(q), markov(p), [[4]] * 3000, 7, top_k=3, sampling=plain, teacher_sampling=plain, vocabulary=8
+        markov(q), markov(p), [[4]] * 3000, 7, top_k=3, sampling=plain, teacher_sampling=plain, vocab_size=8
     )
     assert_frequencies(transitions(answers, 4, 8), expected)
 
@@ -157,7 +161,7 @@ def test_the_drafted_token_itself_is_checked_not_another_draw(draft_tokens, mark
     second = torch.full((8, 8), 0.01)
     second[:, 5], second[:, 3] = 0.7, 0.24
     student, teacher = markov(cycles(8, **{f"_{token}": 3 for token in range(8)})), markov(second)
-    settings: dict[str, Any] = {"draft_tokens": draft_tokens, "teacher_sampling": Sampling(1.0, 0.5), "vocabulary": 8}
+    settings: dict[str, Any] = {"draft_tokens": draft_tokens, "teacher_sampling": Sampling(1.0, 0.5), "vocab_size": 8}
     within, checked, accepted = drafted(student, teacher, [[1], [2]], 6, top_k=2, **settings)
     assert within.tokens == [[3] * 6] * 2
     assert checked == accepted == 12
@@ -180,17 +184,17 @@ def test_top_1_with_a_greedy_teacher_is_the_teachers_answer(draft_tokens, kind, 
 @pytest.mark.parametrize("draft_tokens", [1, 3, 5])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_whole_vocabulary_accepted_is_the_students_own_answer(draft_tokens, seed, kind, make):
-    student, sampling, ends = make(kind, seed=3), Sampling(1.0, 0.9), (12, 30, 41, 57)
-    own = sampled(student, limits=LIMITS, sampling=sampling, seed=seed, ends=ends)
+    student, sampling, eos_token_ids = make(kind, seed=3), Sampling(1.0, 0.9), (12, 30, 41, 57)
+    own = sampled(student, max_new_tokens=LIMITS, sampling=sampling, seed=seed, eos_token_ids=eos_token_ids)
     answers, checked, accepted = drafted(
         student,
         make(kind, seed=4),
-        limits=LIMITS,
+        max_new_tokens=LIMITS,
         seed=seed,
         top_k=V,
         draft_tokens=draft_tokens,
         sampling=sampling,
-        ends=ends,
+        eos_token_ids=eos_token_ids,
     )
     assert (answers.tokens, answers.ended) == (own.tokens, own.ended)
     assert checked == accepted == own.generated
@@ -200,7 +204,7 @@ def test_the_whole_vocabulary_accepted_is_the_students_own_answer(draft_tokens, 
 def test_the_length_of_drafts_changes_no_greedy_answer(kind, make):
     student = make(kind, seed=3)
     teacher = near(student, 0.5)
-    made = [drafted(student, teacher, draft_tokens=n, limits=16) for n in (1, 3, 5)]
+    made = [drafted(student, teacher, draft_tokens=n, max_new_tokens=16) for n in (1, 3, 5)]
     assert made[0][0].tokens == made[1][0].tokens == made[2][0].tokens
     assert len({(checked, accepted) for _, checked, accepted in made}) == 1
     assert 0 < made[0][2] < made[0][1]
@@ -211,8 +215,8 @@ def test_the_length_of_drafts_changes_no_greedy_answer(kind, make):
 def test_rows_that_reject_at_different_places_answer_as_they_would_alone(draft_tokens, kind, make):
     student = make(kind, seed=3)
     teacher = near(student, 0.5)
-    together, *counts = drafted(student, teacher, draft_tokens=draft_tokens, limits=16)
-    alone = [drafted(student, teacher, [prompt], draft_tokens=draft_tokens, limits=16) for prompt in PROMPTS]
+    together, *counts = drafted(student, teacher, draft_tokens=draft_tokens, max_new_tokens=16)
+    alone = [drafted(student, teacher, [prompt], draft_tokens=draft_tokens, max_new_tokens=16) for prompt in PROMPTS]
     assert together.tokens == [answers.tokens[0] for answers, _, _ in alone]
     assert counts == [sum(checked for _, checked, _ in alone), sum(accepted for _, _, accepted in alone)]
     assert len({accepted for _, _, accepted in alone}) > 1
@@ -224,7 +228,7 @@ def test_checked_accepted_drawn_and_read_tokens_are_counted(markov):
     Drafts are 2 3 4 | 2 3 4 | 2: twice the 4 is rejected, and the limit cuts the third draft behind its first token.
     """
     answers, checked, accepted = drafted(
-        markov(cycles(8)), markov(cycles(8, _3=1)), [[1]], 7, top_k=1, draft_tokens=3, vocabulary=8
+        markov(cycles(8)), markov(cycles(8, _3=1)), [[1]], 7, top_k=1, draft_tokens=3, vocab_size=8
     )
     assert answers.tokens == [[2, 3, 1, 2, 3, 1, 2]]
     assert (checked, accepted) == (3 + 3 + 1, 2 + 2 + 1)
@@ -235,13 +239,13 @@ def test_checked_accepted_drawn_and_read_tokens_are_counted(markov):
 def test_an_end_token_in_a_draft_is_checked_and_ends_the_answer(markov):
     teacher = markov(cycles(8, _3=5))
     answers, checked, accepted = drafted(
-        markov(cycles(8)), teacher, [[1], [2], [6]], 9, top_k=1, draft_tokens=4, ends=(4,), vocabulary=8
+        markov(cycles(8)), teacher, [[1], [2], [6]], 9, top_k=1, draft_tokens=4, eos_token_ids=(4,), vocab_size=8
     )
     # 1: 2 3 and the end, which is rejected for 5; then 6 7 0 1, 2 3 and the end again, rejected at the limit of 9
     assert answers.tokens == [[2, 3, 5, 6, 7, 0, 1, 2, 3], [3, 5, 6, 7, 0, 1, 2, 3, 5], [7, 0, 1, 2, 3, 5, 6, 7, 0]]
     assert answers.ended == [False] * 3
     same, checked, accepted = drafted(
-        teacher, markov(cycles(8)), [[1], [2], [6]], 9, top_k=1, draft_tokens=4, ends=(4,), vocabulary=8
+        teacher, markov(cycles(8)), [[1], [2], [6]], 9, top_k=1, draft_tokens=4, eos_token_ids=(4,), vocab_size=8
     )
     assert same.tokens == [[2, 3, 4], [3, 4], [7, 0, 1, 2, 3, 4]]
     assert same.ended == [True] * 3
@@ -262,13 +266,13 @@ def test_each_model_reads_each_accepted_token_once(top_k, make, monkeypatch):
     student = make(seed=3)
     teacher = near(student, 0.2)
     fed: dict[int, list[tuple[int, int]]] = {id(student): [], id(teacher): []}
-    feed = Decoder.feed
+    forward = Decoder.forward
 
     def noting(self, tokens, mask, keep=1):
         new = tokens.shape[1]
         places = mask.cumsum(dim=1)[0, -new:] - 1
         fed[id(self.model)] += zip(places.tolist(), tokens[0].tolist(), strict=True)
-        return feed(self, tokens, mask, keep)
+        return forward(self, tokens, mask, keep)
 
     monkeypatch.setattr(Decoder, "feed", noting)
     drafts = 0
@@ -302,6 +306,6 @@ def test_where_rows_reject_in_turns_memory_that_runs_full_is_packed(make, monkey
 
     monkeypatch.setattr(Decoder, "keep", noting)
     settings: dict[str, Any] = {"top_k": 2, "draft_tokens": 5, "sampling": GREEDY, "teacher_sampling": GREEDY}
-    expected = ByHand(student, teacher, **settings, ends=(84,)).run(PROMPTS, [40] * 5, seeded())
-    assert drafted(student, teacher, limits=40, **settings)[0].tokens == expected
+    expected = ByHand(student, teacher, **settings, eos_token_ids=(84,)).run(PROMPTS, [40] * 5, seeded())
+    assert drafted(student, teacher, max_new_tokens=40, **settings)[0].tokens == expected
     assert any(rows > 2 and first > 0 for rows, first in packed)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from studykit.generation import Answers, Sampling, draft_and_check, sample
+from studykit.generation import Completions, Sampling, draft_and_verify, sample
 
 V, PAD, NEVER = 85, 0, 84
 PROMPTS = [[5, 9, 33], [4, 8, 15, 16, 23, 42, 7], [61], [30, 31, 32, 33, 34], [5, 9, 33, 70]]
@@ -23,40 +23,55 @@ def cycles(size: int, **following: int) -> Tensor:
 
 
 def sampled(
-    model, prompts=PROMPTS, limits: int | list[int] = 12, sampling=GREEDY, seed=0, ends=(NEVER,), vocabulary=V
-) -> Answers:
+    model,
+    prompts=PROMPTS,
+    max_new_tokens: int | list[int] = 12,
+    sampling=GREEDY,
+    seed=0,
+    eos_token_ids=(NEVER,),
+    vocab_size=V,
+) -> Completions:
     models = model if isinstance(model, list) else [(model, 1.0)]
-    limits = [limits] * len(prompts) if isinstance(limits, int) else limits
-    return sample(models, prompts, limits, sampling, seeded(seed), ends=ends, pad=PAD, vocabulary=vocabulary)
+    max_new_tokens = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+    return sample(
+        models,
+        prompts,
+        max_new_tokens,
+        sampling,
+        seeded(seed),
+        eos_token_ids=eos_token_ids,
+        pad_token_id=PAD,
+        vocab_size=vocab_size,
+    )
 
 
 def drafted(
     student,
     teacher,
     prompts=PROMPTS,
-    limits: int | list[int] = 12,
+    max_new_tokens: int | list[int] = 12,
     seed=0,
     *,
     top_k=3,
     draft_tokens=3,
     sampling=GREEDY,
     teacher_sampling=GREEDY,
-    ends=(NEVER,),
-    vocabulary=V,
-) -> tuple[Answers, int, int]:
-    return draft_and_check(
+    eos_token_ids=(NEVER,),
+    vocab_size=V,
+) -> tuple[Completions, int, int]:
+    return draft_and_verify(
         student,
         teacher,
         prompts,
-        [limits] * len(prompts) if isinstance(limits, int) else limits,
+        [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens,
         seeded(seed),
         top_k=top_k,
         draft_tokens=draft_tokens,
         student_sampling=sampling,
         teacher_sampling=teacher_sampling,
-        ends=ends,
-        pad=PAD,
-        vocabulary=vocabulary,
+        eos_token_ids=eos_token_ids,
+        pad_token_id=PAD,
+        vocab_size=vocab_size,
     )
 
 
@@ -68,7 +83,7 @@ def assert_frequencies(counts: Tensor, expected: Tensor) -> None:
     assert ((counts - n * expected).abs() <= bound).all(), f"{counts / n} is not {expected}"
 
 
-def transitions(answers: Answers, start: int, size: int) -> Tensor:
+def transitions(answers: Completions, start: int, size: int) -> Tensor:
     counts = torch.zeros(size, size)
     for row in answers.tokens:
         for before, after in zip([start, *row[:-1]], row, strict=True):

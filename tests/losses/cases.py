@@ -53,7 +53,7 @@ CASES = [
     *variants("alpha_beta", {}, {"alpha": 0.5, "beta": 0.5}, {"alpha": -0.2, "beta": 1.0}, {"alpha": 2, "beta": -0.5}),
     *variants("alpha_beta", {"alpha": 0, "beta": 0.6}, {"alpha": 0.6, "beta": 0}, {"alpha": 0.5, "beta": -0.5}),
     *variants("alpha_beta", {"alpha": 0, "beta": 0}),
-    *variants("decoupled", {}, {"alpha": 0.3, "beta": 2.0}),
+    *variants("decoupled_kl", {}, {"alpha": 0.3, "beta": 2.0}),
     *variants("taid", {}, {"schedule": "fixed", "t_start": 0.8}, zero_value=False, differentiable=False),
     *variants("curriculum_temperature", {}, {"initial": 4.0, "scale_by_t2": True}),
     *variants("correlation", {}, {"top_k": 4}, {"top_k": 3, "value_weight": 0.0, "softness": 0.5}),

@@ -119,7 +119,7 @@ def alpha_beta(p, q, y, alpha=0.2, beta=0.7):
 
 
 @per_row
-def decoupled(p, q, y, alpha=1.0, beta=0.5):
+def decoupled_kl(p, q, y, alpha=1.0, beta=0.5):
     others = [[mass for token, mass in enumerate(row) if token != y] for row in (p, q)]
     label_part = kl([p[y], 1 - p[y]], [q[y], 1 - q[y]])
     return alpha * label_part + beta * kl(normalised(others[0]), normalised(others[1]))
@@ -236,11 +236,11 @@ def policy_gradient(
 
 
 @batch
-def contrastive_skew(teacher, student, labels, skew=0.1, origin=None):
+def contrastive_skew(teacher, student, labels, skew=0.1, author=None):
     def value(p: Row, q: Row, by_student: bool) -> float:
         if by_student:
             return kl(q, [(1 - skew) * a + skew * b for a, b in zip(p, q, strict=True)])
         return kl(p, [skew * a + (1 - skew) * b for a, b in zip(p, q, strict=True)])
 
-    writers = [0] * len(labels) if origin is None else origin
+    writers = [0] * len(labels) if author is None else author
     return [value(p, q, writer == 2) for p, q, writer in zip(teacher, student, writers, strict=True)]

@@ -26,15 +26,15 @@ def test_the_common_losses_have_one():
 
 
 def both_ways(case: Case, logits: Tensor, teacher_logp: Tensor, target: Tensor) -> tuple[tuple, tuple]:
-    origin = torch.arange(len(target)) % 3
+    author = torch.arange(len(target)) % 3
     free = logits.detach().log_softmax(-1).requires_grad_()
-    value = case.make().per_token(LossInputs(free, teacher_logp, target, origin=origin))
-    (slope,) = torch.autograd.grad(value.sum(), free)
+    value = case.make().per_token(LossInputs(free, teacher_logp, target, author=author))
+    (grad,) = torch.autograd.grad(value.sum(), free)
     kept = teacher_logp.clone(), free.detach().clone()
-    closed = case.make().value_and_slope(LossInputs(free.detach(), teacher_logp, target, origin=origin))
+    closed = case.make().value_and_grad(LossInputs(free.detach(), teacher_logp, target, author=author))
     assert torch.equal(teacher_logp, kept[0])  # inputs are left as they were
     assert torch.equal(free.detach(), kept[1])
-    return closed, (value.detach(), slope)
+    return closed, (value.detach(), grad)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -62,7 +62,7 @@ def test_a_moved_t_moves_the_slope(case: Case):
     logits, teacher_logp, target = inputs(2)
     loss = case.make()
     x = LossInputs(logits.detach().log_softmax(-1), teacher_logp, target)
-    before = loss.value_and_slope(x)[1]
+    before = loss.value_and_grad(x)[1]
     loss.load_state_dict({**loss.state_dict(), "t": 1.0})
-    torch.testing.assert_close(loss.value_and_slope(x)[1], -teacher_logp.exp())
-    assert (before - loss.value_and_slope(x)[1]).abs().max() > 1e-3
+    torch.testing.assert_close(loss.value_and_grad(x)[1], -teacher_logp.exp())
+    assert (before - loss.value_and_grad(x)[1]).abs().max() > 1e-3

@@ -17,7 +17,7 @@ ORIGIN = torch.tensor([DATA, STUDENT, TEACHER, STUDENT, STUDENT, DATA])
 @pytest.mark.parametrize("skew", [0.0, 0.1, 0.6])
 def test_mixed_origins_equal_the_two_skew_losses_on_their_rows(skew):
     logits, teacher_logp, target = inputs()
-    x = LossInputs(logits.log_softmax(-1), teacher_logp, target, origin=ORIGIN)
+    x = LossInputs(logits.log_softmax(-1), teacher_logp, target, author=ORIGIN)
     value = get_loss("contrastive_skew", skew=skew).per_token(x)
     for row, by_student in enumerate((ORIGIN == STUDENT).tolist()):
         name = "skew_reverse_kl" if by_student else "skew_forward_kl"
@@ -31,19 +31,19 @@ def test_mixed_origins_equal_the_two_skew_losses_on_their_rows(skew):
 def test_values_of_mixed_origins_equal_the_slow_reference(skew):
     logits, teacher_logp, target = inputs(4)
     rows = [logp.exp().tolist() for logp in (teacher_logp, logits.detach().log_softmax(-1))]
-    expected = REFERENCES["contrastive_skew"](*rows, target.tolist(), skew=skew, origin=ORIGIN.tolist())
-    x = LossInputs(logits.log_softmax(-1), teacher_logp, target, origin=ORIGIN)
+    expected = REFERENCES["contrastive_skew"](*rows, target.tolist(), skew=skew, author=ORIGIN.tolist())
+    x = LossInputs(logits.log_softmax(-1), teacher_logp, target, author=ORIGIN)
     assert get_loss("contrastive_skew", skew=skew).per_token(x).tolist() == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize(
-    ("origin", "sibling"),
+    ("author", "sibling"),
     [(None, "skew_forward_kl"), (DATA, "skew_forward_kl"), (TEACHER, "skew_forward_kl"), (STUDENT, "skew_reverse_kl")],
 )
-def test_answers_of_one_kind_get_that_kinds_skew_kl(origin, sibling):
+def test_answers_of_one_kind_get_that_kinds_skew_kl(author, sibling):
     logits, teacher_logp, target = inputs()
-    writers = None if origin is None else torch.full_like(target, origin)
-    x = LossInputs(logits.log_softmax(-1), teacher_logp, target, origin=writers)
+    writers = None if author is None else torch.full_like(target, author)
+    x = LossInputs(logits.log_softmax(-1), teacher_logp, target, author=writers)
     torch.testing.assert_close(get_loss("contrastive_skew").per_token(x), get_loss(sibling).per_token(x))
 
 
@@ -51,7 +51,7 @@ def test_the_gradient_of_mixed_origins_equals_finite_differences():
     logits, teacher_logp, target = inputs(3)
     loss = get_loss("contrastive_skew")
     torch.autograd.gradcheck(
-        lambda z: loss.per_token(LossInputs(z.log_softmax(-1), teacher_logp, target, origin=ORIGIN)), logits
+        lambda z: loss.per_token(LossInputs(z.log_softmax(-1), teacher_logp, target, author=ORIGIN)), logits
     )
 
 
@@ -60,7 +60,7 @@ def test_the_gradient_of_mixed_origins_equals_finite_differences():
 def test_the_loss_not_chosen_spoils_no_gradient(extreme, skew):
     logits, teacher_logp, target = extreme_inputs()[extreme]
     logits = logits.float().requires_grad_()
-    x = LossInputs(logits.log_softmax(-1), teacher_logp.float(), target, origin=ORIGIN)
+    x = LossInputs(logits.log_softmax(-1), teacher_logp.float(), target, author=ORIGIN)
     value = get_loss("contrastive_skew", skew=skew).per_token(x)
     (gradient,) = torch.autograd.grad(value.sum(), logits)
     assert value.isfinite().all()

@@ -25,9 +25,9 @@ def temperature_gradient(loss: CurriculumTemperature, progress: float) -> float:
 def test_the_gradient_in_t_is_reversed_on_a_cosine(progress, reversal, scale_by_t2):
     loss = CurriculumTemperature(initial=3.0, scale_by_t2=scale_by_t2)
     step = 1e-5
-    slope = (loss_at(3.0 + step, scale_by_t2) - loss_at(3.0 - step, scale_by_t2)) / (2 * step)
+    grad = (loss_at(3.0 + step, scale_by_t2) - loss_at(3.0 - step, scale_by_t2)) / (2 * step)
     share = (3.0 - 1.0) / 20.0
-    by_raw = slope * 20.0 * share * (1 - share)  # T = 1 + 20 sigmoid(raw)
+    by_raw = grad * 20.0 * share * (1 - share)  # T = 1 + 20 sigmoid(raw)
     assert abs(by_raw) > 0.1
     assert temperature_gradient(loss, progress) == pytest.approx(reversal * by_raw, rel=1e-4, abs=1e-6)
 

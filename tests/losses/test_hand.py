@@ -34,8 +34,8 @@ CONSTANTS = [
     ("alpha_beta", {"alpha": 0, "beta": 2}, (-6 / 64 * log(2) + 9 / 8 * log(3) - 14 / 64) / 4),
     ("alpha_beta", {"alpha": 1, "beta": -1}, log(1 / 4) + log(3) + log(1 / 2) + (4 + 1 / 3 + 2) - 3),
     ("alpha_beta", {"alpha": 0, "beta": 0}, (log(4) ** 2 + log(3) ** 2 + log(2) ** 2) / 2),
-    ("decoupled", {}, LABEL_SHARE + OTHERS / 2),
-    ("decoupled", {"alpha": 0.0, "beta": 2.0}, 2 * OTHERS),
+    ("decoupled_kl", {}, LABEL_SHARE + OTHERS / 2),
+    ("decoupled_kl", {"alpha": 0.0, "beta": 2.0}, 2 * OTHERS),
     (
         "taid",
         {"schedule": "fixed", "t_start": 0.5},
@@ -85,7 +85,7 @@ def test_comparative_equals_its_constants():
 
 def test_contrastive_skew_equals_its_constants_for_data_teacher_and_student():
     p, q = (torch.tensor([row] * 3, dtype=torch.float64).log() for row in (P, Q))
-    x = LossInputs(q, p, torch.tensor([0, 0, 0]), origin=torch.tensor([0, 1, 2]))
+    x = LossInputs(q, p, torch.tensor([0, 0, 0]), author=torch.tensor([0, 1, 2]))
     forward = log(2) / 2 + log(3 / 7) / 4 + log(3 / 2) / 4
     reverse = log(1 / 3) / 8 + 3 * log(9 / 5) / 4 + log(3 / 5) / 8
     assert get_loss("contrastive_skew", skew=1 / 3).per_token(x).tolist() == pytest.approx([forward, forward, reverse])

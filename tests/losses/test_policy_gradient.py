@@ -45,7 +45,7 @@ def mean_over_tokens(loss: Loss, logits: Tensor, teacher_logp: Tensor, sampled_f
     return (sampled_from.detach() * torch.stack(each)).sum()
 
 
-def slope(value: Tensor, logits: Tensor) -> Tensor:
+def grad(value: Tensor, logits: Tensor) -> Tensor:
     return torch.autograd.grad(value, logits, retain_graph=True)[0]
 
 
@@ -54,7 +54,7 @@ def slope(value: Tensor, logits: Tensor) -> Tensor:
 def test_its_mean_over_the_students_tokens_is_the_gradient_of_reverse_kl(seed, one_step):
     logits, teacher_logp = sides(CATEGORIES, seed=seed)
     mean = mean_over_tokens(get_loss("policy_gradient", one_step=one_step), logits, teacher_logp, logits.softmax(-1))
-    torch.testing.assert_close(slope(mean, logits), slope(kl_of_student(logits, teacher_logp), logits))
+    torch.testing.assert_close(grad(mean, logits), grad(kl_of_student(logits, teacher_logp), logits))
 
 
 @pytest.mark.parametrize("one_step", [False, True])
@@ -63,12 +63,12 @@ def test_its_mean_over_a_mixtures_tokens_is_the_gradient_of_reverse_kl(share, on
     logits, teacher_logp = sides(CATEGORIES)
     mixture = (1 - share) * logits.softmax(-1) + share * teacher_logp.exp()
     loss = get_loss("policy_gradient", teacher_share=share, one_step=one_step)
-    expected = slope(kl_of_student(logits, teacher_logp), logits)
-    torch.testing.assert_close(slope(mean_over_tokens(loss, logits, teacher_logp, mixture), logits), expected)
+    expected = grad(kl_of_student(logits, teacher_logp), logits)
+    torch.testing.assert_close(grad(mean_over_tokens(loss, logits, teacher_logp, mixture), logits), expected)
     uncorrected = get_loss("policy_gradient", one_step=one_step)
     if not one_step:  # the one-step term is the whole gradient at every token, whoever wrote it
         mean = mean_over_tokens(uncorrected, logits, teacher_logp, mixture)
-        assert (slope(mean, logits) - expected).abs().max() > 0.01
+        assert (grad(mean, logits) - expected).abs().max() > 0.01
 
 
 def test_with_one_step_and_no_future_each_token_has_the_gradient_of_reverse_kl():
@@ -78,7 +78,7 @@ def test_with_one_step_and_no_future_each_token_has_the_gradient_of_reverse_kl()
     exact = get_loss("reverse_kl").per_token(x)
     torch.testing.assert_close(value, exact, rtol=0, atol=0)
     for row in range(len(target)):
-        torch.testing.assert_close(slope(value[row], logits), slope(exact[row], logits), rtol=0, atol=0)
+        torch.testing.assert_close(grad(value[row], logits), grad(exact[row], logits), rtol=0, atol=0)
 
 
 def test_the_weight_of_the_one_step_term_is_held_constant():
@@ -87,7 +87,7 @@ def test_the_weight_of_the_one_step_term_is_held_constant():
     value = get_loss("policy_gradient", one_step=True, teacher_share=0.4).per_token(x)
     q, p = (side.detach().exp()[range(len(target)), target] for side in (x.student_logp, teacher_logp))
     weighted = q / (0.6 * q + 0.4 * p) * get_loss("reverse_kl").per_token(x)
-    torch.testing.assert_close(slope(value.sum(), logits), slope(weighted.sum(), logits))
+    torch.testing.assert_close(grad(value.sum(), logits), grad(weighted.sum(), logits))
 
 
 def two_token_student(seed: int = 3, tokens: int = 3) -> tuple[Tensor, Tensor]:
@@ -117,14 +117,14 @@ def kl_of_answers(logits: Tensor, teacher_logp: Tensor) -> Tensor:
 def test_its_mean_over_whole_answers_is_the_gradient_of_their_reverse_kl(seed, one_step):
     logits, teacher_logp = two_token_student(seed)
     mean = mean_over_answers(get_loss("policy_gradient", discount=1.0, one_step=one_step), logits, teacher_logp)
-    torch.testing.assert_close(slope(mean, logits), slope(kl_of_answers(logits, teacher_logp), logits))
+    torch.testing.assert_close(grad(mean, logits), grad(kl_of_answers(logits, teacher_logp), logits))
 
 
 @pytest.mark.parametrize("options", [{}, {"discount": 0.5}, {"discount": 1.0, "length_normalised": True}], ids=str)
 def test_discounting_or_normalising_is_another_gradient_than_that_of_whole_answers(options):
     logits, teacher_logp = two_token_student()
     mean = mean_over_answers(get_loss("policy_gradient", **options), logits, teacher_logp)
-    assert (slope(mean, logits) - slope(kl_of_answers(logits, teacher_logp), logits)).abs().max() > 0.01
+    assert (grad(mean, logits) - grad(kl_of_answers(logits, teacher_logp), logits)).abs().max() > 0.01
 
 
 def test_the_one_step_term_makes_the_gradient_less_noisy():
@@ -133,11 +133,11 @@ def test_the_one_step_term_makes_the_gradient_less_noisy():
 
     def variance(one_step: bool) -> float:
         q, loss = logits.log_softmax(-1), get_loss("policy_gradient", discount=1.0, one_step=one_step)
-        mean = slope(mean_over_answers(loss, logits, teacher_logp), logits)
+        mean = grad(mean_over_answers(loss, logits, teacher_logp), logits)
         spread = 0.0
         for first, second in product(range(3), repeat=2):
             x = LossInputs(q[[0, 1 + first]], teacher_logp[[0, 1 + first]], torch.tensor([first, second]))
-            gradient = slope(loss.per_token(x).sum(), logits)
+            gradient = grad(loss.per_token(x).sum(), logits)
             spread += (q[0, first] + q[1 + first, second]).exp().item() * (gradient - mean).square().sum().item()
         return spread
 
@@ -178,7 +178,7 @@ def test_a_sequence_does_not_see_the_rewards_of_another(one_step):
     for teacher in (teacher_logp, other):
         x = LossInputs(logits.log_softmax(-1), teacher, target, sequence=torch.tensor([0, 0, 0, 1, 1, 1]))
         value = loss.per_token(x)
-        results.append((value, slope(value.sum(), logits)))
+        results.append((value, grad(value.sum(), logits)))
     for before, after in zip(*results, strict=True):
         assert torch.equal(before[:3], after[:3])
         assert (before[3:] != after[3:]).any()
@@ -250,7 +250,7 @@ def test_clipping_stops_the_gradient_where_the_token_has_moved_far_enough(_, lab
     x = written(labels)
     value = get_loss("policy_gradient", discount=1.0, teacher_share=1 / 3, clip=0.2).per_token(x)[0]
     assert value.item() == pytest.approx(-gain)
-    gradient = slope(value, x.student_logp)
+    gradient = grad(value, x.student_logp)
     expected = torch.zeros_like(gradient)
     expected[0, labels[0]] = 0 if stopped else -gain  # of ρA in log q it is ρA again
     torch.testing.assert_close(gradient, expected)
@@ -263,7 +263,7 @@ def test_a_clip_that_no_weight_reaches_changes_nothing():
         get_loss("policy_gradient", discount=1.0, teacher_share=0.3, clip=clip).per_token(x) for clip in (None, 1.5)
     )
     torch.testing.assert_close(clipped, plain)
-    torch.testing.assert_close(slope(clipped.sum(), logits), slope(plain.sum(), logits))
+    torch.testing.assert_close(grad(clipped.sum(), logits), grad(plain.sum(), logits))
 
 
 IMPOSSIBLE = [
@@ -283,7 +283,7 @@ def test_a_token_that_the_teacher_finds_impossible_gives_finite_values(options, 
     teacher_logp[1, 1] = LOG_FLOOR
     value = get_loss("policy_gradient", **options).per_token(LossInputs(logits.log_softmax(-1), teacher_logp, x.target))
     assert value.isfinite().all()
-    gradient = slope(value.sum(), logits)
+    gradient = grad(value.sum(), logits)
     assert gradient.isfinite().all()
     assert gradient.abs().max() > 0.1
 
@@ -304,7 +304,7 @@ def test_the_reward_is_held_constant():
         LossInputs(logits.log_softmax(-1), teacher_logp, target)
     )
     likelihood = logits.log_softmax(-1)[range(len(target)), target]
-    torch.testing.assert_close(slope(value.sum(), logits), slope((value.detach() * likelihood).sum(), logits))
+    torch.testing.assert_close(grad(value.sum(), logits), grad((value.detach() * likelihood).sum(), logits))
 
 
 @pytest.mark.parametrize(

@@ -118,15 +118,15 @@ def test_decoupled_weighted_by_the_mass_outside_the_label_is_forward_kl():
     logits, teacher_logp, target = inputs()
     outside = 1 - teacher_logp.exp().gather(1, target[:, None]).squeeze(1)
     x = LossInputs(logits.log_softmax(-1), teacher_logp, target)
-    label, others = (get_loss("decoupled", alpha=a, beta=1.0 - a).per_token(x) for a in (1.0, 0.0))
+    label, others = (get_loss("decoupled_kl", alpha=a, beta=1.0 - a).per_token(x) for a in (1.0, 0.0))
     torch.testing.assert_close(label + outside * others, get_loss("forward_kl").per_token(x))
 
 
 def test_decoupled_learns_nothing_of_the_others_from_a_teacher_sure_of_the_label():
     logits, teacher_logp, target = inputs()
     sure = with_zeros(teacher_logp, torch.ones(teacher_logp.shape).scatter(1, target[:, None], 0).bool())
-    assert (values(get_loss("decoupled", alpha=0.0), logits, sure, target) == 0).all()
-    torch.testing.assert_close(values(get_loss("decoupled"), logits, sure, target), value("cross_entropy"))
+    assert (values(get_loss("decoupled_kl", alpha=0.0), logits, sure, target) == 0).all()
+    torch.testing.assert_close(values(get_loss("decoupled_kl"), logits, sure, target), value("cross_entropy"))
 
 
 @pytest.mark.parametrize("skew", [0.1, 0.5])

@@ -11,7 +11,7 @@ from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_p
 from studykit.errors import InputError
 from studykit.models import states
 from studykit.models.loading import check_attention, load_student, load_teacher
-from studykit.models.states import hidden_states, padding_through, set_padding_free, unwrapped
+from studykit.models.states import count_padding, hidden_states, set_padding_free, unwrap
 from studykit.spec import Lora, RunSpec, Student, Teacher
 from studykit.study.pin import pin
 from studykit.training import train
@@ -79,7 +79,7 @@ def test_a_sliding_window_is_shorter_than_the_sequences():
 def tokens_through(model, lengths):
     """Return the shape of what the layers see."""
     seen = []
-    layer = unwrapped(model).get_input_embeddings()
+    layer = unwrap(model).get_input_embeddings()
     handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape[:2])))
     hidden_states(model, *batch(lengths))
     handle.remove()
@@ -92,10 +92,10 @@ def test_padding_goes_through_the_layers_only_where_it_is_left():
     for asked in (None, False):
         set_padding_free(model, asked)
         assert tokens_through(model, lengths) == (6, 9)
-        assert padding_through(model, mask) == 6 * 9 - sum(lengths)
+        assert count_padding(model, mask) == 6 * 9 - sum(lengths)
     set_padding_free(model, True)
     assert tokens_through(model, lengths) == (1, sum(lengths))
-    assert padding_through(model, mask) == 0
+    assert count_padding(model, mask) == 0
 
 
 def test_adapters_see_the_packed_row(teacher_folder, tmp_path):
@@ -147,7 +147,7 @@ def test_finding_out_leaves_mode_random_state_and_gradients_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
     set_padding_free(model, True)
-    assert padding_through(model, torch.ones(1, 2)) == 0
+    assert count_padding(model, torch.ones(1, 2)) == 0
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
     assert all(p.grad is None for p in model.parameters())
@@ -198,9 +198,9 @@ def test_an_attention_implementation_reaches_the_models(tiny_config, teacher_fol
     saved = Student(name=str(teacher_folder), attn_implementation="eager")
     teacher = load_teacher(Teacher(name=str(teacher_folder), attn_implementation="eager"), tmp_path)
     for model in (load_student(drawn, tmp_path), load_student(saved, tmp_path), teacher):
-        assert unwrapped(model).config._attn_implementation == "eager"
+        assert unwrap(model).config._attn_implementation == "eager"
     default = load_student(drawn.model_copy(update={"attn_implementation": None}), tmp_path)
-    assert unwrapped(default).config._attn_implementation == "sdpa"
+    assert unwrap(default).config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("part", ["student", "teacher"])

@@ -11,7 +11,7 @@ from studykit.errors import InputError
 from studykit.models.loading import architecture, config_hash, load_student, load_teacher, load_tokenizer
 from studykit.models.names import EMBEDDED, locate, weights_hash
 from studykit.models.projection import output_head, project
-from studykit.models.states import hidden_states, unwrapped
+from studykit.models.states import hidden_states, unwrap
 from studykit.models.vocabulary import shared_vocabulary
 from studykit.spec import Lora, Student, Teacher
 
@@ -99,7 +99,7 @@ def test_lora_trains_adapters_only():
     learns = {name for name, p in model.named_parameters() if p.requires_grad}
     assert learns
     assert all(".lora_A." in name or ".lora_B." in name for name in learns)
-    assert not unwrapped(model).get_output_embeddings().weight.requires_grad
+    assert not unwrap(model).get_output_embeddings().weight.requires_grad
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     assert sum(n for n, yes in sizes if yes) < 0.3 * sum(n for n, _ in sizes)
 

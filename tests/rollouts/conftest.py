@@ -5,7 +5,7 @@ import torch
 
 from studykit.collate import collate
 from studykit.rollouts import RolloutContext
-from studykit.teacher.live import OnlineTeacher
+from studykit.teacher.live import LiveTeacher
 
 pytest.register_assert_rewrite("rows")
 
@@ -34,7 +34,7 @@ def context(models, tokenizer):
         left = list(losses)
         return RolloutContext(
             student,
-            OnlineTeacher(teacher, tokenizer, V),
+            LiveTeacher(teacher, tokenizer, V),
             tokenizer,
             torch.Generator().manual_seed(seed),
             validation_loss=lambda: left.pop(0) if left else 1.0,

@@ -19,20 +19,20 @@ def make_rollout(name, **options):
 def rows_of(batch: Batch) -> list[tuple[list[int], list[int]]]:
     """Return prompt and answer of each row, and check that nothing else is in it."""
     assert batch.input_ids.dtype == batch.attention_mask.dtype == torch.int64
-    assert batch.supervised.dtype == torch.bool
+    assert batch.loss_mask.dtype == torch.bool
     made = []
-    parts = (batch.input_ids.tolist(), batch.attention_mask.tolist(), batch.supervised.tolist())
-    for ids, mask, supervised in zip(*parts, strict=True):
-        length, start = sum(mask), supervised.index(True)
+    parts = (batch.input_ids.tolist(), batch.attention_mask.tolist(), batch.loss_mask.tolist())
+    for ids, mask, loss_mask in zip(*parts, strict=True):
+        length, start = sum(mask), loss_mask.index(True)
         assert mask == [1] * length + [0] * (len(ids) - length)
-        assert supervised == [False] * start + [True] * (length - start) + [False] * (len(ids) - length)
+        assert loss_mask == [False] * start + [True] * (length - start) + [False] * (len(ids) - length)
         assert set(ids[length:]) <= {PAD}
         made.append((ids[:start], ids[start:length]))
     return made
 
 
 def equal(left: Batch, right: Batch) -> bool:
-    tensors = [(b.input_ids, b.attention_mask, b.supervised, b.origin) for b in (left, right)]
+    tensors = [(b.input_ids, b.attention_mask, b.loss_mask, b.author) for b in (left, right)]
     return all(a is b or torch.equal(a, b) for a, b in zip(*tensors, strict=True))
 
 

@@ -20,7 +20,11 @@ def test_the_data_stays_as_it_is(batch, context):
 
 
 def test_augmentation_leaves_out_its_share_of_ordinary_prompt_tokens(batch, context, tokenizer):
-    rollout, ours, special = get_rollout("augmented", prompt_dropout=0.3), context(), set(tokenizer.all_special_ids)
+    rollout, ours, special = (
+        get_rollout("prompt_dropout", prompt_dropout=0.3),
+        context(),
+        set(tokenizer.all_special_ids),
+    )
     before = after = 0
     for _ in range(60):
         given = batch()
@@ -32,18 +36,18 @@ def test_augmentation_leaves_out_its_share_of_ordinary_prompt_tokens(batch, cont
             assert all(token in left for token in kept)  # in their order
             before += sum(token not in special for token in prompt)
             after += sum(token not in special for token in kept)
-        assert made.origin is not None
-        assert made.origin.tolist() == [DATA] * 5
+        assert made.author is not None
+        assert made.author.tolist() == [DATA] * 5
         assert made.keys == []
     assert abs(before - after - 0.3 * before) < 5 * (before * 0.21) ** 0.5
 
 
 def test_augmentation_by_nothing_is_the_data(batch, context):
-    assert rows_of(get_rollout("augmented", prompt_dropout=0.0)(batch(), context())) == rows_of(batch())
+    assert rows_of(get_rollout("prompt_dropout", prompt_dropout=0.0)(batch(), context())) == rows_of(batch())
 
 
 def test_augmentation_costs_nothing_and_follows_the_seed(batch, context):
-    rollout, ours = get_rollout("augmented", prompt_dropout=0.5), context(1)
+    rollout, ours = get_rollout("prompt_dropout", prompt_dropout=0.5), context(1)
     first, again, other = rollout(batch(), ours), rollout(batch(), context(1)), rollout(batch(), context(2))
     assert equal(first, again)
     assert not equal(first, other)
@@ -60,6 +64,6 @@ def test_augmentation_supervises_no_more_than_the_data_does(context):
     messages = ({"role": "user", "content": "Spell K AE T"}, {"role": "assistant", "content": "c a t"})
     encoded = encode([Example("e", messages, "s", "human", "train")], own, 64)
     given = collate(encoded, [0], PAD)
-    made = get_rollout("augmented", prompt_dropout=0.0)(given, context())
+    made = get_rollout("prompt_dropout", prompt_dropout=0.0)(given, context())
     assert own.convert_ids_to_tokens(given.target.tolist()) == ["c", "a", "t", "<|end|>"]
     assert own.convert_ids_to_tokens(made.target.tolist()) == ["c", "a", "t", "<|end|>"]

@@ -92,7 +92,7 @@ def test_rows_come_out_of_the_buffer_at_random(batch, context):
     counts = [drawn.count(row) for row in held]
     assert sum(counts) == 300
     assert all(abs(count - 60) < 35 for count in counts)  # 5 standard deviations of Binomial(300, 1/5)
-    assert ours.watched["answer_length"][1] == len(held)  # nothing new
+    assert ours.metrics["answer_length"][1] == len(held)  # nothing new
 
 
 def test_a_restored_buffer_gives_the_same_rows(batch, context, tmp_path):

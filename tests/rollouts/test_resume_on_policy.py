@@ -108,7 +108,7 @@ def test_progress_reaches_the_rollout_of_the_step_it_belongs_to(trained, monkeyp
     seen = []
     take = DistillTrainer.get_batch_samples
 
-    def watched(self, *arguments):
+    def metrics(self, *arguments):
         rollout = self.rollout
         self.rollout = lambda batch, context: (seen.append(context.progress), rollout(batch, context))[1]
         try:
@@ -116,6 +116,6 @@ def test_progress_reaches_the_rollout_of_the_step_it_belongs_to(trained, monkeyp
         finally:
             self.rollout = rollout
 
-    monkeypatch.setattr(DistillTrainer, "get_batch_samples", watched)
+    monkeypatch.setattr(DistillTrainer, "get_batch_samples", metrics)
     trained("distillm", "run")
     assert seen == [step / STEPS for step in range(STEPS)]

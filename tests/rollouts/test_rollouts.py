@@ -11,14 +11,14 @@ from studykit.losses import STUDENT, TEACHER
 from studykit.rollouts import ROLLOUTS, get_rollout
 from studykit.sources import Example
 
-GENERATING = ["both", "interleaved", "mixed", "replay", "student", "teacher"]
+GENERATING = ["teacher_and_student", "interleaved", "mixed", "replay", "student", "teacher"]
 WRITER = {"interleaved": STUDENT, "mixed": STUDENT, "replay": STUDENT, "student": STUDENT, "teacher": TEACHER}
 every_rollout = pytest.mark.parametrize("name", ROLLOUTS.names())
 generating = pytest.mark.parametrize("name", GENERATING)
 
 
 def test_the_lists_of_this_file_name_every_rollout():
-    assert sorted([*GENERATING, "augmented", "dataset"]) == ROLLOUTS.names()
+    assert sorted([*GENERATING, "prompt_dropout", "dataset"]) == ROLLOUTS.names()
 
 
 @generating
@@ -31,15 +31,15 @@ def test_rows_are_prompt_and_answer_and_only_the_answer_is_supervised(name, batc
     if name == "replay":
         assert all(prompt in prompts for prompt, _ in rows)
     else:
-        assert [prompt for prompt, _ in rows] == prompts * (2 if name == "both" else 1)
+        assert [prompt for prompt, _ in rows] == prompts * (2 if name == "teacher_and_student" else 1)
     answers = [answer for _, answer in rows]
     assert all(END not in answer[:-1] and 1 <= len(answer) <= limit for answer in answers)
     assert all(answer[-1] == END or len(answer) == limit for answer in answers)
     assert {answer[-1] == END for answer in answers} == {True, False}
     assert made.keys == []
-    assert made.origin is not None
-    by = [TEACHER] * 12 + [STUDENT] * 12 if name == "both" else [WRITER[name]] * 12
-    assert made.origin.tolist() == by
+    assert made.author is not None
+    by = [TEACHER] * 12 + [STUDENT] * 12 if name == "teacher_and_student" else [WRITER[name]] * 12
+    assert made.author.tolist() == by
     assert len(made.target) == sum(len(answer) for answer in answers)
 
 
@@ -48,7 +48,7 @@ def test_no_gradient_flows_and_dropout_is_off_while_training_goes_on(name, batch
     ours, calls = context(), []
     ours.student.register_forward_pre_hook(lambda module, _: calls.append((module.training, torch.is_grad_enabled())))
     made = make_rollout(name, max_new_tokens=5)(batch(), ours)
-    assert all(not tensor.requires_grad for tensor in (made.input_ids, made.attention_mask, made.supervised))
+    assert all(not tensor.requires_grad for tensor in (made.input_ids, made.attention_mask, made.loss_mask))
     assert all(parameter.grad is None for parameter in ours.student.parameters())
     assert set(calls) == (set() if name == "teacher" else {(False, False)})
     assert ours.student.training
@@ -57,7 +57,7 @@ def test_no_gradient_flows_and_dropout_is_off_while_training_goes_on(name, batch
 @generating
 def test_a_seed_decides_every_answer(name, batch, context):
     options = {"temperature": 1.0, "teacher_temperature": 1.0, "max_new_tokens": 7}
-    if name not in ("both", "interleaved"):
+    if name not in ("teacher_and_student", "interleaved"):
         del options["teacher_temperature"]
     first, again, other = (make_rollout(name, **options)(batch(), context(seed)) for seed in (1, 1, 2))
     assert equal(first, again)
@@ -81,12 +81,12 @@ def test_what_was_drawn_is_counted_and_what_ended_is_watched(name, batch, contex
     drawn = sum(len(answer) for _, answer in rows)
     if name == "interleaved":
         assert ours.cost["generated_tokens"] > drawn
-        assert 0 < ours.watched["accepted"][0] < ours.watched["accepted"][1]
+        assert 0 < ours.metrics["accepted"][0] < ours.metrics["accepted"][1]
     elif name != "replay":
         assert ours.cost["generated_tokens"] == drawn
-        assert ours.watched["answer_length"] == (drawn, len(rows))
-        assert ours.watched["ended"] == (sum(answer[-1] == END for _, answer in rows), len(rows))
-    assert (ours.cost["scored_tokens"] > 0) == (name in ("both", "interleaved", "teacher"))
+        assert ours.metrics["answer_length"] == (drawn, len(rows))
+        assert ours.metrics["ended"] == (sum(answer[-1] == END for _, answer in rows), len(rows))
+    assert (ours.cost["scored_tokens"] > 0) == (name in ("teacher_and_student", "interleaved", "teacher"))
 
 
 @pytest.mark.parametrize("name", GENERATING)
@@ -97,7 +97,7 @@ def test_raw_text_has_no_prompt_to_answer(name, tokenizer, context):
         make_rollout(name)(raw, context())
 
 
-@pytest.mark.parametrize("name", ["both", "interleaved", "teacher"])
+@pytest.mark.parametrize("name", ["teacher_and_student", "interleaved", "teacher"])
 def test_a_missing_teacher_is_named(name, batch, context):
     ours = context()
     ours.teacher = None
@@ -111,7 +111,7 @@ OUT_OF_RANGE = [
     *((name, "top_p", value) for name in GENERATING for value in (0.0, 1.5)),
     *(("mixed", "lmbda", value) for value in (-0.1, 1.1)),
     *(("student", "teacher_share", value) for value in (-0.1, 1.0)),
-    ("both", "teacher_temperature", -1.0),
+    ("teacher_and_student", "teacher_temperature", -1.0),
     ("interleaved", "top_k", 0),
     ("interleaved", "draft_tokens", 0),
     ("interleaved", "teacher_temperature", -1.0),
@@ -119,7 +119,7 @@ OUT_OF_RANGE = [
     *(("replay", option, value) for option in ("threshold", "rise") for value in (-0.1, 1.1)),
     ("replay", "checks", 0),
     ("replay", "capacity", 0),
-    *(("augmented", "prompt_dropout", value) for value in (-0.1, 1.0)),
+    *(("prompt_dropout", "prompt_dropout", value) for value in (-0.1, 1.0)),
 ]
 
 

@@ -19,9 +19,9 @@ def test_students_answers_are_drawn_from_the_student_without_dropout(batch, cont
         [9] * 5,
         Sampling(0.7, 0.9),
         theirs.generator,
-        ends=[END],
-        pad=PAD,
-        vocabulary=V,
+        eos_token_ids=[END],
+        pad_token_id=PAD,
+        vocab_size=V,
     )
     assert [answer for _, answer in rows] == expected.tokens
 
@@ -58,7 +58,7 @@ def test_lmbda_is_the_share_of_micro_batches_that_are_the_students(batch, contex
 
 def test_the_teacher_is_asked_once_per_prompt(batch, context, monkeypatch):
     rollout, ours, asked = Teacher(temperature=1.0, max_new_tokens=7), context(), []
-    answer = ours.asked_teacher.answer
+    answer = ours.required_teacher.answer
 
     def counting(batch, rows, *arguments):
         asked.append(len(rows))
@@ -89,13 +89,13 @@ def test_the_teachers_answers_survive_a_restart(batch, context, tmp_path):
 
 
 def test_both_gives_the_teachers_rows_then_the_students(batch, context, tmp_path):
-    rollout = get_rollout("both", teacher_temperature=1.0, max_new_tokens=7)
+    rollout = get_rollout("teacher_and_student", teacher_temperature=1.0, max_new_tokens=7)
     ours = context()
     first, second = gives(rollout, batch(), ours), gives(rollout, batch(), ours)
     assert first[:5] == second[:5]
     assert first[5:] != second[5:]
     torch.save(rollout.state_dict(), tmp_path / "state.pt")
-    later = get_rollout("both", teacher_temperature=1.0, max_new_tokens=7)
+    later = get_rollout("teacher_and_student", teacher_temperature=1.0, max_new_tokens=7)
     later.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert gives(later, batch(), context(9))[:5] == first[:5]
 

@@ -13,10 +13,10 @@ from studykit.collate import Batch, collate, each_example_once
 from studykit.models.loading import load_teacher
 from studykit.sources import Example, load_examples
 from studykit.spec import Teacher
-from studykit.teacher.batch_invariant import POSITIONS, CanonicalTeacher
+from studykit.teacher.batch_invariant import POSITIONS, BatchInvariantTeacher
 from studykit.teacher.cached import CachedTeacher
 from studykit.teacher.formats import Samples, TopK
-from studykit.teacher.live import OnlineTeacher
+from studykit.teacher.live import LiveTeacher
 from studykit.teacher.store import as_keys
 
 V = 85
@@ -44,7 +44,7 @@ def captured(models, tokenizer, tmp_path, monkeypatch):
 
     def make(model, form, *rounds) -> dict[str, bytes]:
         monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / str(len(list(tmp_path.iterdir())))))
-        teacher = CachedTeacher(lambda: OnlineTeacher(models[model], tokenizer, V), "a", lambda rows: FORMS[form]())
+        teacher = CachedTeacher(lambda: LiveTeacher(models[model], tokenizer, V), "a", lambda rows: FORMS[form]())
         for batches in rounds:
             teacher.prepare(unpadded(batches))
         keys = [key for batches in rounds for batch in batches for key in batch.keys]
@@ -57,7 +57,7 @@ def wider(batch: Batch, columns: int, pad_token_id: int) -> Batch:
     added = torch.full((len(batch.keys), columns), pad_token_id)
     ids, nothing = torch.cat([batch.input_ids, added], dim=1), torch.zeros_like(added)
     mask = torch.cat([batch.attention_mask, nothing], dim=1)
-    return Batch(ids, mask, torch.cat([batch.supervised, nothing.bool()], dim=1), batch.keys)
+    return Batch(ids, mask, torch.cat([batch.loss_mask, nothing.bool()], dim=1), batch.keys)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -81,7 +81,7 @@ def test_entries_are_the_same_bits_in_any_company(model, form, captured, pool, t
 
 @pytest.mark.parametrize("model", ["embedded", "random"])
 def test_log_probabilities_are_the_same_bits_before_they_are_rounded(model, models, tokenizer, pool):
-    canonical = CanonicalTeacher(OnlineTeacher(models[model], tokenizer, V))
+    canonical = BatchInvariantTeacher(LiveTeacher(models[model], tokenizer, V))
     counts = pool.response_tokens
     for rows in canonical.plan(pool.lengths):
         together = torch.cat(list(canonical.logp(pool, rows))).split(
@@ -94,7 +94,7 @@ def test_log_probabilities_are_the_same_bits_before_they_are_rounded(model, mode
 
 def test_the_live_teacher_in_other_shapes_does_differ(models, tokenizer, pool):
     """What the shapes are good for: the bits of a plain forward pass depend on the batch."""
-    online = OnlineTeacher(models["embedded"], tokenizer, V)
+    online = LiveTeacher(models["embedded"], tokenizer, V)
     differ = 0
     for i in range(0, 90, 9):
         signals: list[Any] = [
@@ -105,21 +105,21 @@ def test_the_live_teacher_in_other_shapes_does_differ(models, tokenizer, pool):
 
 
 def test_answers_are_those_of_the_live_teacher(models, tokenizer, pool):
-    online = OnlineTeacher(models["embedded"], tokenizer, V)
-    canonical = CanonicalTeacher(online)
+    online = LiveTeacher(models["embedded"], tokenizer, V)
+    canonical = BatchInvariantTeacher(online)
     batch = collate(pool, range(90), tokenizer.pad_token_id)
     plan = canonical.plan(pool.lengths)
     assert sorted(np.concatenate(plan)) == list(range(90))
     for rows in plan:
         logits = models["embedded"](batch.input_ids[rows], attention_mask=batch.attention_mask[rows]).logits
-        expected = logits[:, :-1][batch.supervised[rows][:, 1:]].log_softmax(-1)
+        expected = logits[:, :-1][batch.loss_mask[rows][:, 1:]].log_softmax(-1)
         answered = torch.cat(list(canonical.logp(pool, rows)))
         assert len(answered) % 256 == 0
         torch.testing.assert_close(answered[: len(expected)], expected, rtol=0, atol=2e-4)
 
 
 def test_widths_hold_their_sequence_and_waste_little(models, tokenizer):
-    canonical = CanonicalTeacher(OnlineTeacher(models["random"], tokenizer, V))
+    canonical = BatchInvariantTeacher(LiveTeacher(models["random"], tokenizer, V))
     canonical._longest = 2000
     lengths = np.arange(1, 2001)
     widths = canonical.widths(lengths)
@@ -133,8 +133,8 @@ def test_widths_hold_their_sequence_and_waste_little(models, tokenizer):
 
 def test_a_sequence_without_supervised_positions_has_an_empty_entry(captured, pool, tokenizer):
     batch = collate(pool, [0, 1], tokenizer.pad_token_id)
-    batch.supervised[0] = False
+    batch.loss_mask[0] = False
     batch.keys = [unpadded([batch]).key_of(i) for i in range(2)]
     parts = captured("random", "top_k", [batch])
     assert parts[batch.keys[0]] == b""
-    assert len(parts[batch.keys[1]]) == 34 * int(batch.supervised[1, 1:].sum())
+    assert len(parts[batch.keys[1]]) == 34 * int(batch.loss_mask[1, 1:].sum())

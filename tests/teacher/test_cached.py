@@ -16,7 +16,7 @@ from studykit.losses import get_loss
 from studykit.teacher import cached
 from studykit.teacher.cached import CachedTeacher
 from studykit.teacher.formats import TopK
-from studykit.teacher.live import OnlineTeacher
+from studykit.teacher.live import LiveTeacher
 from studykit.teacher.store import as_keys
 
 V, K = 85, 8
@@ -28,7 +28,7 @@ def open_cached(tiny_model, tokenizer, empty_cache):
 
     def make(top_k=K, content="a", seed=7):
         def load():
-            return OnlineTeacher(tiny_model(seed=seed, spread=30.0).eval(), tokenizer, V)
+            return LiveTeacher(tiny_model(seed=seed, spread=30.0).eval(), tokenizer, V)
 
         return CachedTeacher(load, content, partial(TopK, top_k))
 
@@ -66,7 +66,7 @@ def test_stored_answers_are_the_live_ones_folded(open_cached, batches):
     teacher.prepare(unpadded(batches()))
     for batch in batches():
         logits = teacher.online.model(batch.input_ids, attention_mask=batch.attention_mask).logits
-        ids, expected = folded(logits[:, :-1][batch.supervised[:, 1:]], K)
+        ids, expected = folded(logits[:, :-1][batch.loss_mask[:, 1:]], K)
         stored = teacher.signal(batch)
         assert torch.equal(stored.ids.long(), ids)
         both = torch.cat([stored.logp, stored.tail], -1)
@@ -80,7 +80,7 @@ def test_the_loss_is_that_of_the_live_teacher_folded(name, open_cached, batches)
     teacher.prepare(unpadded(batches()))
     for batch in batches():
         logits = teacher.online.model(batch.input_ids, attention_mask=batch.attention_mask).logits
-        ids, p = folded(logits[:, :-1][batch.supervised[:, 1:]], K)
+        ids, p = folded(logits[:, :-1][batch.loss_mask[:, 1:]], K)
 
         class Live:
             def signal(self, batch, ids=ids, p=p):

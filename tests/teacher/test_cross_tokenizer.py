@@ -13,13 +13,13 @@ from studykit import results, study
 from studykit.chat import encode
 from studykit.collate import collate
 from studykit.errors import InputError
-from studykit.generation import Answers, Sampling
+from studykit.generation import Completions, Sampling
 from studykit.losses import LossInputs, get_loss
 from studykit.rollouts import RolloutContext, get_rollout
 from studykit.sources import Example
 from studykit.spec import Teacher
 from studykit.teacher import open_teacher
-from studykit.teacher.cross_tokenizer import ForeignTeacher
+from studykit.teacher.cross_tokenizer import CrossTokenizerTeacher
 from tools.embed import build_letter_tokenizer, shape
 
 MULTI_TURN = Example(
@@ -52,7 +52,7 @@ def pair(tiny_model, tokenizer, letters):
     def make(examples, student="words", spread=20.0):
         ours, theirs = (tokenizer, letters) if student == "words" else (letters, tokenizer)
         fields = shape(16, 2, 2, theirs) | {"vocab_size": len(theirs) + 7}
-        teacher = ForeignTeacher(tiny_model(seed=5, spread=spread, **fields).eval(), theirs, ours)
+        teacher = CrossTokenizerTeacher(tiny_model(seed=5, spread=spread, **fields).eval(), theirs, ours)
         encoded = encode(examples, ours, None), encode(examples, theirs, None)
         teacher.pair(*encoded)
         return teacher, *encoded
@@ -94,7 +94,7 @@ def answers_of(tokenizer, example: Example) -> tuple[list[int], list[tuple[int, 
 
 
 @torch.no_grad()
-def by_hand(teacher: ForeignTeacher, student_tokenizer, example: Example) -> list[Tensor | None]:
+def by_hand(teacher: CrossTokenizerTeacher, student_tokenizer, example: Example) -> list[Tensor | None]:
     """Return the teacher's log-probabilities beside each of the student's response tokens; None where it has none."""
     ids, theirs = answers_of(teacher.tokenizer, example)
     logp = teacher.model(input_ids=torch.tensor([ids])).logits[0, :, : len(teacher.tokenizer)].log_softmax(-1)
@@ -104,7 +104,7 @@ def by_hand(teacher: ForeignTeacher, student_tokenizer, example: Example) -> lis
     return made
 
 
-def told(teacher: ForeignTeacher, batch) -> Tensor:
+def told(teacher: CrossTokenizerTeacher, batch) -> Tensor:
     count = len(batch.target)
     return teacher.signal(batch).inputs(slice(None), torch.zeros(count, 3), batch.target, 1.0)[1]
 
@@ -134,7 +134,7 @@ def test_tokens_through_the_teacher_are_counted_in_its_own(pair, examples):
 
 
 def test_sequences_that_were_not_paired_are_refused(tiny_model, tokenizer, letters, encoded):
-    teacher = ForeignTeacher(tiny_model(**shape(16, 2, 2, letters)), letters, tokenizer)
+    teacher = CrossTokenizerTeacher(tiny_model(**shape(16, 2, 2, letters)), letters, tokenizer)
     with pytest.raises(ValueError, match="must be paired"):
         teacher.signal(collate(encoded, [0], 0))
 
@@ -150,9 +150,9 @@ def test_past_the_teachers_answer_nothing_but_cross_entropy_is_left(pair):
     plain = torch.nn.functional.cross_entropy(logits, batch.target, reduction="none")
     torch.testing.assert_close(values[missing], plain[missing])
     assert (values[~missing] > plain[~missing] + 0.01).all()
-    slopes, expected = (torch.autograd.grad(x.sum(), logits, retain_graph=True)[0] for x in (values, plain))
-    torch.testing.assert_close(slopes[missing], expected[missing])
-    assert ((slopes - expected)[~missing].abs().amax(-1) > 1e-4).all()
+    wants_grad, expected = (torch.autograd.grad(x.sum(), logits, retain_graph=True)[0] for x in (values, plain))
+    torch.testing.assert_close(wants_grad[missing], expected[missing])
+    assert ((wants_grad - expected)[~missing].abs().amax(-1) > 1e-4).all()
 
 
 def test_the_distance_of_sorted_probabilities_is_that_of_the_teachers_own_row(pair, examples):
@@ -228,9 +228,9 @@ def test_an_engine_is_asked_in_the_teachers_own_tokens(talkative):
     teacher, encoded, own = talkative()
     batch, asked = collate(encoded, [4, 1], 0), []
 
-    def answer(prompts, limits, *others, ends, vocabulary, rows):
-        asked.append((prompts, limits, ends, vocabulary, rows))
-        return Answers([[7, 8, 2]], [True], 4, [9])
+    def answer(prompts, max_new_tokens, *others, ends, vocab_size, rows):
+        asked.append((prompts, max_new_tokens, ends, vocab_size, rows))
+        return Completions([[7, 8, 2]], [True], 4, [9])
 
     teacher.engine = SimpleNamespace(answer=answer)
     made = teacher.answer(batch, [1], [6], Sampling(0), torch.Generator())
@@ -285,7 +285,7 @@ def test_methods_that_compare_token_by_token_are_refused(method, changes, plain_
 
 
 def test_a_teacher_with_another_tokenizer_is_opened_as_one(letter_folder, teacher_folder, tokenizer):
-    assert isinstance(open_teacher(Teacher(name=letter_folder), Path(), tokenizer, 85), ForeignTeacher)
-    assert not isinstance(open_teacher(Teacher(name=str(teacher_folder)), Path(), tokenizer, 85), ForeignTeacher)
+    assert isinstance(open_teacher(Teacher(name=letter_folder), Path(), tokenizer, 85), CrossTokenizerTeacher)
+    assert not isinstance(open_teacher(Teacher(name=str(teacher_folder)), Path(), tokenizer, 85), CrossTokenizerTeacher)
     with pytest.raises(InputError, match="different tokenizers"):
         open_teacher(Teacher(name=letter_folder, top_k=4), Path(), tokenizer, 85)

@@ -72,10 +72,10 @@ def vllm(monkeypatch):
     return module
 
 
-def asked(engine, prompts, limits, sampling=None, seed=0, ends=(END, 7), vocabulary=80, rows=ROWS):
+def asked(engine, prompts, max_new_tokens, sampling=None, seed=0, ends=(END, 7), vocab_size=80, rows=ROWS):
     generator = torch.Generator().manual_seed(seed)
     return engine.answer(
-        prompts, limits, sampling or Sampling(0.7, 0.9), generator, ends=ends, vocabulary=vocabulary, rows=rows
+        prompts, max_new_tokens, sampling or Sampling(0.7, 0.9), generator, ends=ends, vocab_size=vocab_size, rows=rows
     )
 
 
@@ -106,16 +106,16 @@ def test_everything_that_decides_an_answer_is_handed_over(vllm):
         assert own.allowed_token_ids == list(range(80))
         assert (own.skip_special_tokens, own.detokenize) == (False, False)
     assert {field.name for field in fields(SamplingParams)} == set(vars(one))
-    asked(engine, [[5]], [1], vocabulary=ROWS)
+    asked(engine, [[5]], [1], vocab_size=ROWS)
     assert engine._engine.asked[-1][1].allowed_token_ids is None
 
 
 def test_answers_lie_in_the_order_of_the_prompts_and_are_counted(vllm):
-    engine, limits = Vllm("folder"), [40, 0, 1, 200, 60]
+    engine, max_new_tokens = Vllm("folder"), [40, 0, 1, 200, 60]
     prompts = [[5], [6] * 9, [7, 7], [8], [9, 9, 9]]
-    made = asked(engine, prompts, limits)
+    made = asked(engine, prompts, max_new_tokens)
     lengths = [len(row) for row in made.tokens]
-    assert all(length <= limit for length, limit in zip(lengths, limits, strict=True))
+    assert all(length <= limit for length, limit in zip(lengths, max_new_tokens, strict=True))
     assert made.tokens[1] == []
     assert made.ended == [bool(row) and row[-1] in (END, 7) for row in made.tokens]
     assert set(made.ended) == {True, False}
@@ -126,13 +126,13 @@ def test_answers_lie_in_the_order_of_the_prompts_and_are_counted(vllm):
 
 
 def test_the_generator_decides_every_draw_and_goes_on(vllm):
-    engine, prompts, limits = Vllm("folder"), [[5], [5]], [9, 9]
-    first, again, other = (asked(engine, prompts, limits, seed=seed).tokens for seed in (1, 1, 2))
+    engine, prompts, max_new_tokens = Vllm("folder"), [[5], [5]], [9, 9]
+    first, again, other = (asked(engine, prompts, max_new_tokens, seed=seed).tokens for seed in (1, 1, 2))
     assert first == again != other
     assert first[0] != first[1]
     generator = torch.Generator().manual_seed(1)
-    settings: dict[str, Any] = {"ends": [END], "vocabulary": 80, "rows": ROWS}
-    one, two = (engine.answer(prompts, limits, Sampling(), generator, **settings).tokens for _ in range(2))
+    settings: dict[str, Any] = {"eos_token_ids": [END], "vocab_size": 80, "rows": ROWS}
+    one, two = (engine.answer(prompts, max_new_tokens, Sampling(), generator, **settings).tokens for _ in range(2))
     assert one != two
 
 

@@ -17,7 +17,7 @@ from studykit.losses import get_loss
 from studykit.teacher import TeacherSignal
 from studykit.teacher.cached import CachedTeacher
 from studykit.teacher.formats import Samples
-from studykit.teacher.live import OnlineTeacher
+from studykit.teacher.live import LiveTeacher
 
 V, N = 85, 12
 
@@ -27,7 +27,7 @@ def open_cached(tiny_model, tokenizer, empty_cache):
     """Open the teacher with a cache of samples, as a process of its own would."""
 
     def make(n=N, content="a", seed=7):
-        online = OnlineTeacher(tiny_model(seed=seed, spread=30.0).eval(), tokenizer, V)
+        online = LiveTeacher(tiny_model(seed=seed, spread=30.0).eval(), tokenizer, V)
         return CachedTeacher(lambda: online, content, partial(Samples, n))
 
     return make

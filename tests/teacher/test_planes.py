@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from studykit.losses import LOG_FLOOR
-from studykit.teacher.formats import Samples, Shares, TopK
+from studykit.teacher.formats import KeptProbs, Samples, TopK
 
 CPU = torch.device("cpu")
 VOCABULARIES = [85, 2**16, 2**16 + 1, 151_936, 2**18, 2**18 + 1, 300_000]
 COUNTS = [3, 1, 0, 7]
 
 
-def peaked(count: int, vocabulary: int, seed: int = 0) -> torch.Tensor:
+def peaked(count: int, vocab_size: int, seed: int = 0) -> torch.Tensor:
     """Return log-probabilities [n, V] that fall like a power of the rank, in an order of each position's own."""
     generator = torch.Generator().manual_seed(seed)
-    logits = -1.6 * torch.arange(1, vocabulary + 1).log().expand(count, -1)
-    order = torch.stack([torch.randperm(vocabulary, generator=generator) for _ in range(count)])
+    logits = -1.6 * torch.arange(1, vocab_size + 1).log().expand(count, -1)
+    order = torch.stack([torch.randperm(vocab_size, generator=generator) for _ in range(count)])
     order[0, 0] = order[0].max()
     return logits.log_softmax(-1).gather(1, order)
 
@@ -30,11 +30,11 @@ def packed(form, logp, counts) -> list[np.ndarray]:
     return [np.frombuffer(part, dtype=np.uint8) for part in parts]
 
 
-@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+@pytest.mark.parametrize("vocab_size", VOCABULARIES)
 @pytest.mark.parametrize("k", [1, 4, 14])
-def test_top_k_comes_back(k, vocabulary):
-    logp = peaked(11, vocabulary)
-    form = TopK(k, vocabulary)
+def test_top_k_comes_back(k, vocab_size):
+    logp = peaked(11, vocab_size)
+    form = TopK(k, vocab_size)
     parts = packed(form, logp, COUNTS)
     order = [3, 0, 1]
     signal: Any = form.signal([parts[i] for i in order], CPU)
@@ -46,11 +46,11 @@ def test_top_k_comes_back(k, vocabulary):
     torch.testing.assert_close(signal.tail, tail.log(), rtol=6e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+@pytest.mark.parametrize("vocab_size", VOCABULARIES)
 @pytest.mark.parametrize("n", [1, 50, 255])
-def test_samples_come_back(n, vocabulary):
-    logp = peaked(11, vocabulary)
-    form = Samples(n, vocabulary)
+def test_samples_come_back(n, vocab_size):
+    logp = peaked(11, vocab_size)
+    form = Samples(n, vocab_size)
     parts = packed(form, logp, COUNTS)
     names = [hashlib.sha256(str(i).encode()).hexdigest()[:32] for i in range(4)]
     (drawn,) = form.keep(logp, form.noise(names, COUNTS))
@@ -63,9 +63,9 @@ def test_samples_come_back(n, vocabulary):
             assert counted == {token: row.count(token) for token in set(row)}
 
 
-@pytest.mark.parametrize(("vocabulary", "size"), [(85, 58), (2**16, 58), (151_936, 62), (2**18, 62), (300_000, 72)])
-def test_bytes_of_a_position_of_14_tokens(vocabulary, size):
-    assert [len(part) for part in packed(TopK(14, vocabulary), peaked(11, vocabulary), COUNTS)] == [
+@pytest.mark.parametrize(("vocab_size", "size"), [(85, 58), (2**16, 58), (151_936, 62), (2**18, 62), (300_000, 72)])
+def test_bytes_of_a_position_of_14_tokens(vocab_size, size):
+    assert [len(part) for part in packed(TopK(14, vocab_size), peaked(11, vocab_size), COUNTS)] == [
         size * count for count in COUNTS
     ]
 
@@ -88,9 +88,9 @@ def test_probabilities_of_zero_stay_zero():
     assert signal.tail.item() == LOG_FLOOR
 
 
-def shares(tokens, p, most=0.0) -> Shares:
+def shares(tokens, p, most=0.0) -> KeptProbs:
     rest = 1 - torch.tensor(p).sum(-1)
-    return Shares(torch.tensor(tokens), torch.tensor(p), rest, torch.full((len(p),), most))
+    return KeptProbs(torch.tensor(tokens), torch.tensor(p), rest, torch.full((len(p),), most))
 
 
 def test_the_distance_is_the_largest_difference_of_a_probability():

@@ -151,14 +151,14 @@ def test_each_stage_has_its_own_precision_and_leaves_none_behind(plain_spec, sta
     rounded = []
     compute_loss = DistillTrainer.compute_loss
 
-    def watched(self, model, *words, **more):
+    def metrics(self, model, *words, **more):
         layer = model.model.layers[0].mlp.down_proj
         handle = layer.register_forward_hook(lambda module, inputs, output: rounded.append(output.dtype))
         loss = compute_loss(self, model, *words, **more)
         handle.remove()
         return loss
 
-    monkeypatch.setattr(DistillTrainer, "compute_loss", watched)
+    monkeypatch.setattr(DistillTrainer, "compute_loss", metrics)
     stages = [stage(steps=1, bf16=asked) for asked in (None, True, False, True)]
     trained = train(RunSpec.parse(plain_spec(*stages)), tmp_path, tmp_path / "results")
     assert rounded == [torch.float32, torch.bfloat16, torch.float32, torch.bfloat16]

@@ -12,7 +12,7 @@ from transformers import Trainer, TrainingArguments
 from studykit.collate import collate
 from studykit.models.states import hidden_states
 from studykit.spec import RunSpec
-from studykit.teacher.live import OnlineTeacher
+from studykit.teacher.live import LiveTeacher
 from studykit.training import train
 from studykit.training.loop import DistillTrainer
 
@@ -60,7 +60,7 @@ def test_ragged_micro_batches_equal_one_batch(name, width, tiny_model, make_trai
             in_steps_of(wide),
             method=method,
             options=options,
-            teacher=OnlineTeacher(teacher, tokenizer, 85) if method == "kd" else None,
+            teacher=LiveTeacher(teacher, tokenizer, 85) if method == "kd" else None,
             accumulation=8 // wide,
             max_grad_norm=1e9,  # clipping would hide a wrong scale
         )
@@ -93,7 +93,7 @@ def test_a_kd_step_equals_one_written_by_hand(tiny_model, make_trainer, encoded,
         in_steps_of(8)[:1],
         method="kd",
         options={"kd_ratio": 0.25, "temperature": 2.0, "scale_by_t2": True},
-        teacher=OnlineTeacher(teacher, tokenizer, 85),
+        teacher=LiveTeacher(teacher, tokenizer, 85),
         weight_decay=0.1,
         warmup_ratio=0.0,
         max_grad_norm=1e9,
@@ -101,7 +101,7 @@ def test_a_kd_step_equals_one_written_by_hand(tiny_model, make_trainer, encoded,
     gradients = gradients_of_first_step(trainer)
 
     batch = collate(encoded, RAGGED[0], tokenizer.pad_token_id)
-    mask = batch.supervised[:, 1:]
+    mask = batch.loss_mask[:, 1:]
     with torch.no_grad():
         p = (teacher(batch.input_ids, attention_mask=batch.attention_mask).logits[:, :-1][mask] / 2).log_softmax(-1)
     logits = by_hand(batch.input_ids, attention_mask=batch.attention_mask).logits[:, :-1][mask]
@@ -140,7 +140,7 @@ def test_sft_equals_the_plain_trainer(tiny_model, make_trainer, encoded, tokeniz
     batches = []
     for indices in plan:
         batch = collate(encoded, [int(i) for i in indices], tokenizer.pad_token_id)
-        labels = batch.input_ids.masked_fill(~batch.supervised, -100)
+        labels = batch.input_ids.masked_fill(~batch.loss_mask, -100)
         batches.append({"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels})
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "plain"),
@@ -198,7 +198,7 @@ def test_what_the_loss_learns_moves(tiny_model, make_trainer, tokenizer):
         in_steps_of(2),
         method="kd",
         options={"loss": "curriculum_temperature"},
-        teacher=OnlineTeacher(tiny_model(seed=7, spread=20.0).eval(), tokenizer, 85),
+        teacher=LiveTeacher(tiny_model(seed=7, spread=20.0).eval(), tokenizer, 85),
     )
     before = trainer.loss.temperature
     trainer.train()
@@ -209,7 +209,7 @@ def test_a_teacher_gets_no_gradient_and_does_not_move(tiny_model, make_trainer, 
     teacher = tiny_model(seed=7).eval()
     before = copy.deepcopy(teacher.state_dict())
     make_trainer(
-        tiny_model(seed=3), in_steps_of(4), method="kd", options={}, teacher=OnlineTeacher(teacher, tokenizer, 85)
+        tiny_model(seed=3), in_steps_of(4), method="kd", options={}, teacher=LiveTeacher(teacher, tokenizer, 85)
     ).train()
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
     assert all(p.grad is None for p in teacher.parameters())

@@ -116,12 +116,12 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     seen = []
     restore = DistillTrainer.restore
 
-    def watched(self, checkpoint):
+    def metrics(self, checkpoint):
         seen.append((checkpoint.name, [p.name for p in sorted(checkpoint.parent.iterdir())]))
         restore(self, checkpoint)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DistillTrainer, "restore", watched)
+        patch.setattr(DistillTrainer, "restore", metrics)
         resumed = in_folder(spec)
     assert seen == [("checkpoint-4", ["checkpoint-4", "damaged-checkpoint-5"])]
     assert_bitwise_equal(weights(whole), weights(resumed))

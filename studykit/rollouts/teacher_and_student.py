@@ -8,7 +8,7 @@ from studykit.rollouts.student import Student
 from studykit.rollouts.teacher import Teacher
 
 
-class Both(Rollout):
+class TeacherAndStudent(Rollout):
     """Return twice as many rows as the batch has: first the teacher's answers, then the student's.
 
     Args:

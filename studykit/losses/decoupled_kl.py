@@ -6,7 +6,7 @@ from torch import Tensor
 from studykit.losses import LOG_FLOOR, LossInputs, expectation
 
 
-def decoupled(x: LossInputs, *, alpha: float = 1.0, beta: float = 0.5) -> Tensor:
+def decoupled_kl(x: LossInputs, *, alpha: float = 1.0, beta: float = 0.5) -> Tensor:
     """Return α KL of (p_y, 1-p_y) from (q_y, 1-q_y) + β KL(p̂‖q̂), hats: without the label y, renormalised.
 
     Forward KL is α = 1 and β = 1 - p_y, so a sure teacher's ranking of the other classes hardly counts in it. Prefer
@@ -28,7 +28,7 @@ def decoupled(x: LossInputs, *, alpha: float = 1.0, beta: float = 0.5) -> Tensor
         >>> import torch
         >>> p, q = torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([[0.5, 0.125, 0.375]])
         >>> x = LossInputs(q.log(), p.log(), torch.tensor([0]))
-        >>> decoupled(x, alpha=1.0, beta=1.0)     # the label agrees; (½, ½) from (¼, ¾): ½ log 2 + ½ log ⅔
+        >>> decoupled_kl(x, alpha=1.0, beta=1.0)     # the label agrees; (½, ½) from (¼, ¾): ½ log 2 + ½ log ⅔
         tensor([0.1438])
     """
     label = x.target[:, None]
