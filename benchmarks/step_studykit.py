@@ -56,7 +56,7 @@ def _open(setting: Setting, tokenizer: object, student_rows: int) -> OpenTeacher
     """Open the teacher as a run does; only its weights are drawn where a run reads them from disk."""
     model = make_model(setting, "teacher").eval().requires_grad_(False)
     top_k = setting.top_k if setting.contestant == "kd cached" else None
-    spec = Teacher(name=setting.tokenizer, top_k=top_k, content="random")
+    spec = Teacher(name=setting.tokenizer, top_k=top_k, sha256="random")
     with patch("studykit.teacher.load_teacher", lambda *_: model):
         return open_teacher(spec, Path(), tokenizer, student_rows)
 

@@ -59,7 +59,7 @@ def stage_data(stage: Stage, tokenizer: Any, results_root: Path, teacher: Teache
         teacher.model_dump() if teacher and recipe.choose else None,
     ]
     key = f"{stage.data.model_dump_json()} {stage.max_length} {asked} {tokenizer_hash(tokenizer)}"
-    if key not in _KEPT or stage.data.content is None:
+    if key not in _KEPT or stage.data.sha256 is None:
         _KEPT[key] = _stage_data(stage, tokenizer, results_root, recipe, teacher)
         for old in list(_KEPT)[:-_KEPT_STAGES]:
             del _KEPT[old]

@@ -9,7 +9,8 @@
     spec.run_id                                     # 12 hex digits: the same content is the same run
 
 Two-stage training is no special case: `stages` is a list. `None` means off, and is left out of the canonical
-form, so that an optional field added later changes no existing `run_id`.
+form, so that an optional field added later changes no existing `run_id`. A field that is renamed raises `SCHEMA`, and
+`from_schema_1` translates what an earlier version wrote.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from studykit.errors import InputError, unknown
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of what a specification means; it is hashed into every `run_id`."""
 
 
@@ -52,9 +53,7 @@ class Student(Part):
     random_config: dict[str, Any] | None = None
     lora: Lora | None = None
     attn_implementation: str | None = Field(default=None, description="in the words of transformers; None: its choice")
-    content: str | None = Field(
-        default=None, description="sha256 of the weights or configuration; filled in when pinned"
-    )
+    sha256: str | None = Field(default=None, description="of the weights or configuration; filled in by `study.pin`")
 
 
 class Teacher(Part):
@@ -74,7 +73,7 @@ class Teacher(Part):
     pruned: float | None = Field(default=None, ge=0, lt=1)
     engine: Literal["vllm"] | None = None
     attn_implementation: str | None = Field(default=None, description="in the words of transformers; None: its choice")
-    content: str | None = Field(default=None, description="sha256 of the weights; filled in when pinned")
+    sha256: str | None = Field(default=None, description="of the weights; filled in by `study.pin`")
 
     @model_validator(mode="after")
     def _one_cache(self) -> Self:
@@ -114,15 +113,15 @@ class Data(Part):
     options: dict[str, Any] = {}
     split: str = "train"
     budget: Budget = Budget()
-    content: str | None = Field(default=None, description="sha256 of the pool's examples; filled in when pinned")
+    sha256: str | None = Field(default=None, description="of the pool's examples; filled in by `study.pin`")
 
 
 class Stage(Part):
     """One training stage: data, method, and the optimizer's settings (in the words of transformers)."""
 
     data: Data
-    chosen: str | None = Field(
-        default=None, description="sha256 of the examples, where models chose them; filled in when pinned"
+    selected_sha256: str | None = Field(
+        default=None, description="of the examples, where models selected them; filled in by `study.pin`"
     )
     validation: Data | None = Field(default=None, description="looked at during training, by methods that want it")
     method: str
@@ -167,10 +166,10 @@ class RunSpec(Part):
         """Build a specification from plain data.
 
         Raises:
-            InputError: one line with the place of the fault; an unknown key is answered with the nearest one.
+            InputError: one line that names the faulty key; for an unknown key it gives the nearest one.
         """
         try:
-            spec = cls.model_validate(data)
+            spec = cls.model_validate(from_schema_1(data) if is_schema_1(data) else data)
         except ValidationError as error:
             raise InputError(_one_line(cls, error)) from None
         try:
@@ -188,6 +187,45 @@ class RunSpec(Part):
     def run_id(self) -> str:
         """12 hex digits of the sha256 of schema version and canonical JSON: content, never order of arrival."""
         return hashlib.sha256(f"{SCHEMA}:{self.canonical()}".encode()).hexdigest()[:12]
+
+
+_RENAMED_OPTIONS = {"choose": "select", "choose_share": "keep_fraction"}
+"""Options of methods that have another name since schema 2."""
+
+
+def is_schema_1(plain: Any) -> bool:
+    """Whether a specification was pinned under schema 1, in which the student's hash was called `content`."""
+    student = plain.get("student") if isinstance(plain, dict) else None
+    return isinstance(student, dict) and "content" in student
+
+
+def from_schema_1(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return a specification of schema 1 under today's names of fields; its meaning is the same.
+
+    >>> from_schema_1({"student": {"name": "a", "content": "f0"}, "stages": []})
+    {'student': {'name': 'a', 'sha256': 'f0'}, 'stages': []}
+    """
+    changes = {part: _renamed(plain[part], content="sha256") for part in ("student", "teacher") if part in plain}
+    if isinstance(plain.get("stages"), list):
+        changes["stages"] = [_stage_from_schema_1(stage) for stage in plain["stages"]]
+    if isinstance(plain.get("evaluation"), dict):
+        changes["evaluation"] = _with_data_from_schema_1(plain["evaluation"])
+    return plain | changes
+
+
+def _stage_from_schema_1(stage: Any) -> Any:
+    if not isinstance(stage, dict):
+        return stage
+    options = _renamed(stage.get("method_options", {}), **_RENAMED_OPTIONS)
+    return _renamed(_with_data_from_schema_1(stage), chosen="selected_sha256") | {"method_options": options}
+
+
+def _with_data_from_schema_1(part: dict[str, Any]) -> dict[str, Any]:
+    return part | {name: _renamed(part[name], content="sha256") for name in ("data", "validation") if name in part}
+
+
+def _renamed(part: Any, **names: str) -> Any:
+    return {names.get(key, key): value for key, value in part.items()} if isinstance(part, dict) else part
 
 
 def _one_line(model: type[BaseModel], error: ValidationError) -> str:

@@ -1,6 +1,7 @@
 """A run is its content: one canonical text, one id, unknown keys refused where they stand."""
 
 import copy
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -60,18 +61,50 @@ def test_the_canonical_text_of_the_smallest_specification():
 
 def test_run_ids_stay_what_they_have_always_been():
     # Whoever changes these makes every finished run unknown: raise SCHEMA and write a migration instead.
-    assert SCHEMA == 1
-    assert RunSpec.parse(MINIMAL).run_id == "3565d30af4fe"
-    assert RunSpec.parse(FULL).run_id == "32a72b3e084e"
+    assert SCHEMA == 2
+    assert RunSpec.parse(MINIMAL).run_id == "ada39935f183"
+    assert RunSpec.parse(FULL).run_id == "b83423f0c98b"
 
 
 COMMITTED = sorted((ROOT / "studykit" / "models" / "embedded").rglob("record.json"))
 
 
 @pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
-def test_committed_runs_are_still_found_by_their_content(file):
+def test_the_id_of_a_committed_run_is_the_hash_of_its_schema_and_specification(file):
     record = json.loads(file.read_text(encoding="utf-8"))
-    assert RunSpec.parse(record["spec"]).run_id == record["run_id"]
+    text = json.dumps(record["spec"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert hashlib.sha256(f"{record['schema']}:{text}".encode()).hexdigest()[:12] == record["run_id"]
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
+def test_a_specification_of_schema_1_is_read_under_todays_names(file):
+    plain = json.loads(file.with_name("spec.json").read_text(encoding="utf-8"))
+    spec = RunSpec.parse(plain)
+    assert spec.student.sha256 == plain["student"]["content"]
+    assert [stage.data.sha256 for stage in spec.stages] == [stage["data"]["content"] for stage in plain["stages"]]
+    assert "content" not in spec.canonical()
+
+
+def test_every_field_that_schema_1_named_otherwise_is_translated():
+    old, new = copy.deepcopy(FULL), copy.deepcopy(FULL)
+    for plain, sha256, selected, select in (
+        (old, "content", "chosen", "choose"),
+        (new, "sha256", "selected_sha256", "select"),
+    ):
+        stage = plain["stages"][0]
+        stage["validation"] = {"source": "lexicon"}
+        parts = [plain["student"], plain["teacher"], stage["data"], stage["validation"], plain["evaluation"]["data"]]
+        for number, part in enumerate(parts):
+            part[sha256] = f"{number}" * 64
+        stage[selected] = "a" * 64
+        stage["method_options"] = {select: "uniform"}
+    assert RunSpec.parse(old) == RunSpec.parse(new)
+
+
+@pytest.mark.parametrize("change", [{"stages": 3}, {"stages": [3]}, {"stages": []}, {"teacher": 3}, {"evaluation": 3}])
+def test_what_is_wrong_in_an_old_specification_is_refused_like_anywhere(change):
+    with pytest.raises(InputError):
+        RunSpec.parse(MINIMAL | {"student": {"name": "a", "content": "f0"}} | change)
 
 
 def test_the_round_trip_through_json_is_the_same_run():
@@ -84,7 +117,7 @@ def test_the_round_trip_through_json_is_the_same_run():
 def test_none_means_off_and_is_left_out():
     explicit = copy.deepcopy(MINIMAL)
     explicit |= {"teacher": None, "evaluation": None}
-    explicit["student"] |= {"lora": None, "revision": None, "content": None}
+    explicit["student"] |= {"lora": None, "revision": None, "sha256": None}
     explicit["stages"][0]["data"]["budget"] = {"examples": None, "tokens": None}
     assert RunSpec.parse(explicit).run_id == RunSpec.parse(MINIMAL).run_id
     assert "null" not in RunSpec.parse(explicit).canonical()

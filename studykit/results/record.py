@@ -3,42 +3,33 @@
 A reader accepts every older version through `MIGRATIONS` and refuses a newer one clearly. A change of the record's
 layout adds one function here and raises `SCHEMA`."""
 
-import fcntl
-import hashlib
 import json
-import os
-import platform
-import re
-import shutil
-import subprocess
-import time
-import traceback
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any
 
 import pandas as pd
 
-from studykit.files import json_object
 from studykit.errors import InputError
-from studykit.files import is_locked, read_lines, replacing, try_lock, write_json
-from studykit.spec import Lora, Part, RunSpec, Stage
-from studykit.scorers import SCORERS
+from studykit.files import json_object, read_lines
+from studykit.spec import from_schema_1, is_schema_1
 
-
-SCHEMA = 1
+SCHEMA = 2
 
 
 STATUSES = ("done", "failed", "running", "stale")
 """`running` holds its folder's lock; `stale` holds none and left no record: killed on the way, and resumable."""
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From version n to n + 1; empty while there has been one version only."""
+
+
+def _fields_renamed(record: dict[str, Any]) -> dict[str, Any]:
+    """From 1 to 2: fields of the specification have other names; the run keeps its id, which is its folder's name."""
+    return record | {"schema": 2, "spec": from_schema_1(record["spec"])}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _fields_renamed}
+"""From version n to n + 1."""
 
 
 def migrate(record: dict[str, Any], where: str) -> dict[str, Any]:
@@ -71,18 +62,18 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise InputError(f"{file} is damaged ({error}): remove the folder and run again") from None
-    record = migrate(record, str(file))
-    if missing := {"run_id", "status", "spec"} - set(record):
+    if "schema" in record and (missing := {"run_id", "status", "spec"} - set(record)) and record["schema"] in (1, 2):
         raise InputError(f"{file} is damaged (it lacks {', '.join(sorted(missing))}): remove the folder and run again")
-    return record
+    return migrate(record, str(file))
 
 
 def read_spec(folder: Path) -> dict[str, Any] | None:
     """Return what a run was asked to do, also while it has no record; None where the file is missing or damaged."""
     try:
-        return json_object(json.loads((folder / "spec.json").read_text(encoding="utf-8")))
+        plain = json_object(json.loads((folder / "spec.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
+    return from_schema_1(plain) if is_schema_1(plain) else plain
 
 
 def read_items(folder: Path) -> tuple[list[dict[str, Any]], int]:

@@ -104,7 +104,7 @@ def capture_sequences(
     plain = spec.student.model_copy(update={"attn_implementation": None})  # flash attention refuses its float32
     student = load_student(plain, results_root, spec.seed).to(device()).eval()
     content = weights_hash(asked.name, results_root, asked.revision)
-    pinned = asked.model_copy(update={"content": content})
+    pinned = asked.model_copy(update={"sha256": content})
     teacher = open_teacher(pinned, results_root, tokenizer, output_head(student).weight.shape[0])
     if not isinstance(teacher, CachedTeacher):
         raise InputError("a cache needs a teacher with the student's tokenizer")

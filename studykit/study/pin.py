@@ -94,8 +94,8 @@ def _pin_teacher(spec: RunSpec, recipes: list[Recipe], tokenizer: Any, root: Pat
         if len(shares) > 1:
             raise InputError(f"the stages ask for teachers pruned by {shares}: set the teacher's `pruned` yourself")
         teacher = teacher.model_copy(update={"pruned": shares.pop()})
-    content = weights_hash(teacher.name, root, teacher.revision)
-    return _pinned(teacher, content, f"teacher {teacher.name!r}")
+    sha256 = weights_hash(teacher.name, root, teacher.revision)
+    return _pinned(teacher, sha256, f"teacher {teacher.name!r}")
 
 
 def _check_cached(method: str, recipe: Recipe, teacher: Teacher) -> None:
@@ -137,22 +137,22 @@ def _pin_stage(
     data = stage_data(stage, tokenizer, root, teacher)
     if not recipe.make_rollout().keeps_rows and any(example.is_text for example in data.examples):
         raise InputError(f"method {stage.method!r} makes answers to prompts, and the data holds raw texts: take `sft`")
-    if stage.chosen not in (None, data.chosen):
+    if stage.selected_sha256 not in (None, data.chosen):
         raise InputError(
-            f"method {stage.method!r}: models choose other examples now than when this specification was pinned; "
-            "bring the models back, or remove `chosen`"
+            f"method {stage.method!r}: models select other examples now than when this specification was pinned; "
+            "bring the models back, or remove `selected_sha256`"
         )
-    return stage.model_copy(update={"chosen": data.chosen})
+    return stage.model_copy(update={"selected_sha256": data.chosen})
 
 
 def _pin_student(spec: RunSpec, root: Path) -> Any:
     student = spec.student
     if student.random_config is None:
-        content = weights_hash(student.name, root, student.revision)
+        sha256 = weights_hash(student.name, root, student.revision)
     else:
         architecture(student.random_config)
-        content = config_hash(student.random_config, load_tokenizer(student.name, root, student.revision))
-    return _pinned(student, content, f"student {student.name!r}")
+        sha256 = config_hash(student.random_config, load_tokenizer(student.name, root, student.revision))
+    return _pinned(student, sha256, f"student {student.name!r}")
 
 
 def _pin_data(data: Data, contents: dict[str, str]) -> Data:
@@ -162,20 +162,20 @@ def _pin_data(data: Data, contents: dict[str, str]) -> Data:
             f"budget of {data.budget.examples:,} examples is larger than the pool of {len(pool):,} "
             f"(source {data.source!r}, split {data.split!r})"
         )
-    key = data.model_copy(update={"budget": Budget(), "content": None}).model_dump_json()
+    key = data.model_copy(update={"budget": Budget(), "sha256": None}).model_dump_json()
     contents[key] = contents.get(key) or content_hash(pool)
     return _pinned(data, contents[key], f"source {data.source!r}")
 
 
-def _pinned(part: Any, content: str, what: str) -> Any:
-    """Fill in a content hash, or hold a given one against what is there.
+def _pinned(part: Any, sha256: str, what: str) -> Any:
+    """Fill in the sha256, or compare a given one with that of what is there.
 
     Raises:
-        InputError: the specification was pinned to other content.
+        InputError: the specification was pinned to another sha256.
     """
-    if part.content not in (None, content):
+    if part.sha256 not in (None, sha256):
         raise InputError(
-            f"{what} is not what this specification was pinned to (content {part.content[:12]} then, {content[:12]} "
-            "now): bring back the old one, or remove `content` to run with the new one"
+            f"{what} is not what this specification was pinned to (sha256 {part.sha256[:12]} then, {sha256[:12]} "
+            "now): bring back the old one, or remove `sha256` to run with the new one"
         )
-    return part.model_copy(update={"content": content})
+    return part.model_copy(update={"sha256": sha256})

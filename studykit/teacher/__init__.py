@@ -92,7 +92,7 @@ def open_teacher(teacher: Teacher, results_root: Path, student_tokenizer: Any, s
 
     if not teacher.is_cached:
         return load()
-    content = (teacher.content or "") + (f" pruned {teacher.pruned}" if teacher.pruned else "")
+    content = (teacher.sha256 or "") + (f" pruned {teacher.pruned}" if teacher.pruned else "")
     form = partial(TopK, teacher.top_k) if teacher.top_k else partial(Samples, teacher.samples or 1)
     return CachedTeacher(load, content, form)
 

@@ -147,7 +147,7 @@ def test_sft_drops_the_teacher_so_that_it_is_one_run_beside_any(tmp_path, plain_
 def test_validation_data_that_no_method_looks_at_is_dropped(tmp_path, spec_of):
     looks, looks_not = (study.pin(RunSpec.parse(spec_of(name)), tmp_path) for name in ("distillm", "kd"))
     assert looks.stages[0].validation is not None
-    assert looks.stages[0].validation.content is not None
+    assert looks.stages[0].validation.sha256 is not None
     assert looks_not.stages[0].validation is None
 
 
@@ -201,10 +201,10 @@ def test_raw_texts_are_refused_where_prompts_are_needed(name, tmp_path, spec_of)
 
 def test_a_choice_that_models_make_is_part_of_what_a_run_is(tmp_path, spec_of):
     pinned = study.pin(RunSpec.parse(spec_of("miniplm")), tmp_path)
-    assert pinned.stages[0].chosen is not None
+    assert pinned.stages[0].selected_sha256 is not None
     assert study.pin(pinned, tmp_path) == pinned
-    stages = (pinned.stages[0].model_copy(update={"chosen": "0" * 64}),)
-    with pytest.raises(InputError, match="models choose other examples"):
+    stages = (pinned.stages[0].model_copy(update={"selected_sha256": "0" * 64}),)
+    with pytest.raises(InputError, match="models select other examples"):
         study.pin(pinned.model_copy(update={"stages": stages}), tmp_path)
 
 

@@ -56,7 +56,7 @@ def logp(teacher_folder, tokenizer, encoded, empty_cache):
     """Return what a teacher on disk says about a batch."""
 
     def of(**changes):
-        teacher = open_teacher(Teacher(name=str(teacher_folder), content="c", **changes), Path(), tokenizer, V)
+        teacher = open_teacher(Teacher(name=str(teacher_folder), sha256="c", **changes), Path(), tokenizer, V)
         batch = collate(encoded, [3, 8, 12], tokenizer.pad_token_id)
         teacher.prepare(encoded.take([3, 8, 12]))
         count = len(batch.target)

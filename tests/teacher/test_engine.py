@@ -149,7 +149,7 @@ def test_where_it_is_not_installed_one_line_says_how(monkeypatch, teacher_folder
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("cached", [{}, {"top_k": 4, "content": "x"}])
+@pytest.mark.parametrize("cached", [{}, {"top_k": 4, "sha256": "x"}])
 def test_a_teacher_answers_through_its_engine(cached, vllm, teacher_folder, tokenizer, encoded):
     teacher = open_teacher(Teacher(name=str(teacher_folder), engine="vllm", **cached), Path(), tokenizer, ROWS)
     batch = collate(encoded, [0, 5, 9], tokenizer.pad_token_id)

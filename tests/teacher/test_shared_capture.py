@@ -30,7 +30,7 @@ def capture(folder: str, rows: list[int], examples: list, deadly: bool, company:
     torch.set_num_threads(1)
     tokenizer = load_tokenizer(folder, Path())
     batch_invariant._TOKENS = 1
-    teacher = open_teacher(Teacher(name=folder, top_k=K, content="a"), Path(), tokenizer, V)
+    teacher = open_teacher(Teacher(name=folder, top_k=K, sha256="a"), Path(), tokenizer, V)
     assert isinstance(teacher, cached.CachedTeacher)
     batches = each_example_once(encode([examples[i] for i in rows], tokenizer, 64), 2, tokenizer.pad_token_id)
     cached._SHARD_POSITIONS = 1
@@ -59,7 +59,7 @@ def reopened(teacher_folder, tokenizer, empty_cache, monkeypatch):
     monkeypatch.setattr(batch_invariant, "_TOKENS", 1)
 
     def make():
-        return open_teacher(Teacher(name=str(teacher_folder), top_k=K, content="a"), Path(), tokenizer, V)
+        return open_teacher(Teacher(name=str(teacher_folder), top_k=K, sha256="a"), Path(), tokenizer, V)
 
     return make
 
