@@ -1,4 +1,4 @@
-"""Find the things of a room by their file names: one new file is one new loss, sampler, source, ...
+"""Find the things of a room by their file names, and check their options: one new file is one new loss, sampler, ...
 
 A room is a package such as `studykit.losses`. Every module in it whose name has no leading underscore adds one
 thing, named like the file. Nothing is registered anywhere: adding the file is the whole edit.
@@ -6,19 +6,29 @@ thing, named like the file. Nothing is registered anywhere: adding the file is t
     room = Room("studykit.losses", kind="loss")
     room.names()                         # ["cross_entropy", "forward_kl", ...], without importing them
     room.member("forward_kl")            # the function forward_kl in studykit/losses/forward_kl.py
+
+The keyword parameters of a thing are its options, and their annotations say type and range, here checked for all
+rooms by pydantic. The bool class attributes of its base are its flags; a file with a plain function sets them in
+capitals:
+
+    check_options("loss", "jsd", jsd, {"beta": 0.1})
+    flags(Loss, module)                  # {"needs_teacher": True, "couples_rows": False, ...}
 """
 
 import ast
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from studykit.errors import InputError, unknown
 
@@ -87,19 +97,112 @@ class Room:
         return Path(found.origin).parent
 
 
-def check_options(kind: str, name: str, make: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Refuse options that `make` does not take as keywords, before anything is loaded.
+@dataclass(frozen=True)
+class Option:
+    """One keyword option of a loss, rollout, sampler, source or method.
+
+    Args:
+        name: the keyword.
+        annotation: type and range, such as `Annotated[float, Field(ge=0, lt=1)]`; a `Literal`, a union, or `Any`.
+        default: `inspect.Parameter.empty` where a value is required.
+    """
+
+    name: str
+    annotation: Any = Any
+    default: Any = inspect.Parameter.empty
+
+    @property
+    def required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is inspect.Parameter.empty
+
+    def fault(self, value: Any) -> str | None:
+        """Return why a value is refused, or None for a valid one.
+
+        A number in quotes, a truth value for a number, NaN and infinity are refused; an integer is a valid float.
+
+        >>> from typing import Annotated
+        >>> from pydantic import Field
+        >>> Option("beta", Annotated[float, Field(ge=0, le=1)]).fault(1.5)
+        'beta must be less than or equal to 1, received 1.5'
+        """
+        try:
+            self._validator.validate_python(value)
+        except ValidationError as error:
+            faults = error.errors(include_url=False)
+            where = "".join(f"[{part}]" for part in faults[0]["loc"] if isinstance(part, int))
+            reasons = dict.fromkeys(fault["msg"].removeprefix("Input should be ") for fault in faults)
+            return f"{self.name}{where} must be {' or '.join(reasons)}, received {value!r:.80}"
+        return None
+
+    @cached_property
+    def _validator(self) -> TypeAdapter:
+        return TypeAdapter(self.annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+@cache
+def options_of(make: Callable[..., Any]) -> Mapping[str, Option]:
+    """Return the keyword-only parameters of a function or class by name, in their order.
+
+    >>> def jsd(x, *, beta: float = 0.5): ...
+    >>> options_of(jsd)["beta"]
+    Option(name='beta', annotation=<class 'float'>, default=0.5)
+    """
+    parameters = inspect.signature(make, eval_str=True).parameters.values()
+    keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    return {p.name: Option(p.name, Any if p.annotation is p.empty else p.annotation, p.default) for p in keywords}
+
+
+def check_options(
+    kind: str, name: str, make: Callable[..., Any] | Mapping[str, Option], options: Mapping[str, Any]
+) -> None:
+    """Refuse unknown and missing options, and values outside their type or range, before anything is loaded.
+
+    Args:
+        kind: such as `"loss"`, for the message.
+        name: of the loss, for the message.
+        make: the function or class that takes the options as keywords, or the options themselves by name.
+        options: the values that were given.
 
     Raises:
-        InputError: naming the nearest option that exists.
+        InputError: naming the first option at fault; for an unknown one the nearest that exists.
 
-    >>> def jsd(x, *, beta=0.5): ...
+    >>> from typing import Annotated
+    >>> from pydantic import Field
+    >>> def jsd(x, *, beta: Annotated[float, Field(ge=0, le=1)] = 0.5): ...
     >>> check_options("loss", "jsd", jsd, {"betta": 0.1})
     Traceback (most recent call last):
     studykit.errors.InputError: loss 'jsd': unknown option 'betta'; did you mean 'beta'?
+    >>> check_options("loss", "jsd", jsd, {"beta": "0.5"})
+    Traceback (most recent call last):
+    studykit.errors.InputError: loss 'jsd': beta must be a valid number, received '0.5'
     """
-    parameters = inspect.signature(make).parameters.values()
-    known = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    for option in options:
+    known = make if isinstance(make, Mapping) else options_of(make)
+    for option, value in options.items():
         if option not in known:
             raise InputError(f"{kind} {name!r}: {unknown('option', option, known)}")
+        if fault := known[option].fault(value):
+            raise InputError(f"{kind} {name!r}: {fault}")
+    missing = [option.name for option in known.values() if option.required and option.name not in options]
+    if missing:
+        raise InputError(f"{kind} {name!r}: option {missing[0]!r} is required")
+
+
+def flags(base: type, module: ModuleType) -> dict[str, bool]:
+    """Return all flags of a thing: the bool class attributes of its base, as the module sets them in capitals.
+
+    The base holds the defaults: `couples_rows = False` there is `COUPLES_ROWS = True` in a module. Other capitals of
+    a module are constants as long as they are numbers or texts.
+
+    Raises:
+        InputError: a module sets an unknown flag, or a flag to something else than True or False.
+    """
+    defaults = {name: value for name, value in vars(base).items() if isinstance(value, bool)}
+    capitals = {name.lower(): value for name, value in vars(module).items() if name.isupper() and name[0] != "_"}
+    capitals.pop("type_checking", None)  # of typing, and no flag
+    for name, value in capitals.items():
+        if name in defaults and not isinstance(value, bool):
+            raise InputError(f"{module.__name__}: {name.upper()} must be True or False, received {value!r:.80}")
+        if isinstance(value, bool) and name not in defaults:
+            raise InputError(f"{module.__name__}: {unknown('flag', name.upper(), [flag.upper() for flag in defaults])}")
+    return {name: capitals.get(name, value) for name, value in defaults.items()}

@@ -1,11 +1,15 @@
 """One new file is one new thing: named by its file, described by its docstring, refused with the nearest name."""
 
 import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import Field
 
 from studykit.cli import ROOMS
-from studykit.discovery import Room, check_options
+from studykit.discovery import Option, Room, check_options, flags, options_of
 from studykit.errors import InputError, unknown
 
 
@@ -95,6 +99,117 @@ def test_options_are_keywords_only():
     for option, answer in (("betta", "did you mean 'beta'"), ("x", "known: beta, gamma")):
         with pytest.raises(InputError, match=f"loss 'jsd': unknown option '{option}'; {answer}"):
             check_options("loss", "jsd", make, {option: 1})
+
+
+def make_with_options(
+    *,
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    count: Annotated[int, Field(ge=1)] | None = None,
+    schedule: Literal["linear", "fixed"] = "linear",
+    alpha: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto",
+    whiten: bool = False,
+    names: Sequence[str] = (),
+    rest: dict[str, Any] | None = None,
+    untyped=None,
+): ...
+
+
+VALID = [("share", 0), ("share", 0.99), ("count", None), ("count", 3), ("schedule", "fixed"), ("alpha", 2)]
+VALID += [("alpha", "auto"), ("whiten", True), ("names", ["a"]), ("names", ("a", "b")), ("rest", {"a": 1})]
+VALID += [("rest", None), ("untyped", object())]
+
+
+@pytest.mark.parametrize(("option", "value"), VALID)
+def test_a_value_of_the_annotated_type_and_range_is_accepted(option, value):
+    check_options("loss", "made_up", make_with_options, {option: value})
+
+
+REFUSED = [
+    ("share", 1, "less than 1"),
+    ("share", -0.1, "greater than or equal to 0"),
+    ("share", "0.5", "a valid number"),
+    ("share", True, "a valid number"),
+    ("share", float("nan"), "a finite number"),
+    ("share", float("inf"), "a finite number"),
+    ("share", None, "a valid number"),
+    ("count", 0, "greater than or equal to 1"),
+    ("count", 2.5, "a valid integer"),
+    ("count", True, "a valid integer"),
+    ("schedule", "liner", "'linear' or 'fixed'"),
+    ("alpha", "aut", "a valid number or 'auto'"),
+    ("alpha", -1.0, "greater than or equal to 0 or 'auto'"),
+    ("whiten", 1, "a valid boolean"),
+    ("rest", [], "a valid dictionary"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "range_"), REFUSED)
+def test_a_value_outside_type_or_range_is_refused_in_one_line(option, value, range_):
+    with pytest.raises(InputError) as refusal:
+        check_options("loss", "made_up", make_with_options, {option: value})
+    assert str(refusal.value) == f"loss 'made_up': {option} must be {range_}, received {value!r}"
+
+
+def test_a_refusal_names_the_element_of_a_sequence():
+    with pytest.raises(InputError, match=r"names\[1\] must be a valid string, received \['a', 2\]"):
+        check_options("source", "made_up", make_with_options, {"names": ["a", 2]})
+
+
+def test_a_missing_option_without_default_is_refused():
+    def read(split, *, path: str): ...
+
+    with pytest.raises(InputError, match="source 'file': option 'path' is required"):
+        check_options("source", "file", read, {})
+
+
+def test_options_of_a_class_are_those_of_its_constructor():
+    class Made:
+        def __init__(self, *, beta: float = 0.5): ...
+
+    assert dict(options_of(Made)) == {"beta": Option("beta", float, 0.5)}
+    check_options("loss", "made", {"gamma": Option("gamma", int)}, {"gamma": 3})  # or options put together elsewhere
+
+
+@pytest.mark.parametrize("what", ROOMS)
+def test_every_option_is_annotated_and_its_default_is_valid(what):
+    room = Room(ROOMS[what], kind=what)
+    for name in room.names():
+        for option in options_of(room.module(name).rank if what == "samplers" else room.member(name)).values():
+            assert option.annotation is not Any, f"{what} {name}: {option.name} has no annotation"
+            assert option.required or option.fault(option.default) is None
+
+
+class Base:
+    couples_rows: bool = False
+    needs_teacher: bool = True
+    learning_rate: float | None = None
+
+
+def module_with(**attributes) -> ModuleType:
+    module = ModuleType("made_up")
+    vars(module).update(attributes)
+    return module
+
+
+def test_flags_are_the_bool_attributes_of_the_base_as_a_module_sets_them():
+    assert flags(Base, module_with()) == {"couples_rows": False, "needs_teacher": True}
+    module = module_with(
+        COUPLES_ROWS=True, NEEDS_TEACHER=False, LARGEST=3.0, NAME="x", _PRIVATE=True, TYPE_CHECKING=False
+    )
+    assert flags(Base, module) == {"couples_rows": True, "needs_teacher": False}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"COUPLE_ROWS": True}, "made_up: unknown flag 'COUPLE_ROWS'; did you mean 'COUPLES_ROWS'"),
+        ({"LEARNING_RATE": True}, "unknown flag 'LEARNING_RATE'"),
+        ({"COUPLES_ROWS": 1}, "COUPLES_ROWS must be True or False, received 1"),
+    ],
+)
+def test_an_unknown_flag_and_a_flag_that_is_not_bool_are_refused(attributes, message):
+    with pytest.raises(InputError, match=message):
+        flags(Base, module_with(**attributes))
 
 
 def test_an_error_without_anything_known_says_none():

@@ -1,5 +1,7 @@
 """The chunked head against the plain computation: logits in full, float64, autograd, no chunk."""
 
+from types import ModuleType
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from studykit.collate import Batch
 from studykit.errors import InputError
 from studykit.head import head_loss
-from studykit.losses import LOG_FLOOR, LOSSES, Loss, LossInputs, get_loss
+from studykit.losses import LOG_FLOOR, LOSSES, FunctionLoss, Loss, LossInputs, get_loss
 from studykit.teacher import TeacherSignal
 
 N, V, H = 7, 11, 5
@@ -271,6 +273,25 @@ def test_rows_that_see_each_other_are_not_split():
         for chunk in (1, N)
     ]
     torch.testing.assert_close(*values, rtol=0, atol=0)
+
+
+def test_a_function_whose_file_says_that_rows_are_coupled_is_not_split():
+    def centred(x: LossInputs) -> Tensor:
+        return (x.student_logp[:, 0] - x.student_logp[:, 0].mean()).square()
+
+    module = ModuleType("centred")
+    vars(module).update(centred=centred, COUPLES_ROWS=True, NEEDS_TEACHER=False)
+    loss = FunctionLoss(centred, module, {})
+    parts, target = student(), labels()
+    value, _ = head_loss(*parts, None, target, loss, denominator=N, chunk=2)
+    assert_equal_gradients(
+        value, plain_loss_of_the_student(parts, target, loss) / N, [p for p in parts if p is not None]
+    )
+
+
+def plain_loss_of_the_student(parts, target: Tensor, loss: Loss) -> Tensor:
+    hidden, weight, bias = parts
+    return loss.per_token(LossInputs((hidden @ weight.T + bias).log_softmax(-1), None, target)).sum()
 
 
 def test_metrics_are_sums_over_positions():

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studykit.discovery import Room, check_options
+from studykit.discovery import Room, check_options, flags
 
 LOSSES = Room("studykit.losses", kind="loss")
 
@@ -122,10 +122,7 @@ class FunctionLoss(Loss):
     """
 
     def __init__(self, function: Callable[..., Tensor], module: ModuleType, options: dict[str, Any]):
-        self.needs_teacher = getattr(module, "NEEDS_TEACHER", True)
-        self.needs_shared_categories = getattr(module, "NEEDS_SHARED_CATEGORIES", False)
-        self.across_tokenizers = getattr(module, "ACROSS_TOKENIZERS", False)
-        self.takes_samples = getattr(module, "TAKES_SAMPLES", False)
+        vars(self).update(flags(Loss, module))
         self._function = partial(function, **options)
         self.closed_form = hasattr(module, "value_and_grad")
         if self.closed_form:

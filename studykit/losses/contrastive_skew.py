@@ -32,7 +32,7 @@ def contrastive_skew(x: LossInputs, *, skew: float = 0.1) -> Tensor:
 
     Example:
         >>> p, q = torch.tensor([[0.75, 0.25]] * 2), torch.tensor([[0.25, 0.75]] * 2)
-        >>> x = LossInputs(q.log(), p.log(), torch.tensor([0, 0]), origin=torch.tensor([1, 2]))
+        >>> x = LossInputs(q.log(), p.log(), torch.tensor([0, 0]), author=torch.tensor([1, 2]))
         >>> contrastive_skew(x, skew=0.5)              # both mixtures are (½, ½): ¾ log 1½ + ¼ log ½
         tensor([0.1308, 0.1308])
     """

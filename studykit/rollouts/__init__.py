@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from studykit.collate import Batch
-from studykit.discovery import Room, check_options
+from studykit.discovery import Room, check_options, flags
 from studykit.generation import Completions, token_settings
 from studykit.teacher import OpenTeacher
 
@@ -112,8 +112,7 @@ class FunctionRollout(Rollout):
     """A stateless rollout made from a function and its options; its module may set the flags in capitals."""
 
     def __init__(self, function: Callable[..., Batch], module: ModuleType, options: dict[str, Any]):
-        self.keeps_rows = getattr(module, "KEEPS_ROWS", False)
-        self.needs_teacher = getattr(module, "NEEDS_TEACHER", False)
+        vars(self).update(flags(Rollout, module))
         self._function = partial(function, **options)
 
     def __call__(self, batch: Batch, context: RolloutContext) -> Batch:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from studykit.discovery import Room
+from studykit.discovery import Room, flags
 
 SCORERS = Room("studykit.scorers", kind="scorer")
 
@@ -34,6 +34,18 @@ class Item:
     answer: str | None
     reference_nll: float
     reference_tokens: int
+
+
+class Scorer:
+    """The flags of a scorer; its file sets them in capitals.
+
+    Attributes:
+        higher_is_better: True for a share of right answers, False for an error rate.
+        needs_generation: False where the scorer reads no generated answer.
+    """
+
+    higher_is_better: bool = False
+    needs_generation: bool = True
 
 
 class Score(NamedTuple):
@@ -69,4 +81,4 @@ def weighted_means(scores: Sequence[dict[str, Score]]) -> dict[str, float]:
 
 def needs_generation(scorers: Sequence[str]) -> bool:
     """Whether any of the scorers looks at a generated answer."""
-    return any(getattr(SCORERS.module(name), "NEEDS_GENERATION", True) for name in scorers)
+    return any(flags(Scorer, SCORERS.module(name))["needs_generation"] for name in scorers)

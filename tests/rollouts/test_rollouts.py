@@ -1,5 +1,7 @@
 """Every rollout gives rows to train on: prompt and answer, only the answer supervised, made without a gradient."""
 
+from types import ModuleType
+
 import pytest
 import torch
 from rows import END, PAD, equal, gives, make_rollout, rows_of
@@ -8,7 +10,7 @@ from studykit.chat import encode
 from studykit.collate import collate
 from studykit.errors import InputError
 from studykit.losses import STUDENT, TEACHER
-from studykit.rollouts import ROLLOUTS, get_rollout
+from studykit.rollouts import ROLLOUTS, FunctionRollout, get_rollout
 from studykit.sources import Example
 
 GENERATING = ["teacher_and_student", "interleaved", "mixed", "replay", "student", "teacher"]
@@ -133,3 +135,15 @@ def test_an_option_out_of_range_is_refused_at_once(name, option, value):
 def test_an_unknown_option_is_refused(name):
     with pytest.raises(InputError, match="unknown option 'lambada'"):
         get_rollout(name, lambada=1)
+
+
+def test_a_function_takes_all_flags_from_its_file():
+    module = ModuleType("made_up")
+    vars(module).update(
+        {"KEEPS_ROWS": True, "NEEDS_TEACHER": True, "NEEDS_VALIDATION": True, "ACROSS_TOKENIZERS": True}
+    )
+    rollout = FunctionRollout(lambda batch, context: batch, module, {})
+    assert rollout.keeps_rows
+    assert rollout.needs_teacher
+    assert rollout.needs_validation
+    assert rollout.across_tokenizers
