@@ -113,16 +113,17 @@ def cache(arguments: argparse.Namespace) -> dict[str, float]:
     """Return how fast a cached teacher hands out what it keeps; what is missing is captured before."""
     from studykit.chat import encode
     from studykit.collate import each_example_once
-    from studykit.models.loading import load_tokenizer
+    from studykit.models.names import Models
     from studykit.sources import load_examples
     from studykit.spec import Teacher
     from studykit.teacher import open_teacher
 
-    tokenizer = load_tokenizer("lexicon/teacher-a", Path())
+    model = Models().find("lexicon/teacher-a")
+    tokenizer = model.tokenizer
     examples = load_examples("lexicon", "train", {"tasks": ["pronounce"]})[: arguments.examples]
     encoded = encode(examples, tokenizer, None)
     batches = each_example_once(encoded, _BATCH_ROWS, tokenizer.pad_token_id)
-    teacher = open_teacher(Teacher(name="lexicon/teacher-a", top_k=_TOP_K), Path(), tokenizer, len(tokenizer))
+    teacher = open_teacher(Teacher(name=model.name, top_k=_TOP_K), model, tokenizer, len(tokenizer))
     started = time.perf_counter()
     teacher.prepare(encoded)
     prepared = time.perf_counter()

@@ -13,7 +13,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from studykit.chat import Encoded
 from studykit.collate import PlannedBatches
 from studykit.methods import get_method
-from studykit.models.loading import load_tokenizer
+from studykit.models.names import ModelRef, Models
 from studykit.models.projection import output_head
 from studykit.spec import Teacher
 from studykit.teacher import OpenTeacher, open_teacher
@@ -23,7 +23,8 @@ from studykit.training.loop import DistillTrainer
 def run(setting: Setting, folder: str) -> dict[str, float]:
     """Train as `studykit.training` does, with the models of the shape."""
     recipe = get_method("sft" if setting.contestant == "sft" else "kd")
-    tokenizer = load_tokenizer(setting.tokenizer, Path(folder))
+    source = Models(folder).find(setting.tokenizer)
+    tokenizer = source.tokenizer
     watch = Stopwatch(setting)
     student = make_model(setting, "student")
     ids = make_sequences(setting)
@@ -32,7 +33,7 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
     encoded = Encoded.of(list(ids), list(loss_mask))
     teacher = None
     if setting.contestant != "sft":
-        teacher = _open(setting, tokenizer, output_head(student).weight.shape[0])
+        teacher = _open(setting, source, output_head(student).weight.shape[0])
         teacher.prepare(encoded)
         teacher.release()
     trainer = DistillTrainer(
@@ -52,13 +53,13 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
     return trained(trainer, watch, teacher.model if teacher is not None and live else None)
 
 
-def _open(setting: Setting, tokenizer: object, student_rows: int) -> OpenTeacher:
+def _open(setting: Setting, source: ModelRef, student_rows: int) -> OpenTeacher:
     """Open the teacher as a run does; only its weights are drawn where a run reads them from disk."""
     model = make_model(setting, "teacher").eval().requires_grad_(False)
     top_k = setting.top_k if setting.contestant == "kd cached" else None
     spec = Teacher(name=setting.tokenizer, top_k=top_k, sha256="random")
-    with patch("studykit.teacher.load_teacher", lambda *_: model):
-        return open_teacher(spec, Path(), tokenizer, student_rows)
+    with patch("studykit.teacher.load_teacher", lambda *_, **__: model):
+        return open_teacher(spec, source, source.tokenizer, student_rows)
 
 
 if __name__ == "__main__":

@@ -110,8 +110,10 @@ def cache_command(
     except ValueError as error:
         raise InputError(f"--options {options!r} is no JSON: {error}") from None
     from studykit.batch.terminal import CaptureProgress
+    from studykit.data import Inputs
     from studykit.spec import RunSpec
     from studykit.study.capture import capture
+    from studykit.study.pin import pin
 
     stage = {"data": {"source": source, "options": read, "split": split}, "method": "kd", "steps": 1}
     spec = RunSpec.parse(
@@ -122,7 +124,7 @@ def cache_command(
         }
     )
     with CaptureProgress() as progress:
-        report = capture(spec, results, progress.update).as_dict()
+        report = capture(pin(spec, Inputs(results)), progress.update).as_dict()
     typer.echo(json.dumps(report) if as_json else "\n".join(f"{name:20} {value}" for name, value in report.items()))
 
 

@@ -1,23 +1,55 @@
-"""The data of one stage: drawn by its budget, where a method says so reduced by what models prefer, and tokenised."""
+"""The data of a run: a source's pool, the prefix of it that a budget draws, and its token sequences.
 
-import inspect
-from dataclasses import dataclass, replace
+    inputs = Inputs("results")
+    inputs.pool(spec.stages[0].data).sha256
+    inputs.stage_data(spec.stages[0], student).encoded
+
+No method is known here: where one trains on a part of its budget, the part is described by a `Selection`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from studykit.chat import Encoded, check, encode, tokenizer_hash
-from studykit.methods import Recipe, get_method
-from studykit.samplers import SAMPLERS, asks_models, draw, kept_count, ranking
+from studykit.chat import Encoded, check, encode
+from studykit.models.names import ModelRef, Models
+from studykit.samplers import accepted_options, draw, kept_count, model_options, ranking
 from studykit.sources import Example, content_hash, load_examples
-from studykit.spec import Budget, Data, Stage, Teacher
+from studykit.spec import Budget, Data, Stage
 
 _WHOLE_POOL_FROM = 16
 """A budget of at least 1/16 of the pool has the whole pool tokenised, once for the whole study."""
 
-_KEPT: dict[str, "StageData"] = {}
-_KEPT_STAGES = 4
+_REMEMBERED = 4
+"""Pools, and data of stages, that `Inputs` holds at a time."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All examples of a source's split, and the sha256 of their content."""
+
+    examples: list[Example]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The part of a budget's examples that a method trains on.
+
+    Attributes:
+        sampler: ranks the examples.
+        keep_fraction: the fraction of the ranking that is trained on, in (0, 1].
+        models: offered to the sampler, by the name of its option: `teacher`, `reference`.
+    """
+
+    sampler: str
+    keep_fraction: float
+    models: Mapping[str, ModelRef]
 
 
 @dataclass(frozen=True)
@@ -26,94 +58,117 @@ class StageData:
 
     Attributes:
         examples: in the order in which they were drawn.
-        encoded: the same as token sequences of the student's.
+        encoded: the same as the student's token sequences.
         manifest: what was drawn, by counts and content hashes; plain JSON data.
-        chosen: sha256 of the examples, where models took part in the choice.
+        selected_sha256: of the examples, where models took part in the selection.
     """
 
     examples: list[Example]
     encoded: Encoded
     manifest: dict[str, Any]
-    chosen: str | None = None
+    selected_sha256: str | None = None
 
 
-def stage_data(stage: Stage, tokenizer: Any, results_root: Path, teacher: Teacher | None = None) -> StageData:
-    """Return the examples of a stage, their token sequences, and their manifest.
+class Inputs:
+    """Models and data by name, each looked up once for specifications that are pinned together.
 
-    The last few answers are kept: a specification is checked with the data that its training then uses.
+    The last few pools and stages' data are held in memory for as long as the object lives, so that arms which share
+    their data share one copy.
 
     Args:
-        stage: names source, budget and method.
-        tokenizer: the student's.
-        results_root: where runs named as models lie.
-        teacher: asked by methods that keep a part of the budget only.
-
-    Raises:
-        InputError: a source, budget, model or example that cannot be used.
+        root: the results folder, whose finished runs can be named as models.
     """
-    recipe = get_method(stage.method, **stage.method_options)
-    asked = [
-        recipe.choose,
-        recipe.choose_share,
-        recipe.choose_reference,
-        teacher.model_dump() if teacher and recipe.choose else None,
-    ]
-    key = f"{stage.data.model_dump_json()} {stage.max_length} {asked} {tokenizer_hash(tokenizer)}"
-    if key not in _KEPT or stage.data.sha256 is None:
-        _KEPT[key] = _stage_data(stage, tokenizer, results_root, recipe, teacher)
-        for old in list(_KEPT)[:-_KEPT_STAGES]:
-            del _KEPT[old]
-    return replace(_KEPT[key], manifest=dict(_KEPT[key].manifest))
+
+    def __init__(self, root: str | Path = "results"):
+        self.models = Models(root)
+        self._pools: dict[str, Pool] = {}
+        self._stages: dict[str, StageData] = {}
+
+    def pool(self, data: Data) -> Pool:
+        """Return the examples that a budget is drawn from.
+
+        Raises:
+            InputError: a source or file that cannot be used.
+        """
+
+        def load() -> Pool:
+            examples = load_examples(data.source, data.split, data.options)
+            return Pool(examples, content_hash(examples))
+
+        return _remember(self._pools, _pool_key(data), load)
+
+    def stage_data(self, stage: Stage, student: ModelRef, selection: Selection | None = None) -> StageData:
+        """Return the examples of a stage, their token sequences, and their manifest.
+
+        Args:
+            stage: gives source, budget and maximum length.
+            student: its tokenizer makes the token sequences.
+            selection: the part of the budget that the stage's method trains on; None for all of it.
+
+        Raises:
+            InputError: a source, budget, model or example that cannot be used.
+        """
+        key = f"{_pool_key(stage.data)} {stage.data.budget} {stage.max_length} {student} {selection}"
+
+        def make() -> StageData:
+            data = self._drawn(stage, student.tokenizer)
+            return data if selection is None else _selected(data, selection, stage.data.budget.seed)
+
+        return _remember(self._stages, key, make)
+
+    def validation_data(self, data: Data, student: ModelRef, max_length: int) -> Encoded:
+        """Return the token sequences that a method computes the student's loss on during training.
+
+        Raises:
+            InputError: a source, budget or example that cannot be used.
+        """
+        pool = self.pool(data).examples
+        drawn = draw(pool, data.budget, models=self.models)
+        return encode([pool[i] for i in drawn.indices], student.tokenizer, max_length)
+
+    def _drawn(self, stage: Stage, tokenizer: Any) -> StageData:
+        """Return what the budget draws from the pool."""
+        pool, budget = self.pool(stage.data).examples, stage.data.budget
+        if budget.tokens is not None or (budget.examples or len(pool)) * _WHOLE_POOL_FROM >= len(pool):
+            whole = encode(pool, tokenizer, None)
+            drawn = draw(pool, budget, whole.response_tokens, self.models)
+            encoded, examples = whole.take(drawn.indices), [pool[i] for i in drawn.indices]
+            check(examples, encoded, stage.max_length)
+        else:
+            drawn = draw(pool, budget, models=self.models)
+            examples = [pool[i] for i in drawn.indices]
+            encoded = encode(examples, tokenizer, stage.max_length)
+        manifest: dict[str, Any] = drawn.manifest | {"response_tokens": int(encoded.response_tokens.sum())}
+        sha256 = manifest["examples_sha256"] if model_options(budget.sampler) else None
+        return StageData(examples, encoded, manifest, sha256)
 
 
-def validation_data(data: Data, tokenizer: Any, max_length: int, results_root: Path) -> Encoded:
-    """Return the token sequences that are looked at during training.
-
-    Raises:
-        InputError: a source, budget or example that cannot be used.
-    """
-    pool = load_examples(data.source, data.split, data.options)
-    drawn = draw(pool, data.budget, results_root=results_root)
-    return encode([pool[i] for i in drawn.indices], tokenizer, max_length)
-
-
-def _stage_data(stage: Stage, tokenizer: Any, results_root: Path, recipe: Recipe, teacher: Teacher | None) -> StageData:
-    pool = load_examples(stage.data.source, stage.data.split, stage.data.options)
-    budget = stage.data.budget
-    if budget.tokens is not None or (budget.examples or len(pool)) * _WHOLE_POOL_FROM >= len(pool):
-        whole = encode(pool, tokenizer, None)
-        drawn = draw(pool, budget, whole.response_tokens, results_root)
-        encoded = whole.take(drawn.indices)
-        examples = [pool[i] for i in drawn.indices]
-        check(examples, encoded, stage.max_length)
-    else:
-        drawn = draw(pool, budget, results_root=results_root)
-        examples = [pool[i] for i in drawn.indices]
-        encoded = encode(examples, tokenizer, stage.max_length)
-    manifest = drawn.manifest | {"response_tokens": int(encoded.response_tokens.sum())}
-    if recipe.choose:
-        places = _choice(examples, recipe, teacher, budget.seed, results_root)
-        if "teacher" in inspect.signature(SAMPLERS.module(recipe.choose).rank).parameters:
-            manifest["scored_tokens"] = int(encoded.lengths.sum())
-        examples, encoded = [examples[i] for i in places], encoded.take(places)
-        manifest["kept_by"] = recipe.choose
-        manifest["kept_examples"], manifest["kept_sha256"] = len(examples), content_hash(examples)
-    chosen: Any = None
-    if recipe.choose or asks_models(budget.sampler):
-        chosen = manifest.get("kept_sha256", manifest["examples_sha256"])
-    return StageData(examples, encoded, manifest, chosen)
-
-
-def _choice(
-    examples: list[Example], recipe: Recipe, teacher: Teacher | None, seed: int, results_root: Path
-) -> np.ndarray:
-    """Return which of the drawn examples a method keeps, in their order."""
-    offered = {
-        "teacher": None if teacher is None else teacher.name,
-        "reference": recipe.choose_reference,
-        "share": recipe.choose_share,
+def _selected(drawn: StageData, selection: Selection, seed: int) -> StageData:
+    """Return the part of the drawn examples that is trained on, in the order of the draw."""
+    offered = {**selection.models, "share": selection.keep_fraction}
+    options = accepted_options(selection.sampler, offered)
+    order = ranking(drawn.examples, Budget(sampler=selection.sampler, seed=seed), options)
+    indices = np.sort(order[: kept_count(len(drawn.examples), selection.keep_fraction)])
+    examples = [drawn.examples[i] for i in indices]
+    manifest = dict(drawn.manifest)
+    if "teacher" in options:
+        manifest["scored_tokens"] = int(drawn.encoded.lengths.sum())
+    manifest |= {
+        "kept_by": selection.sampler,
+        "kept_examples": len(examples),
+        "kept_sha256": content_hash(examples),
     }
-    taken = inspect.signature(SAMPLERS.module(recipe.choose).rank).parameters
-    options = {name: value for name, value in offered.items() if name in taken}
-    order = ranking(examples, Budget(sampler=recipe.choose, options=options, seed=seed), results_root)
-    return np.sort(order[: kept_count(len(examples), recipe.choose_share)])
+    return StageData(examples, drawn.encoded.take(indices), manifest, manifest["kept_sha256"])
+
+
+def _pool_key(data: Data) -> str:
+    return data.model_copy(update={"budget": Budget(), "sha256": None}).model_dump_json()
+
+
+def _remember(results: dict[str, T], key: str, make: Callable[[], T]) -> T:
+    """Return the result under a key, made where it is missing; only the newest few stay."""
+    if key not in results:
+        results[key] = make()
+        for oldest in list(results)[:-_REMEMBERED]:
+            del results[oldest]
+    return results[key]

@@ -1,6 +1,6 @@
 """Answer the held-out items with a model and score them one by one.
 
-    items, scores = evaluate(model, tokenizer, spec.evaluation)
+    items, scores = evaluate(model, tokenizer, run.spec.evaluation, run.held_out)
 
 Generation is greedy, batched with a key-value cache, and stops at the end token. The reference's likelihood is taken
 by one forward pass through the same head that training uses.
@@ -17,23 +17,28 @@ from studykit.errors import InputError
 from studykit.generation import Sampling, sample, token_settings
 from studykit.likelihood import reference_nll
 from studykit.scorers import Item, Score, needs_generation, score_items
-from studykit.sources import Example, load_examples
+from studykit.sources import Example
 from studykit.spec import Evaluation
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, tokenizer: Any, evaluation: Evaluation, max_length: int = 2**20
+    model: nn.Module, tokenizer: Any, evaluation: Evaluation, examples: list[Example]
 ) -> tuple[list[Item], list[dict[str, Score]]]:
-    """Return the answered items and their scores, in the order of the source.
+    """Return the answered items and their scores, in the order of the examples.
+
+    Args:
+        model: student or teacher; it is left in the mode it was in.
+        tokenizer: the model's.
+        evaluation: scorers, batch size and maximum number of new tokens.
+        examples: the held-out examples, from `held_out`.
 
     Raises:
-        InputError: an unknown scorer, or more items asked for than the split has.
+        InputError: an unknown scorer, or an example without an answer.
     """
-    examples = held_out(evaluation)
     was_training = model.training
     model.eval()
-    encoded = encode(examples, tokenizer, max_length)
+    encoded = encode(examples, tokenizer, 2**20)
     losses = reference_nll(model, encoded, tokenizer, evaluation.batch_size)
     answers: list[str | None] = [None] * len(examples)
     if needs_generation(evaluation.scorers):
@@ -46,13 +51,12 @@ def evaluate(
     return items, score_items(items, evaluation.scorers)
 
 
-def held_out(evaluation: Evaluation) -> list[Example]:
-    """Return the first `items` examples of the evaluation's split.
+def held_out(evaluation: Evaluation, examples: list[Example]) -> list[Example]:
+    """Return the first `items` examples of the evaluation's split, given all of them.
 
     Raises:
         InputError: the split has fewer, or raw texts, which ask for no answer, are to be answered.
     """
-    examples = load_examples(evaluation.data.source, evaluation.data.split, evaluation.data.options)
     if evaluation.items is not None and evaluation.items > len(examples):
         raise InputError(f"evaluation asks for {evaluation.items:,} items; the split has {len(examples):,}")
     if needs_generation(evaluation.scorers) and any(example.is_text for example in examples[: evaluation.items]):

@@ -1,12 +1,11 @@
 """How likely a model finds answers: one forward pass over each, through the same head that training uses.
 
 nll = reference_nll(model, encoded, tokenizer, batch_size=256)         # nats per example
-scores = mean_logp("lexicon/teacher-a", examples, Path("results"))     # per response token, kept on disk
+scores = mean_logp(models.find("lexicon/teacher-a"), examples)         # per response token, remembered on disk
 """
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,12 @@ from torch import nn
 from studykit.chat import Encoded, encode
 from studykit.collate import collate
 from studykit.files import cache_folder, replacing
-from studykit.models.loading import load_teacher, load_tokenizer
-from studykit.models.names import weights_hash
+from studykit.models.loading import load_teacher
+from studykit.models.names import ModelRef
 from studykit.models.projection import logits_in_chunks, output_head
 from studykit.models.states import hidden_states
 from studykit.models.vocabulary import token_rows
 from studykit.sources import Example, content_hash
-from studykit.spec import Teacher
 
 _BATCH = 256
 
@@ -56,29 +54,26 @@ def reference_nll(model: nn.Module, encoded: Encoded, tokenizer: Any, batch_size
     return losses
 
 
-def mean_logp(name: str, examples: Sequence[Example], results_root: Path) -> np.ndarray:
+def mean_logp(model: ModelRef, examples: Sequence[Example]) -> np.ndarray:
     """Return each example's mean log-probability per response token under a model, with that model's own tokenizer.
 
-    Kept on disk by content of model and examples: a study asks each model once.
+    Remembered on disk by content of model and examples: a study runs each model over them once.
 
     Args:
-        name: a model, by any of the names that a specification takes.
+        model: what a model's name stands for.
         examples: conversations or raw texts.
-        results_root: where runs named as models lie.
 
     Returns:
         float64 [len(examples)], nats.
 
     Raises:
-        InputError: no such model.
+        InputError: the model cannot be loaded.
     """
-    key = f"{weights_hash(name, results_root)}:{content_hash(examples)}"
+    key = f"{model.sha256}:{content_hash(examples)}"
     file = cache_folder("likelihood") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
     if not file.exists():
-        tokenizer = load_tokenizer(name, results_root)
-        encoded = encode(examples, tokenizer, None)
-        model = load_teacher(Teacher(name=name), results_root)
-        nll = np.array(reference_nll(model, encoded, tokenizer, _BATCH))
+        encoded = encode(examples, model.tokenizer, None)
+        nll = np.array(reference_nll(load_teacher(model), encoded, model.tokenizer, _BATCH))
         with replacing(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, -nll / encoded.response_tokens)
     return np.load(file)

@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -60,9 +59,9 @@ def empty_cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def tokenizer(one_thread):
     """Return the tokenizer of the lexicon models, not to be changed."""
-    from studykit.models.loading import load_tokenizer
+    from studykit.models.names import Models
 
-    return load_tokenizer("lexicon/tokenizer", Path())
+    return Models().find("lexicon/tokenizer").tokenizer
 
 
 @pytest.fixture(scope="session")

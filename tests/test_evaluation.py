@@ -9,6 +9,7 @@ from studykit.evaluation import evaluate, generate, held_out
 from studykit.likelihood import reference_nll
 from studykit.models import projection
 from studykit.scorers import weighted_means
+from studykit.sources import Example
 from studykit.spec import Evaluation
 
 
@@ -102,7 +103,7 @@ def test_likelihood_in_chunks_is_that_of_the_whole(model, tokenizer, examples, m
 
 
 def test_items_carry_what_scorers_need(model, tokenizer, examples, evaluation):
-    items, scores = evaluate(model, tokenizer, evaluation(items=10, batch_size=4))
+    items, scores = evaluate(model, tokenizer, evaluation(batch_size=4), examples[:10])
     assert [item.id for item in items] == [e.id for e in examples[:10]]
     assert [item.reference for item in items] == [e.answer for e in examples[:10]]
     assert items[0].prompt == examples[0].messages[0]["content"]
@@ -111,31 +112,30 @@ def test_items_carry_what_scorers_need(model, tokenizer, examples, evaluation):
     assert weighted_means(scores)["nll"] == pytest.approx(total)
 
 
-def test_nothing_is_generated_for_likelihood_alone(model, tokenizer, evaluation, monkeypatch):
+def test_nothing_is_generated_for_likelihood_alone(model, tokenizer, examples, evaluation, monkeypatch):
     monkeypatch.setattr("studykit.evaluation.sample", None)
-    items, scores = evaluate(model, tokenizer, evaluation(scorers=["nll"], items=3))
+    items, scores = evaluate(model, tokenizer, evaluation(scorers=["nll"]), examples[:3])
     assert [item.answer for item in items] == [None] * 3
     assert set(scores[0]) == {"nll"}
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_is_left_in_the_mode_it_was_in(training, model, tokenizer, evaluation):
+def test_the_model_is_left_in_the_mode_it_was_in(training, model, tokenizer, examples, evaluation):
     model.train(training)
-    evaluate(model, tokenizer, evaluation(items=2))
+    evaluate(model, tokenizer, evaluation(), examples[:2])
     assert model.training is training
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_more_items_than_there_are_is_refused(evaluation):
-    assert len(held_out(evaluation(items=40))) == 40
-    assert len(held_out(evaluation())) == 40
+def test_more_items_than_there_are_is_refused(examples, evaluation):
+    assert len(held_out(evaluation(items=40), examples)) == 40
+    assert len(held_out(evaluation(), examples)) == 40
     with pytest.raises(InputError, match="asks for 41 items; the split has 40"):
-        held_out(evaluation(items=41))
+        held_out(evaluation(items=41), examples)
 
 
-def test_raw_texts_cannot_be_answered(tmp_path, evaluation):
-    (tmp_path / "texts.jsonl").write_text('{"text": "K AE T"}\n', encoding="utf-8")
-    data = {"source": "jsonl", "options": {"path": str(tmp_path / "texts.jsonl")}}
-    assert len(held_out(evaluation(data=data, scorers=["nll"]))) == 1
+def test_raw_texts_cannot_be_answered(evaluation):
+    texts = [Example("text", ({"role": "text", "content": "K AE T"},), "texts", "human", "train")]
+    assert held_out(evaluation(scorers=["nll"]), texts) == texts
     with pytest.raises(InputError, match="raw texts, which ask for no answer"):
-        held_out(evaluation(data=data))
+        held_out(evaluation(), texts)

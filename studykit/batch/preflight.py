@@ -22,15 +22,17 @@ def check(cells: list[dict[str, Any]]) -> None:
         InputError: the first thing that cannot be had.
     """
     from studykit import study  # wakes torch
+    from studykit.data import Inputs
 
-    seen, contents = set(), {}
+    seen, inputs = set(), {}
     for cell in cells:
         for arm in _arms(Path(cell["notebook"]), cell["parameters"]).values():
             spec = RunSpec.parse(dict(arm))
             key = _without_seeds(spec).canonical()
             if key not in seen:
                 seen.add(key)
-                study.pin(spec, cell["parameters"]["results"], contents)
+                root = cell["parameters"]["results"]
+                study.pin(spec, inputs.setdefault(root, Inputs(root)))
 
 
 def _arms(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:

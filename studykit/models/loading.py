@@ -1,71 +1,64 @@
-"""Load students, teachers and tokenizers."""
+"""Load students and teachers."""
 
 import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
 from studykit.chat import tokenizer_hash
 from studykit.errors import InputError, unknown
-from studykit.models.names import locate
+from studykit.models.names import ModelRef
 from studykit.models.pruning import prune
-from studykit.spec import Lora, Student, Teacher
+from studykit.spec import Lora, Student
 
 transformers_logging.disable_progress_bar()  # a bar per saved shard says nothing in a log file
 
 
-def load_tokenizer(name: str, results_root: Path, revision: str | None = None) -> Any:
-    """Return the tokenizer of a model; without a pad token, the end token pads.
+def load_student(student: Student, model: ModelRef, seed: int = 0) -> nn.Module:
+    """Return the student in float32 (with adapters: its base in bf16 where the device has it).
 
-    Raises:
-        InputError: no tokenizer there.
-    """
-    where = locate(name, results_root)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load the tokenizer of {name!r}: {str(error).splitlines()[0]}") from None
-    if not tokenizer.is_fast:
-        raise InputError(f"the tokenizer of {name!r} has no fast version, which character offsets need")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def load_student(student: Student, results_root: Path, seed: int = 0) -> nn.Module:
-    """Return the student in float32 (its adapters, where it has any, on top of bf16 where the device has it).
+    Args:
+        student: architecture, adapters and attention.
+        model: what the student's name stands for.
+        seed: of random weights, and of the adapters'.
 
     Raises:
         InputError: no such model or attention, or LoRA on a target that does not exist.
     """
-    where = locate(student.name, results_root)
     if student.random_config is not None:
         torch.manual_seed(seed)
         config = architecture(student.random_config)
         with _refused(f"cannot make a {config.model_type}"):
-            model = AutoModelForCausalLM.from_config(config, **_attention(student.attn_implementation))
+            loaded = AutoModelForCausalLM.from_config(config, **_attention(student.attn_implementation))
     else:
         dtype = _frozen_dtype() if student.lora else torch.float32
-        model = _load(where, student.revision, dtype, student.attn_implementation)
-    return _with_adapters(model, student.lora, seed) if student.lora else model
+        loaded = _load(model, dtype, student.attn_implementation)
+    return _with_adapters(loaded, student.lora, seed) if student.lora else loaded
 
 
-def load_teacher(teacher: Teacher, results_root: Path) -> nn.Module:
-    """Return the teacher, pruned if that is asked for: evaluation mode, no gradients, bf16 where the device has it."""
-    where = locate(teacher.name, results_root)
-    model = _load(where, teacher.revision, _frozen_dtype(), teacher.attn_implementation)
-    if teacher.pruned:
-        prune(model, teacher.pruned)
-    return model.eval().requires_grad_(False).to(device())
+def load_teacher(model: ModelRef, *, pruned: float | None = None, attn_implementation: str | None = None) -> nn.Module:
+    """Return a model that is not trained: evaluation mode, no gradients, bf16 where the device has it.
+
+    Args:
+        model: what its name stands for.
+        pruned: share of the smallest weights of each linear layer that are set to 0.
+        attn_implementation: in the words of transformers; None for its choice.
+
+    Raises:
+        InputError: no such model or attention.
+    """
+    loaded: Any = _load(model, _frozen_dtype(), attn_implementation)
+    if pruned:
+        prune(loaded, pruned)
+    return loaded.eval().requires_grad_(False).to(device())
 
 
 def device() -> torch.device:
@@ -113,11 +106,16 @@ def check_attention(attn_implementation: str | None) -> None:
         raise unknown("attn_implementation", attn_implementation, known)
 
 
-def _load(where: str, revision: str | None, dtype: torch.dtype, attn_implementation: str | None) -> nn.Module:
+def _load(model: ModelRef, dtype: torch.dtype, attn_implementation: str | None) -> nn.Module:
     attention = _attention(attn_implementation)
-    with _refused(f"cannot load model {where!r}"):
+    with _refused(f"cannot load model {model.path!r}"):
         return AutoModelForCausalLM.from_pretrained(
-            where, revision=revision, dtype=dtype, trust_remote_code=False, use_safetensors=True, **attention
+            model.path,
+            revision=model.revision,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **attention,
         )
 
 

@@ -1,4 +1,8 @@
-"""What a model's name stands for: where it lies, and the sha256 of what lies there.
+"""What a model's name stands for: a folder or hub id, the sha256 of what is there, and the tokenizer.
+
+    models = Models("results")                      # the folder whose runs can be named as models
+    teacher = models.find("lexicon/teacher-a")
+    teacher.path, teacher.sha256, teacher.tokenizer
 
 A name is looked up in this order: an embedded model (`lexicon/teacher-a`), the id of a finished run under the results
 folder, a local folder, and finally the hub.
@@ -7,36 +11,111 @@ folder, a local folder, and finally the hub.
 import hashlib
 import json
 import re
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from studykit.errors import InputError, unknown
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
-_CONTENT = ("*.safetensors", "*config.json", "tokenizer.json", "*.jinja", "vocab.*", "merges.txt", "*.model")
+_HASHED = ("*.safetensors", "*config.json", "tokenizer.json", "*.jinja", "vocab.*", "merges.txt", "*.model")
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
-def locate(name: str, results_root: Path) -> str:
-    """Return the folder of an embedded model, a finished run or a local path; any other name is left to the hub.
+@dataclass(frozen=True)
+class ModelRef:
+    """A model that has been looked up; hash and tokenizer are read when first wanted, and then remembered.
 
-    Raises:
-        InputError: an embedded model nobody has heard of, or a run that is not there or not finished.
+    Attributes:
+        name: as the specification gives it.
+        path: a local folder, or the hub id where there is none.
+        revision: branch, tag or commit on the hub; None for its default.
     """
-    family, _, short = name.partition("/")
-    if family in {p.name for p in EMBEDDED.iterdir()} and not Path(name).exists():
-        known = sorted(p.name for p in (EMBEDDED / family).iterdir())
-        if short not in known:
-            raise unknown("embedded model", name, [f"{family}/{k}" for k in known])
-        return str(EMBEDDED / family / short)
-    if _RUN_ID.fullmatch(name):
-        for folder in sorted(Path(results_root).glob(f"*/runs/{name}/model")):
+
+    name: str
+    path: str
+    revision: str | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """The sha256 over a folder's weights, configuration, tokenizer and chat template; of a model on the hub, the
+        sha256 of the commit that its name and revision stand for.
+
+        Raises:
+            InputError: a folder without safetensors weights, or no such model on the hub.
+        """
+        folder = Path(self.path)
+        if not folder.is_dir():
+            return hashlib.sha256(f"{self.name}@{_commit(self.name, self.revision)}".encode()).hexdigest()
+        files = sorted({f for pattern in _HASHED for f in folder.glob(pattern)})
+        if not any(f.suffix == ".safetensors" for f in files):
+            raise InputError(f"{folder} holds no *.safetensors weights: is it a model saved with save_pretrained?")
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(file.name.encode())
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer; without a padding token, the end token pads.
+
+        Raises:
+            InputError: there is no tokenizer, or no fast one.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot load the tokenizer of {self.name!r}: {str(error).splitlines()[0]}") from None
+        if not tokenizer.is_fast:
+            raise InputError(f"the tokenizer of {self.name!r} has no fast version, which character offsets need")
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+
+class Models:
+    """Looks up models by name, each once: a model found twice is the same reference, with one tokenizer.
+
+    Args:
+        root: the results folder, whose finished runs can be named as models.
+    """
+
+    def __init__(self, root: str | Path = "results"):
+        self._root = Path(root)
+        self._found: dict[tuple[str, str | None], ModelRef] = {}
+
+    def find(self, name: str, revision: str | None = None) -> ModelRef:
+        """Return the model of that name; any name that is nothing else is left to the hub.
+
+        Raises:
+            InputError: an embedded model that does not exist, or a run that does not exist or is not finished.
+        """
+        if (name, revision) not in self._found:
+            self._found[name, revision] = ModelRef(name, self._path(name), revision)
+        return self._found[name, revision]
+
+    def _path(self, name: str) -> str:
+        family, _, short = name.partition("/")
+        if family in {p.name for p in EMBEDDED.iterdir()} and not Path(name).exists():
+            known = sorted(p.name for p in (EMBEDDED / family).iterdir())
+            if short not in known:
+                raise unknown("embedded model", name, [f"{family}/{k}" for k in known])
+            return str(EMBEDDED / family / short)
+        if _RUN_ID.fullmatch(name):
+            return str(self._run_model(name))
+        return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+
+    def _run_model(self, run_id: str) -> Path:
+        for folder in sorted(self._root.glob(f"*/runs/{run_id}/model")):
             if _is_done(folder.parent):
-                return str(folder)
-        raise InputError(f"run {name} has no saved model under {results_root}: run it first, or name a model folder")
-    return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+                return folder
+        raise InputError(f"run {run_id} has no saved model under {self._root}: run it first, or name a model folder")
 
 
 def _is_done(run_folder: Path) -> bool:
@@ -44,28 +123,6 @@ def _is_done(run_folder: Path) -> bool:
         return json.loads((run_folder / "record.json").read_text(encoding="utf-8"))["status"] == "done"
     except (OSError, ValueError, KeyError):
         return False
-
-
-def weights_hash(name: str, results_root: Path, revision: str | None = None) -> str:
-    """Return the sha256 over a model folder's weights, configuration, tokenizer and chat template.
-
-    A model on the hub is known by the commit that its name and revision stand for.
-
-    Raises:
-        InputError: a folder without safetensors weights.
-    """
-    folder = Path(locate(name, results_root))
-    if not folder.is_dir():
-        return hashlib.sha256(f"{name}@{_commit(name, revision)}".encode()).hexdigest()
-    files = sorted({f for pattern in _CONTENT for f in folder.glob(pattern)})
-    if not any(f.suffix == ".safetensors" for f in files):
-        raise InputError(f"{folder} holds no *.safetensors weights: is it a model saved with save_pretrained?")
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _commit(name: str, revision: str | None) -> str:

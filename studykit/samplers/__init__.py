@@ -1,7 +1,7 @@
 """Budgets as objects: a prefix of one ranking of the pool, with a manifest.
 
-A sampler is a file with `rank(pool, generator) -> permutation`; one that asks models takes `results_root`, where runs
-named as models lie, as a third argument, and its own options by keyword. A budget is a prefix of the ranking, so that
+A sampler is a file with `rank(pool, generator, *, option=default) -> permutation`. An option annotated `ModelRef` is a
+model: specifications give its name, `rank` gets what the name stands for. A budget is a prefix of the ranking, so that
 with one seed every smaller budget is contained in every larger one:
 
     chosen = draw(pool, Budget(examples=500, sampler="stratified", seed=0), content_lengths)
@@ -10,15 +10,15 @@ with one seed every smaller budget is contained in every larger one:
 
 import inspect
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
 from studykit.discovery import Room, check_options
 from studykit.errors import InputError
+from studykit.models.names import ModelRef, Models
 from studykit.sources import Example, content_hash
 from studykit.spec import Budget
 
@@ -42,7 +42,7 @@ def draw(
     pool: Sequence[Example],
     budget: Budget,
     response_tokens: np.ndarray | None = None,
-    results_root: Path = Path("results"),
+    models: Models | None = None,
 ) -> Draw:
     """Return the prefix of the ranking that fits the budget.
 
@@ -50,12 +50,12 @@ def draw(
         pool: all examples of the split.
         budget: how many examples or response tokens, ranked how, from which seed.
         response_tokens: int [len(pool)], supervised tokens per example; only a budget in tokens needs them.
-        results_root: where runs named as models lie, for samplers that ask models.
+        models: looks up the models that the sampler's options name; None knows no runs but those under `results`.
 
     Raises:
         InputError: a budget larger than the pool, or too small for a single example; an unknown sampler.
     """
-    order = ranking(pool, budget, results_root)
+    order = ranking(pool, budget, _with_models(budget, models or Models()))
     lengths = None if response_tokens is None else np.asarray(response_tokens)[order]
     count = _prefix(budget, len(pool), lengths)
     indices = order[:count]
@@ -73,20 +73,47 @@ def draw(
     return Draw(indices, manifest)
 
 
-def asks_models(sampler: str) -> bool:
-    """Return whether a sampler ranks by what models say, so that its choice is part of what a run is."""
-    return "results_root" in inspect.signature(SAMPLERS.module(sampler).rank).parameters
+def model_options(sampler: str) -> list[str]:
+    """Return which options of a sampler are models; with any, what it selects is part of what a run is.
+
+    >>> model_options("difference"), model_options("uniform")
+    (['teacher', 'reference'], [])
+    """
+    hints = get_type_hints(SAMPLERS.module(sampler).rank)
+    return [name for name, hint in hints.items() if ModelRef in (hint, *get_args(hint))]
 
 
-def ranking(pool: Sequence[Example], budget: Budget, results_root: Path = Path("results")) -> np.ndarray:
-    """Return the permutation of the pool whose prefixes are the nested budgets, int64 [len(pool)]."""
-    rank, options = SAMPLERS.module(budget.sampler).rank, budget.options or {}
+def accepted_options(sampler: str, offered: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the offered options that a sampler has."""
+    accepted = inspect.signature(SAMPLERS.module(sampler).rank).parameters
+    return {name: value for name, value in offered.items() if name in accepted}
+
+
+def ranking(pool: Sequence[Example], budget: Budget, options: Mapping[str, Any] | None = None) -> np.ndarray:
+    """Return the permutation of the pool whose prefixes are the nested budgets, int64 [len(pool)].
+
+    Args:
+        pool: all examples.
+        budget: names the sampler, and the seed.
+        options: the sampler's, with models instead of their names; None for none.
+
+    Raises:
+        InputError: an unknown sampler or option, or a model that is needed and not named.
+    """
+    rank, options = SAMPLERS.module(budget.sampler).rank, dict(options or {})
     check_options("sampler", budget.sampler, rank, options)
-    models = [results_root] if asks_models(budget.sampler) else []
-    order = rank(pool, np.random.default_rng(budget.seed), *models, **options)
+    order = rank(pool, np.random.default_rng(budget.seed), **options)
     if not np.array_equal(np.sort(order), np.arange(len(pool))):
         raise ValueError(f"sampler {budget.sampler!r} must return a permutation of all {len(pool)} examples")
     return order
+
+
+def _with_models(budget: Budget, models: Models) -> dict[str, Any]:
+    """Return a budget's options with models instead of their names."""
+    options = dict(budget.options or {})
+    for name in model_options(budget.sampler):
+        options[name] = models.find(options[name]) if options.get(name) else None
+    return options
 
 
 def kept_count(pool: int, share: float) -> int:

@@ -1,25 +1,25 @@
 """What samplers that ask models share: the models they need, and a ranking in which the best share comes first."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from studykit.errors import InputError
 from studykit.likelihood import mean_logp
+from studykit.models.names import ModelRef
 from studykit.samplers import kept_count
 from studykit.sources import Example
 
 
-def likelihood(pool: Sequence[Example], model: str | None, role: str, results_root: Path) -> np.ndarray:
+def likelihood(pool: Sequence[Example], model: ModelRef | None, role: str) -> np.ndarray:
     """Return the mean log-probability per response token of every example under a model, float64 [len(pool)].
 
     Raises:
         InputError: no model was named for that role.
     """
-    if not model:
+    if model is None:
         raise InputError(f"this choice of examples needs a {role}: name a model in its options, as {role}=...")
-    return mean_logp(model, pool, results_root)
+    return mean_logp(model, pool)
 
 
 def best_share_first(scores: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Examples that the teacher finds much likelier than a small reference model does (MiniPLM)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from studykit.models.names import ModelRef
 from studykit.samplers._by_likelihood import best_share_first, likelihood
 from studykit.sources import Example
 
@@ -12,10 +12,9 @@ from studykit.sources import Example
 def rank(
     pool: Sequence[Example],
     generator: np.random.Generator,
-    results_root: Path,
     *,
-    teacher: str | None = None,
-    reference: str | None = None,
+    teacher: ModelRef | None = None,
+    reference: ModelRef | None = None,
     share: float = 0.5,
 ) -> np.ndarray:
     """Return a permutation whose first `share` is kept, in random order, int64 [len(pool)].
@@ -27,8 +26,7 @@ def rank(
     Args:
         pool: all examples.
         generator: orders what is kept, and the rest.
-        results_root: where runs named as models lie.
-        teacher: the larger model, by any name that a specification takes; it may have another tokenizer.
+        teacher: the larger model; it may have another tokenizer.
         reference: a small model, trained on a slice of data that is disjoint from the pool.
         share: of the pool that is kept, in (0, 1].
 
@@ -39,11 +37,11 @@ def rank(
         Gu et al. (2025), MiniPLM: Knowledge Distillation for Pre-Training Language Models, carried over from chunks of
         a corpus to the response tokens of examples.
     """
-    return best_share_first(difference(pool, teacher, reference, results_root), share, generator)
+    return best_share_first(difference(pool, teacher, reference), share, generator)
 
 
-def difference(pool: Sequence[Example], teacher: str | None, reference: str | None, results_root: Path) -> np.ndarray:
+def difference(pool: Sequence[Example], teacher: ModelRef | None, reference: ModelRef | None) -> np.ndarray:
     """Return mean log p_teacher - mean log p_reference over the response tokens of each example, float64 [n]."""
     models = {"teacher": teacher, "reference": reference}
-    ours, theirs = (likelihood(pool, model, role, results_root) for role, model in models.items())
+    ours, theirs = (likelihood(pool, model, role) for role, model in models.items())
     return ours - theirs

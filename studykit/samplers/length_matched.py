@@ -1,10 +1,10 @@
 """Random examples with the same lengths as those that `difference` keeps: a control for it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from studykit.models.names import ModelRef
 from studykit.samplers import kept_count
 from studykit.samplers.difference import difference
 from studykit.sources import Example
@@ -13,10 +13,9 @@ from studykit.sources import Example
 def rank(
     pool: Sequence[Example],
     generator: np.random.Generator,
-    results_root: Path,
     *,
-    teacher: str | None = None,
-    reference: str | None = None,
+    teacher: ModelRef | None = None,
+    reference: ModelRef | None = None,
     share: float = 0.5,
 ) -> np.ndarray:
     """Return a permutation whose first `share` is kept, in random order, int64 [len(pool)].
@@ -28,8 +27,7 @@ def rank(
     Args:
         pool: all examples.
         generator: orders what is kept, and the rest.
-        results_root: where runs named as models lie.
-        teacher: the larger model, by any name that a specification takes; it may have another tokenizer.
+        teacher: the larger model; it may have another tokenizer.
         reference: a small model, trained on a slice of data that is disjoint from the pool.
         share: of the pool that is kept, in (0, 1].
 
@@ -37,7 +35,7 @@ def rank(
         InputError: a model that is not named or not there, or a share out of range.
     """
     kept = kept_count(len(pool), share)
-    best = np.argsort(-difference(pool, teacher, reference, results_root), kind="stable")[:kept]
+    best = np.argsort(-difference(pool, teacher, reference), kind="stable")[:kept]
     lengths = np.array([len(example.answer.split()) for example in pool])
     chosen = []
     for length, count in zip(*np.unique(lengths[best], return_counts=True), strict=True):

@@ -1,10 +1,10 @@
 """Examples that the teacher alone finds likeliest: a control for `difference`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from studykit.models.names import ModelRef
 from studykit.samplers._by_likelihood import best_share_first, likelihood
 from studykit.sources import Example
 
@@ -12,9 +12,8 @@ from studykit.sources import Example
 def rank(
     pool: Sequence[Example],
     generator: np.random.Generator,
-    results_root: Path,
     *,
-    teacher: str | None = None,
+    teacher: ModelRef | None = None,
     share: float = 0.5,
 ) -> np.ndarray:
     """Return a permutation whose first `share` is kept, in random order, int64 [len(pool)].
@@ -25,11 +24,10 @@ def rank(
     Args:
         pool: all examples.
         generator: orders what is kept, and the rest.
-        results_root: where runs named as models lie.
-        teacher: the larger model, by any name that a specification takes; it may have another tokenizer.
+        teacher: the larger model; it may have another tokenizer.
         share: of the pool that is kept, in (0, 1].
 
     Raises:
         InputError: a model that is not named or not there, or a share out of range.
     """
-    return best_share_first(likelihood(pool, teacher, "teacher", results_root), share, generator)
+    return best_share_first(likelihood(pool, teacher, "teacher"), share, generator)

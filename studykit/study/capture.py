@@ -1,9 +1,9 @@
-"""Ask a teacher about a pool of data once, ahead of every run that will need it, and say what the cache is worth.
+"""Run a teacher over data once, ahead of every run that will need it, and measure how good the cache is.
 
-    report = capture(spec)          # a specification whose teacher has top_k or samples; its first stage names the data
+    report = capture(run)           # a pinned run whose teacher has top_k or samples; its first stage names the data
 
-The whole pool is captured, so that every budget, seed, student, loss and temperature of a study finds its part.
-Interrupted, it goes on where it was; several processes share the work.
+With a budget of the whole pool, every budget, seed, student, loss and temperature of a study is served by the cache.
+Interrupted, it continues where it was; several processes share the work.
 """
 
 import time
@@ -18,21 +18,21 @@ import torch
 from torch import Tensor
 
 from studykit import results
-from studykit.chat import Encoded, check, encode
 from studykit.collate import Batch, each_example_once
-from studykit.data import stage_data
+from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.losses import LossInputs
 from studykit.losses.forward_kl import forward_kl
-from studykit.models.loading import device, load_student, load_tokenizer
-from studykit.models.names import weights_hash
+from studykit.models.loading import device, load_student
+from studykit.models.names import ModelRef
 from studykit.models.projection import logits_in_chunks, output_head
 from studykit.models.states import hidden_states
-from studykit.sources import load_examples
 from studykit.spec import RunSpec, Teacher
+from studykit.study.pin import pin
 from studykit.teacher import TeacherSignal, open_teacher
 from studykit.teacher.cached import CachedTeacher
 from studykit.teacher.store import as_keys
+from studykit.training.resolved import ResolvedRun
 
 _BATCH = 32
 _COMPARED = 8
@@ -72,47 +72,25 @@ class CacheReport:
         return asdict(self)
 
 
-def capture(spec: RunSpec, results_root: Path, watch: Callable[[int, int], None] | None = None) -> CacheReport:
-    """Capture the teacher over the whole pool of the first stage's data.
+def capture(run: ResolvedRun, watch: Callable[[int, int], None] | None = None) -> CacheReport:
+    """Capture the teacher over the sequences of the first stage.
 
     Args:
-        spec: its student gives tokenizer and logits to compare in, its teacher what is captured and in which form.
-        results_root: where runs named as models lie.
-        watch: told how many of the missing positions are captured, and how many were missing.
+        run: its student gives tokenizer and logits to compare in, its teacher what is captured and in which format.
+        watch: called with the number of missing positions captured so far, and of all missing ones.
 
     Raises:
-        InputError: a teacher without `top_k` or `samples`, another tokenizer, data that cannot be used.
+        InputError: a teacher without `top_k` or `samples`.
     """
-    _cached_teacher(spec)
-    stage = spec.stages[0]
-    tokenizer = load_tokenizer(spec.student.name, results_root, spec.student.revision)
-    pool = load_examples(stage.data.source, stage.data.split, stage.data.options)
-    encoded = encode(pool, tokenizer, None)
-    check(pool, encoded, stage.max_length)
-    return capture_sequences(spec, encoded, tokenizer, results_root, watch)
-
-
-def capture_sequences(
-    spec: RunSpec,
-    encoded: Encoded,
-    tokenizer: Any,
-    results_root: Path,
-    watch: Callable[[int, int], None] | None = None,
-) -> CacheReport:
-    """Capture the teacher over some sequences; see `capture`."""
-    asked = _cached_teacher(spec)
-    plain = spec.student.model_copy(update={"attn_implementation": None})  # flash attention refuses its float32
-    student = load_student(plain, results_root, spec.seed).to(device()).eval()
-    content = weights_hash(asked.name, results_root, asked.revision)
-    pinned = asked.model_copy(update={"sha256": content})
-    teacher = open_teacher(pinned, results_root, tokenizer, output_head(student).weight.shape[0])
-    if not isinstance(teacher, CachedTeacher):
-        raise InputError("a cache needs a teacher with the student's tokenizer")
+    spec, model = _cached_teacher(run)
+    student, encoded = _load_student(run), run.stages[0].data.encoded
+    teacher = open_teacher(spec, model, run.student.tokenizer, output_head(student).weight.shape[0])
+    assert isinstance(teacher, CachedTeacher)
     started = time.monotonic()
     teacher.prepare(encoded, watch)
     capture_s = time.monotonic() - started
-    few = np.unique(np.linspace(0, len(encoded) - 1, _COMPARED * _BATCH).astype(int))
-    compared = each_example_once(encoded.take(few), _BATCH, tokenizer.pad_token_id)
+    sample = np.unique(np.linspace(0, len(encoded) - 1, _COMPARED * _BATCH).astype(int))
+    compared = each_example_once(encoded.take(sample), _BATCH, run.student.tokenizer.pad_token_id)
     cosine, mean, smallest = _quality(teacher, student, compared)
     positions = int(encoded.response_tokens.sum())
     lengths = {encoded.key_of(i): int(encoded.lengths[i]) for i in range(len(encoded))}
@@ -131,10 +109,16 @@ def capture_sequences(
     )
 
 
-def _cached_teacher(spec: RunSpec) -> Teacher:
-    if spec.teacher is None or not spec.teacher.is_cached:
+def _cached_teacher(run: ResolvedRun) -> tuple[Teacher, ModelRef]:
+    if run.teacher is None or run.spec.teacher is None or not run.spec.teacher.is_cached:
         raise InputError("a cache needs a teacher with top_k or samples")
-    return spec.teacher
+    return run.spec.teacher, run.teacher
+
+
+def _load_student(run: ResolvedRun) -> Any:
+    """Load the student with another attention than flash attention, which refuses float32."""
+    plain = run.spec.student.model_copy(update={"attn_implementation": None})
+    return load_student(plain, run.student, run.spec.seed).to(device()).eval()
 
 
 def _quality(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> tuple[float, float, float]:
@@ -182,13 +166,11 @@ def measure_signals(runs: pd.DataFrame, *, study: str = "scratch", root: str | P
     Returns:
         One row per run with a cached teacher: `run_id`, and the columns of `results.signals`.
     """
-    folder, root = results.open_study(root, study), Path(root)
+    folder, inputs = results.open_study(root, study), Inputs(root)
     for run_id in runs["run_id"]:
         spec = RunSpec.parse(results.read_spec(results.run_folder(folder, run_id)) or {})
-        if spec.teacher is None or not spec.teacher.is_cached or run_id in results.read_signals(folder):
-            continue
-        tokenizer = load_tokenizer(spec.student.name, root, spec.student.revision)
-        encoded = stage_data(spec.stages[0], tokenizer, root, spec.teacher).encoded
-        results.write_signal(folder, run_id, capture_sequences(spec, encoded, tokenizer, root).as_dict())
+        is_cached = spec.teacher is not None and spec.teacher.is_cached
+        if is_cached and run_id not in results.read_signals(folder):
+            results.write_signal(folder, run_id, capture(pin(spec, inputs)).as_dict())
     measured = results.read_signals(folder)
     return pd.DataFrame([{"run_id": run, **measured[run]} for run in runs["run_id"] if run in measured])

@@ -6,10 +6,12 @@ from typing import Any
 
 import pandas as pd
 
+from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
 from studykit.study.run import run_pinned
+from studykit.training.resolved import ResolvedRun
 
 
 def compare(
@@ -35,7 +37,10 @@ def compare(
     ):
         if any(of(s) != of(first) for s in specs.values() for first in specs.values()):
             raise InputError(f"arms {', '.join(specs)} must share their {what}, or their difference means nothing")
-    contents: dict[str, str] = {}
-    pinned = {arm: pin(spec, root, contents) for arm, spec in specs.items()}  # all, before the first one trains
-    rows = [{"arm": arm, **run_pinned(spec, study, ablation, root)} for arm, spec in pinned.items()]
-    return pd.DataFrame(rows)
+    runs = _pin_all(specs, Inputs(root))
+    return pd.DataFrame([{"arm": arm, **run_pinned(run, study, ablation, root)} for arm, run in runs.items()])
+
+
+def _pin_all(specs: Mapping[str, RunSpec], inputs: Inputs) -> dict[str, ResolvedRun]:
+    """Pin every arm before the first one trains."""
+    return {arm: pin(spec, inputs) for arm, spec in specs.items()}

@@ -1,27 +1,27 @@
 """Check a specification against what is there, and fill in the hashes of the models and data it names.
 
-    pinned = pin(RunSpec.parse(plain), "results")
+    run = pin(RunSpec.parse(plain), Inputs("results"))
+    run.spec, run.run_id
 
 Everything that can be wrong is refused here, in one line, before a model is trained.
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 from transformers import SchedulerType
 
-from studykit.data import stage_data, validation_data
+from studykit.data import Inputs, Selection
 from studykit.errors import InputError, unknown
 from studykit.evaluation import held_out
 from studykit.methods import Recipe, get_method
-from studykit.models.loading import architecture, check_attention, config_hash, load_tokenizer
-from studykit.models.names import weights_hash
+from studykit.models.loading import architecture, check_attention, config_hash
+from studykit.models.names import ModelRef
 from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
 from studykit.samplers import SAMPLERS
 from studykit.scorers import SCORERS
-from studykit.sources import content_hash, load_examples
-from studykit.spec import Budget, Data, RunSpec, Stage, Teacher
+from studykit.spec import Data, RunSpec, Stage, Teacher
+from studykit.training.resolved import ResolvedRun, ResolvedStage
 
 _WITH_SETTINGS = {
     "cosine_with_min_lr",
@@ -34,20 +34,18 @@ SCHEDULES = [schedule.value for schedule in SchedulerType if schedule.value not 
 """Learning-rate schedules of transformers that need nothing but a name."""
 
 
-def pin(spec: RunSpec, root: str | Path = "results", contents: dict[str, str] | None = None) -> RunSpec:
-    """Check everything that a specification names and fill in the hashes of models and data.
+def pin(spec: RunSpec, inputs: Inputs) -> ResolvedRun:
+    """Check everything that a specification names, look it up, and fill in the hashes of models and data.
 
-    A teacher that no stage asks is dropped, so that an SFT arm is the same run beside any teacher.
+    A teacher that no stage needs is dropped, so that an SFT arm is the same run beside any teacher.
 
     Args:
-        spec: what was asked for.
-        root: where runs named as models lie.
-        contents: content hashes of data found a moment ago; specifications pinned together share one.
+        spec: with or without hashes.
+        inputs: looks up models and data; specifications pinned together share one.
 
     Raises:
-        InputError: the first thing that cannot be had, in one line.
+        InputError: the first thing that is wrong, in one line.
     """
-    root, contents = Path(root), {} if contents is None else contents
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "one run is one process on one device: start it without torchrun or accelerate launch, and give a batch "
@@ -65,37 +63,45 @@ def pin(spec: RunSpec, root: str | Path = "results", contents: dict[str, str] | 
     if any(recipe.needs_teacher for recipe in recipes) and spec.teacher is None:
         names = ", ".join(s.method for s, r in zip(spec.stages, recipes, strict=True) if r.needs_teacher)
         raise InputError(f"method {names} needs a teacher: name one, such as teacher={{'name': 'lexicon/teacher-a'}}")
-    tokenizer = load_tokenizer(spec.student.name, root, spec.student.revision)
-    teacher = _pin_teacher(spec, recipes, tokenizer, root)
+    student = inputs.models.find(spec.student.name, spec.student.revision)
+    tokenizer = student.tokenizer
+    teacher, teacher_ref = _pin_teacher(spec, recipes, tokenizer, inputs)
     stages = tuple(
-        _pin_stage(stage, recipe, tokenizer, teacher, root, contents)
+        _pin_stage(stage, recipe, student, teacher_ref, inputs)
         for stage, recipe in zip(spec.stages, recipes, strict=True)
     )
-    changes: dict[str, Any] = {"student": _pin_student(spec, root), "teacher": teacher, "stages": stages}
+    changes: dict[str, Any] = {
+        "student": _pin_student(spec, student),
+        "teacher": teacher,
+        "stages": tuple(stage.spec for stage in stages),
+    }
+    items = []
     if spec.evaluation is not None:
-        held_out(spec.evaluation)
-        changes["evaluation"] = spec.evaluation.model_copy(update={"data": _pin_data(spec.evaluation.data, contents)})
-    return spec.model_copy(update=changes)
+        items = held_out(spec.evaluation, inputs.pool(spec.evaluation.data).examples)
+        changes["evaluation"] = spec.evaluation.model_copy(update={"data": _pin_data(spec.evaluation.data, inputs)})
+    return ResolvedRun(spec.model_copy(update=changes), student, teacher_ref, stages, items)
 
 
-def _pin_teacher(spec: RunSpec, recipes: list[Recipe], tokenizer: Any, root: Path) -> Teacher | None:
+def _pin_teacher(
+    spec: RunSpec, recipes: list[Recipe], tokenizer: Any, inputs: Inputs
+) -> tuple[Teacher | None, ModelRef | None]:
     """Check that every method gets the kind of teacher it needs; a teacher that nobody asks is dropped."""
     teacher = spec.teacher
     if teacher is None or not any(recipe.needs_teacher for recipe in recipes):
-        return None
-    same = same_vocabulary(tokenizer, load_tokenizer(teacher.name, root, teacher.revision))
+        return None, None
+    model = inputs.models.find(teacher.name, teacher.revision)
+    same = same_vocabulary(tokenizer, model.tokenizer)
     for stage, recipe in zip(spec.stages, recipes, strict=True):
         if teacher.is_cached and recipe.trains_with_teacher:
             _check_cached(stage.method, recipe, teacher)
         if not same and (teacher.is_cached or not recipe.across_tokenizers):
-            shared_vocabulary(tokenizer, load_tokenizer(teacher.name, root, teacher.revision))  # says what differs
+            shared_vocabulary(tokenizer, model.tokenizer)  # says what differs
     shares = {recipe.teacher_pruned for recipe in recipes if recipe.needs_teacher}
     if teacher.pruned is None and shares != {None}:
         if len(shares) > 1:
             raise InputError(f"the stages ask for teachers pruned by {shares}: set the teacher's `pruned` yourself")
         teacher = teacher.model_copy(update={"pruned": shares.pop()})
-    sha256 = weights_hash(teacher.name, root, teacher.revision)
-    return _pinned(teacher, sha256, f"teacher {teacher.name!r}")
+    return _pinned(teacher, model.sha256, f"teacher {teacher.name!r}"), model
 
 
 def _check_cached(method: str, recipe: Recipe, teacher: Teacher) -> None:
@@ -122,49 +128,59 @@ def _check_cached(method: str, recipe: Recipe, teacher: Teacher) -> None:
 
 
 def _pin_stage(
-    stage: Stage, recipe: Recipe, tokenizer: Any, teacher: Teacher | None, root: Path, contents: dict[str, str]
-) -> Stage:
-    changes: dict[str, Any] = {"data": _pin_data(stage.data, contents), "validation": None}
+    stage: Stage, recipe: Recipe, student: ModelRef, teacher: ModelRef | None, inputs: Inputs
+) -> ResolvedStage:
+    changes: dict[str, Any] = {"data": _pin_data(stage.data, inputs), "validation": None}
+    validation = None
     if recipe.make_rollout().needs_validation:
         if stage.validation is None:
             raise InputError(
                 f"method {stage.method!r} looks at validation data during training: name some in the stage, such as "
                 "validation={'source': ..., 'split': 'validation', 'budget': {'examples': 100}}"
             )
-        validation_data(stage.validation, tokenizer, stage.max_length, root)
-        changes["validation"] = _pin_data(stage.validation, contents)
+        validation = inputs.validation_data(stage.validation, student, stage.max_length)
+        changes["validation"] = _pin_data(stage.validation, inputs)
     stage = stage.model_copy(update=changes)
-    data = stage_data(stage, tokenizer, root, teacher)
+    data = inputs.stage_data(stage, student, _selection(recipe, teacher, inputs))
     if not recipe.make_rollout().keeps_rows and any(example.is_text for example in data.examples):
         raise InputError(f"method {stage.method!r} makes answers to prompts, and the data holds raw texts: take `sft`")
-    if stage.selected_sha256 not in (None, data.chosen):
+    if stage.selected_sha256 not in (None, data.selected_sha256):
         raise InputError(
             f"method {stage.method!r}: models select other examples now than when this specification was pinned; "
             "bring the models back, or remove `selected_sha256`"
         )
-    return stage.model_copy(update={"selected_sha256": data.chosen})
+    stage = stage.model_copy(update={"selected_sha256": data.selected_sha256})
+    return ResolvedStage(stage, recipe, data, validation)
 
 
-def _pin_student(spec: RunSpec, root: Path) -> Any:
+def _selection(recipe: Recipe, teacher: ModelRef | None, inputs: Inputs) -> Selection | None:
+    """Return the part of a budget that a method trains on; None for all of it."""
+    if not recipe.choose:
+        return None
+    models = {} if teacher is None else {"teacher": teacher}
+    if recipe.choose_reference:
+        models["reference"] = inputs.models.find(recipe.choose_reference)
+    return Selection(recipe.choose, recipe.choose_share, models)
+
+
+def _pin_student(spec: RunSpec, model: ModelRef) -> Any:
     student = spec.student
     if student.random_config is None:
-        sha256 = weights_hash(student.name, root, student.revision)
+        sha256 = model.sha256
     else:
         architecture(student.random_config)
-        sha256 = config_hash(student.random_config, load_tokenizer(student.name, root, student.revision))
+        sha256 = config_hash(student.random_config, model.tokenizer)
     return _pinned(student, sha256, f"student {student.name!r}")
 
 
-def _pin_data(data: Data, contents: dict[str, str]) -> Data:
-    pool = load_examples(data.source, data.split, data.options)
-    if data.budget.examples is not None and data.budget.examples > len(pool):
+def _pin_data(data: Data, inputs: Inputs) -> Data:
+    pool = inputs.pool(data)
+    if data.budget.examples is not None and data.budget.examples > len(pool.examples):
         raise InputError(
-            f"budget of {data.budget.examples:,} examples is larger than the pool of {len(pool):,} "
+            f"budget of {data.budget.examples:,} examples is larger than the pool of {len(pool.examples):,} "
             f"(source {data.source!r}, split {data.split!r})"
         )
-    key = data.model_copy(update={"budget": Budget(), "sha256": None}).model_dump_json()
-    contents[key] = contents.get(key) or content_hash(pool)
-    return _pinned(data, contents[key], f"source {data.source!r}")
+    return _pinned(data, pool.sha256, f"source {data.source!r}")
 
 
 def _pinned(part: Any, sha256: str, what: str) -> Any:

@@ -14,16 +14,18 @@ from typing import Any
 import torch
 
 from studykit import results
+from studykit.data import Inputs
 from studykit.evaluation import evaluate
 from studykit.files import cache_folder, replacing
 from studykit.models.card import model_card
-from studykit.models.loading import device, load_teacher, load_tokenizer
+from studykit.models.loading import device, load_teacher
 from studykit.models.states import unwrap
 from studykit.results.table import row
 from studykit.scorers import weighted_means
-from studykit.spec import Evaluation, RunSpec, Teacher
+from studykit.spec import RunSpec
 from studykit.study.pin import pin
 from studykit.training import train
+from studykit.training.resolved import ResolvedRun
 from studykit.training.stages import Trained
 
 
@@ -44,32 +46,32 @@ def run(
     Raises:
         InputError: anything wrong with the specification, before anything is written.
     """
-    return run_pinned(
-        pin(spec if isinstance(spec, RunSpec) else RunSpec.parse(dict(spec)), root), study, ablation, root
-    )
+    parsed = spec if isinstance(spec, RunSpec) else RunSpec.parse(dict(spec))
+    return run_pinned(pin(parsed, Inputs(root)), study, ablation, root)
 
 
-def run_pinned(pinned: RunSpec, study: str, ablation: str, root: str | Path) -> dict[str, Any]:
+def run_pinned(resolved: ResolvedRun, study: str, ablation: str, root: str | Path) -> dict[str, Any]:
     """Train and score a pinned specification where that has not been done, and return its row."""
     folder = results.open_study(root, study)
-    with results.RunWriter(folder, pinned, ablation=ablation) as writer:
+    with results.RunWriter(folder, resolved.spec, ablation=ablation) as writer:
         if not writer.is_done:
-            _train_and_score(pinned, writer, Path(root))
+            _train_and_score(resolved, writer)
     record = results.read_record(writer.folder)
     if record is None:
         raise FileNotFoundError(f"{writer.folder}/record.json vanished while the run was read")
-    _tell_cell(pinned.run_id)
+    _tell_cell(resolved.run_id)
     return row(record, study)
 
 
-def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> None:
+def _train_and_score(resolved: ResolvedRun, writer: results.RunWriter) -> None:
+    spec = resolved.spec
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    trained = train(spec, writer.folder, root)
+    trained = train(resolved, writer.folder)
     metrics: dict[str, float] = {}
     if spec.evaluation is not None:
         started = time.monotonic()
-        items, scores = evaluate(trained.model, trained.tokenizer, spec.evaluation)
+        items, scores = evaluate(trained.model, trained.tokenizer, spec.evaluation, resolved.held_out)
         writer.write_items(
             {
                 "id": item.id,
@@ -84,7 +86,7 @@ def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> No
         metrics = weighted_means(scores)
         trained.cost["evaluate_s"] = time.monotonic() - started
     trained.cost["peak_mem_gib"] = _peak_mem_gib()
-    own = {} if spec.teacher is None or spec.evaluation is None else teacher_score(spec.teacher, spec.evaluation, root)
+    own = teacher_score(resolved)
     _save_model(trained, writer.folder, model_card(spec, metrics, trained.manifests))
     cost = {name: round(value, 3) for name, value in trained.cost.items()}
     writer.finish(
@@ -100,17 +102,20 @@ def _train_and_score(spec: RunSpec, writer: results.RunWriter, root: Path) -> No
     _remove_checkpoints(writer.folder)
 
 
-def teacher_score(teacher: Teacher, evaluation: Evaluation, root: str | Path = "results") -> dict[str, float]:
+def teacher_score(resolved: ResolvedRun) -> dict[str, float]:
     """Return what the teacher itself scores on the held-out items: the ceiling that a gap to the student is read from.
 
-    Kept by content of teacher and evaluation, so that a study asks once.
+    Remembered by content of teacher and evaluation, so that a study evaluates it once; empty without either.
     """
-    model = teacher.model_copy(update={"top_k": None, "samples": None})
-    key = hashlib.sha256((model.model_dump_json() + evaluation.model_dump_json()).encode()).hexdigest()[:32]
+    teacher, evaluation, model = resolved.spec.teacher, resolved.spec.evaluation, resolved.teacher
+    if teacher is None or evaluation is None or model is None:
+        return {}
+    live = teacher.model_copy(update={"top_k": None, "samples": None})
+    key = hashlib.sha256((live.model_dump_json() + evaluation.model_dump_json()).encode()).hexdigest()[:32]
     file = cache_folder("teacher-scores") / f"{key}.json"
     if not file.exists():
-        tokenizer = load_tokenizer(teacher.name, Path(root), teacher.revision)
-        _, scores = evaluate(load_teacher(model, Path(root)), tokenizer, evaluation)
+        loaded = load_teacher(model, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
+        _, scores = evaluate(loaded, model.tokenizer, evaluation, resolved.held_out)
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(weighted_means(scores)), encoding="utf-8")
     return json.loads(file.read_text(encoding="utf-8"))

@@ -1,11 +1,10 @@
 """The teacher's side of distillation: whatever its kind, it answers a batch with a `TeacherSignal`.
 
-teacher = open_teacher(spec.teacher, root, student_tokenizer)
+teacher = open_teacher(spec.teacher, model, student_tokenizer, student_rows)
 signal = teacher.signal(batch)           # at the supervised positions of the batch, in row-major order
 """
 
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -15,8 +14,8 @@ from studykit.collate import Batch
 from studykit.errors import InputError
 from studykit.generation import Completions, Sampling
 from studykit.generation.vllm import Vllm
-from studykit.models.loading import load_teacher, load_tokenizer
-from studykit.models.names import locate
+from studykit.models.loading import load_teacher
+from studykit.models.names import ModelRef
 from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
 from studykit.spec import Teacher
 from studykit.teacher.signal import TeacherSignal
@@ -64,42 +63,42 @@ class OpenTeacher(Protocol):
         ...
 
 
-def open_teacher(teacher: Teacher, results_root: Path, student_tokenizer: Any, student_rows: int) -> OpenTeacher:
-    """Load a teacher in the kind that was asked for.
+def open_teacher(teacher: Teacher, model: ModelRef, student_tokenizer: Any, student_rows: int) -> OpenTeacher:
+    """Load a teacher as the specification wants it: live or cached, pruned or not.
 
     Args:
-        teacher: which model, pruned or not, and whether live or cached.
-        results_root: where runs named as models lie.
+        teacher: the specification's teacher.
+        model: what its name stands for.
         student_tokenizer: the student's tokenizer.
         student_rows: rows of the student's output head.
 
     Raises:
-        InputError: no such model, a cached one with another tokenizer, or an engine that cannot be had.
+        InputError: no such model, a cached one with another tokenizer, or an engine that is not there.
     """
     from studykit.teacher.cached import CachedTeacher
     from studykit.teacher.cross_tokenizer import CrossTokenizerTeacher
     from studykit.teacher.formats import Samples, TopK
     from studykit.teacher.live import LiveTeacher
 
-    tokenizer = load_tokenizer(teacher.name, results_root, teacher.revision)
-    engine = _open_engine(teacher, results_root)
+    tokenizer, engine = model.tokenizer, _open_engine(teacher, model)
+    load_model = partial(load_teacher, model, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
     if not teacher.is_cached and not same_vocabulary(student_tokenizer, tokenizer):
-        return CrossTokenizerTeacher(load_teacher(teacher, results_root), tokenizer, student_tokenizer, engine)
+        return CrossTokenizerTeacher(load_model(), tokenizer, student_tokenizer, engine)
     vocab_size = min(shared_vocabulary(student_tokenizer, tokenizer), student_rows)
 
     def load() -> LiveTeacher:
-        return LiveTeacher(load_teacher(teacher, results_root), tokenizer, vocab_size, engine)
+        return LiveTeacher(load_model(), tokenizer, vocab_size, engine)
 
     if not teacher.is_cached:
         return load()
-    content = (teacher.sha256 or "") + (f" pruned {teacher.pruned}" if teacher.pruned else "")
+    content = (teacher.sha256 or model.sha256) + (f" pruned {teacher.pruned}" if teacher.pruned else "")
     form = partial(TopK, teacher.top_k) if teacher.top_k else partial(Samples, teacher.samples or 1)
     return CachedTeacher(load, content, form)
 
 
-def _open_engine(teacher: Teacher, results_root: Path) -> Vllm | None:
+def _open_engine(teacher: Teacher, model: ModelRef) -> Vllm | None:
     if teacher.engine is None:
         return None
     if teacher.pruned:
         raise InputError(f"engine {teacher.engine!r} reads weights from disk, where none are pruned: leave engine out")
-    return Vllm(locate(teacher.name, results_root), teacher.revision)
+    return Vllm(model.path, model.revision)

@@ -1,6 +1,6 @@
 """Run the stages of a specification: resumable, the same final weights whether or not it was killed on the way.
 
-    student = train(spec, folder, results_root)
+    trained = train(run, folder)
 
 Each stage checkpoints by wall time under `folder/checkpoints/`; a finished stage leaves its weights there, and the
 next one starts from them.
@@ -21,19 +21,18 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.generic import is_flash_attention_requested
 
-from studykit.chat import Encoded, encode
+from studykit.chat import encode
 from studykit.collate import PlannedBatches, each_example_once, plan_batches
-from studykit.data import StageData, stage_data, validation_data
 from studykit.files import replacing
-from studykit.methods import get_method
-from studykit.models.loading import device, has_bf16, load_student, load_tokenizer
+from studykit.models.loading import device, has_bf16, load_student
 from studykit.models.projection import output_head
 from studykit.models.states import set_padding_free, unwrap
-from studykit.spec import RunSpec, Stage
+from studykit.spec import Stage
 from studykit.teacher import OpenTeacher, open_teacher
 from studykit.teacher.cross_tokenizer import CrossTokenizerTeacher
 from studykit.training.checkpoints import is_complete, mark_complete, newest_complete
 from studykit.training.loop import DistillTrainer
+from studykit.training.resolved import ResolvedRun
 from studykit.training.threads import chosen_threads
 
 _WORKERS = 2
@@ -59,54 +58,41 @@ class Trained:
     threads: list[int | None] = field(default_factory=list)
 
 
-def train(spec: RunSpec, folder: Path, results_root: Path, *, checkpoint_every_s: float = 60.0) -> Trained:
+def train(run: ResolvedRun, folder: Path, *, checkpoint_every_s: float = 60.0) -> Trained:
     """Train the student through all stages.
 
     Args:
-        spec: a pinned specification.
+        run: what `studykit.study.pin` returns.
         folder: the run's folder; metrics and checkpoints go there.
-        results_root: where runs named as models lie.
         checkpoint_every_s: wall time between checkpoints.
 
     Raises:
-        InputError: anything in the specification that cannot be had.
+        InputError: a model that cannot be loaded as the specification wants it.
     """
-    tokenizer = load_tokenizer(spec.student.name, results_root, spec.student.revision)
-    trained = Trained(load_student(spec.student, results_root, spec.seed), tokenizer)
+    spec = run.spec
+    trained = Trained(load_student(spec.student, run.student, spec.seed), run.student.tokenizer)
     teacher = None
-    recipes = [get_method(stage.method, **stage.method_options) for stage in spec.stages]
-    if spec.teacher is not None and any(recipe.trains_with_teacher for recipe in recipes):
+    if run.teacher and spec.teacher and any(stage.recipe.trains_with_teacher for stage in run.stages):
         rows = output_head(trained.model).weight.shape[0]
-        teacher = open_teacher(spec.teacher, results_root, tokenizer, rows)
-    for number in range(len(spec.stages)):
-        _train_stage(spec, number, trained, teacher, folder, results_root, checkpoint_every_s)
+        teacher = open_teacher(spec.teacher, run.teacher, trained.tokenizer, rows)
+    for number in range(len(run.stages)):
+        _train_stage(run, number, trained, teacher, folder, checkpoint_every_s)
     _without_float32_flash(trained.model)
     return trained
 
 
 def _train_stage(
-    spec: RunSpec,
-    number: int,
-    trained: Trained,
-    teacher: OpenTeacher | None,
-    folder: Path,
-    results_root: Path,
-    every_s: float,
+    run: ResolvedRun, number: int, trained: Trained, teacher: OpenTeacher | None, folder: Path, every_s: float
 ) -> None:
     """Train one stage, or take its result where a killed run had finished it."""
-    stage, place = spec.stages[number], folder / "checkpoints" / f"stage-{number}"
-    finished = place / "finished"
-    data = stage_data(stage, trained.tokenizer, results_root, spec.teacher)
-    trained.manifests.append(data.manifest)
+    finished = folder / "checkpoints" / f"stage-{number}" / "finished"
+    trained.manifests.append(run.stages[number].data.manifest)
     if is_complete(finished):
         notes = json.loads((finished / "cost.json").read_text(encoding="utf-8"))
         trained.model.load_state_dict(torch.load(finished / "weights.pt", map_location="cpu", weights_only=True))
         trained.model.to(device())
     else:
-        validation = None
-        if stage.validation is not None:
-            validation = validation_data(stage.validation, trained.tokenizer, stage.max_length, results_root)
-        notes = _fit(spec, number, trained, teacher, data, validation, folder, every_s)
+        notes = _fit(run, number, trained, teacher, folder, every_s)
         _keep_finished(finished, trained.model, notes)
         _let_go()
     trained.threads.append(notes.pop("threads", None))
@@ -115,19 +101,13 @@ def _train_stage(
 
 
 def _fit(
-    spec: RunSpec,
-    number: int,
-    trained: Trained,
-    teacher: OpenTeacher | None,
-    data: StageData,
-    validation: Encoded | None,
-    folder: Path,
-    every_s: float,
+    run: ResolvedRun, number: int, trained: Trained, teacher: OpenTeacher | None, folder: Path, every_s: float
 ) -> dict[str, Any]:
     """Run the trainer from the newest whole checkpoint (or the start) to the end of the stage; return the cost, and
     the threads."""
-    stage, encoded, place = spec.stages[number], data.encoded, folder / "checkpoints" / f"stage-{number}"
-    recipe = get_method(stage.method, **stage.method_options)
+    spec, place = run.spec, folder / "checkpoints" / f"stage-{number}"
+    stage, recipe, data = run.stages[number].spec, run.stages[number].recipe, run.stages[number].data
+    encoded, validation = data.encoded, run.stages[number].validation
     teacher = teacher if recipe.trains_with_teacher else None
     pad = trained.tokenizer.pad_token_id
     set_padding_free(trained.model, stage.padding_free)

@@ -5,10 +5,12 @@ import torch
 from safetensors.torch import load_file
 
 from studykit import results, study
+from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.methods import METHODS, get_method, takes
 from studykit.models.loading import load_teacher
-from studykit.spec import RunSpec, Teacher
+from studykit.spec import RunSpec
+from studykit.study.pin import pin
 
 NAMES = METHODS.names()
 NEEDED = {
@@ -123,14 +125,17 @@ def test_schedules_of_taid_are_other_methods(options, tmp_path, spec_of):
     assert not all(adaptive[tensor].equal(other[tensor]) for tensor in adaptive)
 
 
-def test_r2kd_prunes_its_teacher_and_says_so_in_its_specification(tmp_path, spec_of, teacher_folder):
-    asked, other = (study.pin(RunSpec.parse(spec_of("r2kd", **o)), tmp_path) for o in ({}, {"pruned": 0.3}))
+def test_r2kd_prunes_its_teacher_and_says_so_in_its_specification(tmp_path, spec_of):
+    asked, other = (pin(RunSpec.parse(spec_of("r2kd", **o)), Inputs(tmp_path)) for o in ({}, {"pruned": 0.3}))
     assert asked.teacher is not None
-    assert asked.teacher.pruned == 0.2
+    assert asked.spec.teacher is not None
+    assert asked.spec.teacher.pruned == 0.2
     assert asked.run_id != other.run_id
-    weights = load_teacher(asked.teacher, tmp_path).state_dict()["model.layers.0.mlp.up_proj.weight"]
+    weights = load_teacher(asked.teacher, pruned=asked.spec.teacher.pruned).state_dict()[
+        "model.layers.0.mlp.up_proj.weight"
+    ]
     assert (weights == 0).float().mean().item() == pytest.approx(0.2, abs=0.005)
-    whole = load_teacher(Teacher(name=str(teacher_folder)), tmp_path).state_dict()
+    whole = load_teacher(asked.teacher).state_dict()
     assert (whole["model.layers.0.mlp.up_proj.weight"] == 0).sum() == 0
 
 
@@ -140,12 +145,12 @@ def test_more_examples_give_ckd_more_pairs():
 
 
 def test_sft_drops_the_teacher_so_that_it_is_one_run_beside_any(tmp_path, plain_spec):
-    with_teacher, without = (study.pin(RunSpec.parse(plain_spec(teacher=t)), tmp_path) for t in (True, False))
+    with_teacher, without = (pin(RunSpec.parse(plain_spec(teacher=t)), Inputs(tmp_path)) for t in (True, False))
     assert with_teacher.run_id == without.run_id
 
 
 def test_validation_data_that_no_method_looks_at_is_dropped(tmp_path, spec_of):
-    looks, looks_not = (study.pin(RunSpec.parse(spec_of(name)), tmp_path) for name in ("distillm", "kd"))
+    looks, looks_not = (pin(RunSpec.parse(spec_of(name)), Inputs(tmp_path)).spec for name in ("distillm", "kd"))
     assert looks.stages[0].validation is not None
     assert looks.stages[0].validation.sha256 is not None
     assert looks_not.stages[0].validation is None
@@ -165,12 +170,12 @@ CACHED = [
 @pytest.mark.parametrize(("name", "changes", "complaint"), CACHED, ids=lambda x: str(x))
 def test_a_cached_teacher_is_refused_where_it_cannot_answer(name, changes, complaint, tmp_path, spec_of):
     with pytest.raises(InputError, match=complaint):
-        study.pin(RunSpec.parse(spec_of(name, teacher_changes=changes)), tmp_path)
+        pin(RunSpec.parse(spec_of(name, teacher_changes=changes)), Inputs(tmp_path))
 
 
 def test_a_sampled_teacher_wants_temperature_one(tmp_path, spec_of):
     with pytest.raises(InputError, match="temperature 1"):
-        study.pin(RunSpec.parse(spec_of("kd", teacher_changes={"samples": 4}, temperature=2.0)), tmp_path)
+        pin(RunSpec.parse(spec_of("kd", teacher_changes={"samples": 4}, temperature=2.0)), Inputs(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -187,7 +192,7 @@ def test_distillm_asks_for_validation_data(tmp_path, spec_of):
     spec = spec_of("distillm")
     spec["stages"][0]["validation"] = None
     with pytest.raises(InputError, match="validation"):
-        study.pin(RunSpec.parse(spec), tmp_path)
+        pin(RunSpec.parse(spec), Inputs(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["gkd", "seqkd", "skd", "r2kd"])
@@ -196,16 +201,16 @@ def test_raw_texts_are_refused_where_prompts_are_needed(name, tmp_path, spec_of)
     text = {"source": "lexicon", "options": {"tasks": ["text"]}, "split": "validation", "budget": {"examples": 20}}
     spec["stages"][0]["data"] = text
     with pytest.raises(InputError, match="raw texts"):
-        study.pin(RunSpec.parse(spec), tmp_path)
+        pin(RunSpec.parse(spec), Inputs(tmp_path))
 
 
 def test_a_choice_that_models_make_is_part_of_what_a_run_is(tmp_path, spec_of):
-    pinned = study.pin(RunSpec.parse(spec_of("miniplm")), tmp_path)
+    pinned = pin(RunSpec.parse(spec_of("miniplm")), Inputs(tmp_path)).spec
     assert pinned.stages[0].selected_sha256 is not None
-    assert study.pin(pinned, tmp_path) == pinned
+    assert pin(pinned, Inputs(tmp_path)).spec == pinned
     stages = (pinned.stages[0].model_copy(update={"selected_sha256": "0" * 64}),)
     with pytest.raises(InputError, match="models select other examples"):
-        study.pin(pinned.model_copy(update={"stages": stages}), tmp_path)
+        pin(pinned.model_copy(update={"stages": stages}), Inputs(tmp_path))
 
 
 @pytest.mark.parametrize(("choose", "read"), [("difference", True), ("reference_nll", False), ("uniform", False)])

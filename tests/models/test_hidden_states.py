@@ -8,11 +8,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
+from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.models import states
 from studykit.models.loading import check_attention, load_student, load_teacher
+from studykit.models.names import Models
 from studykit.models.states import count_padding, hidden_states, set_padding_free, unwrap
-from studykit.spec import Lora, RunSpec, Student, Teacher
+from studykit.spec import Lora, RunSpec, Student
 from studykit.study.pin import pin
 from studykit.training import train
 from studykit.training.stages import _without_float32_flash
@@ -99,7 +101,9 @@ def test_padding_goes_through_the_layers_only_where_it_is_left():
 
 
 def test_adapters_see_the_packed_row(teacher_folder, tmp_path):
-    student = load_student(Student(name=str(teacher_folder), lora=Lora(lora_r=2)), tmp_path).double()
+    student = load_student(
+        Student(name=str(teacher_folder), lora=Lora(lora_r=2)), Models().find(str(teacher_folder))
+    ).double()
     padded, expected = states_and_gradients(student, LENGTHS["ragged"], False)
     free, gradients = states_and_gradients(student, LENGTHS["ragged"], True)
     torch.testing.assert_close(free, padded, rtol=1e-6, atol=1e-6)
@@ -158,7 +162,7 @@ def test_a_run_without_padding_ends_where_the_padded_one_does(method, plain_spec
     ends, costs = [], []
     for asked in (None, True):
         spec = RunSpec.parse(plain_spec(stage(method, padding_free=asked)))
-        trained = train(spec, tmp_path / str(asked), tmp_path / "results")
+        trained = train(pin(spec, Inputs(tmp_path / "results")), tmp_path / str(asked))
         ends.append(torch.cat([p.detach().flatten() for p in trained.model.parameters()]))
         costs.append(trained.cost)
         shutil.rmtree(tmp_path / str(asked))
@@ -172,7 +176,8 @@ def test_the_teacher_of_a_run_goes_without_padding_too(plain_spec, stage, tmp_pa
     rows = []
     whole = states._packed_states
     monkeypatch.setattr(states, "_packed_states", lambda m, *a: (rows.append(m.training), whole(m, *a))[1])
-    train(RunSpec.parse(plain_spec(stage("kd", steps=2, padding_free=True))), tmp_path, tmp_path / "results")
+    spec = RunSpec.parse(plain_spec(stage("kd", steps=2, padding_free=True)))
+    train(pin(spec, Inputs(tmp_path / "results")), tmp_path)
     assert {True, False} == set(rows)  # students are training, teachers are not
     assert rows.count(False) >= 2 + 2 * 2  # the teacher's batches, and what both were asked before the first
 
@@ -196,10 +201,11 @@ def test_none_is_left_out_of_the_canonical_form(plain_spec, stage):
 def test_an_attention_implementation_reaches_the_models(tiny_config, teacher_folder, tmp_path):
     drawn = Student(name="lexicon/tokenizer", random_config=tiny_config, attn_implementation="eager")
     saved = Student(name=str(teacher_folder), attn_implementation="eager")
-    teacher = load_teacher(Teacher(name=str(teacher_folder), attn_implementation="eager"), tmp_path)
-    for model in (load_student(drawn, tmp_path), load_student(saved, tmp_path), teacher):
+    models = Models()
+    teacher = load_teacher(models.find(str(teacher_folder)), attn_implementation="eager")
+    for model in (*(load_student(s, models.find(s.name)) for s in (drawn, saved)), teacher):
         assert unwrap(model).config._attn_implementation == "eager"
-    default = load_student(drawn.model_copy(update={"attn_implementation": None}), tmp_path)
+    default = load_student(drawn.model_copy(update={"attn_implementation": None}), models.find(drawn.name))
     assert unwrap(default).config._attn_implementation == "sdpa"
 
 
@@ -209,7 +215,7 @@ def test_an_unknown_attention_implementation_is_refused_when_pinned(part, plain_
     plain[part] = plain[part] | {"attn_implementation": "flash_attention_22"}
     message = "unknown attn_implementation 'flash_attention_22'; did you mean 'flash_attention_2'"
     with pytest.raises(InputError, match=message):
-        pin(RunSpec.parse(plain), tmp_path)
+        pin(RunSpec.parse(plain), Inputs(tmp_path))
     check_attention(None)
     check_attention("sdpa")
 
@@ -220,7 +226,7 @@ def test_an_attention_implementation_that_cannot_be_had_is_refused_in_one_line(t
         Student(name=str(teacher_folder), attn_implementation="flash_attention_3"),
     ):
         with pytest.raises(InputError, match=r"cannot (make|load).*[Ff]lash") as caught:
-            load_student(student, tmp_path)
+            load_student(student, Models().find(student.name))
         assert "\n" not in str(caught.value)
 
 

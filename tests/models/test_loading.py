@@ -8,12 +8,20 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studykit.errors import InputError
-from studykit.models.loading import architecture, config_hash, load_student, load_teacher, load_tokenizer
-from studykit.models.names import EMBEDDED, locate, weights_hash
+from studykit.models.loading import architecture, config_hash, load_student, load_teacher
+from studykit.models.names import EMBEDDED, Models
 from studykit.models.projection import output_head, project
 from studykit.models.states import hidden_states, unwrap
 from studykit.models.vocabulary import shared_vocabulary
-from studykit.spec import Lora, Student, Teacher
+from studykit.spec import Lora, Student
+
+TOKENIZER = "lexicon/tokenizer"
+
+
+def find(name):
+    """Look up a model afresh."""
+    return Models().find(name)
+
 
 SMALL = {
     "vocab_size": 50,
@@ -42,7 +50,7 @@ def make(name: str, lora: bool = False):
     student = Student(
         name="lexicon/tokenizer", random_config={**SMALL, **config}, lora=Lora(lora_r=2) if lora else None
     )
-    model = load_student(student, EMBEDDED, seed=1).eval()
+    model = load_student(student, find(student.name), seed=1).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # norms and adapters start at values that hide mistakes
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.1)
@@ -108,7 +116,7 @@ def test_fresh_adapters_change_nothing_and_follow_the_seed(teacher_folder):
     plain = Student(name=str(teacher_folder))
     lora = plain.model_copy(update={"lora": Lora(lora_r=2)})
     base, first, second, other = (
-        load_student(s, EMBEDDED, seed) for s, seed in ((plain, 0), (lora, 0), (lora, 0), (lora, 1))
+        load_student(s, find(s.name), seed) for s, seed in ((plain, 0), (lora, 0), (lora, 0), (lora, 1))
     )
     torch.testing.assert_close(first(input_ids=IDS).logits, base(input_ids=IDS).logits, rtol=0, atol=0)
     name = next(name for name in first.state_dict() if ".lora_A." in name)
@@ -119,12 +127,12 @@ def test_fresh_adapters_change_nothing_and_follow_the_seed(teacher_folder):
 def test_adapters_where_there_is_nothing_to_adapt_are_refused(tiny_config):
     lora = Lora(lora_target_modules=("query",))
     with pytest.raises(InputError, match=r"LoRA: .*query"):
-        load_student(Student(name="lexicon/tokenizer", random_config=tiny_config, lora=lora), EMBEDDED)
+        load_student(Student(name=TOKENIZER, random_config=tiny_config, lora=lora), find(TOKENIZER))
 
 
 def test_adapters_on_the_head_are_refused_with_the_fix(tiny_config):
     lora = Lora(lora_target_modules=("lm_head",))
-    model = load_student(Student(name="lexicon/tokenizer", random_config=tiny_config, lora=lora), EMBEDDED)
+    model = load_student(Student(name=TOKENIZER, random_config=tiny_config, lora=lora), find(TOKENIZER))
     with pytest.raises(InputError, match="leave it out of lora_target_modules"):
         output_head(model)
 
@@ -144,13 +152,15 @@ def test_an_architecture_that_does_not_exist_is_refused(config, message):
 
 def test_random_weights_follow_the_seed(tiny_config):
     student = Student(name="lexicon/tokenizer", random_config=tiny_config)
-    one, same, other = (load_student(student, EMBEDDED, seed).state_dict()["lm_head.weight"] for seed in (3, 3, 4))
+    one, same, other = (
+        load_student(student, find(student.name), seed).state_dict()["lm_head.weight"] for seed in (3, 3, 4)
+    )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
 def test_a_teacher_neither_learns_nor_drops_out(teacher_folder, tmp_path):
-    teacher = load_teacher(Teacher(name=str(teacher_folder)), tmp_path)
+    teacher = load_teacher(find(str(teacher_folder)))
     assert not teacher.training
     assert not any(p.requires_grad for p in teacher.parameters())
 
@@ -163,7 +173,7 @@ def test_different_tokenizers_are_refused_with_examples(tokenizer, tmp_path):
     shutil.copytree(EMBEDDED / "lexicon" / "tokenizer", tmp_path / "other")
     file = tmp_path / "other" / "tokenizer.json"
     file.write_text(file.read_text(encoding="utf-8").replace('"Pronounce"', '"Say"'), encoding="utf-8")
-    other = load_tokenizer(str(tmp_path / "other"), tmp_path)
+    other = find(str(tmp_path / "other")).tokenizer
     with pytest.raises(InputError, match=r"different tokenizers \(85 and 85 tokens; .*Pronounce, Say"):
         shared_vocabulary(tokenizer, other)
 
@@ -174,64 +184,64 @@ def test_a_tokenizer_without_a_pad_token_pads_with_its_end(tmp_path):
     settings = json.loads(file.read_text(encoding="utf-8"))
     del settings["pad_token"]
     file.write_text(json.dumps(settings), encoding="utf-8")
-    tokenizer = load_tokenizer(str(tmp_path / "other"), tmp_path)
+    tokenizer = find(str(tmp_path / "other")).tokenizer
     assert tokenizer.pad_token_id == tokenizer.eos_token_id is not None
 
 
 def test_an_embedded_model_is_found_by_its_name(tmp_path):
-    assert locate("lexicon/tokenizer", tmp_path) == str(EMBEDDED / "lexicon" / "tokenizer")
+    assert Models(tmp_path).find("lexicon/tokenizer").path == str(EMBEDDED / "lexicon" / "tokenizer")
     with pytest.raises(
         InputError, match="unknown embedded model 'lexicon/teacher-aa'; did you mean 'lexicon/teacher-a"
     ):
-        locate("lexicon/teacher-aa", tmp_path)
+        Models(tmp_path).find("lexicon/teacher-aa")
 
 
 def test_a_finished_run_is_found_by_its_id(tmp_path):
     run = tmp_path / "study" / "runs" / "0123456789ab"
     (run / "model").mkdir(parents=True)
     with pytest.raises(InputError, match="run 0123456789ab has no saved model"):
-        locate("0123456789ab", tmp_path)  # a run that was killed while its model was saved
+        Models(tmp_path).find("0123456789ab")  # a run that was killed while its model was saved
     (run / "record.json").write_text('{"status": "failed"}', encoding="utf-8")
     with pytest.raises(InputError, match="run it first"):
-        locate("0123456789ab", tmp_path)
+        Models(tmp_path).find("0123456789ab")
     (run / "record.json").write_text('{"status": "done"}', encoding="utf-8")
-    assert locate("0123456789ab", tmp_path) == str(run / "model")
+    assert Models(tmp_path).find("0123456789ab").path == str(run / "model")
 
 
 @pytest.mark.parametrize("name", ["meta-llama/Llama-3.2-1B", "gpt2", "../models", "/nowhere/model", "abcdef"])
 def test_any_other_name_is_left_to_the_hub(name, tmp_path):
-    assert locate(name, tmp_path) == name
+    assert Models(tmp_path).find(name).path == name
 
 
 def test_a_local_folder_is_taken_as_it_is(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
-    assert locate(str(tmp_path / "mine"), tmp_path) == str(tmp_path / "mine")
+    assert Models(tmp_path).find(str(tmp_path / "mine")).path == str(tmp_path / "mine")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lexicon" / "teacher-z").mkdir(parents=True)
-    assert locate("lexicon/teacher-z", tmp_path) == "lexicon/teacher-z"
+    assert Models(tmp_path).find("lexicon/teacher-z").path == "lexicon/teacher-z"
 
 
 def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
     with pytest.raises(InputError, match="cannot load the tokenizer of 'nobody/nothing'") as caught:
-        load_tokenizer("nobody/nothing", tmp_path)
+        _ = find("nobody/nothing").tokenizer
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="cannot load model"):
-        load_student(Student(name="nobody/nothing"), tmp_path)
+        load_student(Student(name="nobody/nothing"), find("nobody/nothing"))
 
 
 def test_a_hash_of_weights_follows_weights_and_configuration(teacher_folder, tmp_path):
     shutil.copytree(teacher_folder, tmp_path / "copy")
-    first = weights_hash(str(teacher_folder), tmp_path)
-    assert weights_hash(str(tmp_path / "copy"), tmp_path) == first
+    first = find(str(teacher_folder)).sha256
+    assert find(str(tmp_path / "copy")).sha256 == first
     config = tmp_path / "copy" / "config.json"
     config.write_text(config.read_text(encoding="utf-8").replace("1e-06", "1e-05"), encoding="utf-8")
-    second = weights_hash(str(tmp_path / "copy"), tmp_path)
+    second = find(str(tmp_path / "copy")).sha256
     weights = tmp_path / "copy" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert len({first, second, weights_hash(str(tmp_path / "copy"), tmp_path)}) == 3
+    assert len({first, second, find(str(tmp_path / "copy")).sha256}) == 3
     weights.unlink()
     with pytest.raises(InputError, match=r"no \*.safetensors"):
-        weights_hash(str(tmp_path / "copy"), tmp_path)
+        _ = find(str(tmp_path / "copy")).sha256
 
 
 def test_a_hash_of_an_architecture_follows_its_content(tokenizer):
@@ -241,7 +251,7 @@ def test_a_hash_of_an_architecture_follows_its_content(tokenizer):
 
 def test_a_hub_model_that_cannot_be_reached_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot load model 'nobody/nothing'"):
-        weights_hash("nobody/nothing", tmp_path)
+        _ = find("nobody/nothing").sha256
 
 
 def test_saved_weights_come_back_bit_by_bit(tiny_model, tmp_path):

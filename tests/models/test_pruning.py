@@ -1,7 +1,6 @@
 """Pruning: the smallest weights of each linear layer, no others, and a teacher that answers differently for it."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from studykit.collate import collate
 from studykit.models.loading import load_teacher
+from studykit.models.names import Models
 from studykit.models.pruning import prune
 from studykit.spec import Teacher
 from studykit.teacher import open_teacher
@@ -56,7 +56,8 @@ def logp(teacher_folder, tokenizer, encoded, empty_cache):
     """Return what a teacher on disk says about a batch."""
 
     def of(**changes):
-        teacher = open_teacher(Teacher(name=str(teacher_folder), sha256="c", **changes), Path(), tokenizer, V)
+        model = Models().find(str(teacher_folder))
+        teacher = open_teacher(Teacher(name=model.name, sha256="c", **changes), model, tokenizer, V)
         batch = collate(encoded, [3, 8, 12], tokenizer.pad_token_id)
         teacher.prepare(encoded.take([3, 8, 12]))
         count = len(batch.target)
@@ -80,7 +81,7 @@ def test_a_pruned_teacher_has_a_cache_of_its_own(kept, logp):
 
 
 def test_the_teachers_file_stays_whole(teacher_folder):
-    pruned, whole = (load_teacher(Teacher(name=str(teacher_folder), pruned=p), Path()) for p in (0.5, None))
+    pruned, whole = (load_teacher(Models().find(str(teacher_folder)), pruned=p) for p in (0.5, None))
     shares = [(w == 0).float().mean().item() for model in (pruned, whole) for w in linear(model).values()]
     assert min(shares[:14]) == pytest.approx(0.5, abs=0.01)
     assert max(shares[15:]) < 0.01

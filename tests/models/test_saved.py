@@ -5,6 +5,7 @@ import yaml
 
 from studykit import results, study
 from studykit.models.loading import load_student
+from studykit.models.names import Models
 from studykit.spec import Student
 
 
@@ -29,8 +30,9 @@ def test_card_has_the_hubs_metadata_and_the_runs_numbers(tmp_path, plain_spec, s
 def test_a_finished_run_is_a_model_by_its_id(lora, tmp_path, plain_spec, stage, teacher_folder):
     changes = {"student": {"name": str(teacher_folder), "lora": lora}}
     run_id, folder = run_of(plain_spec, stage, tmp_path, **changes)
-    model = load_student(Student(name=run_id), tmp_path)
-    start = load_student(Student(name=str(teacher_folder)), tmp_path)
+    models = Models(tmp_path)
+    model = load_student(Student(name=run_id), models.find(run_id))
+    start = load_student(Student(name=str(teacher_folder)), models.find(str(teacher_folder)))
     moved = [not a.equal(b) for a, b in zip(model.parameters(), start.parameters(), strict=True)]
 
     assert (folder.parent / "adapter" / "adapter_config.json").exists() == (lora is not None)

@@ -1,13 +1,11 @@
 """Rollouts that ask nobody: the data as it is, and the data with tokens of its prompts left out."""
 
-from pathlib import Path
-
 from rows import PAD, equal, rows_of
 
 from studykit.chat import encode
 from studykit.collate import collate
 from studykit.losses import DATA
-from studykit.models.loading import load_tokenizer
+from studykit.models.names import Models
 from studykit.rollouts import get_rollout
 from studykit.sources import Example
 
@@ -56,7 +54,7 @@ def test_augmentation_costs_nothing_and_follows_the_seed(batch, context):
 
 def test_augmentation_supervises_no_more_than_the_data_does(context):
     """Many chat templates put something behind the end token, such as Qwen's newline: that is never taught."""
-    own = load_tokenizer("lexicon/tokenizer", Path())
+    own = Models().find("lexicon/tokenizer").tokenizer
     own.chat_template = (
         "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }} <|end|> 9 {% endfor %}"
         "{% if add_generation_prompt %}<|assistant|> {% endif %}"

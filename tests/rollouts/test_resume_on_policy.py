@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from studykit.data import Inputs
 from studykit.spec import RunSpec
+from studykit.study.pin import pin
 from studykit.training import train
 from studykit.training.loop import DistillTrainer
 
@@ -34,7 +36,7 @@ def trained(tmp_path, plain_spec, stage, data_file):
         plain = stage(method, steps=steps, **options, **changes)
         (tmp_path / name).mkdir(exist_ok=True)
         spec = RunSpec.parse(plain_spec(plain, seed=seed))
-        made = train(spec, tmp_path / name, tmp_path / "results", checkpoint_every_s=0.0)
+        made = train(pin(spec, Inputs(tmp_path / "results")), tmp_path / name, checkpoint_every_s=0.0)
         weights = {key: value.clone() for key, value in made.model.state_dict().items()}
         cost = {key: value for key, value in made.cost.items() if key.endswith("tokens")}
         return weights, curve(tmp_path / name), cost

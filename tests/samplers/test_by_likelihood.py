@@ -1,7 +1,6 @@
 """Samplers that ask models: the same choice as sorting by hand what plain forward passes say, one example at a time."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,17 +9,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from studykit import likelihood
 from studykit.chat import encode
-from studykit.data import stage_data
+from studykit.data import Inputs, Selection
 from studykit.errors import InputError
 from studykit.likelihood import mean_logp
-from studykit.samplers import asks_models, draw, ranking
+from studykit.models.names import Models
+from studykit.samplers import draw, model_options
 from studykit.sources import Example, content_hash, load_examples
-from studykit.spec import Budget, Stage, Teacher
+from studykit.spec import Budget, Stage
 from tools.embed import build_letter_tokenizer, shape
 
 BY_LIKELIHOOD = ["difference", "length_matched", "reference_nll", "teacher_nll"]
 every_one = pytest.mark.parametrize("sampler", BY_LIKELIHOOD)
-NO_ROOT = Path("no-results")
+
+
+def ranked(pool: list[Example], budget: Budget) -> np.ndarray:
+    """Return the ranking of a whole pool."""
+    return draw(pool, budget).indices
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def scores(models, examples):
 
 def test_a_mean_is_that_of_a_plain_pass_whatever_the_tokenizer(models, examples):
     for folder in models.values():
-        np.testing.assert_allclose(mean_logp(folder, examples, NO_ROOT), by_hand(folder, examples), rtol=1e-4)
+        np.testing.assert_allclose(mean_logp(Models().find(folder), examples), by_hand(folder, examples), rtol=1e-4)
 
 
 def test_the_scores_rank_differently_and_without_ties(scores):
@@ -87,7 +91,7 @@ def test_the_scores_rank_differently_and_without_ties(scores):
 def test_what_is_kept_is_the_best_share_of_a_sort_by_hand(sampler, share, scores, options, examples):
     kept = {0.5: 20, 0.3: 12, 0.026: 1, 1.0: 40}[share]
     best = sorted(range(40), key=lambda i: -scores[sampler][i])
-    order = ranking(examples, Budget(sampler=sampler, options=options(sampler) | {"share": share}), NO_ROOT)
+    order = ranked(examples, Budget(sampler=sampler, options=options(sampler) | {"share": share}))
     assert set(order[:kept].tolist()) == set(best[:kept])
 
 
@@ -95,7 +99,7 @@ def test_what_is_kept_is_the_best_share_of_a_sort_by_hand(sampler, share, scores
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_ranking_is_a_permutation_in_random_order_by_its_seed(sampler, seed, options, examples):
     def order(own_seed):
-        return ranking(examples, Budget(sampler=sampler, options=options(sampler), seed=own_seed), NO_ROOT).tolist()
+        return ranked(examples, Budget(sampler=sampler, options=options(sampler), seed=own_seed)).tolist()
 
     assert sorted(order(seed)) == list(range(40))
     assert order(seed) == order(seed) != order(seed + 2)
@@ -105,10 +109,7 @@ def test_a_ranking_is_a_permutation_in_random_order_by_its_seed(sampler, seed, o
 
 @every_one
 def test_budgets_are_nested_and_random_samples_of_what_is_kept(sampler, options, examples):
-    drawn = {
-        n: draw(examples, Budget(examples=n, sampler=sampler, options=options(sampler)), results_root=NO_ROOT)
-        for n in (5, 10, 20, 30)
-    }
+    drawn = {n: draw(examples, Budget(examples=n, sampler=sampler, options=options(sampler))) for n in (5, 10, 20, 30)}
     for smaller, larger in ((5, 10), (10, 20), (20, 30)):
         assert drawn[larger].indices[:smaller].tolist() == drawn[smaller].indices.tolist()
     assert drawn[10].manifest["sampler"] == sampler
@@ -127,8 +128,8 @@ def test_a_small_budget_does_not_consist_of_the_extremes(scores, options, exampl
 
 def test_budgets_in_tokens_take_options_too(options, examples, tokenizer):
     tokens = encode(examples, tokenizer, None).response_tokens
-    drawn = draw(examples, Budget(tokens=50, sampler="difference", options=options("difference")), tokens, NO_ROOT)
-    whole = ranking(examples, Budget(sampler="difference", options=options("difference")), NO_ROOT)
+    drawn = draw(examples, Budget(tokens=50, sampler="difference", options=options("difference")), tokens)
+    whole = ranked(examples, Budget(sampler="difference", options=options("difference")))
     assert drawn.indices.tolist() == whole[: len(drawn.indices)].tolist()
     assert tokens[drawn.indices].sum() <= 50 < tokens[whole[: len(drawn.indices) + 1]].sum()
 
@@ -138,9 +139,8 @@ def test_budgets_in_tokens_take_options_too(options, examples, tokenizer):
 def test_matched_lengths_are_exactly_those_of_what_difference_keeps(share, seed, scores, options, examples):
     kept = round(share * 40)
     best = np.argsort(-scores["difference"])[:kept]
-    matched = ranking(
-        examples, Budget(sampler="length_matched", options=options("difference") | {"share": share}, seed=seed), NO_ROOT
-    )[:kept]
+    budget = Budget(sampler="length_matched", options=options("difference") | {"share": share}, seed=seed)
+    matched = ranked(examples, budget)[:kept]
     histograms = [Counter(len(examples[i].answer.split()) for i in chosen) for chosen in (best, matched)]
     assert histograms[0] == histograms[1]
     assert set(best.tolist()) != set(matched.tolist())
@@ -150,7 +150,7 @@ def test_matched_examples_of_a_length_are_chosen_at_random(scores, options, exam
     words = np.array([len(e.answer.split()) for e in examples])
     possible = np.flatnonzero(np.isin(words, words[np.argsort(-scores["difference"])[:20]]))
     chosen = [
-        ranking(examples, Budget(sampler="length_matched", options=options("difference"), seed=seed), NO_ROOT)[:20]
+        ranked(examples, Budget(sampler="length_matched", options=options("difference"), seed=seed))[:20]
         for seed in range(30)
     ]
     assert set(np.concatenate(chosen).tolist()) == set(possible.tolist())
@@ -159,56 +159,55 @@ def test_matched_examples_of_a_length_are_chosen_at_random(scores, options, exam
 
 @every_one
 def test_a_model_that_is_not_named_is_asked_for_by_its_role(sampler, models, examples):
-    assert asks_models(sampler)
+    assert model_options(sampler)
     for role in {"teacher_nll": ["teacher"], "reference_nll": ["reference"]}.get(sampler, ["teacher", "reference"]):
         others = {name: folder for name, folder in models.items() if name != role and not sampler.endswith("nll")}
         with pytest.raises(InputError, match=f"needs a {role}: name a model in its options, as {role}="):
-            ranking(examples, Budget(sampler=sampler, options=others), NO_ROOT)
+            ranked(examples, Budget(sampler=sampler, options=others))
 
 
 @every_one
 def test_a_model_that_is_not_there_is_refused(sampler, options, examples):
     wrong = dict.fromkeys(options(sampler), "lexicon/teacher-z")
     with pytest.raises(InputError, match="unknown embedded model 'lexicon/teacher-z'"):
-        ranking(examples, Budget(sampler=sampler, options=wrong), NO_ROOT)
+        ranked(examples, Budget(sampler=sampler, options=wrong))
 
 
 @every_one
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.1])
 def test_a_share_out_of_range_is_refused(sampler, share, options, examples):
     with pytest.raises(InputError, match="share must lie in"):
-        ranking(examples, Budget(sampler=sampler, options=options(sampler) | {"share": share}), NO_ROOT)
+        ranked(examples, Budget(sampler=sampler, options=options(sampler) | {"share": share}))
 
 
 @every_one
 def test_an_option_it_does_not_have_is_refused(sampler, options, examples):
     with pytest.raises(InputError, match="did you mean 'share'"):
-        ranking(examples, Budget(sampler=sampler, options=options(sampler) | {"shar": 0.5}), NO_ROOT)
+        ranked(examples, Budget(sampler=sampler, options=options(sampler) | {"shar": 0.5}))
 
 
 def test_a_model_is_asked_once(models, examples, empty_cache, monkeypatch):
-    first = mean_logp(models["teacher"], examples, NO_ROOT)
+    first = mean_logp(Models().find(models["teacher"]), examples)
 
     def refuse(*arguments):
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(likelihood, "load_teacher", refuse)
-    assert mean_logp(models["teacher"], examples, NO_ROOT).tolist() == first.tolist()
-    for other in ((models["reference"], examples), (models["teacher"], examples[::-1])):
+    assert mean_logp(Models().find(models["teacher"]), examples).tolist() == first.tolist()
+    for name, others in ((models["reference"], examples), (models["teacher"], examples[::-1])):
         with pytest.raises(AssertionError, match="was loaded"):
-            mean_logp(*other, NO_ROOT)
+            mean_logp(Models().find(name), others)
 
 
 # MiniPLM --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.5, 12), (0.25, 6)])
-def test_miniplm_keeps_the_top_share_of_its_budget_in_their_order(share, kept, models, stage, tokenizer, examples):
-    options = {"reference": models["reference"], "share": share}
-    plain = Stage.model_validate(stage("sft"))
-    chosen = Stage.model_validate(stage("miniplm", method_options=options))
-    drawn = stage_data(plain, tokenizer, NO_ROOT)
-    data = stage_data(chosen, tokenizer, NO_ROOT, Teacher(name=models["teacher"]))
+def test_miniplm_keeps_the_top_share_of_its_budget_in_their_order(share, kept, models, stage, examples):
+    inputs, plain = Inputs(), Stage.model_validate(stage("sft"))
+    student = inputs.models.find("lexicon/tokenizer")
+    selection = Selection("difference", share, {name: inputs.models.find(folder) for name, folder in models.items()})
+    drawn, data = inputs.stage_data(plain, student), inputs.stage_data(plain, student, selection)
     values = by_hand(models["teacher"], drawn.examples) - by_hand(models["reference"], drawn.examples)
     places = sorted(sorted(range(24), key=lambda i: -values[i])[:kept])
     assert [e.id for e in data.examples] == [drawn.examples[i].id for i in places]
@@ -216,7 +215,7 @@ def test_miniplm_keeps_the_top_share_of_its_budget_in_their_order(share, kept, m
         assert data.encoded.ids_of(place).tolist() == drawn.encoded.ids_of(i).tolist()
         assert data.encoded.supervised_of(place).tolist() == drawn.encoded.supervised_of(i).tolist()
     kept_hash = content_hash([drawn.examples[i] for i in places])
-    assert data.chosen == kept_hash
+    assert data.selected_sha256 == kept_hash
     told = {
         "kept_by": "difference",
         "kept_examples": kept,
@@ -226,12 +225,14 @@ def test_miniplm_keeps_the_top_share_of_its_budget_in_their_order(share, kept, m
     assert data.manifest == drawn.manifest | told
 
 
-def test_a_budget_chosen_by_models_says_so(models, stage, tokenizer, data_file):
+def test_a_budget_chosen_by_models_says_so(models, stage, data_file):
     budget = {"examples": 10, "sampler": "difference", "options": models}
     data = {"source": "jsonl", "options": {"path": str(data_file)}, "budget": budget}
-    made = stage_data(Stage.model_validate(stage("sft", data=data)), tokenizer, NO_ROOT)
+    inputs = Inputs()
+    student = inputs.models.find("lexicon/tokenizer")
+    made = inputs.stage_data(Stage.model_validate(stage("sft", data=data)), student)
     pool = load_examples("jsonl", "train", {"path": str(data_file)})
     best = np.argsort(-(by_hand(models["teacher"], pool) - by_hand(models["reference"], pool)))[:20]
-    assert made.chosen == made.manifest["examples_sha256"]
+    assert made.selected_sha256 == made.manifest["examples_sha256"]
     assert {e.id for e in made.examples} <= {pool[i].id for i in best}
-    assert stage_data(Stage.model_validate(stage("sft")), tokenizer, NO_ROOT).chosen is None
+    assert inputs.stage_data(Stage.model_validate(stage("sft")), student).selected_sha256 is None

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from studykit.errors import InputError
-from studykit.samplers import SAMPLERS, asks_models, draw, ranking
+from studykit.samplers import SAMPLERS, draw, model_options, ranking
 from studykit.sources import Example, content_hash
 from studykit.spec import Budget
 
-every_sampler = pytest.mark.parametrize("sampler", [name for name in SAMPLERS.names() if not asks_models(name)])
+every_sampler = pytest.mark.parametrize("sampler", [name for name in SAMPLERS.names() if not model_options(name)])
 
 
 def pool_of(*counts: int) -> list[Example]:

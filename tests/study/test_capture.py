@@ -12,22 +12,26 @@ from safetensors.numpy import load_file
 from studykit import study
 from studykit.batch import terminal as reports
 from studykit.cli import main
+from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.spec import RunSpec
 from studykit.study.capture import capture
+from studykit.study.pin import pin
 
 
 @pytest.fixture
-def spec_of(plain_spec, teacher_folder):
+def spec_of(plain_spec, stage, data_file, teacher_folder):
+    whole_pool = stage("kd", data={"source": "jsonl", "options": {"path": str(data_file)}})
+
     def make(**kept):
-        return RunSpec.parse(plain_spec() | {"teacher": {"name": str(teacher_folder)} | kept})
+        return RunSpec.parse(plain_spec(whole_pool) | {"teacher": {"name": str(teacher_folder)} | kept})
 
     return make
 
 
 @pytest.mark.parametrize("kept", [{"top_k": 8}, {"samples": 40}])
 def test_it_counts_what_lies_on_disk(kept, spec_of, encoded, empty_cache, tmp_path):
-    report = capture(spec_of(**kept), tmp_path)
+    report = capture(pin(spec_of(**kept), Inputs(tmp_path)))
     files = list(Path(report.folder).glob("*.safetensors"))
     assert report.sequences == sum(len(load_file(file)["ends"]) for file in files) == len(encoded)
     assert report.positions == sum(encoded.response_tokens)
@@ -37,7 +41,7 @@ def test_it_counts_what_lies_on_disk(kept, spec_of, encoded, empty_cache, tmp_pa
 
 
 def test_asked_again_it_asks_nothing_and_says_the_same(spec_of, empty_cache, tmp_path):
-    first, again = (capture(spec_of(top_k=8), tmp_path).as_dict() for _ in range(2))
+    first, again = (capture(pin(spec_of(top_k=8), Inputs(tmp_path))).as_dict() for _ in range(2))
     assert again.pop("teacher_tokens") == 0
     assert first.pop("teacher_tokens") > 0
     assert first.pop("capture_s") > again.pop("capture_s") - 5  # seconds are another time's
@@ -45,13 +49,13 @@ def test_asked_again_it_asks_nothing_and_says_the_same(spec_of, empty_cache, tmp
 
 
 def test_runs_of_any_budget_find_it_all_there(spec_of, stage, plain_spec, teacher_folder, empty_cache, tmp_path):
-    capture(spec_of(top_k=8), tmp_path)
+    capture(pin(spec_of(top_k=8), Inputs(tmp_path)))
     plain = plain_spec(stage(method="kd")) | {"teacher": {"name": str(teacher_folder), "top_k": 8}}
     assert study.run(plain, root=tmp_path)["teacher_tokens"] == 0
 
 
 def test_more_tokens_keep_more_mass_and_turn_the_gradient_less(spec_of, empty_cache, tmp_path):
-    reports = [capture(spec_of(top_k=k), tmp_path) for k in (1, 4, 16, 85)]
+    reports = [capture(pin(spec_of(top_k=k), Inputs(tmp_path))) for k in (1, 4, 16, 85)]
     for better, worse in zip(reports[1:], reports[:-1], strict=True):
         assert better.kept_mass > worse.kept_mass
         assert better.gradient_cosine > worse.gradient_cosine
@@ -61,24 +65,26 @@ def test_more_tokens_keep_more_mass_and_turn_the_gradient_less(spec_of, empty_ca
 
 
 def test_more_samples_turn_the_gradient_less(spec_of, empty_cache, tmp_path):
-    few, many = (capture(spec_of(samples=n), tmp_path).gradient_cosine for n in (2, 250))
+    few, many = (capture(pin(spec_of(samples=n), Inputs(tmp_path))).gradient_cosine for n in (2, 250))
     assert few < many
     assert many > 0.95
 
 
-def test_rows_that_belong_to_no_token_take_no_part(plain_spec, teacher_folder, tiny_model, empty_cache, tmp_path):
+def test_rows_that_belong_to_no_token_take_no_part(
+    plain_spec, stage, teacher_folder, tiny_model, empty_cache, tmp_path
+):
     wider = tiny_model(seed=5)
     wider.resize_token_embeddings(128, mean_resizing=False)
     wider.save_pretrained(tmp_path / "wider")
     copytree(teacher_folder, tmp_path / "wider", dirs_exist_ok=True, ignore=ignore_patterns("config*", "*.safetensors"))
-    plain = plain_spec() | {"teacher": {"name": str(teacher_folder), "top_k": 85}}
+    plain = plain_spec(stage("kd"), top_k=85)
     plain["student"] = {"name": str(tmp_path / "wider")}
-    assert capture(RunSpec.parse(plain), tmp_path).gradient_cosine == pytest.approx(1, abs=1e-5)
+    assert capture(pin(RunSpec.parse(plain), Inputs(tmp_path))).gradient_cosine == pytest.approx(1, abs=1e-5)
 
 
 def test_a_teacher_that_is_not_to_be_cached_is_refused(spec_of, tmp_path):
     with pytest.raises(InputError, match="top_k or samples"):
-        capture(spec_of(), tmp_path)
+        capture(pin(spec_of(), Inputs(tmp_path)))
 
 
 def test_the_command_says_it_as_json(data_file, teacher_folder, empty_cache, monkeypatch, capsys, tmp_path):
@@ -96,6 +102,6 @@ def test_progress_is_shown_with_and_without_a_terminal(terminal, spec_of, empty_
     monkeypatch.setattr(reports, "_EVERY_S", 0.0)
     text = io.StringIO()
     with reports.CaptureProgress(Console(file=text, force_terminal=terminal, width=100)) as progress:
-        done = capture(spec_of(top_k=8), tmp_path, progress.update)
+        done = capture(pin(spec_of(top_k=8), Inputs(tmp_path)), progress.update)
     assert f"{done.positions}/{done.positions}" in text.getvalue() or not terminal
     assert f"{done.positions} of {done.positions} positions captured; about 0 s left" in text.getvalue() or terminal

@@ -1,6 +1,7 @@
 """What notebooks call: a run is its content, arms share what they must, and wrong input leaves no trace."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -9,10 +10,13 @@ import torch
 from transformers import get_scheduler
 
 from studykit import results, study
+from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.spec import RunSpec
-from studykit.study.pin import SCHEDULES
+from studykit.study.pin import SCHEDULES, pin
 from studykit.training.loop import DistillTrainer
+
+RUN = import_module("studykit.study.run")  # `study.run` is the function
 
 
 @pytest.fixture
@@ -70,13 +74,13 @@ def test_the_same_run_asked_for_twice_trains_once(plain_spec, tmp_path, training
 
 
 def test_a_teacher_that_nothing_asks_does_not_make_another_run(plain_spec, tmp_path):
-    ids = [study.pin(RunSpec.parse(plain_spec(teacher=teacher)), tmp_path).run_id for teacher in (True, False)]
+    ids = [pin(RunSpec.parse(plain_spec(teacher=teacher)), Inputs(tmp_path)).run_id for teacher in (True, False)]
     assert ids[0] == ids[1]
 
 
 def test_pinning_twice_changes_nothing(plain_spec, stage, tmp_path):
-    once = study.pin(RunSpec.parse(plain_spec(stage("kd"))), tmp_path)
-    assert study.pin(once, tmp_path) == once
+    once = pin(RunSpec.parse(plain_spec(stage("kd"))), Inputs(tmp_path)).spec
+    assert pin(once, Inputs(tmp_path)).spec == once
 
 
 def test_other_data_under_the_same_name_is_another_run(plain_spec, stage, data_file, tmp_path):
@@ -86,7 +90,7 @@ def test_other_data_under_the_same_name_is_another_run(plain_spec, stage, data_f
     for content in (lines, lines.replace("K AE", "K AO")):
         copy.write_text(content, encoding="utf-8")
         data = {"source": "jsonl", "options": {"path": str(copy)}}
-        ids.append(study.pin(RunSpec.parse(plain_spec(stage(data=data))), tmp_path).run_id)
+        ids.append(pin(RunSpec.parse(plain_spec(stage(data=data))), Inputs(tmp_path)).run_id)
     assert ids[0] != ids[1]
 
 
@@ -245,7 +249,7 @@ def test_a_failed_run_leaves_its_record_and_is_tried_again(plain_spec, evaluatio
         raise MemoryError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(study, "evaluate", fail)
+        patch.setattr(RUN, "evaluate", fail)
         with pytest.raises(MemoryError):
             study.run(plain_spec(evaluation=evaluation), study="s", root=tmp_path)
     failed = results.load(tmp_path / "s")
@@ -264,7 +268,7 @@ def test_a_retried_run_does_not_train_finished_stages_again(
         raise OSError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(study, "evaluate", fail)
+        patch.setattr(RUN, "evaluate", fail)
         with pytest.raises(OSError, match="no space"):
             study.run(plain_spec(evaluation=evaluation), root=tmp_path)
     study.run(plain_spec(evaluation=evaluation), root=tmp_path)
@@ -289,7 +293,7 @@ def test_signals_are_measured_once_for_runs_with_a_cached_teacher(plain_spec, st
     # 4 k + 2 bytes a position, and what tells the sequences apart
     assert 18 <= shown[measured["run_id"].iloc[0]] < 60
     assert 0 < measured["kept_mass"].iloc[0] < 1
-    monkeypatch.setattr(study, "capture_sequences", None)  # nothing is measured again
+    monkeypatch.setattr("studykit.study.capture.capture", None)  # nothing is measured again
     pd.testing.assert_frame_equal(study.measure_signals(runs, study="s", root=tmp_path), measured)
     assert study.measure_signals(runs[runs["arm"] == "sft"], study="s", root=tmp_path).empty
 

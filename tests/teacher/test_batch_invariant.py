@@ -1,6 +1,5 @@
 """An entry is the same bits whoever it was captured with."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ from unpadding import unpadded
 from studykit.chat import encode
 from studykit.collate import Batch, collate, each_example_once
 from studykit.models.loading import load_teacher
+from studykit.models.names import Models
 from studykit.sources import Example, load_examples
-from studykit.spec import Teacher
 from studykit.teacher.batch_invariant import POSITIONS, BatchInvariantTeacher
 from studykit.teacher.cached import CachedTeacher
 from studykit.teacher.formats import Samples, TopK
@@ -35,7 +34,7 @@ def pool(tokenizer):
 def models(tiny_model):
     """Return the embedded teacher and a small random one."""
     random = tiny_model(seed=7, spread=30.0, hidden_size=32, intermediate_size=96).eval()
-    return {"embedded": load_teacher(Teacher(name="lexicon/teacher-a"), Path()), "random": random}
+    return {"embedded": load_teacher(Models().find("lexicon/teacher-a")), "random": random}
 
 
 @pytest.fixture

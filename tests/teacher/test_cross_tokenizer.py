@@ -15,6 +15,7 @@ from studykit.collate import collate
 from studykit.errors import InputError
 from studykit.generation import Completions, Sampling
 from studykit.losses import LossInputs, get_loss
+from studykit.models.names import Models
 from studykit.rollouts import RolloutContext, get_rollout
 from studykit.sources import Example
 from studykit.spec import Teacher
@@ -285,7 +286,10 @@ def test_methods_that_compare_token_by_token_are_refused(method, changes, plain_
 
 
 def test_a_teacher_with_another_tokenizer_is_opened_as_one(letter_folder, teacher_folder, tokenizer):
-    assert isinstance(open_teacher(Teacher(name=letter_folder), Path(), tokenizer, 85), CrossTokenizerTeacher)
-    assert not isinstance(open_teacher(Teacher(name=str(teacher_folder)), Path(), tokenizer, 85), CrossTokenizerTeacher)
+    def opened(name, **kept):
+        return open_teacher(Teacher(name=name, **kept), Models().find(name), tokenizer, 85)
+
+    assert isinstance(opened(letter_folder), CrossTokenizerTeacher)
+    assert not isinstance(opened(str(teacher_folder)), CrossTokenizerTeacher)
     with pytest.raises(InputError, match="different tokenizers"):
-        open_teacher(Teacher(name=letter_folder, top_k=4), Path(), tokenizer, 85)
+        opened(letter_folder, top_k=4)

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import dataclass, fields
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -13,10 +12,15 @@ from studykit.collate import collate
 from studykit.errors import InputError
 from studykit.generation import Sampling
 from studykit.generation.vllm import Vllm
+from studykit.models.names import Models
 from studykit.spec import RunSpec, Teacher
 from studykit.teacher import open_teacher
 
 END, ROWS = 2, 85
+
+
+def open_it(folder, tokenizer, **changes):
+    return open_teacher(Teacher(name=str(folder), **changes), Models().find(str(folder)), tokenizer, ROWS)
 
 
 @dataclass
@@ -145,13 +149,17 @@ def test_where_it_is_not_installed_one_line_says_how(monkeypatch, teacher_folder
     monkeypatch.setitem(sys.modules, "vllm", None)
     monkeypatch.setattr("studykit.teacher.load_teacher", None)  # said before a model is loaded
     with pytest.raises(InputError, match=r"pip install 'studykit\[vllm\]'") as caught:
-        open_teacher(Teacher(name=str(teacher_folder), engine="vllm"), Path(), tokenizer, ROWS)
+        open_teacher(
+            Teacher(name=str(teacher_folder), engine="vllm"), Models().find(str(teacher_folder)), tokenizer, ROWS
+        )
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("cached", [{}, {"top_k": 4, "sha256": "x"}])
 def test_a_teacher_answers_through_its_engine(cached, vllm, teacher_folder, tokenizer, encoded):
-    teacher = open_teacher(Teacher(name=str(teacher_folder), engine="vllm", **cached), Path(), tokenizer, ROWS)
+    teacher = open_teacher(
+        Teacher(name=str(teacher_folder), engine="vllm", **cached), Models().find(str(teacher_folder)), tokenizer, ROWS
+    )
     batch = collate(encoded, [0, 5, 9], tokenizer.pad_token_id)
     made = teacher.answer(batch, [2, 0], [6, 4], Sampling(0.5, 0.8), torch.Generator().manual_seed(3))
     assert [settings["model"] for settings in vllm.LLM.started] == [str(teacher_folder)]
@@ -165,14 +173,19 @@ def test_a_teacher_answers_through_its_engine(cached, vllm, teacher_folder, toke
 
 def test_without_an_engine_nothing_of_it_is_touched(monkeypatch, teacher_folder, tokenizer, encoded):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    teacher = open_teacher(Teacher(name=str(teacher_folder)), Path(), tokenizer, ROWS)
+    teacher = open_it(teacher_folder, tokenizer)
     batch = collate(encoded, [0], tokenizer.pad_token_id)
     assert len(teacher.answer(batch, [0], [3], Sampling(), torch.Generator()).tokens) == 1
 
 
 def test_a_pruned_teacher_has_no_engine(vllm, teacher_folder, tokenizer):
     with pytest.raises(InputError, match="none are pruned"):
-        open_teacher(Teacher(name=str(teacher_folder), engine="vllm", pruned=0.3), Path(), tokenizer, ROWS)
+        open_teacher(
+            Teacher(name=str(teacher_folder), engine="vllm", pruned=0.3),
+            Models().find(str(teacher_folder)),
+            tokenizer,
+            ROWS,
+        )
 
 
 def test_an_engine_is_part_of_what_a_run_is_and_none_is_as_before(plain_spec, stage):

@@ -14,7 +14,7 @@ from unpadding import unpadded
 from studykit import files
 from studykit.chat import encode
 from studykit.collate import each_example_once
-from studykit.models.loading import load_tokenizer
+from studykit.models.names import Models
 from studykit.spec import Teacher
 from studykit.teacher import batch_invariant, cached, open_teacher
 from studykit.teacher.store import as_keys
@@ -28,9 +28,10 @@ def capture(folder: str, rows: list[int], examples: list, deadly: bool, company:
     `company` names a file of this process and those of the processes that it waits for before it starts.
     """
     torch.set_num_threads(1)
-    tokenizer = load_tokenizer(folder, Path())
+    model = Models().find(folder)
+    tokenizer = model.tokenizer
     batch_invariant._TOKENS = 1
-    teacher = open_teacher(Teacher(name=folder, top_k=K, sha256="a"), Path(), tokenizer, V)
+    teacher = open_teacher(Teacher(name=folder, top_k=K, sha256="a"), model, tokenizer, V)
     assert isinstance(teacher, cached.CachedTeacher)
     batches = each_example_once(encode([examples[i] for i in rows], tokenizer, 64), 2, tokenizer.pad_token_id)
     cached._SHARD_POSITIONS = 1
@@ -58,8 +59,10 @@ def reopened(teacher_folder, tokenizer, empty_cache, monkeypatch):
     """Open the teacher on disk with the cache that processes wrote."""
     monkeypatch.setattr(batch_invariant, "_TOKENS", 1)
 
+    model = Models().find(str(teacher_folder))
+
     def make():
-        return open_teacher(Teacher(name=str(teacher_folder), top_k=K, sha256="a"), Path(), tokenizer, V)
+        return open_teacher(Teacher(name=model.name, top_k=K, sha256="a"), model, tokenizer, V)
 
     return make
 

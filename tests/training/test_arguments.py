@@ -9,9 +9,11 @@ import torch
 
 from studykit import head
 from studykit.collate import collate
+from studykit.data import Inputs
 from studykit.models import loading
 from studykit.models.projection import linear
 from studykit.spec import RunSpec, Stage
+from studykit.study.pin import pin
 from studykit.training import stages, train
 from studykit.training.loop import DistillTrainer
 
@@ -96,14 +98,14 @@ def test_batches_made_ahead_change_nothing_also_after_a_restart(plain_spec, stag
         made.dataloader_num_workers, made.dataloader_prefetch_factor = 1, 4
         return made
 
-    ends.append(train(spec, tmp_path / "plain", tmp_path / "results").model.state_dict())
+    ends.append(train(pin(spec, Inputs(tmp_path / "results")), tmp_path / "plain").model.state_dict())
     monkeypatch.setattr(stages, "_arguments", ahead)
-    ends.append(train(spec, tmp_path / "ahead", tmp_path / "results").model.state_dict())
+    ends.append(train(pin(spec, Inputs(tmp_path / "results")), tmp_path / "ahead").model.state_dict())
     monkeypatch.setattr(DistillTrainer, "compute_loss", fail)
     with pytest.raises(RuntimeError, match="on purpose"):
-        train(spec, tmp_path / "restarted", tmp_path / "results", checkpoint_every_s=0.0)
+        train(pin(spec, Inputs(tmp_path / "results")), tmp_path / "restarted", checkpoint_every_s=0.0)
     monkeypatch.setattr(DistillTrainer, "compute_loss", compute_loss)
-    ends.append(train(spec, tmp_path / "restarted", tmp_path / "results").model.state_dict())
+    ends.append(train(pin(spec, Inputs(tmp_path / "results")), tmp_path / "restarted").model.state_dict())
     for end in ends[1:]:
         assert all(torch.equal(value, end[name]) for name, value in ends[0].items())
 
@@ -113,7 +115,7 @@ def test_bf16_trains_on_a_cpu_and_ends_near_float32(method, plain_spec, stage, t
     ends, seen = [], []
     for asked in (None, True):
         spec = RunSpec.parse(plain_spec(stage(method, bf16=asked, steps=12)))
-        trained = train(spec, tmp_path / str(asked), tmp_path / "results")
+        trained = train(pin(spec, Inputs(tmp_path / "results")), tmp_path / str(asked))
         ends.append(torch.cat([p.detach().flatten() for p in trained.model.parameters()]))
         lines = (tmp_path / str(asked) / "metrics.jsonl").read_text().splitlines()
         seen.append([json.loads(line)["loss"] for line in lines])
@@ -160,8 +162,11 @@ def test_each_stage_has_its_own_precision_and_leaves_none_behind(plain_spec, sta
 
     monkeypatch.setattr(DistillTrainer, "compute_loss", metrics)
     stages = [stage(steps=1, bf16=asked) for asked in (None, True, False, True)]
-    trained = train(RunSpec.parse(plain_spec(*stages)), tmp_path, tmp_path / "results")
+    run = pin(RunSpec.parse(plain_spec(*stages)), Inputs(tmp_path / "results"))
+    trained = train(run, tmp_path)
     assert rounded == [torch.float32, torch.bfloat16, torch.float32, torch.bfloat16]
     model, ids = trained.model, torch.ones(1, 3, dtype=torch.long)
-    again = train(RunSpec.parse(plain_spec(*stages)), tmp_path, tmp_path / "results").model  # reads finished stages
+    again = train(
+        pin(RunSpec.parse(plain_spec(*stages)), Inputs(tmp_path / "results")), tmp_path
+    ).model  # reads finished stages
     assert torch.equal(model(ids).logits, again(ids).logits)

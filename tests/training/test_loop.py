@@ -10,8 +10,10 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from studykit.collate import collate
+from studykit.data import Inputs
 from studykit.models.states import hidden_states
 from studykit.spec import RunSpec
+from studykit.study.pin import pin
 from studykit.teacher.live import LiveTeacher
 from studykit.training import train
 from studykit.training.loop import DistillTrainer
@@ -173,7 +175,7 @@ def test_gradient_checkpointing_changes_nothing(plain_spec, stage, tmp_path):
     weights = []
     for checkpointing in (False, True):
         spec = RunSpec.parse(plain_spec(stage(gradient_checkpointing=checkpointing)))
-        trained = train(spec, tmp_path, tmp_path / f"results-{checkpointing}")
+        trained = train(pin(spec, Inputs(tmp_path / f"results-{checkpointing}")), tmp_path)
         weights.append(torch.cat([p.detach().flatten() for p in trained.model.parameters()]))
         shutil.rmtree(tmp_path / "checkpoints")
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
@@ -188,7 +190,7 @@ def test_each_stage_checkpoints_activations_as_it_asks(plain_spec, stage, tmp_pa
         lambda self, **words: seen.append(self.model.is_activation_checkpointing) or started(self, **words),
     )
     stages = [stage(steps=1, gradient_checkpointing=asked) for asked in (False, True, False)]
-    train(RunSpec.parse(plain_spec(*stages)), tmp_path, tmp_path / "results")
+    train(pin(RunSpec.parse(plain_spec(*stages)), Inputs(tmp_path / "results")), tmp_path)
     assert seen == [False, True, False]
 
 

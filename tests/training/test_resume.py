@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from studykit.data import Inputs
 from studykit.spec import RunSpec
+from studykit.study.pin import pin
 from studykit.training import checkpoints, stages, train
 from studykit.training.checkpoints import is_complete
 from studykit.training.loop import DistillTrainer
@@ -29,7 +31,7 @@ def train_until_killed(spec: RunSpec, folder: Path, root: Path, step: int, stage
         return compute_loss(self, *arguments, **keywords)
 
     DistillTrainer.compute_loss = deadly
-    train(spec, folder, root, checkpoint_every_s=0.0)
+    train(pin(spec, Inputs(root)), folder, checkpoint_every_s=0.0)
 
 
 def weights(trained) -> dict[str, torch.Tensor]:
@@ -53,7 +55,7 @@ def in_folder(tmp_path, results_root):
     def run(spec, name="run", **keywords):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        return train(spec, folder, results_root, **keywords)
+        return train(pin(spec, Inputs(results_root)), folder, **keywords)
 
     return run
 

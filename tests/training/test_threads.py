@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from studykit.data import Inputs
 from studykit.spec import RunSpec
+from studykit.study.pin import pin
 from studykit.training import threads as room
 from studykit.training import train
 from studykit.training.loop import DistillTrainer
@@ -97,9 +99,12 @@ def test_the_choice_holds_for_the_training_and_no_longer(
         "compute_loss",
         lambda s, *a, **k: (seen.append(torch.get_num_threads()), compute_loss(s, *a))[1],
     )
-    trained = train(RunSpec.parse(plain_spec(stage(), stage())), tmp_path, tmp_path / "results")
+    run = pin(RunSpec.parse(plain_spec(stage(), stage())), Inputs(tmp_path / "results"))
+    trained = train(run, tmp_path)
     assert set(seen) == {1}
-    again = train(RunSpec.parse(plain_spec(stage(), stage())), tmp_path, tmp_path / "results")  # reads what is finished
+    again = train(
+        pin(RunSpec.parse(plain_spec(stage(), stage())), Inputs(tmp_path / "results")), tmp_path
+    )  # reads what is finished
     assert trained.threads == again.threads == [1, 1]
     assert torch.get_num_threads() == 2
     assert "threads" not in trained.cost
@@ -207,10 +212,10 @@ def test_training_is_bitwise_that_without_measuring(
     """With dropout, so that a number drawn while measuring would be seen in the weights."""
     student = {"name": "lexicon/tokenizer", "random_config": tiny_config | {"attention_dropout": 0.2}}
     spec, ends = RunSpec.parse(plain_spec(stage(), student=student)), []
-    measured = train(spec, tmp_path / "measured", tmp_path / "results")
+    measured = train(pin(spec, Inputs(tmp_path / "results")), tmp_path / "measured")
     (number,) = measured.threads
     assert len(list((empty_cache / "threads").glob("*.json"))) == 1
     monkeypatch.setattr(room, "_choice", lambda trainer: number)
-    for trained in (measured, train(spec, tmp_path / "plain", tmp_path / "results")):
+    for trained in (measured, train(pin(spec, Inputs(tmp_path / "results")), tmp_path / "plain")):
         ends.append(torch.cat([p.detach().flatten() for p in trained.model.parameters()]))
     assert torch.equal(*ends)
