@@ -1,33 +1,47 @@
-"""Token sequences as batches, and which examples meet in which: fixed before training, so that every resume agrees.
+"""Token sequences as padded batches, and the order of the batches, drawn before training so that a resumed run agrees.
 
-plan = plan_batches(lengths, batch_size=64, count=300, generator=np.random.default_rng(seed))
-loader dataset: PlannedBatches(encoded, plan, pad_token_id)          # one item is one ready micro-batch
+plan = plan_batches(encoded.lengths, batch_size=64, count=300, generator=np.random.default_rng(seed))
+batch = collate(encoded, plan[0], tokenizer.pad_token_id)
+loss = cross_entropy(head(batch.predicting(hidden)), batch.target)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from studykit.chat import Encoded
 from studykit.errors import InputError
 
-_POOLED = 8
+_SORTED_TOGETHER = 8
+"""Micro-batches whose examples are sorted by length together."""
 
 
 @dataclass
 class Batch:
     """Sequences to train on.
 
+    `loss_mask` marks the supervised tokens: the assistant's and the end-of-turn token after them. Left out are
+
+    - the prompt (system and user turns) and the words that a chat template puts around turns, since the student is
+      to learn answers, not questions or formats;
+    - padding, which is no token of the sequence;
+    - the first token of a sequence, whatever the mask says: the logit at position i predicts token i + 1, so that no
+      logit predicts the first one. `target`, `sequence` and `predicting` never count it.
+
+    In a raw text every other token is supervised.
+
     Attributes:
         input_ids: int64 [B, T], padded on the right.
-        attention_mask: int64 [B, T].
-        loss_mask: bool [B, T]; the first token of a row has nothing to predict it and is never counted.
-        keys: content hash of each row, by which a cache knows it; empty for rows made during training.
-        author: int64 [B], `DATA`, `TEACHER` or `STUDENT` of `studykit.losses`; None where all rows are the data's own.
+        attention_mask: int64 [B, T], 0 at padding.
+        loss_mask: bool [B, T].
+        keys: content hash of each row, under which a cached teacher stores it; empty for rows made during training.
+        author: int64 [B], an `Author` of `studykit.losses` for each row; None where all rows are the data's.
     """
 
     input_ids: Tensor
@@ -36,23 +50,44 @@ class Batch:
     keys: list[str] = field(default_factory=list)
     author: Tensor | None = None
 
+    def predicting(self, states: Tensor) -> Tensor:
+        """Return the hidden states (or logits) [B, T, H] that predict the supervised tokens, in row-major order [N, H].
+
+        >>> ids, mask = torch.tensor([[5, 6, 7, 0]]), torch.tensor([[1, 1, 1, 0]])
+        >>> batch = Batch(ids, mask, loss_mask=torch.tensor([[False, False, True, False]]))
+        >>> batch.target, batch.predicting(torch.tensor([[[0.0], [1.0], [2.0], [3.0]]]))
+        (tensor([7]), tensor([[1.]]))
+        """
+        return states[:, :-1][self._predicted]
+
     @property
     def target(self) -> Tensor:
         """The supervised token ids in row-major order, int64 [N]."""
-        return self.input_ids[:, 1:][self.loss_mask[:, 1:]]
+        return self.input_ids[:, 1:][self._predicted]
 
     @property
     def sequence(self) -> Tensor:
         """The row that each supervised token belongs to, int64 [N]."""
-        mask = self.loss_mask[:, 1:]
+        mask = self._predicted
         return torch.arange(len(mask), device=mask.device)[:, None].expand_as(mask)[mask]
 
-    def predicting(self, hidden: Tensor) -> Tensor:
-        """Return the hidden states that predict the supervised tokens: position i predicts token i + 1, [N, H]."""
-        return hidden[:, :-1][self.loss_mask[:, 1:]]
+    @property
+    def target_count(self) -> Tensor:
+        """N, the number of supervised tokens, int64 []: on the device, so that nothing waits for it."""
+        return self._predicted.sum()
+
+    @property
+    def _predicted(self) -> Tensor:
+        """Whether the token after each position is supervised, bool [B, T - 1]."""
+        return self.loss_mask[:, 1:]
+
+    def to(self, device: Any) -> "Batch":
+        """Return the batch with its tensors on a device."""
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
 
     def prompts(self) -> list[list[int]]:
-        """Return what comes before the last answer of each row: up to the last run of supervised tokens.
+        """Return the tokens before the last answer of each row, which is its last run of supervised tokens.
 
         Raises:
             InputError: a row that is all answer, such as a raw text.
@@ -60,7 +95,7 @@ class Batch:
         return [prompt for prompt, _ in self.split_rows()]
 
     def split_rows(self) -> list[tuple[list[int], list[int]]]:
-        """Return prompt and last answer of each row; what a chat template puts behind the answer is left out.
+        """Return prompt and last answer of each row, without what a chat template writes after the answer.
 
         Raises:
             InputError: a row that is all answer, such as a raw text.
@@ -75,16 +110,41 @@ class Batch:
         return rows
 
 
+def pad(rows: Sequence[Any], value: int, *, left: bool = False, dtype: torch.dtype = torch.int64) -> Tensor:
+    """Return rows of different lengths as one tensor [B, T], filled up with a value on the right or on the left.
+
+    >>> pad([[5, 6], [7]], 0, left=True)
+    tensor([[5, 6],
+            [0, 7]])
+    """
+    tensors = [torch.tensor(row, dtype=dtype) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side="left" if left else "right")
+
+
+def make_batch(rows: Sequence[Any], loss_masks: Sequence[Any], pad_token_id: int) -> Batch:
+    """Return token ids and loss masks, one sequence of each per row, as a batch padded on the right."""
+    input_ids, lengths = pad(rows, pad_token_id), torch.tensor([len(row) for row in rows])
+    attention_mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
+    return Batch(input_ids, attention_mask, pad(loss_masks, False, dtype=torch.bool))
+
+
+def collate(encoded: Encoded, indices: Sequence[int] | np.ndarray, pad_token_id: int) -> Batch:
+    """Return the sequences at those positions as a batch, padded on the right to the longest of them."""
+    rows, masks = ([read(i) for i in indices] for read in (encoded.ids_of, encoded.supervised_of))
+    return replace(make_batch(rows, masks, pad_token_id), keys=[encoded.key_of(i) for i in indices])
+
+
 def plan_batches(lengths: np.ndarray, batch_size: int, count: int, generator: np.random.Generator) -> list[np.ndarray]:
     """Return `count` micro-batches of example positions, each of exactly `batch_size`.
 
-    The examples are dealt from one permutation after the other, so that all are seen equally often. Within each
-    group of a few batches they are sorted by length, which saves padding, and the group's batches are shuffled.
+    The examples are taken from one random permutation after another, so that the numbers of times that two of them
+    are seen differ by at most one. Within each group of a few batches the examples are sorted by length, which saves
+    padding, and the batches of the group are shuffled.
 
     Args:
         lengths: int [n], tokens per example.
         batch_size: sequences per micro-batch.
-        count: micro-batches in all.
+        count: number of micro-batches.
         generator: the only source of randomness.
 
     Returns:
@@ -94,28 +154,11 @@ def plan_batches(lengths: np.ndarray, batch_size: int, count: int, generator: np
     epochs = -(-needed // len(lengths))
     stream = np.concatenate([generator.permutation(len(lengths)) for _ in range(epochs)])[:needed]
     plan: list[np.ndarray] = []
-    for start in range(0, needed, batch_size * _POOLED):
-        group = stream[start : start + batch_size * _POOLED]
+    for start in range(0, needed, batch_size * _SORTED_TOGETHER):
+        group = stream[start : start + batch_size * _SORTED_TOGETHER]
         group = group[np.argsort(lengths[group], kind="stable")].reshape(-1, batch_size)
         plan.extend(generator.permutation(group))
     return plan
-
-
-def collate(encoded: Encoded, indices: Sequence[int] | np.ndarray, pad_token_id: int) -> Batch:
-    """Pad the sequences on the right to the longest of them and return the batch."""
-    rows = [encoded.ids_of(i) for i in indices]
-    width = max(len(row) for row in rows)
-    input_ids = np.full((len(rows), width), pad_token_id, dtype=np.int64)
-    attention_mask = np.zeros((len(rows), width), dtype=np.int64)
-    loss_mask = np.zeros((len(rows), width), dtype=bool)
-    for place, (index, row) in enumerate(zip(indices, rows, strict=True)):
-        input_ids[place, : len(row)] = row
-        attention_mask[place, : len(row)] = 1
-        loss_mask[place, : len(row)] = encoded.supervised_of(index)
-    return Batch(
-        *(torch.from_numpy(array) for array in (input_ids, attention_mask, loss_mask)),
-        keys=[encoded.key_of(i) for i in indices],
-    )
 
 
 class PlannedBatches(Dataset):
@@ -128,17 +171,12 @@ class PlannedBatches(Dataset):
         return len(self.plan)
 
     def __getitem__(self, index: int) -> dict:
-        batch = collate(self.encoded, self.plan[index], self.pad_token_id)
-        return {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "loss_mask": batch.loss_mask,
-            "keys": batch.keys,
-        }
+        fields = vars(collate(self.encoded, self.plan[index], self.pad_token_id))
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 def each_example_once(encoded: Encoded, batch_size: int, pad_token_id: int) -> list[Batch]:
-    """Return every example in batches of similar length: the order in which a teacher is asked ahead of training."""
+    """Return every example once, in batches of similar length, which saves padding."""
     order = np.argsort(encoded.lengths, kind="stable")
     return [
         collate(encoded, order[start : start + batch_size], pad_token_id) for start in range(0, len(order), batch_size)

@@ -37,18 +37,15 @@ def reference_nll(model: nn.Module, encoded: Encoded, tokenizer: Any, batch_size
     losses = [0.0] * len(encoded)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = collate(encoded, chosen, tokenizer.pad_token_id)
-        place = head.weight.device
-        mask = batch.loss_mask[:, 1:].to(place)
-        hidden = hidden_states(model, batch.input_ids.to(place), batch.attention_mask.to(place))
-        target = batch.target.to(place)
+        batch = collate(encoded, chosen, tokenizer.pad_token_id).to(head.weight.device)
+        hidden, target = hidden_states(model, batch.input_ids, batch.attention_mask), batch.target
         parts = [
             torch.nn.functional.cross_entropy(logits, target[rows], reduction="none")
-            for rows, logits in logits_in_chunks(hidden[:, :-1][mask], head, vocab_size)
+            for rows, logits in logits_in_chunks(batch.predicting(hidden), head, vocab_size)
         ]
         nll = torch.cat(parts)
-        sums = torch.zeros(len(chosen), dtype=nll.dtype, device=place)
-        sums.index_add_(0, batch.sequence.to(place), nll)
+        sums = torch.zeros(len(chosen), dtype=nll.dtype, device=nll.device)
+        sums.index_add_(0, batch.sequence, nll)
         for index, value in zip(chosen, sums.tolist(), strict=True):
             losses[index] = value
     return losses

@@ -12,6 +12,7 @@ Reduction, masking, chunking and temperature belong to `studykit.head`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -23,8 +24,14 @@ from studykit.discovery import Room, check_options, flags
 
 LOSSES = Room("studykit.losses", kind="loss")
 
-DATA, TEACHER, STUDENT = 0, 1, 2
-"""Who wrote a supervised token."""
+
+class Author(IntEnum):
+    """Who wrote a supervised token."""
+
+    DATA = 0
+    TEACHER = 1
+    STUDENT = 2
+
 
 LOG_FLOOR = -1e5
 """Stands for log 0: finite, so that 0 * log 0 is 0, and below every log-probability of logits within ±4e4."""
@@ -40,7 +47,7 @@ class LossInputs:
         target: int64 [N] in [0, C), the category of the label.
         progress: share of the stage's optimizer steps done, in [0, 1].
         sequence: int64 [N], the row that each position belongs to, in order; None where it is one row.
-        author: int64 [N], who wrote the token: `DATA`, `TEACHER` or `STUDENT`; None where it is the data.
+        author: int64 [N], the `Author` of each token; None where all are the data's.
 
     C is the vocabulary V, or k + 1 when a top-k teacher was folded: its last category is the rest of the mass.
     """

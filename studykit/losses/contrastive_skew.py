@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from studykit.losses import STUDENT, LossInputs
+from studykit.losses import Author, LossInputs
 from studykit.losses.skew_forward_kl import skew_forward_kl
 from studykit.losses.skew_forward_kl import value_and_grad as forward_and_slope
 from studykit.losses.skew_reverse_kl import skew_reverse_kl
@@ -37,7 +37,7 @@ def contrastive_skew(x: LossInputs, *, skew: float = 0.1) -> Tensor:
         tensor([0.1308, 0.1308])
     """
     forward, reverse = skew_forward_kl(x, skew=skew), skew_reverse_kl(x, skew=skew)
-    return forward if x.author is None else torch.where(x.author == STUDENT, reverse, forward)
+    return forward if x.author is None else torch.where(x.author == Author.STUDENT, reverse, forward)
 
 
 def value_and_grad(x: LossInputs, *, skew: float = 0.1) -> tuple[Tensor, Tensor]:
@@ -46,5 +46,5 @@ def value_and_grad(x: LossInputs, *, skew: float = 0.1) -> tuple[Tensor, Tensor]
     if x.author is None:
         return forward, grad
     reverse, other = reverse_value_and_grad(x, skew=skew)
-    by_student = x.author == STUDENT
+    by_student = x.author == Author.STUDENT
     return torch.where(by_student, reverse, forward), torch.where(by_student[:, None], other, grad)

@@ -3,7 +3,7 @@
 from studykit.collate import Batch
 from studykit.errors import InputError
 from studykit.generation import Sampling, draft_and_verify
-from studykit.losses import STUDENT
+from studykit.losses import Author
 from studykit.models.states import evaluating
 from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, new_token_limits
 from studykit.rollouts.student import at_least_one
@@ -69,4 +69,4 @@ class Interleaved(Rollout):
         count_answers(context, answers)
         context.count(scored_tokens=answers.scored[1])
         context.log_ratio(accepted=(accepted, checked))
-        return answered(batch, prompts, answers.tokens, STUDENT, context.tokenizer.pad_token_id)
+        return answered(batch, prompts, answers.tokens, Author.STUDENT, context.tokenizer.pad_token_id)

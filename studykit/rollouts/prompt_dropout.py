@@ -4,7 +4,7 @@ import torch
 
 from studykit.collate import Batch
 from studykit.errors import InputError
-from studykit.losses import DATA
+from studykit.losses import Author
 from studykit.rollouts import Rollout, RolloutContext, padded
 
 
@@ -39,4 +39,4 @@ class PromptDropout(Rollout):
             kept = [i for i in range(end) if mask[i] or not next(dropped) or ids[i] in special]
             rows.append([ids[i] for i in kept])
             loss_mask.append([mask[i] for i in kept])
-        return padded(rows, loss_mask, DATA, context.tokenizer.pad_token_id, batch.input_ids.device)
+        return padded(rows, loss_mask, Author.DATA, context.tokenizer.pad_token_id, batch.input_ids.device)

@@ -7,7 +7,7 @@ import torch
 
 from studykit.collate import Batch
 from studykit.errors import InputError
-from studykit.losses import STUDENT
+from studykit.losses import Author
 from studykit.rollouts import Rollout, RolloutContext, answered
 from studykit.rollouts.student import Student
 
@@ -72,7 +72,7 @@ class Replay(Rollout):
             self._keep(self.student(batch, context))
         places = torch.randint(len(self.buffer), (len(batch.input_ids),), generator=context.generator)
         prompts, answers = zip(*(self.buffer[i] for i in places.tolist()), strict=True)
-        return answered(batch, list(prompts), answers, STUDENT, context.tokenizer.pad_token_id)
+        return answered(batch, list(prompts), answers, Author.STUDENT, context.tokenizer.pad_token_id)
 
     def _look(self, context: RolloutContext) -> None:
         """Ask for the validation loss where a check is due, and raise the threshold if it is worse than before."""

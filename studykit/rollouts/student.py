@@ -3,7 +3,7 @@
 from studykit.collate import Batch
 from studykit.errors import InputError
 from studykit.generation import Sampling, sample
-from studykit.losses import STUDENT
+from studykit.losses import Author
 from studykit.models.states import evaluating
 from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, new_token_limits
 
@@ -53,7 +53,7 @@ class Student(Rollout):
             answers = sample(models, prompts, max_new_tokens, self.sampling, context.generator, **context.decoding)
         count_answers(context, answers)
         context.count(scored_tokens=sum(answers.scored[1:]))
-        return answered(batch, prompts, answers.tokens, STUDENT, context.tokenizer.pad_token_id)
+        return answered(batch, prompts, answers.tokens, Author.STUDENT, context.tokenizer.pad_token_id)
 
 
 def at_least_one(max_new_tokens: int) -> int:

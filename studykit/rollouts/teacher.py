@@ -4,7 +4,7 @@ from typing import Any
 
 from studykit.collate import Batch
 from studykit.generation import Sampling
-from studykit.losses import TEACHER
+from studykit.losses import Author
 from studykit.rollouts import Rollout, RolloutContext, answered, count_answers, new_token_limits
 from studykit.rollouts.student import at_least_one
 
@@ -47,7 +47,7 @@ class Teacher(Rollout):
             context.count(scored_tokens=sum(made.scored))
             self.answers.update(zip(new, made.tokens, strict=True))
         answers = [self.answers[name] for name in names]
-        return answered(batch, prompts, answers, TEACHER, context.tokenizer.pad_token_id)
+        return answered(batch, prompts, answers, Author.TEACHER, context.tokenizer.pad_token_id)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the answers so far."""

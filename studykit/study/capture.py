@@ -137,10 +137,9 @@ def _quality(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> tupl
 @torch.no_grad()
 def _chunks(student: Any, batch: Batch, vocab_size: int) -> Iterator[tuple[Tensor, Tensor, slice]]:
     """Yield the student's logits [n, V], labels and rows of some positions at a time."""
-    head, place = output_head(student), device()
-    hidden = hidden_states(student, batch.input_ids.to(place), batch.attention_mask.to(place))
-    states, target = hidden[:, :-1][batch.loss_mask[:, 1:].to(place)], batch.target.to(place)
-    for rows, logits in logits_in_chunks(states, head, vocab_size):
+    head, batch = output_head(student), batch.to(device())
+    hidden, target = hidden_states(student, batch.input_ids, batch.attention_mask), batch.target
+    for rows, logits in logits_in_chunks(batch.predicting(hidden), head, vocab_size):
         yield logits, target[rows], rows
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from studykit.chat import Encoded
+from studykit.collate import Batch
 from studykit.losses import LOG_FLOOR
 from studykit.models.projection import project
 from studykit.models.states import hidden_states
@@ -76,11 +77,11 @@ class BatchInvariantTeacher:
             ids[place, : len(sequence)] = sequence
             if place < len(rows):
                 loss_mask[place, : len(sequence)] = encoded.supervised_of(row)
-        asked = torch.from_numpy(ids).to(self.device)
         # A causal model does not look to the right, so the padding needs no mask; whether a batch has one would
         # decide between two ways of computing attention.
-        hidden = hidden_states(self.online.model, asked, torch.ones_like(asked))
-        states = hidden[:, :-1][torch.from_numpy(loss_mask[:, 1:]).to(self.device)]
+        batch = Batch(torch.from_numpy(ids), torch.ones(ids.shape, dtype=torch.int64), torch.from_numpy(loss_mask))
+        batch = batch.to(self.device)
+        states = batch.predicting(hidden_states(self.online.model, batch.input_ids, batch.attention_mask))
         states = torch.nn.functional.pad(states, (0, 0, 0, -len(states) % POSITIONS if len(states) else POSITIONS))
         rows_used = slice(self.online.vocab_size)
         bias = None if head.bias is None else head.bias[rows_used]

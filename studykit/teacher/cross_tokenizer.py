@@ -60,13 +60,12 @@ class CrossTokenizerTeacher:
     @torch.no_grad()
     def signal(self, batch: Batch) -> TeacherSignal:
         """Run the teacher over the same conversations in its own tokens."""
-        own = self._read(batch.keys)
+        own = self._read(batch.keys).to(self.head.weight.device)
         self.cost["teacher_tokens"] += int(own.attention_mask.sum())
-        place = self.head.weight.device
-        hidden = hidden_states(self.model, own.input_ids.to(place), own.attention_mask.to(place))
-        rows, columns = self._aligned(batch.loss_mask.cpu().numpy(), own.loss_mask.numpy())
-        known = torch.from_numpy(columns >= 0).to(place)
-        chosen = hidden[torch.from_numpy(rows), torch.from_numpy(columns.clip(0))]
+        predicting = own.predicting(hidden_states(self.model, own.input_ids, own.attention_mask))
+        beside = _align(batch.loss_mask.cpu().numpy(), own.loss_mask.cpu().numpy())
+        known = torch.from_numpy(beside >= 0).to(predicting.device)
+        chosen = predicting[torch.from_numpy(beside.clip(0))]
         weight, bias = self.head.weight[: self.rows], self.head.bias
         return TeacherSignal.from_other_vocabulary(
             chosen,
@@ -76,20 +75,6 @@ class CrossTokenizerTeacher:
             logit_scale=self.head.logit_scale,
             softcap=self.head.softcap,
         )
-
-    def _aligned(self, student: np.ndarray, teacher: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return row and column of the teacher's hidden state for each supervised token of the student's; column -1
-        where there is none. Answers of one conversation are aligned one by one."""
-        rows, columns = [], []
-        for row, (ours, theirs) in enumerate(zip(student, teacher, strict=True)):
-            answers, own = _runs(ours), _runs(theirs)
-            for i, (start, stop) in enumerate(answers):
-                first, last = own[i] if i < len(own) else (0, 0)
-                for k in range(stop - max(start, 1)):
-                    rows.append(row)
-                    at = max(first, 1) + k
-                    columns.append(at - 1 if at < last else -1)
-        return np.array(rows, dtype=np.int64), np.array(columns, dtype=np.int64)
 
     def answer(
         self, batch: Batch, rows: list[int], max_new_tokens: list[int], sampling: Sampling, generator: torch.Generator
@@ -108,15 +93,34 @@ class CrossTokenizerTeacher:
         return Completions(tokens, whole, made.generated, made.scored)
 
 
-def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Return start and stop of every run of True.
+def _align(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+    """Return which of the teacher's supervised tokens stands beside each of the student's, int64 [N]; -1 for none.
 
-    >>> _runs(np.array([False, True, True, False, True]))
-    [(1, 3), (4, 5)]
+    The answers of a conversation are aligned one by one, each from its first token.
+
+    Args:
+        student: bool [B, T], the loss mask of the student's sequences.
+        teacher: bool [B, U], that of the same conversations in the teacher's tokens.
+
+    >>> _align(np.array([[0, 1, 1, 1, 0, 1]], dtype=bool), np.array([[0, 0, 1, 1, 0, 1]], dtype=bool))
+    array([ 0,  1, -1,  2])
     """
-    runs = []
-    for value, places in groupby(range(len(mask)), key=lambda i: bool(mask[i])):
-        if value:
-            inside = list(places)
-            runs.append((inside[0], inside[-1] + 1))
-    return runs
+    beside, start = [], 0
+    for ours, theirs in zip(student, teacher, strict=True):
+        answers = _answer_lengths(theirs)
+        starts = start + np.cumsum([0, *answers])
+        for i, length in enumerate(_answer_lengths(ours)):
+            count = answers[i] if i < len(answers) else 0
+            beside += [int(starts[i]) + k if k < count else -1 for k in range(length)]
+        start = int(starts[-1])
+    return np.array(beside, dtype=np.int64)
+
+
+def _answer_lengths(mask: np.ndarray) -> list[int]:
+    """Return the length of every run of supervised tokens; the first token of a sequence is not counted.
+
+    >>> _answer_lengths(np.array([True, True, True, False, True]))
+    [2, 1]
+    """
+    runs = [(supervised, list(positions)) for supervised, positions in groupby(range(len(mask)), key=lambda i: mask[i])]
+    return [len(positions) - (positions[0] == 0) for supervised, positions in runs if supervised]

@@ -41,11 +41,10 @@ class LiveTeacher:
     def signal(self, batch: Batch) -> TeacherSignal:
         """Run the teacher over a batch."""
         self.cost["teacher_tokens"] += int(batch.attention_mask.sum())
-        place = self.head.weight.device
-        hidden = hidden_states(self.model, batch.input_ids.to(place), batch.attention_mask.to(place))
-        chosen = hidden[:, :-1][batch.loss_mask[:, 1:].to(place)]
+        batch = batch.to(self.head.weight.device)
+        hidden = batch.predicting(hidden_states(self.model, batch.input_ids, batch.attention_mask))
         return TeacherSignal.from_hidden(
-            chosen, self.head.weight, self.head.bias, logit_scale=self.head.logit_scale, softcap=self.head.softcap
+            hidden, self.head.weight, self.head.bias, logit_scale=self.head.logit_scale, softcap=self.head.softcap
         )
 
     def answer(

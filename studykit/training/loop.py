@@ -113,7 +113,7 @@ class DistillTrainer(Trainer):
             with torch.no_grad(), self.compute_loss_context_manager():
                 batches.append(self.rollout(Batch(**item), self.context))
                 self.padding_tokens += count_padding(student, batches[-1].attention_mask)
-        counted = sum(int(batch.loss_mask[:, 1:].sum()) for batch in batches)
+        counted = sum(int(batch.target_count) for batch in batches)
         total: Any = self.accelerator.gather(torch.tensor(counted, device=device))
         self.tokens_seen += sum(int(batch.attention_mask.sum()) for batch in batches)
         return [vars(batch) for batch in batches], total.sum()
@@ -126,7 +126,7 @@ class DistillTrainer(Trainer):
         head = output_head(model)
         hidden = hidden_states(model, batch.input_ids, batch.attention_mask)
         signal = self.teacher.signal(batch) if self.teacher is not None and self.loss.needs_teacher else None
-        denominator = batch.loss_mask[:, 1:].sum() if num_items_in_batch is None else num_items_in_batch
+        denominator = batch.target_count if num_items_in_batch is None else num_items_in_batch
         with self.accelerator.autocast():  # the Trainer wraps no more than the model's own pass
             loss, sums = head_loss(
                 batch.predicting(hidden),

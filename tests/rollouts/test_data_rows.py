@@ -1,11 +1,13 @@
 """Rollouts that ask nobody: the data as it is, and the data with tokens of its prompts left out."""
 
+from pathlib import Path
+
 from rows import PAD, equal, rows_of
 
 from studykit.chat import encode
 from studykit.collate import collate
-from studykit.losses import DATA
-from studykit.models.names import Models
+from studykit.losses import Author
+from studykit.models.loading import load_tokenizer
 from studykit.rollouts import get_rollout
 from studykit.sources import Example
 
@@ -35,7 +37,7 @@ def test_augmentation_leaves_out_its_share_of_ordinary_prompt_tokens(batch, cont
             before += sum(token not in special for token in prompt)
             after += sum(token not in special for token in kept)
         assert made.author is not None
-        assert made.author.tolist() == [DATA] * 5
+        assert made.author.tolist() == [Author.DATA] * 5
         assert made.keys == []
     assert abs(before - after - 0.3 * before) < 5 * (before * 0.21) ** 0.5
 
@@ -54,7 +56,7 @@ def test_augmentation_costs_nothing_and_follows_the_seed(batch, context):
 
 def test_augmentation_supervises_no_more_than_the_data_does(context):
     """Many chat templates put something behind the end token, such as Qwen's newline: that is never taught."""
-    own = Models().find("lexicon/tokenizer").tokenizer
+    own = load_tokenizer("lexicon/tokenizer", Path())
     own.chat_template = (
         "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }} <|end|> 9 {% endfor %}"
         "{% if add_generation_prompt %}<|assistant|> {% endif %}"

@@ -1,7 +1,5 @@
 """Every rollout gives rows to train on: prompt and answer, only the answer supervised, made without a gradient."""
 
-from types import ModuleType
-
 import pytest
 import torch
 from rows import END, PAD, equal, gives, make_rollout, rows_of
@@ -9,12 +7,18 @@ from rows import END, PAD, equal, gives, make_rollout, rows_of
 from studykit.chat import encode
 from studykit.collate import collate
 from studykit.errors import InputError
-from studykit.losses import STUDENT, TEACHER
-from studykit.rollouts import ROLLOUTS, FunctionRollout, get_rollout
+from studykit.losses import Author
+from studykit.rollouts import ROLLOUTS, get_rollout
 from studykit.sources import Example
 
 GENERATING = ["teacher_and_student", "interleaved", "mixed", "replay", "student", "teacher"]
-WRITER = {"interleaved": STUDENT, "mixed": STUDENT, "replay": STUDENT, "student": STUDENT, "teacher": TEACHER}
+WRITER = {
+    "interleaved": Author.STUDENT,
+    "mixed": Author.STUDENT,
+    "replay": Author.STUDENT,
+    "student": Author.STUDENT,
+    "teacher": Author.TEACHER,
+}
 every_rollout = pytest.mark.parametrize("name", ROLLOUTS.names())
 generating = pytest.mark.parametrize("name", GENERATING)
 
@@ -40,7 +44,7 @@ def test_rows_are_prompt_and_answer_and_only_the_answer_is_supervised(name, batc
     assert {answer[-1] == END for answer in answers} == {True, False}
     assert made.keys == []
     assert made.author is not None
-    by = [TEACHER] * 12 + [STUDENT] * 12 if name == "teacher_and_student" else [WRITER[name]] * 12
+    by = [Author.TEACHER] * 12 + [Author.STUDENT] * 12 if name == "teacher_and_student" else [WRITER[name]] * 12
     assert made.author.tolist() == by
     assert len(made.target) == sum(len(answer) for answer in answers)
 
@@ -135,15 +139,3 @@ def test_an_option_out_of_range_is_refused_at_once(name, option, value):
 def test_an_unknown_option_is_refused(name):
     with pytest.raises(InputError, match="unknown option 'lambada'"):
         get_rollout(name, lambada=1)
-
-
-def test_a_function_takes_all_flags_from_its_file():
-    module = ModuleType("made_up")
-    vars(module).update(
-        {"KEEPS_ROWS": True, "NEEDS_TEACHER": True, "NEEDS_VALIDATION": True, "ACROSS_TOKENIZERS": True}
-    )
-    rollout = FunctionRollout(lambda batch, context: batch, module, {})
-    assert rollout.keeps_rows
-    assert rollout.needs_teacher
-    assert rollout.needs_validation
-    assert rollout.across_tokenizers
