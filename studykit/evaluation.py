@@ -14,7 +14,7 @@ from torch import nn
 
 from studykit.chat import encode, encode_prompts
 from studykit.errors import InputError
-from studykit.generation import Sampling, sample, token_settings
+from studykit.generation import Sampling, Vocabulary, generate
 from studykit.likelihood import reference_nll
 from studykit.scorers import Item, Score, needs_generation, score_items
 from studykit.sources import Example
@@ -42,7 +42,7 @@ def evaluate(
     losses = reference_nll(model, encoded, tokenizer, evaluation.batch_size)
     answers: list[str | None] = [None] * len(examples)
     if needs_generation(evaluation.scorers):
-        answers = list(generate(model, tokenizer, examples, evaluation))
+        answers = list(answer_greedily(model, tokenizer, examples, evaluation))
     model.train(was_training)
     items = [
         Item(e.id, "\n".join(m["content"] for m in e.messages[:-1]), e.answer, answer, loss, int(tokens))
@@ -67,16 +67,16 @@ def held_out(evaluation: Evaluation, examples: list[Example]) -> list[Example]:
     return examples[: evaluation.items]
 
 
-def generate(model: nn.Module, tokenizer: Any, examples: list[Example], evaluation: Evaluation) -> list[str]:
+def answer_greedily(model: nn.Module, tokenizer: Any, examples: list[Example], evaluation: Evaluation) -> list[str]:
     """Return a greedy answer to every prompt, in order; batches hold prompts of similar length."""
     prompts = encode_prompts(examples, tokenizer)
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-    greedy, generator, settings = Sampling(temperature=0), torch.Generator(), token_settings(model, tokenizer)
+    greedy, generator, vocabulary = Sampling(temperature=0), torch.Generator(), Vocabulary.of(model, tokenizer)
     answers: list[str] = [""] * len(prompts)
     for start in range(0, len(order), evaluation.batch_size):
         chosen = order[start : start + evaluation.batch_size]
         limits = [evaluation.max_new_tokens] * len(chosen)
-        made = sample([(model, 1.0)], [prompts[i] for i in chosen], limits, greedy, generator, **settings)
+        made = generate([(model, 1.0)], [prompts[i] for i in chosen], limits, greedy, generator, vocabulary)
         texts = tokenizer.batch_decode(made.tokens, skip_special_tokens=True)
         for index, text in zip(chosen, texts, strict=True):
             answers[index] = text.strip()

@@ -5,7 +5,7 @@ import torch
 
 from studykit.chat import encode, encode_prompts
 from studykit.errors import InputError
-from studykit.evaluation import evaluate, generate, held_out
+from studykit.evaluation import answer_greedily, evaluate, held_out
 from studykit.likelihood import reference_nll
 from studykit.models import projection
 from studykit.scorers import weighted_means
@@ -53,7 +53,7 @@ def test_answers_are_greedy_and_do_not_depend_on_the_batch(model, tokenizer, exa
     assert len(set(expected)) > 5
     assert len({len(answer.split()) for answer in expected}) > 1
     for batch_size in (1, 7, 40):
-        assert generate(model, tokenizer, examples, evaluation(batch_size=batch_size)) == expected
+        assert answer_greedily(model, tokenizer, examples, evaluation(batch_size=batch_size)) == expected
 
 
 def test_an_answer_ends_at_the_end_token_and_at_the_limit(model, tokenizer, examples, evaluation):
@@ -63,7 +63,7 @@ def test_an_answer_ends_at_the_end_token_and_at_the_limit(model, tokenizer, exam
         bias = torch.zeros(model.lm_head.out_features)
         bias[tokenizer.convert_tokens_to_ids(word)] = 1e4
         model.lm_head.bias = torch.nn.Parameter(bias)
-        answers[word] = generate(model, tokenizer, examples[:3], evaluation())
+        answers[word] = answer_greedily(model, tokenizer, examples[:3], evaluation())
     assert answers == {"K": ["K K K K K K K"] * 3, tokenizer.eos_token: [""] * 3}
 
 
@@ -113,7 +113,7 @@ def test_items_carry_what_scorers_need(model, tokenizer, examples, evaluation):
 
 
 def test_nothing_is_generated_for_likelihood_alone(model, tokenizer, examples, evaluation, monkeypatch):
-    monkeypatch.setattr("studykit.evaluation.sample", None)
+    monkeypatch.setattr("studykit.evaluation.generate", None)
     items, scores = evaluate(model, tokenizer, evaluation(scorers=["nll"]), examples[:3])
     assert [item.answer for item in items] == [None] * 3
     assert set(scores[0]) == {"nll"}

@@ -1,27 +1,30 @@
-"""Sample answers to prompts: batched, with a key-value cache, from one generator of randomness.
+"""Generate answers to prompts: batched, with a key-value cache, from one generator of randomness.
 
-    answers = sample([(student, 1.0)], prompts, limits, sampling, generator)
-    answers = draft_and_verify(student, teacher, prompts, limits, generator, ...)       # speculative distillation
+    vocabulary = Vocabulary.of(student, tokenizer)
+    completions = generate([(student, 1.0)], prompts, max_new_tokens, Sampling(), generator, vocabulary)
+    completions = draft_and_verify(student, teacher, prompts, max_new_tokens, generator, speculation, vocabulary)
 
-A model is wrapped in a `Decoder`, which remembers what it has read. All rows are read in lockstep, and each is padded
-on the left only: where rows accept different numbers of drafted tokens, what a row has rejected is forgotten and its
-memory moved to the right. Once half of the rows have ended, the batch goes on without them; since every row of the
-beginning keeps getting its random number, that changes no answer.
+All rows of a batch are read in lockstep and are padded on the left only. Once half of them have ended, these leave the
+batch; each row of the beginning still gets a random number at every draw, so that no answer depends on it.
 """
 
-from studykit.generation.decoder import Completions, Decoder, find_eos_token_ids, pad_left, token_settings
-from studykit.generation.generate import sample
+from studykit.generation.autoregressive import generate
+from studykit.generation.decoder import Decoder
 from studykit.generation.sampling import Sampling, draw
-from studykit.generation.speculative import draft_and_verify
+from studykit.generation.speculative import Speculation, draft_and_verify
+from studykit.generation.state import Completions, DecodingState, pad_prompts
+from studykit.generation.vocabulary import Vocabulary, find_eos_token_ids
 
 __all__ = [
     "Completions",
     "Decoder",
+    "DecodingState",
     "Sampling",
+    "Speculation",
+    "Vocabulary",
     "draft_and_verify",
     "draw",
     "find_eos_token_ids",
-    "pad_left",
-    "sample",
-    "token_settings",
+    "generate",
+    "pad_prompts",
 ]

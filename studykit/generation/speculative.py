@@ -1,13 +1,50 @@
-"""Completions that a student drafts and a teacher checks: speculative knowledge distillation."""
+"""Completions that a student drafts and a teacher verifies: interleaved sampling of speculative knowledge distillation.
+
+Each round drafts γ tokens in every row, verifies them in one pass of the teacher, and rolls back. With γ = 4, when the
+teacher accepts all of row 0, and in row 1 rejects `y` and draws `Y` instead:
+
+                       read before | pending | drafted
+    draft     row 0      A  B  C   |    D    | e  f  g  h     both models read all of these but the last: h and z
+              row 1      .  .  A   |    B    | x  y  w  z     (`.` is padding)
+    verify    row 0                            e  f  g  h     four tokens appended
+              row 1                            x  Y           two tokens appended; w and z are never looked at
+    roll back row 0      A  B  C        D      e  f  g | h    h is pending
+              row 1      .  .  .        .      A  B  x | Y    A, B and x shifted right, y and w gone; Y is pending
+
+Rows must end in the same column, since the next forward pass adds one column to all of them. So the keys and values of
+a row that got fewer tokens are shifted to the right, and the padding grows on its left. Each model reads every accepted
+token once.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from studykit.errors import InputError
-from studykit.generation.decoder import Completions, Decoder, DecodingState, drop_ended_rows, pad_left
+from studykit.generation.decoder import Decoder
+from studykit.generation.kv_cache import Shift
 from studykit.generation.sampling import Sampling
+from studykit.generation.state import Completions, DecodingState
+from studykit.generation.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """How drafts are made and verified.
+
+    Attributes:
+        top_k: a drafted token is accepted while it is among the teacher's `top_k` likeliest.
+        draft_tokens: γ, number of tokens that are drafted before the teacher reads them in one pass.
+        student: sampling of the drafts.
+        teacher: sampling of the tokens that replace rejected ones.
+    """
+
+    top_k: int
+    draft_tokens: int
+    student: Sampling
+    teacher: Sampling
 
 
 @torch.no_grad()
@@ -17,120 +54,145 @@ def draft_and_verify(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: Sequence[int],
     generator: torch.Generator,
-    *,
-    top_k: int,
-    draft_tokens: int,
-    student_sampling: Sampling,
-    teacher_sampling: Sampling,
-    eos_token_ids: Sequence[int],
-    pad_token_id: int,
-    vocab_size: int,
-) -> tuple[Completions, int, int]:
-    """Let the student draft a few tokens at a time and the teacher replace the first that it finds too unlikely.
+    speculation: Speculation,
+    vocabulary: Vocabulary,
+) -> Completions:
+    """Let the student draft a few tokens at a time and the teacher replace the first one outside its top k.
 
-    A drafted token is accepted while it is among the teacher's `top_k` at its place; at the first that is not, the
-    rest of the draft is dropped and that token is drawn from the teacher. Both read every accepted token once.
+    The rest of a draft after a rejected token is dropped. Tokens after a rejection or after an end token are not
+    verified, and are not counted as such.
 
-    Returns:
-        The answers, the number of drafted tokens that were checked, and of those that were accepted. Tokens drafted
-        behind a rejection or an end are not checked.
+    Args:
+        student: in evaluation mode.
+        teacher: in evaluation mode.
+        prompts: token ids.
+        max_new_tokens: maximum number of new tokens of each row.
+        generator: the only source of randomness, on the CPU.
+        speculation: how drafts are made and verified.
+        vocabulary: end tokens, padding, and the ids that may be drawn.
 
     Raises:
-        InputError: a model keeps a recurrent state, from which rejected tokens cannot be taken back.
+        InputError: a model keeps a recurrent state, which cannot be rolled back.
 
     Source:
         Xu et al. (2025), Speculative Knowledge Distillation, algorithm 1.
     """
-    pending, mask = pad_left(prompts, pad_token_id, next(student.parameters()).device)
-    room = mask.shape[1] + max(max_new_tokens) + draft_tokens
-    readers = _reader(student, vocab_size, room), _reader(teacher, vocab_size, room)
-    rows = DecodingState(max_new_tokens, eos_token_ids, pending.device)
-    places = torch.arange(draft_tokens, device=pending.device)
-    checked = accepted = 0
-    while rows.count:
-        before = mask.shape[1]
-        drafted, tokens = [], pending
-        for _ in range(draft_tokens):
-            tokens = student_sampling.draw(readers[0].forward(tokens, mask)[:, -1], generator, rows.here)[:, None]
-            drafted.append(tokens)
-            mask = torch.cat([mask, rows.live[:, None]], dim=1)
-        rows.generated += draft_tokens * rows.count
-        mask = mask[:, :-1]  # nobody has read the last drafted token
-        draft = torch.cat(drafted, dim=1)
-        logits = readers[1].forward(torch.cat([pending, draft[:, :-1]], dim=1), mask, keep=draft_tokens)
-        first = _first_rejected(draft, logits, top_k)
-        offered = rows.until_done(draft, draft_tokens)
-        rejected = rows.live & (first < offered)
-        checked += int(torch.minimum(first + 1, offered).sum())
-        accepted += int(torch.minimum(first, offered).sum())
-        if rejected.any():
-            at = first.clamp(max=draft_tokens - 1)[:, None]
-            behind = logits.gather(1, at[:, :, None].expand(-1, -1, logits.shape[-1]))[:, 0]
-            drawn = teacher_sampling.draw(behind, generator, rows.here)
-            rows.generated += int(rejected.sum())
-            draft = torch.where(rejected[:, None] & (places == first[:, None]), drawn[:, None], draft)
-        kept = rows.take(draft, torch.where(rejected, first + 1, draft_tokens))
-        # A row's last kept token is pending; of the columns both have read behind the old one, those before it count.
-        read = (kept - 1).clamp(min=0)
-        pending = draft.gather(1, read[:, None])
-        mask, moved = _aligned(mask, before, torch.where(rows.live, read, 0), rows.live)
-        for reader in readers:
-            reader.rollback(before + draft_tokens - 1 - mask.shape[1], moved)
-        if rows.half_ended or (rows.count and mask.shape[1] + draft_tokens > room):
-            mask, pending = drop_ended_rows(rows, mask, pending, readers)
-        mask = torch.cat([mask, rows.live[:, None]], dim=1)
-    return rows.answers([reader.read for reader in readers]), checked, accepted
+    state = DecodingState(prompts, max_new_tokens, vocabulary, next(student.parameters()).device)
+    max_columns = state.mask.shape[1] + max(max_new_tokens) + speculation.draft_tokens
+    decoders = [_open_decoder(model, vocabulary.vocab_size, max_columns) for model in (student, teacher)]
+    while state.active_count:
+        columns, pending = state.mask.shape[1], state.pending
+        draft = _draft(decoders[0], state, speculation, generator)
+        tokens, counts = _verify(decoders[1], pending, draft, state, speculation, generator)
+        appended = state.append(tokens, counts)
+        _roll_back(decoders, state, columns, (appended - 1).clamp(min=0))
+        full = state.mask.shape[1] + speculation.draft_tokens > max_columns
+        if state.half_ended or (state.active_count and full):
+            state.drop_ended(decoders)
+        state.extend_mask()
+    return state.completions(decoders)
 
 
-def _reader(model: nn.Module, vocab_size: int, columns: int) -> Decoder:
-    reader = Decoder(model, vocab_size, columns)
-    if not reader.can_move:
+def _open_decoder(model: nn.Module, vocab_size: int, max_columns: int) -> Decoder:
+    decoder = Decoder(model, vocab_size, max_columns)
+    if not decoder.supports_rollback:
         raise InputError(
-            f"{type(reader.model).__name__} keeps a recurrent state, from which rejected drafts cannot be taken back: "
+            f"{type(decoder.model).__name__} keeps a recurrent state, from which rejected drafts cannot be removed: "
             "take another rollout than 'interleaved'"
         )
-    return reader
+    return decoder
 
 
-def _aligned(
-    mask: Tensor, before: int, read: Tensor, live: Tensor
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor] | None]:
-    """Take rejected columns back, so that every live row ends at the same column again.
+def _draft(student: Decoder, state: DecodingState, speculation: Speculation, generator: torch.Generator) -> Tensor:
+    """Draw γ tokens per row from the student, int64 [B, γ]; the mask grows by the γ - 1 of them that it reads."""
+    tokens, drafted = state.pending, []
+    for number in range(speculation.draft_tokens):
+        if number:
+            state.extend_mask()
+        logits = student.forward(tokens, state.mask)[:, -1]
+        tokens = speculation.student.draw(logits, generator, state.in_batch)[:, None]
+        drafted.append(tokens)
+    state.generated += speculation.draft_tokens * state.active_count
+    return torch.cat(drafted, dim=1)
 
-    The row that has accepted most stays where it is; what others hold is moved to the right, by as many columns as
-    they have accepted fewer. Rows that have ended stay as they are.
 
-    Args:
-        mask: bool [B, L], the columns that were read.
-        before: how many of them were there before the draft.
-        read: how many of the further ones each row keeps, int64 [B].
-        live: which rows go on, bool [B].
+def _verify(
+    teacher: Decoder,
+    pending: Tensor,
+    draft: Tensor,
+    state: DecodingState,
+    speculation: Speculation,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Read the pending tokens and the draft with the teacher, and replace each row's first rejected token.
 
     Returns:
-        The new mask, and what was moved: rows, columns, and how far, int64 [N] each; None where nothing was.
-
-    >>> _aligned(torch.ones(2, 3, dtype=torch.bool), 2, torch.tensor([1, 0]), torch.tensor([True, True]))
-    (tensor([[ True,  True,  True],
-            [False,  True,  True]]), (tensor([1, 1]), tensor([0, 1]), tensor([1, 1])))
+        The tokens of the draft with the replacements, int64 [B, γ], and how many of them count: all, or those up to
+        and including the replacement, int64 [B].
     """
-    most = int(read.max())
-    mask = mask[:, : before + most].clone()
-    mask[:, before:] &= torch.arange(most, device=mask.device) < read[:, None]
-    short = (most - read) * live
-    rows, columns = (mask & (short > 0)[:, None]).nonzero(as_tuple=True)
-    if not len(rows):
-        return mask, None
-    by = short[rows]
-    mask[rows, columns] = False
-    mask[rows, columns + by] = True
-    return mask, (rows, columns, by)
+    size = speculation.draft_tokens
+    logits = teacher.forward(torch.cat([pending, draft[:, :-1]], dim=1), state.mask, logits_to_keep=size)
+    first = _find_first_rejected(draft, logits, speculation.top_k)
+    fitting = state.count_fitting(draft, size)
+    rejected = state.active & (first < fitting)
+    state.verified += int(torch.minimum(first + 1, fitting).sum())
+    state.accepted += int(torch.minimum(first, fitting).sum())
+    if rejected.any():
+        position = first.clamp(max=size - 1)[:, None]
+        there = logits.gather(1, position[:, :, None].expand(-1, -1, logits.shape[-1]))[:, 0]
+        drawn = speculation.teacher.draw(there, generator, state.in_batch)
+        state.generated += int(rejected.sum())
+        replaced = rejected[:, None] & (torch.arange(size, device=draft.device) == first[:, None])
+        draft = torch.where(replaced, drawn[:, None], draft)
+    return draft, torch.where(rejected, first + 1, size)
 
 
-def _first_rejected(draft: Tensor, logits: Tensor, top_k: int) -> Tensor:
-    """Return the place of the first drafted token outside the teacher's top_k, or the length of the draft, int64 [B].
+def _find_first_rejected(draft: Tensor, logits: Tensor, top_k: int) -> Tensor:
+    """Return the position of the first drafted token outside the teacher's top k, int64 [B]; γ where there is none.
 
     A token is within the top k when fewer than k tokens are strictly likelier.
     """
-    own = logits.gather(2, draft[:, :, None])
-    inside = (logits > own).sum(dim=-1) < top_k
+    drafted = logits.gather(2, draft[:, :, None])
+    inside = (logits > drafted).sum(dim=-1) < top_k
     return inside.long().cumprod(dim=1).sum(dim=1)
+
+
+def _roll_back(decoders: Sequence[Decoder], state: DecodingState, columns: int, valid: Tensor) -> None:
+    """Remove rejected columns from the caches and the mask, so that all active rows end in the same column again.
+
+    Args:
+        decoders: student and teacher; both have read the same columns.
+        state: its mask covers what they have read.
+        columns: how many columns there were before the draft.
+        valid: how many of the later columns each row keeps, int64 [B].
+    """
+    read = state.mask.shape[1]
+    state.mask, shift = _align(state.mask, columns, torch.where(state.active, valid, 0), state.active)
+    for decoder in decoders:
+        decoder.rollback(read - state.mask.shape[1], shift)
+
+
+def _align(mask: Tensor, columns: int, valid: Tensor, active: Tensor) -> tuple[Tensor, Shift | None]:
+    """Return the mask [B, L] after a roll back, and the shift that makes all active rows end in its last column.
+
+    The rows that keep most columns stay in place. Of every other active row all tokens are shifted to the right, by
+    the number of columns that it keeps fewer. Rows that have ended are not shifted.
+
+    >>> mask, shift = _align(torch.ones(2, 3, dtype=torch.bool), 2, torch.tensor([1, 0]), torch.tensor([True, True]))
+    >>> mask
+    tensor([[ True,  True,  True],
+            [False,  True,  True]])
+    >>> shift
+    Shift(rows=tensor([1, 1]), columns=tensor([0, 1]), distances=tensor([1, 1]))
+    """
+    most = int(valid.max())
+    mask = mask[:, : columns + most].clone()
+    mask[:, columns:] &= torch.arange(most, device=mask.device) < valid[:, None]
+    missing = (most - valid) * active
+    rows, source = (mask & (missing > 0)[:, None]).nonzero(as_tuple=True)
+    if not len(rows):
+        return mask, None
+    distances = missing[rows]
+    mask[rows, source] = False
+    mask[rows, source + distances] = True
+    return mask, Shift(rows, source, distances)

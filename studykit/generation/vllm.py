@@ -1,10 +1,10 @@
-"""Completions by vLLM, several times faster on a GPU than reading in lockstep, where it is installed and asked for.
+"""Completions by vLLM, several times faster on a GPU than `generate`; optional, for teachers.
 
     engine = Vllm(folder)
-    answers = engine.answer(prompts, limits, sampling, generator, ends=[2], vocabulary=85, rows=85)
+    completions = engine.generate(prompts, max_new_tokens, sampling, generator, vocabulary, head_rows=85)
 
-It holds weights of its own, so it is for models that no step changes, which is to say teachers; a student in training
-would have to hand its weights over after every step.
+The engine loads a copy of the weights, so it suits teachers, whose weights stay the same; those of a student in
+training would have to be copied to it after every step.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,21 @@ from typing import Any
 import torch
 
 from studykit.errors import InputError
-from studykit.generation.decoder import Completions
 from studykit.generation.sampling import Sampling
+from studykit.generation.state import Completions
+from studykit.generation.vocabulary import Vocabulary
 
 _MEMORY_SHARE = 0.4
-"""Of the device's memory: the student, its optimizer and the live teacher lie beside it."""
+"""Of the device's memory; the student, its optimizer and the live teacher need the rest."""
 
-_WARMEST = 2.0
-"""vLLM refuses higher temperatures."""
+_MAX_TEMPERATURE = 2.0
+"""vLLM refuses higher ones."""
 
 
 class Vllm:
-    """A model behind vLLM's engine, which is started when it is first asked.
+    """A model in vLLM's engine, which is started at the first prompt.
 
-    Draws are those of vLLM: of the same distribution as `sample`, by other random numbers.
+    Its answers have the same distribution as those of `generate`, from other random numbers.
 
     Args:
         model: a local folder or a hub id.
@@ -44,67 +45,66 @@ class Vllm:
             raise InputError(
                 "engine 'vllm' is not installed: pip install 'studykit[vllm]' (Linux with CUDA), or leave engine out"
             ) from None
-        self._where = {"model": model, "revision": revision}
+        self._source = {"model": model, "revision": revision}
         self._engine: Any = None
 
-    def answer(
+    def generate(
         self,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: Sequence[int],
         sampling: Sampling,
         generator: torch.Generator,
-        *,
-        eos_token_ids: Sequence[int],
-        vocab_size: int,
-        rows: int,
+        vocabulary: Vocabulary,
+        head_rows: int,
     ) -> Completions:
         """Sample an answer to every prompt.
 
         Args:
             prompts: token ids.
-            max_new_tokens: most new tokens of each; where it is 0, the prompt is not read.
+            max_new_tokens: maximum number of new tokens for each; a prompt with 0 is not read.
             sampling: how tokens are drawn.
-            generator: gives each prompt its seed, so that runs repeat.
-            eos_token_ids: tokens that end an answer.
-            vocab_size: tokens that may be drawn.
-            rows: of the model's output head; those past the vocabulary belong to no token.
+            generator: draws a seed for each prompt, so that runs repeat.
+            vocabulary: end tokens, and the ids that may be drawn.
+            head_rows: rows of the model's output head; those past the vocabulary belong to no token.
 
         Raises:
             InputError: a temperature that vLLM refuses.
         """
-        if sampling.temperature > _WARMEST:
+        if sampling.temperature > _MAX_TEMPERATURE:
             raise InputError(f"engine 'vllm' samples at temperatures up to 2, received {sampling.temperature}")
         seeds = torch.randint(2**31, (len(prompts),), generator=generator).tolist()
-        asked = [row for row, limit in enumerate(max_new_tokens) if limit > 0]
-        settings = [
+        rows = [row for row, maximum in enumerate(max_new_tokens) if maximum > 0]
+        allowed = list(range(vocabulary.vocab_size)) if vocabulary.vocab_size < head_rows else None
+        parameters = [
             self._library.SamplingParams(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 max_tokens=max_new_tokens[row],
-                stop_token_ids=list(eos_token_ids),
+                stop_token_ids=list(vocabulary.eos_token_ids),
                 seed=seeds[row],
-                allowed_token_ids=list(range(vocab_size)) if vocab_size < rows else None,
+                allowed_token_ids=allowed,
                 skip_special_tokens=False,
                 detokenize=False,
             )
-            for row in asked
+            for row in rows
         ]
         tokens: list[list[int]] = [[] for _ in prompts]
-        if asked:
-            inputs = [self._library.TokensPrompt(prompt_token_ids=list(prompts[row])) for row in asked]
-            for row, made in zip(asked, self._started().generate(inputs, settings, use_tqdm=False), strict=True):
-                tokens[row] = list(made.outputs[0].token_ids)
-        ended = [bool(row) and row[-1] in eos_token_ids for row in tokens]
-        read = sum(len(prompts[row]) + len(tokens[row]) - 1 for row in asked)
+        if rows:
+            inputs = [self._library.TokensPrompt(prompt_token_ids=list(prompts[row])) for row in rows]
+            outputs = self._start().generate(inputs, parameters, use_tqdm=False)
+            for row, output in zip(rows, outputs, strict=True):
+                tokens[row] = list(output.outputs[0].token_ids)
+        ended = [bool(row) and row[-1] in vocabulary.eos_token_ids for row in tokens]
+        read = sum(len(prompts[row]) + len(tokens[row]) - 1 for row in rows)
         return Completions(tokens, ended, sum(map(len, tokens)), [read])
 
-    def _started(self) -> Any:
+    def _start(self) -> Any:
         if self._engine is None:
             self._engine = self._library.LLM(
-                **self._where,
+                **self._source,
                 skip_tokenizer_init=True,
                 trust_remote_code=False,
                 gpu_memory_utilization=_MEMORY_SHARE,
-                max_model_len=-1,  # the model's own, or what fits into that memory
+                max_model_len=-1,  # that of the model, or what fits into the memory
             )
         return self._engine

@@ -1,26 +1,29 @@
-"""Which sequence is trained on, one way per file: the data's own answer, the teacher's, the student's, or a mixture.
+"""Which sequences a step trains on, one way per file: the data's answers, the teacher's, the student's, or a mixture.
 
 A rollout is a function `name(batch, context, *, option=default) -> Batch` in a file of the same name, or a class
-derived from `Rollout` where it keeps state (answers asked for once, a replay buffer). It is asked once per micro-batch
-and may generate; no gradient flows through it. What it cost is added to `context.cost`, what is worth watching to
-`context.metrics`.
+derived from `Rollout` if it has state (a teacher's answers, a replay buffer). It is called once per micro-batch and
+may generate; no gradient flows through it. It adds its cost with `context.count`, and logs with `context.log_ratio`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import nn
 
-from studykit.collate import Batch
+from studykit.collate import Batch, make_batch
 from studykit.discovery import Room, check_options, flags
-from studykit.generation import Completions, token_settings
+from studykit.generation import Completions, Vocabulary
+from studykit.losses import Author
 from studykit.teacher import OpenTeacher
 
 ROLLOUTS = Room("studykit.rollouts", kind="rollout")
+
+MaxNewTokens = Annotated[int, Field(ge=1)]
 
 
 @dataclass
@@ -28,15 +31,15 @@ class RolloutContext:
     """What a rollout may use.
 
     Attributes:
-        student: the model being trained, as the trainer holds it.
+        student: the model in training, with the wrappers of the trainer.
         teacher: the open teacher, or None.
         tokenizer: the student's tokenizer.
-        generator: the only source of randomness, on the CPU; its state is checkpointed.
-        max_length: most tokens of a sequence, prompt and answer together.
-        progress: share of the stage's optimizer steps done, in [0, 1].
+        generator: the only source of randomness, on the CPU; its state is part of a checkpoint.
+        max_length: maximum number of tokens of a sequence, prompt and answer together.
+        progress: share of the stage's optimizer steps that are done, in [0, 1].
         validation_loss: returns the student's mean cross-entropy on the stage's validation data, nats per token.
         cost: counters to add to: `generated_tokens` drawn from any model, `scored_tokens` read by the teacher for it.
-        metrics: sums and counts since the last log, by name; their ratio is logged.
+        metrics: sum and count since the last log, by name; their ratio is logged.
     """
 
     student: nn.Module
@@ -51,44 +54,78 @@ class RolloutContext:
 
     @property
     def required_teacher(self) -> OpenTeacher:
-        """The teacher, for rollouts that cannot do without.
+        """The teacher, for rollouts that need one.
 
         Raises:
             ValueError: the run has no teacher.
         """
         if self.teacher is None:
-            raise ValueError("this rollout asks a teacher, and none was given: name one in the specification")
+            raise ValueError("this rollout needs a teacher, and none was given: name one in the specification")
         return self.teacher
 
     @property
-    def decoding(self) -> dict[str, Any]:
-        """What every way to generate with the student's vocabulary needs to know."""
-        return token_settings(self.student, self.tokenizer)
+    def vocabulary(self) -> Vocabulary:
+        """End tokens, padding and size of the student's vocabulary."""
+        return Vocabulary.of(self.student, self.tokenizer)
+
+    def limit(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:
+        """Return the maximum number of new tokens for each prompt, so that no sequence is longer than `max_length`."""
+        return [max(0, min(max_new_tokens, self.max_length - len(prompt))) for prompt in prompts]
+
+    def join(
+        self,
+        prompts: Sequence[list[int]],
+        answers: Sequence[Sequence[int]],
+        author: Author | Sequence[Author],
+    ) -> Batch:
+        """Return prompts, each followed by its generated answer, as a batch on the student's device.
+
+        Only the answers are supervised.
+
+        Args:
+            prompts: token ids.
+            answers: token ids, as generated.
+            author: who wrote the answers: one for all rows, or one for each.
+        """
+        rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+        masks = [[False] * len(p) + [True] * len(a) for p, a in zip(prompts, answers, strict=True)]
+        authors = [author] * len(rows) if isinstance(author, Author) else author
+        batch = make_batch(rows, masks, self.tokenizer.pad_token_id)
+        return replace(batch, author=torch.tensor(authors)).to(next(self.student.parameters()).device)
 
     def count(self, **tokens: float) -> None:
         """Add to the cost."""
         for name, number in tokens.items():
             self.cost[name] = self.cost.get(name, 0) + number
 
-    def log_ratio(self, **ratios: tuple[float, float]) -> None:
-        """Add sum and count of something to be logged as a ratio."""
-        for name, (total, number) in ratios.items():
-            before = self.metrics.get(name, (0.0, 0.0))
-            self.metrics[name] = (before[0] + total, before[1] + number)
+    def count_completions(self, completions: Completions) -> None:
+        """Add the tokens that were drawn to the cost; log the share of answers that ended, and their mean length."""
+        lengths = [len(tokens) for tokens in completions.tokens]
+        self.count(generated_tokens=completions.generated_tokens)
+        self.log_ratio(
+            ended=(sum(completions.ended), len(lengths)),
+            answer_length=(sum(lengths), len(lengths)),
+        )
 
-    def chance(self) -> float:
+    def log_ratio(self, **ratios: tuple[float, float]) -> None:
+        """Add to the numerator and denominator of ratios that are logged."""
+        for name, (numerator, denominator) in ratios.items():
+            before = self.metrics.get(name, (0.0, 0.0))
+            self.metrics[name] = (before[0] + numerator, before[1] + denominator)
+
+    def draw_uniform(self) -> float:
         """Return a random number in [0, 1)."""
         return float(torch.rand((), generator=self.generator))
 
 
 class Rollout:
-    """Base of rollouts with state; a stateless one is a plain function and is wrapped in one.
+    """Base of rollouts; a function is wrapped in one, and its module may set these flags in capitals.
 
     Attributes:
-        keeps_rows: True where every row is one of the data's, so that a cached teacher knows it.
-        needs_teacher: True where a teacher takes part in choosing the sequence.
-        needs_validation: True where the stage must name validation data.
-        across_tokenizers: True where the teacher may have another tokenizer.
+        keeps_rows: True if every row is a row of the data, which a cached teacher has stored.
+        needs_teacher: True if a teacher takes part in making the sequences.
+        needs_validation: True if the stage must name validation data.
+        across_tokenizers: True if the teacher may have another tokenizer than the student.
     """
 
     keeps_rows: bool = False
@@ -97,11 +134,11 @@ class Rollout:
     across_tokenizers: bool = False
 
     def __call__(self, batch: Batch, context: RolloutContext) -> Batch:
-        """Return the sequences to train on instead of a batch of the data's."""
+        """Return the sequences to train on in place of a batch of the data."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that a checkpoint must keep."""
+        """Return the state that belongs into a checkpoint."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -109,7 +146,7 @@ class Rollout:
 
 
 class FunctionRollout(Rollout):
-    """A stateless rollout made from a function and its options; its module may set the flags in capitals."""
+    """A rollout without state, made from a function, its module's flags and its options."""
 
     def __init__(self, function: Callable[..., Batch], module: ModuleType, options: dict[str, Any]):
         vars(self).update(flags(Rollout, module))
@@ -124,74 +161,10 @@ def get_rollout(name: str, **options: Any) -> Rollout:
     """Make the rollout of that name.
 
     Raises:
-        InputError: an unknown name or option, with the nearest known one.
+        InputError: an unknown name or option, with the nearest known one; a value out of range.
     """
-    made = ROLLOUTS.member(name)
-    check_options("rollout", name, made, options)
-    if isinstance(made, type):
-        return made(**options)
-    return FunctionRollout(made, ROLLOUTS.module(name), options)
-
-
-def new_token_limits(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: RolloutContext) -> list[int]:
-    """Return the most new tokens of each row, so that prompt and answer fit into the stage's `max_length`."""
-    return [max(0, min(max_new_tokens, context.max_length - len(prompt))) for prompt in prompts]
-
-
-def answered(
-    batch: Batch, prompts: list[list[int]], answers: Sequence[Sequence[int]], author: int, pad_token_id: int
-) -> Batch:
-    """Return prompts and generated answers as rows to train on: only the answers are supervised.
-
-    Args:
-        batch: gives the device.
-        prompts: token ids.
-        answers: token ids, as generated.
-        author: who wrote them, of `studykit.losses`.
-        pad_token_id: fills rows up on the right.
-    """
-    rows = [prompt + list(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    loss_mask = [[False] * len(prompt) + [True] * len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    return padded(rows, loss_mask, author, pad_token_id, batch.input_ids.device)
-
-
-def padded(
-    rows: Sequence[list[int]], masks: Sequence[list[bool]], author: int, pad_token_id: int, device: Any
-) -> Batch:
-    """Return rows of token ids, and which of them are supervised, as a batch padded on the right."""
-    width = max(len(row) for row in rows)
-    lengths = torch.tensor([len(row) for row in rows])[:, None]
-    ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows])
-    loss_mask = torch.tensor([mask + [False] * (width - len(mask)) for mask in masks])
-    mask = (torch.arange(width) < lengths).long()
-    authors = torch.full((len(rows),), author, device=device)
-    return Batch(ids.to(device), mask.to(device), loss_mask.to(device), author=authors)
-
-
-def joined(batches: Sequence[Batch], pad_token_id: int) -> Batch:
-    """Return the rows of several batches as one."""
-    width = max(batch.input_ids.shape[1] for batch in batches)
-
-    def wide(name: str, value: int) -> torch.Tensor:
-        parts = [getattr(batch, name) for batch in batches]
-        return torch.cat([nn.functional.pad(part, (0, width - part.shape[1]), value=value) for part in parts])
-
-    authors = [b.author if b.author is not None else torch.zeros_like(b.input_ids[:, 0]) for b in batches]
-    keys = [key for batch in batches for key in batch.keys] if all(batch.keys for batch in batches) else []
-    return Batch(
-        wide("input_ids", pad_token_id),
-        wide("attention_mask", 0),
-        wide("loss_mask", 0),
-        keys,
-        torch.cat(authors),
-    )
-
-
-def count_answers(context: RolloutContext, answers: Completions) -> None:
-    """Add what sampled answers cost, and watch how many end and how long they are."""
-    lengths = [len(tokens) for tokens in answers.tokens]
-    context.count(generated_tokens=answers.generated)
-    context.log_ratio(
-        ended=(sum(answers.ended), len(lengths)),
-        answer_length=(sum(lengths), len(lengths)),
-    )
+    member = ROLLOUTS.member(name)
+    check_options("rollout", name, member, options)
+    if isinstance(member, type):
+        return member(**options)
+    return FunctionRollout(member, ROLLOUTS.module(name), options)

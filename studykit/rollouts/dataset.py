@@ -7,5 +7,5 @@ KEEPS_ROWS = True
 
 
 def dataset(batch: Batch, context: RolloutContext) -> Batch:
-    """Return the batch as it is; it costs nothing."""
+    """Return the batch unchanged; it costs nothing."""
     return batch

@@ -1,42 +1,40 @@
-"""The data's own answers behind prompts with some tokens left out: augmentation for a noisy teacher (R2KD)."""
+"""The data's answers after prompts from which some tokens are dropped: augmentation for a noisy teacher (R2KD)."""
+
+from dataclasses import replace
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
-from studykit.collate import Batch
-from studykit.errors import InputError
+from studykit.collate import Batch, make_batch
 from studykit.losses import Author
-from studykit.rollouts import Rollout, RolloutContext, padded
+from studykit.rollouts import RolloutContext
 
 
-class PromptDropout(Rollout):
-    """Return the batch with each ordinary token that is not supervised left out with probability `prompt_dropout`.
+def prompt_dropout(
+    batch: Batch, context: RolloutContext, *, prompt_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+) -> Batch:
+    """Return the batch without some of its unsupervised tokens, each dropped with probability `prompt_dropout`.
 
-    Teacher and student both see what is left. Special tokens stay, so that the chat template remains whole.
+    Teacher and student both read what is left. Special tokens are never dropped, so that the chat template stays
+    whole; nor are supervised ones.
 
     Args:
-        prompt_dropout: in [0, 1).
-
-    Raises:
-        InputError: prompt_dropout out of range.
+        batch: rows of the data.
+        context: gives the tokenizer and the randomness.
+        prompt_dropout: probability that a token is dropped.
 
     Source:
         Kim, Ham, Cho, Kim (2024), Robustness-Reinforced Knowledge Distillation with Correlation Distance and Network
         Pruning, whose image augmentation is carried over to prompts.
     """
-
-    def __init__(self, *, prompt_dropout: float = 0.1):
-        if not 0 <= prompt_dropout < 1:
-            raise InputError(f"rollout 'prompt_dropout': prompt_dropout must lie in [0, 1), received {prompt_dropout}")
-        self.prompt_dropout = prompt_dropout
-
-    def __call__(self, batch: Batch, context: RolloutContext) -> Batch:
-        """Return the batch behind shorter prompts."""
-        special = set(context.tokenizer.all_special_ids)
-        rows, loss_mask = [], []
-        for ids, mask in zip(batch.input_ids.tolist(), batch.loss_mask.tolist(), strict=True):
-            end = len(mask) - mask[::-1].index(True)
-            dropped = iter(torch.rand(end - sum(mask), generator=context.generator) < self.prompt_dropout)
-            kept = [i for i in range(end) if mask[i] or not next(dropped) or ids[i] in special]
-            rows.append([ids[i] for i in kept])
-            loss_mask.append([mask[i] for i in kept])
-        return padded(rows, loss_mask, Author.DATA, context.tokenizer.pad_token_id, batch.input_ids.device)
+    special = set(context.tokenizer.all_special_ids)
+    rows, loss_masks = [], []
+    for ids, mask in zip(batch.input_ids.tolist(), batch.loss_mask.tolist(), strict=True):
+        end = len(mask) - mask[::-1].index(True)
+        dropped = iter(torch.rand(end - sum(mask), generator=context.generator) < prompt_dropout)
+        left = [i for i in range(end) if mask[i] or not next(dropped) or ids[i] in special]
+        rows.append([ids[i] for i in left])
+        loss_masks.append([mask[i] for i in left])
+    shorter = make_batch(rows, loss_masks, context.tokenizer.pad_token_id).to(batch.input_ids.device)
+    return replace(shorter, author=torch.full_like(shorter.input_ids[:, 0], Author.DATA))

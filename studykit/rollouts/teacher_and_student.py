@@ -1,24 +1,26 @@
-"""Every prompt twice: with the teacher's answer, asked for once, and with a fresh one of the student's (DistiLLM-2)."""
+"""Every prompt twice: with the teacher's answer, generated once, and with a new one of the student's (DistiLLM-2)."""
 
 from typing import Any
 
 from studykit.collate import Batch
-from studykit.rollouts import Rollout, RolloutContext, joined
+from studykit.generation.sampling import Temperature, TopP
+from studykit.losses import Author
+from studykit.rollouts import MaxNewTokens, Rollout, RolloutContext
 from studykit.rollouts.student import Student
 from studykit.rollouts.teacher import Teacher
 
 
 class TeacherAndStudent(Rollout):
-    """Return twice as many rows as the batch has: first the teacher's answers, then the student's.
+    """Return twice as many rows as the batch has: first those with the teacher's answers, then with the student's.
 
     Args:
         temperature: of the student's sampling.
         top_p: of the student's sampling.
-        teacher_temperature: of the teacher's sampling; 0 takes the likeliest token at every place.
-        max_new_tokens: most tokens of an answer.
+        teacher_temperature: of the teacher's sampling; 0 takes the likeliest token at every position.
+        max_new_tokens: maximum number of tokens of an answer.
 
     Raises:
-        InputError: an option out of range.
+        InputError: when called with data without prompts.
 
     Source:
         Ko et al. (2025), DistiLLM-2: A Contrastive Approach Boosts the Distillation of LLMs.
@@ -29,23 +31,25 @@ class TeacherAndStudent(Rollout):
     def __init__(
         self,
         *,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        teacher_temperature: float = 0.0,
-        max_new_tokens: int = 128,
+        temperature: Temperature = 1.0,
+        top_p: TopP = 1.0,
+        teacher_temperature: Temperature = 0.0,
+        max_new_tokens: MaxNewTokens = 128,
     ):
         self.teacher = Teacher(temperature=teacher_temperature, max_new_tokens=max_new_tokens)
         self.student = Student(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
 
     def __call__(self, batch: Batch, context: RolloutContext) -> Batch:
         """Return both answers to every prompt."""
-        written = self.teacher(batch, context)
-        return joined([written, self.student(batch, context)], context.tokenizer.pad_token_id)
+        prompts = batch.prompts()
+        answers = self.teacher.answer(batch, prompts, context) + self.student.answer(prompts, context)
+        authors = [Author.TEACHER] * len(prompts) + [Author.STUDENT] * len(prompts)
+        return context.join([*prompts, *prompts], answers, authors)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the teacher's answers so far."""
         return self.teacher.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore the teacher's answers."""
         self.teacher.load_state_dict(state)

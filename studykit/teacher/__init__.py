@@ -48,7 +48,7 @@ class OpenTeacher(Protocol):
         """Return what the teacher says at the supervised positions of a batch."""
         ...
 
-    def answer(
+    def generate(
         self, batch: Batch, rows: list[int], max_new_tokens: list[int], sampling: Sampling, generator: torch.Generator
     ) -> Completions:
         """Generate answers to the prompts of some rows of a batch, in the student's tokens.
@@ -56,7 +56,7 @@ class OpenTeacher(Protocol):
         Args:
             batch: rows of the data.
             rows: which of them.
-            max_new_tokens: most new tokens of each.
+            max_new_tokens: maximum number of new tokens of each.
             sampling: how tokens are drawn.
             generator: the only source of randomness.
         """

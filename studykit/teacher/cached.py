@@ -104,11 +104,11 @@ class CachedTeacher:
         """Return the stored probabilities of a batch."""
         return self.form.shares(self.store.read(as_keys(batch.keys)))
 
-    def answer(
+    def generate(
         self, batch: Batch, rows: list[int], max_new_tokens: list[int], sampling: Sampling, generator: torch.Generator
     ) -> Completions:
         """Generate with the live teacher."""
-        return self.online.answer(batch, rows, max_new_tokens, sampling, generator)
+        return self.online.generate(batch, rows, max_new_tokens, sampling, generator)
 
     def _capture(self, encoded: Encoded, keys: np.ndarray, watch: Callable[[int, int], None]) -> None:
         """Ask the live teacher shard by shard until nothing is missing, whoever wrote it."""

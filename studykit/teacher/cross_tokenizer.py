@@ -18,7 +18,7 @@ from studykit.generation.vllm import Vllm
 from studykit.models.projection import output_head
 from studykit.models.states import hidden_states
 from studykit.models.vocabulary import token_rows
-from studykit.teacher.live import written_by
+from studykit.teacher.live import generate_with
 from studykit.teacher.signal import TeacherSignal
 
 
@@ -76,13 +76,13 @@ class CrossTokenizerTeacher:
             softcap=self.head.softcap,
         )
 
-    def answer(
+    def generate(
         self, batch: Batch, rows: list[int], max_new_tokens: list[int], sampling: Sampling, generator: torch.Generator
     ) -> Completions:
         """Generate answers to the prompts of some rows and put them into the student's tokens."""
         own = self._read([batch.keys[row] for row in rows])
         longer = [limit * 4 for limit in max_new_tokens]  # the teacher's tokens may be shorter
-        made = written_by(self, own.prompts(), longer, sampling, generator, self.rows)
+        made = generate_with(self, own.prompts(), longer, sampling, generator, self.rows)
         texts = self.tokenizer.batch_decode(made.tokens, skip_special_tokens=True)
         end = self.student_tokenizer.eos_token_id
         tokens = [
@@ -90,7 +90,7 @@ class CrossTokenizerTeacher:
             for text, ended, limit in zip(texts, made.ended, max_new_tokens, strict=True)
         ]
         whole = [ended and row[-1:] == [end] for ended, row in zip(made.ended, tokens, strict=True)]
-        return Completions(tokens, whole, made.generated, made.scored)
+        return Completions(tokens, whole, made.generated_tokens, made.scored_tokens)
 
 
 def _align(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from torch import nn
 
 from studykit.chat import Encoded
 from studykit.collate import Batch
-from studykit.generation import Completions, Sampling, find_eos_token_ids, sample
+from studykit.generation import Completions, Sampling, Vocabulary, generate
 from studykit.generation.vllm import Vllm
 from studykit.models.projection import OutputHead, output_head
 from studykit.models.states import hidden_states
@@ -47,46 +47,33 @@ class LiveTeacher:
             hidden, self.head.weight, self.head.bias, logit_scale=self.head.logit_scale, softcap=self.head.softcap
         )
 
-    def answer(
+    def generate(
         self, batch: Batch, rows: list[int], max_new_tokens: list[int], sampling: Sampling, generator: torch.Generator
     ) -> Completions:
         """Generate answers to the prompts of some rows."""
         prompts = batch.prompts()
-        asked = [prompts[row] for row in rows]
-        return written_by(self, asked, max_new_tokens, sampling, generator, self.vocab_size)
+        chosen = [prompts[row] for row in rows]
+        return generate_with(self, chosen, max_new_tokens, sampling, generator, self.vocab_size)
 
 
-class _Writer(Protocol):
+class _Generator(Protocol):
     model: Any
     tokenizer: Any
     engine: Vllm | None
     head: OutputHead
 
 
-def written_by(
-    teacher: _Writer,
+def generate_with(
+    teacher: _Generator,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: Sequence[int],
     sampling: Sampling,
     generator: torch.Generator,
     vocab_size: int,
 ) -> Completions:
-    """Return a teacher's answers to prompts in its own tokens, by its engine where it has one."""
-    eos_token_ids = find_eos_token_ids(teacher.model, teacher.tokenizer)
+    """Return a teacher's answers to prompts in its own tokens, by its engine if it has one."""
+    vocabulary = Vocabulary.of(teacher.model, teacher.tokenizer, vocab_size)
     if teacher.engine is not None:
         rows = teacher.head.weight.shape[0]
-        return teacher.engine.answer(
-            prompts, max_new_tokens, sampling, generator, eos_token_ids=eos_token_ids, vocab_size=vocab_size, rows=rows
-        )
-    pad_token_id = teacher.tokenizer.pad_token_id
-    models = [(teacher.model, 1.0)]
-    return sample(
-        models,
-        prompts,
-        max_new_tokens,
-        sampling,
-        generator,
-        eos_token_ids=eos_token_ids,
-        pad_token_id=pad_token_id,
-        vocab_size=vocab_size,
-    )
+        return teacher.engine.generate(prompts, max_new_tokens, sampling, generator, vocabulary, rows)
+    return generate([(teacher.model, 1.0)], prompts, max_new_tokens, sampling, generator, vocabulary)

@@ -8,7 +8,7 @@ from toys import GREEDY, PAD, PROMPTS, V, drafted, sampled
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studykit.errors import InputError
-from studykit.generation import Sampling, pad_left
+from studykit.generation import Sampling, pad_prompts
 
 SHORT: dict[str, Any] = {"sliding_window": 5, "head_dim": 8}
 KINDS: dict[str, dict[str, Any]] = {
@@ -56,7 +56,7 @@ def built(kind: str, **changes: Any) -> Any:
 
 
 def own_answers(model) -> list[list[int]]:
-    ids, mask = pad_left(PROMPTS, PAD)
+    ids, mask = pad_prompts(PROMPTS, PAD)
     model.generation_config.eos_token_id = None
     made = model.generate(input_ids=ids, attention_mask=mask.long(), do_sample=False, max_new_tokens=14)
     return made[:, ids.shape[1] :].tolist()

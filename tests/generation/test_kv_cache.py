@@ -5,8 +5,8 @@ import torch
 from toys import GREEDY, PAD, PROMPTS, V, cycles, drafted, sampled, seeded
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
-from studykit.generation import Decoder, Sampling, pad_left, sample
-from studykit.generation.kv_cache import InPlaceLayer
+from studykit.generation import Decoder, Sampling, Vocabulary, generate, pad_prompts
+from studykit.generation.kv_cache import InPlaceLayer, Shift
 
 
 def states(columns, rows=3, heads=2, size=4, seed=0):
@@ -15,8 +15,8 @@ def states(columns, rows=3, heads=2, size=4, seed=0):
 
 @pytest.fixture
 def used(monkeypatch):
-    """Record what is done with layers: where keys lie at every update, what is moved, and which rows are kept."""
-    seen = {"allocated": [], "updates": [], "moved": [], "kept": []}
+    """Record what is done with layers: where keys lie at every update, what is shifted, and which rows are selected."""
+    seen = {"allocated": [], "updates": [], "shifted": [], "selected": []}
 
     def wrap(name, note):
         original = getattr(InPlaceLayer, name)
@@ -30,8 +30,8 @@ def used(monkeypatch):
 
     wrap("lazy_initialization", lambda layer, _, made: seen["allocated"].append(layer))
     wrap("update", lambda layer, _, made: seen["updates"].append((layer, layer.keys.data_ptr(), made[0].shape)))
-    wrap("move", lambda layer, moved, made: seen["moved"].append(moved))
-    wrap("keep", lambda layer, kept, made: seen["kept"].append((kept[0], len(layer.keys))))
+    wrap("shift", lambda layer, shifted, made: seen["shifted"].append(shifted[0]))
+    wrap("select", lambda layer, selected, made: seen["selected"].append((selected[0], len(layer.keys))))
     return seen
 
 
@@ -46,18 +46,17 @@ def test_a_window_shows_what_transformers_own_layer_shows(window):
             assert torch.equal(mine, other)
 
 
-def test_what_was_written_is_seen_whatever_was_moved_kept_and_forgotten():
+def test_what_was_written_is_seen_whatever_was_cropped_shifted_and_selected():
     """Against lists of single tokens."""
     layer = InPlaceLayer(12)
     keys, values = states(6)
     layer.update(keys, values)
     plain = [[(keys[r, :, c], values[r, :, c]) for c in range(6)] for r in range(3)]
     layer.crop(-1)
-    rows, columns, by = torch.tensor([0, 0, 2]), torch.tensor([2, 3, 1]), torch.tensor([1, 1, 3])
-    layer.move(rows, columns, by)
+    layer.shift(Shift(torch.tensor([0, 0, 2]), torch.tensor([2, 3, 1]), torch.tensor([1, 1, 3])))
     moved = [list(row[:5]) for row in plain]
     moved[0][3], moved[0][4], moved[2][4] = plain[0][2], plain[0][3], plain[2][1]
-    layer.keep(torch.tensor([0, 2]), 2)
+    layer.select(torch.tensor([0, 2]), 2)
     expected = [moved[0][2:], moved[2][2:]]
     more_keys, more_values = states(2, rows=2, seed=1)
     seen_keys, seen_values = layer.update(more_keys, more_values)
@@ -69,7 +68,7 @@ def test_what_was_written_is_seen_whatever_was_moved_kept_and_forgotten():
             assert torch.equal(seen_values[r, :, c], value)
 
 
-def test_there_is_room_for_so_many_columns_and_no_more():
+def test_the_capacity_cannot_be_exceeded():
     layer = InPlaceLayer(5)
     layer.update(*states(5))
     assert layer.get_max_length() == layer.get_seq_length() == 5
@@ -92,23 +91,23 @@ def test_memory_is_allocated_once_and_attention_sees_what_is_filled(kind, make, 
         assert set(widths[1:]) == {6}
 
 
-def test_drafts_of_which_nothing_is_rejected_move_nothing(make, used):
+def test_drafts_of_which_nothing_is_rejected_shift_nothing(make, used):
     student = make(seed=3)
     drafted(student, make(seed=4), max_new_tokens=11, top_k=V, sampling=Sampling())
-    assert used["moved"] == used["kept"] == []
+    assert used["shifted"] == used["selected"] == []
     assert len(used["allocated"]) == 4
     assert len({(id(layer), pointer) for layer, pointer, _ in used["updates"]}) == 4
 
 
-def test_only_rows_that_fall_behind_are_moved(markov, used):
+def test_only_rows_that_fall_behind_are_shifted(markov, used):
     """The teacher rejects every 3: of three rows, one meets it in its first draft."""
     answers, _, _ = drafted(
         markov(cycles(16)), markov(cycles(16, _2=9)), [[4], [1], [9, 8]], 6, top_k=1, draft_tokens=4, vocab_size=16
     )
     assert answers.tokens == [[5, 6, 7, 8, 9, 10], [2, 9, 10, 11, 12, 13], [9, 10, 11, 12, 13, 14]]
-    assert {int(row) for rows, _, _ in used["moved"] for row in rows} == {1}
-    assert {int(by) for _, _, far in used["moved"] for by in far} == {2}
-    assert len(used["moved"]) == 4  # once for each layer of both models
+    assert {int(row) for shift in used["shifted"] for row in shift.rows} == {1}
+    assert {int(distance) for shift in used["shifted"] for distance in shift.distances} == {2}
+    assert len(used["shifted"]) == 4  # once for each layer of both models
 
 
 @pytest.mark.parametrize("sampling", [Sampling(0.8, 0.9), GREEDY])
@@ -125,9 +124,9 @@ def test_rows_that_have_ended_leave_the_batch_and_change_no_draw(sampling, make,
                     logits = model(input_ids=torch.tensor([prompt + expected[row]])).logits[0, -1]
                 expected[row].append(at(logits, sampling, float(numbers[row])))
     assert answers.tokens == expected
-    assert answers.generated == sum(max_new_tokens)
-    assert answers.scored == [sum(len(p) + n - 1 for p, n in zip(PROMPTS, max_new_tokens, strict=True))]
-    assert [left for _, left in used["kept"]] == [2, 2, 1, 1]
+    assert answers.generated_tokens == sum(max_new_tokens)
+    assert answers.scored_tokens == [sum(len(p) + n - 1 for p, n in zip(PROMPTS, max_new_tokens, strict=True))]
+    assert [left for _, left in used["selected"]] == [2, 2, 1, 1]
 
 
 def at(logits, sampling, number: float) -> int:
@@ -151,25 +150,23 @@ def test_the_generator_is_left_in_the_same_state_whatever_the_temperature(make):
     states = []
     for sampling in (GREEDY, Sampling(), Sampling(0.5, 0.5)):
         generator = seeded(1)
-        sample(
-            [(make(), 1.0)], PROMPTS, [6] * 5, sampling, generator, eos_token_ids=[84], pad_token_id=PAD, vocab_size=V
-        )
+        generate([(make(), 1.0)], PROMPTS, [6] * 5, sampling, generator, Vocabulary([84], PAD, V))
         states.append(generator.get_state())
     assert torch.equal(states[0], states[1])
     assert torch.equal(states[0], states[2])
 
 
-def test_what_is_taken_back_is_read_again(make):
+def test_what_was_rolled_back_can_be_read_anew(make):
     model = make(seed=3)
-    ids, mask = pad_left(PROMPTS, PAD)
+    ids, mask = pad_prompts(PROMPTS, PAD)
     decoder, straight = (Decoder(model, V, 20) for _ in range(2))
     with torch.no_grad():
         wrong, right = torch.full((5, 2), 8), torch.full((5, 1), 9)
         decoder.forward(ids, mask)
         decoder.forward(wrong, torch.cat([mask, mask[:, -1:], mask[:, -1:]], dim=1))
-        decoder.rollback(2, None)
+        decoder.rollback(2)
         longer = torch.cat([mask, mask[:, -1:]], dim=1)
         again = decoder.forward(right, longer)
         straight.forward(ids, mask)
         torch.testing.assert_close(again, straight.forward(right, longer), rtol=0, atol=0)
-    assert decoder.read == sum(map(len, PROMPTS)) + 10 + 5
+    assert decoder.tokens_read == sum(map(len, PROMPTS)) + 10 + 5

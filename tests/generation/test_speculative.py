@@ -110,8 +110,8 @@ def test_answers_and_counts_are_those_of_plain_loops(top_k, draft_tokens, kind, 
     answers, checked, accepted = drafted(student, teacher, max_new_tokens=LIMITS, seed=2, **settings)
     assert answers.tokens == expected
     assert answers.ended == [bool(row) and row[-1] in settings["eos_token_ids"] for row in expected]
-    assert (checked, accepted, answers.generated) == (slow.checked, slow.accepted, slow.generated)
-    assert answers.scored == [slow.read] * 2
+    assert (checked, accepted, answers.generated_tokens) == (slow.checked, slow.accepted, slow.generated)
+    assert answers.scored_tokens == [slow.read] * 2
     assert (slow.rejecting_rounds > 0) == (top_k < V)
     assert accepted > 0
 
@@ -197,7 +197,7 @@ def test_the_whole_vocabulary_accepted_is_the_students_own_answer(draft_tokens, 
         eos_token_ids=eos_token_ids,
     )
     assert (answers.tokens, answers.ended) == (own.tokens, own.ended)
-    assert checked == accepted == own.generated
+    assert checked == accepted == own.generated_tokens
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -232,8 +232,8 @@ def test_checked_accepted_drawn_and_read_tokens_are_counted(markov):
     )
     assert answers.tokens == [[2, 3, 1, 2, 3, 1, 2]]
     assert (checked, accepted) == (3 + 3 + 1, 2 + 2 + 1)
-    assert answers.generated == 3 * 3 + 2
-    assert answers.scored == [3 + 3 + 3] * 2  # what was pending, and a draft without its last token
+    assert answers.generated_tokens == 3 * 3 + 2
+    assert answers.scored_tokens == [3 + 3 + 3] * 2  # what was pending, and a draft without its last token
 
 
 def test_an_end_token_in_a_draft_is_checked_and_ends_the_answer(markov):
@@ -268,20 +268,20 @@ def test_each_model_reads_each_accepted_token_once(top_k, make, monkeypatch):
     fed: dict[int, list[tuple[int, int]]] = {id(student): [], id(teacher): []}
     forward = Decoder.forward
 
-    def noting(self, tokens, mask, keep=1):
+    def noting(self, tokens, mask, logits_to_keep=1):
         new = tokens.shape[1]
         places = mask.cumsum(dim=1)[0, -new:] - 1
         fed[id(self.model)] += zip(places.tolist(), tokens[0].tolist(), strict=True)
-        return forward(self, tokens, mask, keep)
+        return forward(self, tokens, mask, logits_to_keep)
 
-    monkeypatch.setattr(Decoder, "feed", noting)
+    monkeypatch.setattr(Decoder, "forward", noting)
     drafts = 0
     for prompt in PROMPTS:
         for read in fed.values():
             read.clear()
         answers, _, _ = drafted(student, teacher, [prompt], 14, top_k=top_k, sampling=Sampling(0.8))
         row = prompt + answers.tokens[0]
-        for read, count in zip(fed.values(), answers.scored, strict=True):
+        for read, count in zip(fed.values(), answers.scored_tokens, strict=True):
             assert count == len(read)
             last = dict(read)
             assert [last[place] for place in range(len(row) - 1)] == row[:-1]
@@ -294,17 +294,17 @@ def test_each_model_reads_each_accepted_token_once(top_k, make, monkeypatch):
     assert (drafts > 0) == (top_k < V)
 
 
-def test_where_rows_reject_in_turns_memory_that_runs_full_is_packed(make, monkeypatch):
-    """Rows that fall behind are moved to the right of what the foremost has, again and again."""
+def test_where_rows_reject_in_turns_a_full_cache_is_packed(make, monkeypatch):
+    """Padding on the left grows with every shift, until the cache is full though no row is that long."""
     student = make(seed=3)
     teacher, packed = near(student, 0.4), []
-    keep = Decoder.keep
+    select = Decoder.select
 
-    def noting(self, rows, first):
-        packed.append((len(rows), first))
-        keep(self, rows, first)
+    def noting(self, rows, first_column):
+        packed.append((len(rows), first_column))
+        select(self, rows, first_column)
 
-    monkeypatch.setattr(Decoder, "keep", noting)
+    monkeypatch.setattr(Decoder, "select", noting)
     settings: dict[str, Any] = {"top_k": 2, "draft_tokens": 5, "sampling": GREEDY, "teacher_sampling": GREEDY}
     expected = ByHand(student, teacher, **settings, eos_token_ids=(84,)).run(PROMPTS, [40] * 5, seeded())
     assert drafted(student, teacher, max_new_tokens=40, **settings)[0].tokens == expected

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from studykit.generation import Completions, Sampling, draft_and_verify, sample
+from studykit.generation import Completions, Sampling, Speculation, Vocabulary, draft_and_verify, generate
 
 V, PAD, NEVER = 85, 0, 84
 PROMPTS = [[5, 9, 33], [4, 8, 15, 16, 23, 42, 7], [61], [30, 31, 32, 33, 34], [5, 9, 33, 70]]
@@ -33,16 +33,8 @@ def sampled(
 ) -> Completions:
     models = model if isinstance(model, list) else [(model, 1.0)]
     max_new_tokens = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-    return sample(
-        models,
-        prompts,
-        max_new_tokens,
-        sampling,
-        seeded(seed),
-        eos_token_ids=eos_token_ids,
-        pad_token_id=PAD,
-        vocab_size=vocab_size,
-    )
+    vocabulary = Vocabulary(eos_token_ids, PAD, vocab_size)
+    return generate(models, prompts, max_new_tokens, sampling, seeded(seed), vocabulary)
 
 
 def drafted(
@@ -59,20 +51,12 @@ def drafted(
     eos_token_ids=(NEVER,),
     vocab_size=V,
 ) -> tuple[Completions, int, int]:
-    return draft_and_verify(
-        student,
-        teacher,
-        prompts,
-        [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens,
-        seeded(seed),
-        top_k=top_k,
-        draft_tokens=draft_tokens,
-        student_sampling=sampling,
-        teacher_sampling=teacher_sampling,
-        eos_token_ids=eos_token_ids,
-        pad_token_id=PAD,
-        vocab_size=vocab_size,
-    )
+    """Return the completions, and how many drafted tokens were verified and accepted."""
+    max_new_tokens = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+    speculation = Speculation(top_k, draft_tokens, sampling, teacher_sampling)
+    vocabulary = Vocabulary(eos_token_ids, PAD, vocab_size)
+    made = draft_and_verify(student, teacher, prompts, max_new_tokens, seeded(seed), speculation, vocabulary)
+    return made, made.verified_tokens, made.accepted_tokens
 
 
 def assert_frequencies(counts: Tensor, expected: Tensor) -> None:

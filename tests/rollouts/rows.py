@@ -1,19 +1,41 @@
-"""What the tests of rollouts share: a rollout made with options, and the rows that it gives, taken apart."""
+"""What the tests of rollouts share: a rollout made with the options of its test file, and its rows taken apart."""
 
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
 
 from studykit.collate import Batch
-from studykit.rollouts import get_rollout
+from studykit.discovery import Option, options_of
+from studykit.rollouts import ROLLOUTS, Rollout, get_rollout
 
 V, END, PAD = 85, 2, 0
 ROWS = [0, 6, 13, 3, 20]
-OPTIONS: dict[str, dict[str, Any]] = {"replay": {"threshold": 1.0}, "mixed": {"lmbda": 1.0}}
 
 
-def make_rollout(name, **options):
-    return get_rollout(name, **(OPTIONS.get(name, {}) | options))
+def tests_of(name: str) -> ModuleType:
+    """Return the test file of a rollout, `test_<name>.py`. Its constants are read by the tests of all rollouts:
+
+    AUTHORS: who writes the answers; with two authors, each prompt is answered by one and then by the other.
+    OPTIONS: with these, every batch is generated.
+    REFUSED: values out of range, by option.
+    METHOD: a method that uses the rollout, and its options for a run of few steps.
+    FROM_BUFFER: True where rows come out of a buffer, and not in the order of the batch.
+    """
+    return import_module(f"test_{name}")
+
+
+def takes(name: str) -> dict[str, Option]:
+    """Return the options of a rollout by name."""
+    return dict(options_of(ROLLOUTS.member(name)))
+
+
+GENERATING = [name for name in ROLLOUTS.names() if "max_new_tokens" in takes(name)]
+
+
+def make_rollout(name: str, **options: Any) -> Rollout:
+    return get_rollout(name, **(getattr(tests_of(name), "OPTIONS", {}) | options))
 
 
 def rows_of(batch: Batch) -> list[tuple[list[int], list[int]]]:

@@ -6,7 +6,24 @@ import pytest
 import torch
 from rows import ROWS, equal, rows_of
 
+from studykit.losses import Author
 from studykit.rollouts.replay import Replay
+
+AUTHORS = (Author.STUDENT,)
+FROM_BUFFER = True
+OPTIONS = {"threshold": 1.0}
+REFUSED = {
+    "threshold": (-0.1, 1.1),
+    "rise": (-0.1, 1.1),
+    "tolerance": (float("nan"),),
+    "checks": (0,),
+    "capacity": (0,),
+}
+STEPS = 6
+METHOD = (
+    "distillm",
+    {"max_new_tokens": 6, "threshold": 0.5, "rise": 0.1, "tolerance": -9.0, "checks": STEPS, "capacity": 6},
+)
 
 
 def thresholds(rollout, batch, context, steps=20) -> list[float]:
@@ -54,7 +71,7 @@ def test_validation_data_must_be_there(batch, context):
     ours = context()
     ours.validation_loss = None
     assert Replay().needs_validation
-    with pytest.raises(ValueError, match="asks for validation data"):
+    with pytest.raises(ValueError, match="needs validation data"):
         Replay()(batch(), ours)
 
 
@@ -71,11 +88,17 @@ def test_the_share_of_the_students_rows_is_the_threshold_and_new_answers_get_few
     assert abs(new - 60) < 37  # and of Binomial(600, 0.1)
 
 
-def test_the_buffer_forgets_the_oldest(batch, context):
+def test_the_buffer_forgets_the_oldest(batch, context, monkeypatch):
     rollout, ours = Replay(threshold=1.0, capacity=3, max_new_tokens=4), context()
-    fresh = []
-    keep = rollout._keep
-    rollout._keep = lambda rows: (fresh.extend(rows_of(rows)), keep(rows))[1]
+    fresh, student = [], rollout.student
+    answer = student.answer
+
+    def noting(prompts, context):
+        answers = answer(prompts, context)
+        fresh.extend(zip(prompts, answers, strict=True))
+        return answers
+
+    monkeypatch.setattr(student, "answer", noting)
     for rows in ([0, 6], [13, 3], [20, 1]):
         rollout(batch(rows), ours)
         assert list(rollout.buffer) == fresh[-3:]

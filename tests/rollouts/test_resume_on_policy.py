@@ -5,24 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+from rows import tests_of
 
 from studykit.data import Inputs
+from studykit.rollouts import ROLLOUTS
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
 from studykit.training import train
 from studykit.training.loop import DistillTrainer
 
 STEPS, BROKEN_IN = 6, 3
-SHORT = {"max_new_tokens": 6}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "gkd": SHORT | {"lmbda": 0.6},
-    "skd": SHORT | {"sampling_temperature": 1.0, "teacher_sampling_temperature": 1.0, "draft_tokens": 3, "top_k": 10},
-    "distillm": SHORT | {"threshold": 0.5, "rise": 0.1, "tolerance": -9.0, "checks": STEPS, "capacity": 6},
-    "minillm": SHORT,
-    "distillm2": SHORT,
-    "seqkd": SHORT | {"sampling_temperature": 1.0},
-    "r2kd": {"prompt_dropout": 0.3},
-}
+VARIANTS: dict[str, dict[str, Any]] = dict(tests_of(name).METHOD for name in ROLLOUTS.names())
 
 
 @pytest.fixture

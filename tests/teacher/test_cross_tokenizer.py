@@ -194,7 +194,7 @@ def test_answers_are_the_teachers_texts_in_the_students_tokens(student, talkativ
     teacher, encoded, own = talkative(student)
     rows, limit = list(range(10)), 6
     batch = collate(encoded, rows, 0)
-    made = teacher.answer(batch, rows, [limit] * 10, Sampling(0), torch.Generator())
+    made = teacher.generate(batch, rows, [limit] * 10, Sampling(0), torch.Generator())
     ends = []
     for row, answer in zip(rows, made.tokens, strict=True):
         start = own.supervised_of(row).argmax()
@@ -212,7 +212,7 @@ def test_answers_are_the_teachers_texts_in_the_students_tokens(student, talkativ
         assert answer == (again + [teacher.student_tokenizer.eos_token_id] * ended)[:limit]
         ends.append(ended and len(again) < limit)
     assert set(ends) == {True, False}
-    assert made.generated > sum(map(len, made.tokens))
+    assert made.generated_tokens > sum(map(len, made.tokens))
 
 
 def test_rollout_teacher_works_across_tokenizers(talkative, tokenizer):
@@ -220,7 +220,7 @@ def test_rollout_teacher_works_across_tokenizers(talkative, tokenizer):
     context = RolloutContext(torch.nn.Linear(1, 1), teacher, tokenizer, torch.Generator(), max_length=48)
     batch, rollout = collate(encoded, list(range(10)), 0), get_rollout("teacher", max_new_tokens=6)
     made = rollout(batch, context)
-    expected = teacher.answer(batch, list(range(10)), [6] * 10, Sampling(0), torch.Generator())
+    expected = teacher.generate(batch, list(range(10)), [6] * 10, Sampling(0), torch.Generator())
     assert made.target.tolist() == [token for answer in expected.tokens for token in answer]
     assert rollout.across_tokenizers
 
@@ -229,15 +229,15 @@ def test_an_engine_is_asked_in_the_teachers_own_tokens(talkative):
     teacher, encoded, own = talkative()
     batch, asked = collate(encoded, [4, 1], 0), []
 
-    def answer(prompts, max_new_tokens, *others, ends, vocab_size, rows):
-        asked.append((prompts, max_new_tokens, ends, vocab_size, rows))
+    def generate(prompts, max_new_tokens, sampling, generator, vocabulary, head_rows):
+        asked.append((prompts, max_new_tokens, vocabulary.eos_token_ids, vocabulary.vocab_size, head_rows))
         return Completions([[7, 8, 2]], [True], 4, [9])
 
-    teacher.engine = SimpleNamespace(answer=answer)
-    made = teacher.answer(batch, [1], [6], Sampling(0), torch.Generator())
+    teacher.engine = SimpleNamespace(generate=generate)
+    made = teacher.generate(batch, [1], [6], Sampling(0), torch.Generator())
     start = own.supervised_of(1).argmax()
     assert asked == [([own.ids_of(1)[:start].tolist()], [24], [2], teacher.rows, teacher.rows + 7)]
-    assert (made.generated, made.scored) == (4, [9])
+    assert (made.generated_tokens, made.scored_tokens) == (4, [9])
 
 
 # whole runs -----------------------------------------------------------------------------------------------------------

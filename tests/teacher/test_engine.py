@@ -10,7 +10,7 @@ import torch
 
 from studykit.collate import collate
 from studykit.errors import InputError
-from studykit.generation import Sampling
+from studykit.generation import Sampling, Vocabulary
 from studykit.generation.vllm import Vllm
 from studykit.models.names import Models
 from studykit.spec import RunSpec, Teacher
@@ -76,11 +76,9 @@ def vllm(monkeypatch):
     return module
 
 
-def asked(engine, prompts, max_new_tokens, sampling=None, seed=0, ends=(END, 7), vocab_size=80, rows=ROWS):
-    generator = torch.Generator().manual_seed(seed)
-    return engine.answer(
-        prompts, max_new_tokens, sampling or Sampling(0.7, 0.9), generator, ends=ends, vocab_size=vocab_size, rows=rows
-    )
+def asked(engine, prompts, max_new_tokens, sampling=None, seed=0, ends=(END, 7), vocab_size=80):
+    generator, vocabulary = torch.Generator().manual_seed(seed), Vocabulary(ends, 0, vocab_size)
+    return engine.generate(prompts, max_new_tokens, sampling or Sampling(0.7, 0.9), generator, vocabulary, ROWS)
 
 
 def test_an_engine_is_started_when_it_is_first_asked_and_only_once(vllm):
@@ -125,8 +123,8 @@ def test_answers_lie_in_the_order_of_the_prompts_and_are_counted(vllm):
     assert set(made.ended) == {True, False}
     assert all(token not in (END, 7) for row in made.tokens for token in row[:-1])
     assert max(token for row in made.tokens for token in row) < 80
-    assert made.generated == sum(lengths)
-    assert made.scored == [sum(len(p) + n - 1 for p, n in zip(prompts, lengths, strict=True) if n)]
+    assert made.generated_tokens == sum(lengths)
+    assert made.scored_tokens == [sum(len(p) + n - 1 for p, n in zip(prompts, lengths, strict=True) if n)]
 
 
 def test_the_generator_decides_every_draw_and_goes_on(vllm):
@@ -135,8 +133,8 @@ def test_the_generator_decides_every_draw_and_goes_on(vllm):
     assert first == again != other
     assert first[0] != first[1]
     generator = torch.Generator().manual_seed(1)
-    settings: dict[str, Any] = {"eos_token_ids": [END], "vocab_size": 80, "rows": ROWS}
-    one, two = (engine.answer(prompts, max_new_tokens, Sampling(), generator, **settings).tokens for _ in range(2))
+    settings = Sampling(), generator, Vocabulary([END], 0, 80), ROWS
+    one, two = (engine.generate(prompts, max_new_tokens, *settings).tokens for _ in range(2))
     assert one != two
 
 
@@ -161,7 +159,7 @@ def test_a_teacher_answers_through_its_engine(cached, vllm, teacher_folder, toke
         Teacher(name=str(teacher_folder), engine="vllm", **cached), Models().find(str(teacher_folder)), tokenizer, ROWS
     )
     batch = collate(encoded, [0, 5, 9], tokenizer.pad_token_id)
-    made = teacher.answer(batch, [2, 0], [6, 4], Sampling(0.5, 0.8), torch.Generator().manual_seed(3))
+    made = teacher.generate(batch, [2, 0], [6, 4], Sampling(0.5, 0.8), torch.Generator().manual_seed(3))
     assert [settings["model"] for settings in vllm.LLM.started] == [str(teacher_folder)]
     online: Any = getattr(teacher, "online", teacher)
     prompts, params = zip(*online.engine._engine.asked, strict=True)
@@ -175,7 +173,7 @@ def test_without_an_engine_nothing_of_it_is_touched(monkeypatch, teacher_folder,
     monkeypatch.setitem(sys.modules, "vllm", None)
     teacher = open_it(teacher_folder, tokenizer)
     batch = collate(encoded, [0], tokenizer.pad_token_id)
-    assert len(teacher.answer(batch, [0], [3], Sampling(), torch.Generator()).tokens) == 1
+    assert len(teacher.generate(batch, [0], [3], Sampling(), torch.Generator()).tokens) == 1
 
 
 def test_a_pruned_teacher_has_no_engine(vllm, teacher_folder, tokenizer):

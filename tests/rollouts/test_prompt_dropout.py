@@ -1,25 +1,19 @@
-"""Rollouts that ask nobody: the data as it is, and the data with tokens of its prompts left out."""
-
-from pathlib import Path
+"""The data with some tokens of its prompts dropped."""
 
 from rows import PAD, equal, rows_of
 
 from studykit.chat import encode
 from studykit.collate import collate
 from studykit.losses import Author
-from studykit.models.loading import load_tokenizer
+from studykit.models.names import Models
 from studykit.rollouts import get_rollout
 from studykit.sources import Example
 
-
-def test_the_data_stays_as_it_is(batch, context):
-    given, ours = batch(), context()
-    assert get_rollout("dataset")(given, ours) is given
-    assert get_rollout("dataset").keeps_rows
-    assert ours.cost == {}
+REFUSED = {"prompt_dropout": (-0.1, 1.0)}
+METHOD = "r2kd", {"prompt_dropout": 0.3}
 
 
-def test_augmentation_leaves_out_its_share_of_ordinary_prompt_tokens(batch, context, tokenizer):
+def test_its_share_of_ordinary_prompt_tokens_is_dropped(batch, context, tokenizer):
     rollout, ours, special = (
         get_rollout("prompt_dropout", prompt_dropout=0.3),
         context(),
@@ -42,11 +36,11 @@ def test_augmentation_leaves_out_its_share_of_ordinary_prompt_tokens(batch, cont
     assert abs(before - after - 0.3 * before) < 5 * (before * 0.21) ** 0.5
 
 
-def test_augmentation_by_nothing_is_the_data(batch, context):
+def test_dropping_nothing_is_the_data(batch, context):
     assert rows_of(get_rollout("prompt_dropout", prompt_dropout=0.0)(batch(), context())) == rows_of(batch())
 
 
-def test_augmentation_costs_nothing_and_follows_the_seed(batch, context):
+def test_it_costs_nothing_and_follows_the_seed(batch, context):
     rollout, ours = get_rollout("prompt_dropout", prompt_dropout=0.5), context(1)
     first, again, other = rollout(batch(), ours), rollout(batch(), context(1)), rollout(batch(), context(2))
     assert equal(first, again)
@@ -54,9 +48,9 @@ def test_augmentation_costs_nothing_and_follows_the_seed(batch, context):
     assert ours.cost == {}
 
 
-def test_augmentation_supervises_no_more_than_the_data_does(context):
+def test_no_more_is_supervised_than_in_the_data(context):
     """Many chat templates put something behind the end token, such as Qwen's newline: that is never taught."""
-    own = load_tokenizer("lexicon/tokenizer", Path())
+    own = Models().find("lexicon/tokenizer").tokenizer
     own.chat_template = (
         "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }} <|end|> 9 {% endfor %}"
         "{% if add_generation_prompt %}<|assistant|> {% endif %}"

@@ -9,13 +9,13 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from toys import NEVER, PAD, PROMPTS, assert_frequencies, cycles, drafted, sampled, seeded, transitions
 
-from studykit.generation import Sampling, find_eos_token_ids, pad_left
+from studykit.generation import Sampling, find_eos_token_ids, pad_prompts
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral"])
 def test_greedy_answers_are_those_of_transformers(kind, make):
     model = make(kind, seed=3)
-    ids, mask = pad_left(PROMPTS, PAD)
+    ids, mask = pad_prompts(PROMPTS, PAD)
     made = model.generate(
         input_ids=ids, attention_mask=mask.long(), do_sample=False, max_new_tokens=20, eos_token_id=NEVER
     )
@@ -29,7 +29,7 @@ def test_adapters_take_part(make):
     torch.manual_seed(1)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     model: Any = get_peft_model(base, config).eval()
-    ids, mask = pad_left(PROMPTS, PAD)
+    ids, mask = pad_prompts(PROMPTS, PAD)
     made = model.generate(
         input_ids=ids, attention_mask=mask.long(), do_sample=False, max_new_tokens=12, eos_token_id=NEVER
     )
@@ -135,13 +135,13 @@ def test_tokens_drawn_and_read_are_counted(markov):
     )
     assert answers.tokens == [[2, 3, 4, 5], [4, 5], []]
     assert answers.ended == [True, True, False]
-    assert answers.generated == 6
-    assert answers.scored == [6 + 3 + 1] * 2  # three prompts, and of each answer all but its last token
+    assert answers.generated_tokens == 6
+    assert answers.scored_tokens == [6 + 3 + 1] * 2  # three prompts, and of each answer all but its last token
 
 
 def test_nothing_to_generate_costs_nothing(make):
     answers = sampled(make(), max_new_tokens=0)
-    assert (answers.tokens, answers.generated, answers.scored) == ([[]] * 5, 0, [0])
+    assert (answers.tokens, answers.generated_tokens, answers.scored_tokens) == ([[]] * 5, 0, [0])
 
 
 @pytest.mark.parametrize(("configured", "expected"), [(None, [2]), (7, [2, 7]), ([9, 2], [2, 9])])

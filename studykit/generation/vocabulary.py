@@ -1,0 +1,39 @@
+"""Which token ids may be generated, which of them end an answer, and which one is padding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from studykit.models.states import unwrap
+from studykit.models.vocabulary import token_rows
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The token ids that generation has to know.
+
+    Attributes:
+        eos_token_ids: tokens that end an answer.
+        pad_token_id: fills rows up to one length.
+        vocab_size: ids from here on belong to no token (output heads are often padded) and are never drawn.
+    """
+
+    eos_token_ids: Sequence[int]
+    pad_token_id: int
+    vocab_size: int
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any, vocab_size: int | None = None) -> "Vocabulary":
+        """Return the vocabulary of a model and its tokenizer; a smaller `vocab_size` forbids the tokens past it."""
+        size = token_rows(tokenizer) if vocab_size is None else vocab_size
+        return cls(find_eos_token_ids(model, tokenizer), tokenizer.pad_token_id, size)
+
+
+def find_eos_token_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Return the tokens that end an answer, sorted: those of the model's generation config, and the tokenizer's.
+
+    Chat models may end a turn with another token than the tokenizer's end of sequence.
+    """
+    configured = unwrap(model).generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})

@@ -1,0 +1,42 @@
+"""Answers of the teacher, generated once per prompt."""
+
+import torch
+from rows import equal, rows_of
+
+from studykit.losses import Author
+from studykit.rollouts.teacher import Teacher
+
+AUTHORS = (Author.TEACHER,)
+METHOD = "seqkd", {"max_new_tokens": 6, "sampling_temperature": 1.0}
+
+
+def test_the_teacher_is_asked_once_per_prompt(batch, context, monkeypatch):
+    rollout, ours, asked = Teacher(temperature=1.0, max_new_tokens=7), context(), []
+    generate = ours.required_teacher.generate
+
+    def counting(batch, rows, *arguments):
+        asked.append(len(rows))
+        return generate(batch, rows, *arguments)
+
+    monkeypatch.setattr(ours.teacher, "generate", counting)
+    first = rollout(batch([0, 6, 13, 0]), ours)
+    again = rollout(batch([13, 0, 6]), ours)
+    rows = rows_of(first)
+    assert rows_of(again) == [rows[2], rows[0], rows[1]]
+    assert rows[0] == rows[3]
+    assert asked == [3]
+    more = rows_of(rollout(batch([6, 3]), ours))
+    assert asked == [3, 1]
+    assert more[0] == rows[1]
+    assert ours.cost["generated_tokens"] == sum(len(answer) for _, answer in [*rows[:3], more[1]])
+
+
+def test_the_teachers_answers_survive_a_restart(batch, context, tmp_path):
+    first, second = (Teacher(temperature=1.0, max_new_tokens=7) for _ in range(2))
+    written = first(batch(), context(1))
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    ours = context(2)
+    assert equal(second(batch(), ours), written)
+    assert ours.cost == {}
+    assert not equal(Teacher(temperature=1.0, max_new_tokens=7)(batch(), context(2)), written)
