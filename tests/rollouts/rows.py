@@ -14,7 +14,7 @@ V, END, PAD = 85, 2, 0
 ROWS = [0, 6, 13, 3, 20]
 
 
-def tests_of(name: str) -> ModuleType:
+def case_of(name: str) -> ModuleType:
     """Return the test file of a rollout, `test_<name>.py`. Its constants are read by the tests of all rollouts:
 
     AUTHORS: who writes the answers; with two authors, each prompt is answered by one and then by the other.
@@ -35,7 +35,7 @@ GENERATING = [name for name in ROLLOUTS.names() if "max_new_tokens" in takes(nam
 
 
 def make_rollout(name: str, **options: Any) -> Rollout:
-    return get_rollout(name, **(getattr(tests_of(name), "OPTIONS", {}) | options))
+    return get_rollout(name, **(getattr(case_of(name), "OPTIONS", {}) | options))
 
 
 def rows_of(batch: Batch) -> list[tuple[list[int], list[int]]]:

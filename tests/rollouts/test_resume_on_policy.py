@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from rows import tests_of
+from rows import case_of
 
 from studykit.data import Inputs
 from studykit.rollouts import ROLLOUTS
@@ -15,7 +15,7 @@ from studykit.training import train
 from studykit.training.loop import DistillTrainer
 
 STEPS, BROKEN_IN = 6, 3
-VARIANTS: dict[str, dict[str, Any]] = dict(tests_of(name).METHOD for name in ROLLOUTS.names())
+VARIANTS: dict[str, dict[str, Any]] = dict(case_of(name).METHOD for name in ROLLOUTS.names())
 
 
 @pytest.fixture

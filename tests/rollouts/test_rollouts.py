@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from rows import END, GENERATING, PAD, equal, gives, make_rollout, rows_of, takes, tests_of
+from rows import END, GENERATING, PAD, equal, gives, make_rollout, rows_of, takes, case_of
 
 from studykit.chat import encode
 from studykit.collate import collate
@@ -27,26 +27,26 @@ WITH_TEACHER = [name for name in GENERATING if get_rollout(name).needs_teacher]
 
 
 def refused(name: str) -> dict[str, tuple[Any, ...]]:
-    return REFUSED | getattr(tests_of(name), "REFUSED", {})
+    return REFUSED | getattr(case_of(name), "REFUSED", {})
 
 
 @generating
 def test_rows_are_prompt_and_answer_and_only_the_answer_is_supervised(name, batch, context):
-    given, limit, tests = batch(range(12)), 7, tests_of(name)
+    given, limit, case = batch(range(12)), 7, case_of(name)
     made = make_rollout(name, max_new_tokens=limit)(given, context())
     rows, prompts = rows_of(made), given.prompts()
     assert prompts == [prompt for prompt, _ in rows_of(given)]
-    if getattr(tests, "FROM_BUFFER", False):
+    if getattr(case, "FROM_BUFFER", False):
         assert all(prompt in prompts for prompt, _ in rows)
     else:
-        assert [prompt for prompt, _ in rows] == prompts * len(tests.AUTHORS)
+        assert [prompt for prompt, _ in rows] == prompts * len(case.AUTHORS)
     answers = [answer for _, answer in rows]
     assert all(END not in answer[:-1] and 1 <= len(answer) <= limit for answer in answers)
     assert all(answer[-1] == END or len(answer) == limit for answer in answers)
     assert {answer[-1] == END for answer in answers} == {True, False}
     assert made.keys == []
     assert made.author is not None
-    assert made.author.tolist() == [author for author in tests.AUTHORS for _ in range(12)]
+    assert made.author.tolist() == [author for author in case.AUTHORS for _ in range(12)]
     assert made.author.dtype == torch.int64
     assert len(made.target) == sum(len(answer) for answer in answers)
 
@@ -58,7 +58,7 @@ def test_no_gradient_flows_and_dropout_is_off_while_training_goes_on(name, batch
     made = make_rollout(name, max_new_tokens=5)(batch(), ours)
     assert all(not tensor.requires_grad for tensor in (made.input_ids, made.attention_mask, made.loss_mask))
     assert all(parameter.grad is None for parameter in ours.student.parameters())
-    assert set(calls) == ({(False, False)} if Author.STUDENT in tests_of(name).AUTHORS else set())
+    assert set(calls) == ({(False, False)} if Author.STUDENT in case_of(name).AUTHORS else set())
     assert ours.student.training
 
 
@@ -86,7 +86,7 @@ def test_drawn_tokens_are_counted_and_length_and_end_are_logged(name, batch, con
     ours = context()
     rows = gives(make_rollout(name, max_new_tokens=7), batch(), ours)
     drawn = sum(len(answer) for _, answer in rows)
-    if not getattr(tests_of(name), "FROM_BUFFER", False):
+    if not getattr(case_of(name), "FROM_BUFFER", False):
         rejected = "accepted" in ours.metrics
         assert ours.cost["generated_tokens"] > drawn if rejected else ours.cost["generated_tokens"] == drawn
         assert ours.metrics["answer_length"] == (drawn, len(rows))
