@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from rows import END, GENERATING, PAD, equal, gives, make_rollout, rows_of, takes, case_of
+from rows import END, GENERATING, PAD, case_of, equal, gives, make_rollout, rows_of, takes
 
 from studykit.chat import encode
 from studykit.collate import collate
