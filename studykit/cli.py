@@ -1,11 +1,12 @@
 """The command line: `studykit batch | run | cache | results | list | dashboard`.
 
-Exit codes: 0 well, 1 some runs failed, 2 wrong input (one line, what and how to mend). Heavy imports happen inside the
-commands, so that `--help` answers at once.
+Exit codes: 0 success, 1 some runs failed, 2 wrong input (one line: what is wrong, and how to correct it). Heavy imports
+happen inside the commands, so that `--help` stays fast.
 """
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,68 +16,75 @@ import typer
 from studykit.errors import Failure, InputError, unknown
 
 app = typer.Typer(
-    help="Does distillation beat fine-tuning? Run grids of notebooks, and look at what they found.\n\n"
-    "Exit codes: 0 well, 1 some runs failed, 2 wrong input (one line says what, and how to mend it).",
+    help="Does distillation beat fine-tuning? Run grids of notebooks, and look at the results.\n\n"
+    "Exit codes: 0 success, 1 some runs failed, 2 wrong input (one line: what is wrong, and how to correct it).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
-Results = Annotated[Path, typer.Option("--results", envvar="STUDYKIT_RESULTS", help="The results folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Results = Annotated[Path, typer.Option("--results", envvar="STUDYKIT_RESULTS", help="Folder of the results.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
-ROOMS = {
-    "methods": "studykit.methods",
-    "losses": "studykit.losses",
-    "samplers": "studykit.samplers",
-    "rollouts": "studykit.rollouts",
-    "sources": "studykit.sources",
-    "scorers": "studykit.scorers",
-    "findings": "studykit.findings",
-    "executors": "studykit.executors",
-}
+
+def _rooms() -> dict[str, str]:
+    """Return the import path of every package that declares a room, by the folder's name, importing none of them.
+
+    Read as text, since even `studykit.discovery` takes a while to import and `--help` shows the names.
+    """
+    files = sorted(Path(__file__).parent.glob("*/__init__.py"))
+    texts = {file.parent.name: file.read_text(encoding="utf-8") for file in files}
+    return {
+        name: f"studykit.{name}" for name, text in texts.items() if re.search(rf'= Room\(\s*"studykit\.{name}"', text)
+    }
+
+
+ROOMS = _rooms()
 
 
 @app.command("batch")
 def batch_command(
-    name: Annotated[str, typer.Argument(help="A file in notebooks/batches/, or a path to a YAML file.")],
-    executor: Annotated[str, typer.Option(help="Where to run: see `studykit list executors`.")] = "local",
-    jobs: Annotated[int, typer.Option(min=1, help="Notebooks at a time.")] = 1,
-    timeout: Annotated[int, typer.Option(min=1, help="Seconds for one notebook.")] = 24 * 3600,
+    name: Annotated[
+        str, typer.Argument(help="A file in notebooks/batches/ without .yaml, or the path of a YAML file.")
+    ],
+    executor: Annotated[str, typer.Option(help="Where the notebooks run: see `studykit list executors`.")] = "local",
+    jobs: Annotated[int, typer.Option(min=1, help="Number of notebooks that run at the same time.")] = 1,
+    timeout: Annotated[int, typer.Option(min=1, help="Time limit of one notebook, in seconds.")] = 24 * 3600,
     parameter: Annotated[
-        list[str] | None, typer.Option("-p", "--parameter", help="name=value for every cell; value as JSON.")
+        list[str] | None,
+        typer.Option("-p", "--parameter", help="name=value for every notebook; the value is JSON, or text."),
     ] = None,
-    notebooks: Annotated[Path, typer.Option(help="The folder of the notebooks.")] = Path("notebooks"),
+    notebooks: Annotated[Path, typer.Option(help="Folder of the notebooks.")] = Path("notebooks"),
     results: Results = Path("results"),
 ) -> None:
-    """Execute a grid of notebooks; what is done is skipped, what was interrupted goes on."""
+    """Execute a grid of notebooks; finished ones are skipped, interrupted ones continue."""
     from studykit.batch import grid as batch
     from studykit.batch.terminal import BatchReport
     from studykit.executors import EXECUTORS
 
     cells = batch.plan(name, folder=notebooks, results_root=results, overrides=_assignments(parameter or []))
-    place = EXECUTORS.member(executor)(jobs=jobs)
+    runner = EXECUTORS.member(executor)(jobs=jobs)
     todo = [cell for cell in cells if cell.status() != "done"]
     with BatchReport(cells) as report:
         if todo:
-            report.say(f"{len(cells)} cells, {len(cells) - len(todo)} done before; checking the rest")
+            report.say(f"{len(cells)} cells, {len(cells) - len(todo)} already done; checking the others")
             batch.preflight(todo)
-        failed = batch.run_batch(cells, place, timeout_s=timeout, watch=report.update)
+        failed = batch.run_batch(cells, runner, timeout_s=timeout, on_change=report.update)
     for line in batch.failures(failed):
         typer.echo(f"failed: cell {line['cell']}: {line['error']}  (log: {line['log']})", err=True)
     if failed:
         raise typer.Exit(1)
-    _say_where_to_look(results)
+    _print_dashboard_hint(results)
 
 
 @app.command("run")
 def run_command(
-    spec: Annotated[Path, typer.Argument(help="A run specification in JSON, such as a run's spec.json.")],
-    study: Annotated[str, typer.Option(help="The study the run belongs to.")] = "scratch",
+    spec: Annotated[Path, typer.Argument(help="File of a run specification in JSON, such as a run's spec.json.")],
+    study: Annotated[str, typer.Option(help="Study that the run belongs to.")] = "scratch",
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
-    """Train and score one specification, or show it where it is already done."""
+    """Train and score one specification; if that is already done, show its results."""
     try:
         content = json.loads(spec.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -87,35 +95,42 @@ def run_command(
     from studykit.spec import RunSpec
 
     row = studies.run(RunSpec.parse(content), study=study, root=results)
-    shown = {name: value for name, value in row.items() if value is not None}
-    typer.echo(json.dumps(shown, allow_nan=False) if as_json else "\n".join(f"{k:18} {v}" for k, v in shown.items()))
+    _print({name: value for name, value in row.items() if value is not None}, as_json)
 
 
 @app.command("cache")
 def cache_command(
-    teacher: Annotated[str, typer.Argument(help="A hub id, a folder, a run's id, or an embedded model.")],
-    student: Annotated[str, typer.Option(help="Gives the tokenizer, and the logits that gradients are compared in.")],
-    source: Annotated[str, typer.Option(help="See `studykit list sources`.")] = "lexicon",
-    options: Annotated[str, typer.Option(help="The source's options, as JSON.")] = "{}",
-    split: Annotated[str, typer.Option(help="The split that budgets are drawn from.")] = "train",
-    top_k: Annotated[int | None, typer.Option(min=1, help="Keep so many probabilities and the rest as one.")] = None,
-    samples: Annotated[int | None, typer.Option(min=1, max=255, help="Keep so many sampled ids instead.")] = None,
-    max_length: Annotated[int, typer.Option(min=2, help="Tokens; longer examples are refused.")] = 2048,
+    teacher: Annotated[str, typer.Argument(help="Teacher: a hub id, a folder, a run's id, or an embedded model.")],
+    student: Annotated[
+        str, typer.Option(help="Student: its tokenizer is used, and its logits for the gradient cosine.")
+    ],
+    source: Annotated[str, typer.Option(help="Data source: see `studykit list sources`.")] = "lexicon",
+    options: Annotated[str, typer.Option(help="Options of the source, as JSON.")] = "{}",
+    split: Annotated[str, typer.Option(help="Split that budgets are drawn from.")] = "train",
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Store the k largest probabilities, and the sum of the others.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, max=255, help="Store this many sampled token ids instead.")
+    ] = None,
+    max_length: Annotated[
+        int, typer.Option(min=2, help="Maximum number of tokens; longer examples are an error.")
+    ] = 2048,
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
-    """Ask a teacher about a whole pool once, ahead of the runs that need it; say its bytes and its quality."""
+    """Compute a teacher's outputs for a whole pool, ahead of the runs that need them; report their size and quality."""
     try:
-        read = json.loads(options)
+        source_options = json.loads(options)
     except ValueError as error:
-        raise InputError(f"--options {options!r} is no JSON: {error}") from None
+        raise InputError(f"--options {options!r} is not JSON: {error}") from None
     from studykit.batch.terminal import CaptureProgress
     from studykit.data import Inputs
     from studykit.spec import RunSpec
     from studykit.study.capture import capture
     from studykit.study.pin import pin
 
-    stage = {"data": {"source": source, "options": read, "split": split}, "method": "kd", "steps": 1}
+    stage = {"data": {"source": source, "options": source_options, "split": split}, "method": "kd", "steps": 1}
     spec = RunSpec.parse(
         {
             "student": {"name": student},
@@ -125,14 +140,16 @@ def cache_command(
     )
     with CaptureProgress() as progress:
         report = capture(pin(spec, Inputs(results)), progress.update).as_dict()
-    typer.echo(json.dumps(report) if as_json else "\n".join(f"{name:20} {value}" for name, value in report.items()))
+    _print(report, as_json)
 
 
 @app.command("results")
 def results_command(
-    study: Annotated[str | None, typer.Argument(help="One study; without it, all of them.")] = None,
+    study: Annotated[str | None, typer.Argument(help="Name of one study; all studies without it.")] = None,
     results: Results = Path("results"),
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Read every record anew.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Read every record again, and write the index anew.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the table of runs."""
@@ -148,17 +165,17 @@ def results_command(
     if as_json:
         typer.echo(frame.to_json(orient="records"))
     elif frame.empty:
-        typer.echo(f"no runs under {root}; `make quickstart` makes some")
+        typer.echo(f"no runs under {root}; `make quickstart` trains some")
     else:
         typer.echo(frame.dropna(axis="columns", how="all").to_string(index=False, float_format=lambda x: f"{x:.4g}"))
 
 
 @app.command("list")
 def list_command(
-    what: Annotated[str, typer.Argument(help="One of: " + ", ".join(ROOMS))],
+    what: Annotated[str, typer.Argument(help="Kind: " + ", ".join(ROOMS) + ".")],
     as_json: AsJson = False,
 ) -> None:
-    """List what is there by name, with its one-line description and the paper it comes from."""
+    """List the names of one kind, each with a one-line description and the paper that it comes from."""
     if what not in ROOMS:
         raise unknown("list", what, ROOMS)
     from studykit.discovery import Room
@@ -178,9 +195,9 @@ def list_command(
 @app.command("dashboard")
 def dashboard_command(
     results: Results = Path("results"),
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the local web server.")] = 8501,
 ) -> None:
-    """Open the dashboard on this machine."""
+    """Serve the dashboard on this machine."""
     server = Path(__file__).parents[1] / "dashboard" / "server.py"
     if not server.is_file():
         raise InputError(f"{server} is missing: the dashboard runs from a clone of the repository")
@@ -190,7 +207,7 @@ def dashboard_command(
 
 
 def main() -> None:
-    """Run the command line, turning wrong input into one line and exit code 2, other failures into code 1."""
+    """Run the command line; wrong input becomes one line and exit code 2, any other failure exit code 1."""
     try:
         app()
     except (InputError, Failure, FloatingPointError) as error:
@@ -199,7 +216,7 @@ def main() -> None:
 
 
 def _assignments(pairs: list[str]) -> dict[str, Any]:
-    """Read name=value pairs; the value is JSON, or text where it is not."""
+    """Return the values of name=value pairs; a value that is not JSON is a text."""
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -212,6 +229,13 @@ def _assignments(pairs: list[str]) -> dict[str, Any]:
     return values
 
 
-def _say_where_to_look(results: Path) -> None:
+def _print(values: dict[str, Any], as_json: bool) -> None:
+    """Print names and values as one JSON object, or as lines."""
+    width = max(map(len, values), default=0)
+    lines = "\n".join(f"{name:{width}} {value}" for name, value in values.items())
+    typer.echo(json.dumps(values, allow_nan=False) if as_json else lines)
+
+
+def _print_dashboard_hint(results: Path) -> None:
     option = "" if results == Path("results") else f" --results {results}"
-    typer.echo(f"\nLook at it: .venv/bin/studykit dashboard{option}   (http://127.0.0.1:8501)")
+    typer.echo(f"\nTo look at the results: .venv/bin/studykit dashboard{option}   (http://127.0.0.1:8501)")

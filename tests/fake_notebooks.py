@@ -23,6 +23,8 @@ study = "fake"
 results = "../results"
 """
 MARKER = "STUDYKIT_TEST_MARKER"
+PATIENCE_S = 300.0
+"""Longer than any wait takes, on a machine with a lot else to do; a test that waits so long has failed."""
 
 
 def write_notebook(folder: Path, name: str, code: str = "", parameters: str = PARAMETERS, arms: str = "") -> Path:
@@ -59,7 +61,7 @@ def marked(marker: str) -> list[psutil.Process]:
     return [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-def wait_for(what: Any, seconds: float = 60.0) -> Any:
+def wait_for(what: Any, seconds: float = PATIENCE_S) -> Any:
     """Call until the answer is true, and return it."""
     deadline = time.monotonic() + seconds
     while not (answer := what()):

@@ -23,6 +23,6 @@ def with_cache(folder: str, function: Callable, *arguments: object) -> None:
 
 def join(process: ForkServerProcess) -> int:
     """Return the exit code; where a process was killed, minus the signal's number."""
-    process.join(120)
+    process.join(300)
     assert process.exitcode is not None, "the process hangs"
     return process.exitcode

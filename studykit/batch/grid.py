@@ -1,10 +1,10 @@
 """A grid of notebook executions: resumable, isolated, checked before it starts. Torch-free.
 
     cells = plan("quickstart", results_root=Path("results"))
-    run_batch(cells, Local(jobs=2), watch=print)
+    run_batch(cells, Local(jobs=2), on_change=print)
 
-`notebooks/batches/<name>.yaml` is a list of `{notebook, grid: {parameter: [values]}}`. A cell is one combination; its
-id is the hash of notebook code, parameters and the files they name: the same cell asked for again is found done.
+A cell is one notebook with one combination of a grid's values. Its id is the hash of notebook code, parameters and the
+files that they name, so a cell that is done is done in every batch that has it.
 """
 
 import hashlib
@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from studykit.batch import notebooks
-from studykit.batch.parameter_files import contents_of
-from studykit.errors import Failure, InputError, unknown
+from studykit.batch.batch_files import read_batch
+from studykit.batch.parameter_files import file_hashes
+from studykit.errors import Failure, InputError
 from studykit.executors import Executor
 from studykit.results.cells import cells as read_cells
 from studykit.results.layout import check_study, open_study, write_json
@@ -38,7 +37,7 @@ class Cell:
     Attributes:
         notebook: the file.
         parameters: all of them, defaults included.
-        study_folder: the study its results go to.
+        study_folder: the folder of the study that its results belong to.
         cell_id: 12 hex digits of the hash of code and parameters.
     """
 
@@ -49,7 +48,7 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Where its evidence lies."""
+        """The folder of its executed notebook, log and record."""
         return self.study_folder / "cells" / self.cell_id
 
     def status(self) -> str:
@@ -71,15 +70,15 @@ def plan(
 
     Args:
         name: a file in `notebooks/batches/` without its ending, or a path to a YAML file.
-        folder: the notebooks.
+        folder: the folder of the notebooks.
         results_root: the results folder.
         overrides: parameters set for every cell, whatever the grid says; a list replaces the grid's values.
 
     Raises:
-        InputError: no such batch, notebook or parameter, a value of the wrong type, or a study that is not ours.
+        InputError: no such batch, notebook or parameter, a value of the wrong type, or a folder that is not a study.
     """
     cells: dict[str, Cell] = {}
-    for entry in _entries(name, folder):
+    for entry in read_batch(name, folder):
         notebook = notebooks.find_notebook(folder, entry["notebook"])
         grid = (entry.get("grid") or {}) | (overrides or {})
         grid = {parameter: v if isinstance(v, list) else [v] for parameter, v in grid.items()}
@@ -92,7 +91,7 @@ def plan(
 
 
 def preflight(cells: list[Cell]) -> None:
-    """Check every specification of the cells in a process of its own.
+    """Check every specification of the cells in another process, so that this one need not import torch.
 
     Raises:
         InputError: the first fault, in one line.
@@ -102,11 +101,11 @@ def preflight(cells: list[Cell]) -> None:
 
 
 def _preflight(folder: Path, cells: list[Cell]) -> None:
-    """Check the cells of one folder from there, as their notebooks will run: paths are relative to it."""
-    asked = [{"notebook": c.notebook.name, "parameters": c.parameters} for c in cells]
+    """Check the cells of one folder, in it, as their notebooks will run: paths are relative to it."""
+    content = [{"notebook": c.notebook.name, "parameters": c.parameters} for c in cells]
     done = subprocess.run(
         [sys.executable, "-m", "studykit.batch.preflight"],
-        input=json.dumps(asked),
+        input=json.dumps(content),
         capture_output=True,
         text=True,
         cwd=folder,
@@ -122,18 +121,18 @@ def run_batch(
     executor: Executor,
     *,
     timeout_s: int = 24 * 3600,
-    watch: Callable[[dict[str, int]], None] = lambda counts: None,
+    on_change: Callable[[dict[str, int]], None] = lambda counts: None,
 ) -> list[Cell]:
-    """Execute what is not done yet and return the cells that failed.
+    """Execute the cells that are not done yet and return those that failed.
 
-    Each cell is a process of its own; one that fails or runs past the timeout is recorded and does not stop the rest.
-    On an interrupt all of them are ended, and the same call goes on where they were.
+    Each cell is a separate process; one that fails or exceeds the timeout is recorded and does not stop the others.
+    An interrupt ends all of them; the same call then continues with the cells that are not done.
 
     Args:
         cells: from `plan`.
-        executor: where to run.
-        timeout_s: for one cell.
-        watch: called with counts of done, failed, running and waiting cells whenever they change.
+        executor: starts and ends the processes.
+        timeout_s: the limit for one cell.
+        on_change: called with the numbers of done, failed, running and waiting cells whenever they change.
     """
     waiting = [cell for cell in cells if cell.status() != "done"]
     running: dict[str, tuple[Cell, object, float]] = {}
@@ -149,7 +148,7 @@ def run_batch(
                     del running[cell.cell_id]
                     changed = True
             if changed:
-                watch(_counts(cells, running))
+                on_change(_counts(cells, running))
             time.sleep(_POLL_S)
     finally:
         for _, handle, _ in running.values():
@@ -184,7 +183,7 @@ def _start(cell: Cell, executor: Executor, timeout_s: int) -> object:
 
 
 def _has_ended(cell: Cell, handle: object, started: float, executor: Executor, timeout_s: int) -> bool:
-    """Whether a cell is over; one that ended without a record, or is out of time, gets one that says so."""
+    """Whether a cell has ended; one that left no record, or exceeded the timeout, gets a record with the reason."""
     code = executor.poll(handle)
     if code is None and time.monotonic() - started < timeout_s:
         return False
@@ -197,39 +196,12 @@ def _has_ended(cell: Cell, handle: object, started: float, executor: Executor, t
     return True
 
 
-def _entries(name: str, folder: Path) -> list[dict[str, Any]]:
-    batches = {path.stem: path for path in (folder / "batches").glob("*.yaml")}
-    path = Path(name) if name.endswith((".yaml", ".yml")) else batches.get(name)
-    if path is None:
-        raise unknown("batch", name, batches)
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"cannot read batch {path}: {str(error).splitlines()[0]}") from None
-    if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
-        raise InputError(f"{path} must be a list of {{notebook, grid: {{parameter: [values]}}}}")
-    for entry in entries:
-        for key in entry:
-            if key not in ("notebook", "grid"):
-                raise InputError(f"{path}: {unknown('key', key, ['notebook', 'grid'])}")
-    return entries
-
-
-def _is_entry(entry: Any) -> bool:
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get("notebook"), str)
-        and isinstance(entry.get("grid") or {}, dict)
-        and all(isinstance(key, str) for key in (*entry, *(entry.get("grid") or {})))
-    )
-
-
 def _cell(notebook: Path, given: dict[str, Any], results_root: Path) -> Cell:
     parameters = notebooks.check_parameters(notebook, given)
     for needed in ("study", "results"):
         if not isinstance(parameters.get(needed), str):
             raise InputError(f"notebook {notebook.stem}: a batch needs its parameter {needed!r} to be a text")
-    identity = [notebooks.code_hash(notebook), notebook.stem, parameters, contents_of(parameters, notebook.parent)]
+    identity = [notebooks.code_hash(notebook), notebook.stem, parameters, file_hashes(parameters, notebook.parent)]
     hashed = json.dumps(identity, sort_keys=True, allow_nan=False)
     parameters = parameters | {"results": os.path.relpath(results_root.resolve(), notebook.parent.resolve())}
     cell_id = hashlib.sha256(hashed.encode()).hexdigest()[:12]

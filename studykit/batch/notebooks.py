@@ -1,4 +1,4 @@
-"""Notebooks as parameterized studies: find them, read their parameters, run one. Torch-free.
+"""Notebooks as parameterized studies: find them, read and check their parameters, build their arms. Torch-free.
 
 A notebook's parameters are the plain assignments in its one cell tagged `parameters`: flat JSON values. Its cell tagged
 `arms` builds the specifications from them, so that a batch can check every cell of a grid before anything starts.
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from studykit.errors import InputError, unknown
-from studykit.imports import skip_address_grammar
 
 
 def find_notebook(folder: Path, name: str) -> Path:
@@ -34,11 +33,10 @@ def tagged_source(path: Path, tag: str) -> str:
     Raises:
         InputError: no such cell, or several: without it a batch would silently run the defaults.
     """
-    notebook = _read(path)
-    cells = [c for c in notebook.cells if c.cell_type == "code" and tag in c.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise InputError(f"{path.name} needs exactly one code cell tagged {tag!r}, it has {len(cells)}")
-    return cells[0].source
+    sources = [source for source, tags in _code_cells(path) if tag in tags]
+    if len(sources) != 1:
+        raise InputError(f"{path.name} needs exactly one code cell tagged {tag!r}, it has {len(sources)}")
+    return sources[0]
 
 
 def defaults(path: Path) -> dict[str, Any]:
@@ -47,28 +45,30 @@ def defaults(path: Path) -> dict[str, Any]:
     Raises:
         InputError: an assignment that is not a plain JSON value.
     """
-    values = {}
     try:
         statements = ast.parse(tagged_source(path, "parameters")).body
     except SyntaxError as error:
         raise InputError(f"{path.name}: its parameters cell is not Python (line {error.lineno})") from None
-    for statement in statements:
-        if not (isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)):
-            raise InputError(
-                f"{path.name}: its parameters cell may hold plain assignments only (line {statement.lineno})"
-            )
-        name = statement.targets[0].id
-        try:
-            values[name] = ast.literal_eval(statement.value)
-        except ValueError:
-            values[name] = ...
-        if not _is_plain(values[name]):
-            raise InputError(f"{path.name}: parameter {name!r} on line {statement.lineno} is not a plain JSON value")
-    return values
+    return dict(_assignment(path, statement) for statement in statements)
+
+
+def _assignment(path: Path, statement: ast.stmt) -> tuple[str, Any]:
+    """Return name and value of a statement such as `seed = 0`."""
+    where = f"line {statement.lineno}"
+    if not (isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)):
+        raise InputError(f"{path.name}: its parameters cell may hold plain assignments only ({where})")
+    name = statement.targets[0].id
+    try:
+        value = ast.literal_eval(statement.value)
+    except ValueError:
+        value = ...
+    if not _is_plain(value):
+        raise InputError(f"{path.name}: parameter {name!r} on {where} is not a plain JSON value")
+    return name, value
 
 
 def check_parameters(path: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the notebook's parameters with the given ones in place.
+    """Return the notebook's parameters: the given values, and the defaults of all others.
 
     Raises:
         InputError: an unknown name, or a value of another type than the default's.
@@ -87,7 +87,7 @@ def check_parameters(path: Path, given: dict[str, Any]) -> dict[str, Any]:
 
 def code_hash(path: Path) -> str:
     """Return the sha256 of the notebook's code cells: prose may change without making a cell run anew."""
-    code = [cell.source for cell in _read(path).cells if cell.cell_type == "code"]
+    code = [source for source, _ in _code_cells(path)]
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
 
@@ -111,7 +111,7 @@ def _fits(value: Any, default: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is what JSON can carry and give back: no tuples, dates or infinities, at any depth."""
+    """Whether a value comes back from JSON as it went in: no tuples, dates or infinities, at any depth."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
     if isinstance(value, list):
@@ -119,12 +119,23 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _read(path: Path) -> Any:
-    skip_address_grammar()
-    import nbformat
+def _code_cells(path: Path) -> list[tuple[str, list[str]]]:
+    """Return source and tags of each code cell, in order.
 
+    Read as the JSON that it is: nbformat would bring the check of much that is not used here, and take a second to
+    import.
+
+    Raises:
+        InputError: not a notebook of format 4, the only one since 2015.
+    """
     try:
-        return nbformat.read(path, as_version=4)
-    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        if notebook["nbformat"] != 4:
+            raise ValueError(f"its format is {notebook['nbformat']}, not 4: save it once in Jupyter")
+        cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        return [("".join(cell["source"]), list(cell["metadata"].get("tags", []))) for cell in cells]
+    except KeyError as error:
+        raise InputError(f"{path} is not a readable notebook: it lacks {error}") from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path} is not a readable notebook: {reason[:120]}") from None

@@ -1,7 +1,7 @@
-"""What the parameters of a notebook name on disk: data files and model folders, by content. Torch-free.
+"""The files that the parameters of a notebook name, as hashes: data files and the weights in model folders. Torch-free.
 
-A cell of a batch is known by notebook code and parameters. If a parameter names a file, it is the file's content that
-counts: data edited since, or weights rebuilt, make another cell.
+The id of a cell of a batch is a hash of notebook code and parameters. If a parameter names a file, the file's content
+is part of it: edited data or rebuilt weights make another cell.
 """
 
 import hashlib
@@ -11,15 +11,15 @@ from typing import Any
 
 _EMBEDDED = Path(__file__).parents[1] / "models" / "embedded"
 _HASHED_UP_TO = 2**28
-"""Larger files are known by size and time of change: hashing a 70B model at every start would take minutes."""
+"""Bytes; for a larger file its size and time of change are hashed: reading a 70B model at every start takes minutes."""
 
 
-def contents_of(parameters: Any, folder: Path) -> list[str]:
-    """Return one hash for every file that a text among the parameters names.
+def file_hashes(parameters: Any, folder: Path) -> list[str]:
+    """Return one hash for every file that a text in the parameters names, sorted.
 
     Args:
         parameters: plain JSON data.
-        folder: where relative paths start; `{split}` in a path stands for any name.
+        folder: the folder that relative paths start from; `{split}` in a path stands for any name.
     """
     return sorted(_hash(file) for text in set(_texts(parameters)) for file in _files(text, folder))
 
@@ -37,19 +37,19 @@ def _texts(value: Any) -> Iterator[str]:
 def _files(text: str, folder: Path) -> list[Path]:
     if not text or "\n" in text or len(text) > 500:
         return []
-    for place in (_EMBEDDED / text, folder / Path(text).expanduser()):
-        if "{split}" in place.name and (found := sorted(place.parent.glob(place.name.replace("{split}", "*")))):
-            return found
-        if place.is_file():
-            return [place]
-        if place.is_dir() and (weights := sorted(place.glob("*.safetensors"))):
+    for path in (_EMBEDDED / text, folder / Path(text).expanduser()):
+        if "{split}" in path.name and (splits := sorted(path.parent.glob(path.name.replace("{split}", "*")))):
+            return splits
+        if path.is_file():
+            return [path]
+        if path.is_dir() and (weights := sorted(path.glob("*.safetensors"))):
             return weights
     return []
 
 
 def _hash(file: Path) -> str:
-    facts = file.stat()
-    if facts.st_size > _HASHED_UP_TO:
-        return hashlib.sha256(f"{file.name} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()
+    status = file.stat()
+    if status.st_size > _HASHED_UP_TO:
+        return hashlib.sha256(f"{file.name} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

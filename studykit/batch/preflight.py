@@ -1,8 +1,8 @@
 """Check every specification of a batch before it starts: `python -m studykit.batch.preflight < cells.json`.
 
-Reads `[{"notebook": path, "parameters": {...}}, ...]`, builds the arms of each and pins them: names,
-options, tokenizers, files, budgets. Prints the first fault in one line and exits with 2; exits with 0 if all is well.
-A process of its own, since it has to import torch.
+Reads `[{"notebook": path, "parameters": {...}}, ...]`, builds the arms of each and pins them, which checks names,
+options, tokenizers, files and budgets. Prints the first fault in one line and exits with 2, without a fault with 0.
+A separate process, since it has to import torch.
 """
 
 import json
@@ -19,9 +19,9 @@ def check(cells: list[dict[str, Any]]) -> None:
     """Pin every distinct specification, seeds apart.
 
     Raises:
-        InputError: the first thing that cannot be had.
+        InputError: the first fault.
     """
-    from studykit import study  # wakes torch
+    from studykit import study  # imports torch
     from studykit.data import Inputs
 
     seen, inputs = set(), {}

@@ -1,7 +1,7 @@
-"""Where a notebook runs, one place per file. The unit is one process that runs one cell of a batch.
+"""Where a notebook runs, one executor per file. The unit is one process that runs one cell of a batch.
 
-An executor is a class named like its file (`Local` in `local.py`) with the methods of `Executor`. It only places
-processes; whether a cell is done is read from the cell's own `record.json`, never from the executor.
+An executor is a class named like its file (`Local` in `local.py`) with the methods of `Executor`. It only starts and
+ends processes; whether a cell is done stands in the cell's `record.json`, never in the executor.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ EXECUTORS = Room("studykit.executors", kind="executor")
 
 
 class Executor(Protocol):
-    """What a batch asks of a place to run.
+    """What a batch needs of an executor.
 
     Attributes:
-        jobs: cells at a time.
+        jobs: the number of cells that run at the same time.
     """
 
     jobs: int
@@ -31,5 +31,5 @@ class Executor(Protocol):
         ...
 
     def cancel(self, handle: Any) -> None:
-        """End it and everything it started, and wait until that is so."""
+        """End the command and everything it started, and return once all of it has ended."""
         ...

@@ -1,4 +1,4 @@
-"""Run cells as processes on this machine, each in a session of its own, with its share of the cores."""
+"""Run cells as processes on this machine, each in a separate session, with an equal share of the cores."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from studykit import processes
+from studykit.executors import _processes
 
 _GRACE_S = 5.0
 
@@ -15,10 +15,10 @@ class Local:
     """A small pool of processes.
 
     Each gets cores / jobs threads: two processes with two threads each on two cores fight over them and are many
-    times slower than with one each. On a machine with GPUs each gets one of its own, in turn.
+    times slower than with one each. On a machine with GPUs each gets the GPU with the fewest processes.
 
     Args:
-        jobs: cells at a time.
+        jobs: the number of cells that run at the same time.
     """
 
     def __init__(self, jobs: int = 1):
@@ -27,10 +27,10 @@ class Local:
         self._holders: dict[str, list[subprocess.Popen]] = {gpu: [] for gpu in self._gpus}
 
     def submit(self, command: Sequence[str], log: Path) -> subprocess.Popen:
-        """Start a process in its own session, so that it and all its children can be ended together."""
+        """Start a process in a new session, so that it and all its children can be ended together."""
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
         environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ}
-        environment["STUDYKIT_FOLLOW_PARENT"] = str(os.getpid())
+        environment[_processes.PARENT] = str(os.getpid())
         gpu = min(self._gpus, key=self._load, default=None)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
@@ -43,7 +43,7 @@ class Local:
         return started
 
     def _load(self, gpu: str) -> int:
-        """Return how many living processes were given a GPU."""
+        """Return the number of living processes on a GPU."""
         self._holders[gpu] = [holder for holder in self._holders[gpu] if holder.poll() is None]
         return len(self._holders[gpu])
 
@@ -52,12 +52,12 @@ class Local:
         return handle.poll()
 
     def cancel(self, handle: subprocess.Popen) -> None:
-        """Ask it and all it started to stop, the kernel included, then insist; return once none of them is left."""
-        processes.end(handle, _GRACE_S)
+        """Terminate it and all it started, the kernel included, then kill what is left; return once nothing is."""
+        _processes.end(handle, _GRACE_S)
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs that processes may be given: those of CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists."""
+    """Return the GPUs to share out: those of CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists."""
     if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [gpu for gpu in named.split(",") if gpu.strip() and gpu.strip() != "-1"]
     if not shutil.which("nvidia-smi"):

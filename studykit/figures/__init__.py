@@ -8,10 +8,6 @@ import hashlib
 import pandas as pd
 import plotly.graph_objects as go
 
-from studykit.imports import skip_address_grammar
-
-skip_address_grammar()  # plotly asks nbformat whether it may show a figure in a notebook
-
 _STYLES = {
     "sft": ("#0072B2", "circle", "solid"),
     "kd": ("#D55E00", "diamond", "dash"),
