@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from studykit.batch import quick_jsonschema
+from studykit.batch import quick_nbformat
 from studykit.executors._processes import end_with_parent
 from studykit.files import replacing
 from studykit.results.layout import try_lock, write_json
@@ -60,7 +60,7 @@ def _execute(folder: Path, cell: dict[str, Any]) -> str | None:
     """Run the notebook through papermill; return the error in one line, or None."""
     notebooks = (folder / cell["notebooks"]).resolve()  # a path that is absolute stays so
     os.environ["STUDYKIT_CELL"] = str(folder.resolve())
-    quick_jsonschema.import_jsonschema()
+    quick_nbformat.import_nbformat()
     import papermill
     from papermill.iorw import papermill_io
 
@@ -78,7 +78,7 @@ def _execute(folder: Path, cell: dict[str, Any]) -> str | None:
             stderr_file=sys.stderr,
             execution_timeout=cell["timeout_s"],
             iopub_timeout=_OUTPUT_TIMEOUT_S,
-            extra_arguments=[f"--IPKernelApp.extra_extensions={quick_jsonschema.__name__}"],
+            extra_arguments=[f"--IPKernelApp.extra_extensions={quick_nbformat.__name__}"],
             shutdown_kernel="immediate",  # everything is on disk by then; a graceful end takes half a second
         )
     except papermill.PapermillExecutionError as error:
