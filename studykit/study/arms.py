@@ -1,36 +1,191 @@
-"""Arms of a comparison by short names: `kd`, `taid:linear` (with options of its own), `sft>gkd` (half the steps each).
+"""All arms of a comparison from one set of parameters, each named by its methods.
 
-stages("sft>gkd", stage, options={"gkd": {"lmbda": 1.0}}, offered={"max_new_tokens": 16})
+    arms(["sft", "kd"], **parameters(globals()))         # in a notebook, below its parameters cell
+
+An arm is a method (`kd`), a method with options of its own behind a label (`taid:linear`), or several methods one after
+the other (`sft>gkd`), which share the steps equally. The arms have student, data, seed, number of steps and evaluation
+in common, hence their difference is that of the methods.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
 
-from studykit.methods import takes
+from pydantic import Field
+
+from studykit.discovery import check_options, options_of
+from studykit.methods import get_method, takes
+
+AtLeastZero = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Options = dict[str, Any]
 
 
-def stages(
-    arm: str, stage: Mapping[str, Any], *, options: Mapping[str, Mapping[str, Any]], offered: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Return the plain stages of one arm.
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What the arms of a comparison have in common, and in which options they differ.
 
     Args:
-        arm: methods joined by `>`, each perhaps with a label behind `:`.
-        stage: what all arms share; its `steps` are divided among the arm's stages.
-        options: of single methods, by the name they have in an arm, label and all.
-        offered: options that every method gets which has them.
+        student: the model that all arms train.
+        teacher: the model that is distilled.
+        source: where examples come from.
+        budget_examples: number of examples trained on.
+        learning_rate: of the optimizer.
+        teachers: by arm, where it is not `teacher`: the name of another, or more of its fields, as {"top_k": 4}.
+        method_options: by method as an arm names it, label and all: {"gkd": {...}, "taid:linear": {...}}.
+        common_options: options given to every method that has them.
+        seed: draws the examples and their order.
+        steps: optimizer steps; 0 chooses by the budget, see `steps_for`.
+        batch_size: sequences per micro-batch.
+        gradient_accumulation_steps: micro-batches per step.
+        max_length: tokens of the longest example.
+        source_options: options of the source.
+        sampler: draws the budget.
+        lora_r: rank of adapters; 0 trains all weights.
+        lora_alpha: of adapters.
+        teacher_top_k: largest probabilities that are cached; 0 runs the live teacher at every step.
+        student_options: more fields of the specification's student.
+        teacher_options: more fields of its teacher.
+        training_options: more fields of every stage.
+        test_split: what the evaluation scores.
+        test_items: number of its items.
+        test_batch_size: items per batch of the evaluation.
+        max_new_tokens: of an answer in the evaluation.
+        validation_split: what methods with a validation loss look at; None for none.
+        validation_items: number of its examples.
+    """
+
+    student: str
+    teacher: str
+    source: str
+    budget_examples: AtLeastOne
+    learning_rate: float
+    teachers: dict[str, str | Options] = field(default_factory=dict)
+    method_options: dict[str, Options] = field(default_factory=dict)
+    common_options: Options = field(default_factory=dict)
+    seed: AtLeastZero = 0
+    steps: AtLeastZero = 0
+    batch_size: AtLeastOne = 64
+    gradient_accumulation_steps: AtLeastOne = 1
+    max_length: int = 2048
+    source_options: Options = field(default_factory=dict)
+    sampler: str = "uniform"
+    lora_r: AtLeastZero = 0
+    lora_alpha: AtLeastOne = 32
+    teacher_top_k: AtLeastZero = 0
+    student_options: Options = field(default_factory=dict)
+    teacher_options: Options = field(default_factory=dict)
+    training_options: Options = field(default_factory=dict)
+    test_split: str = "test"
+    test_items: AtLeastOne | None = None
+    test_batch_size: AtLeastOne = 64
+    max_new_tokens: AtLeastOne = 256
+    validation_split: str | None = None
+    validation_items: AtLeastOne | None = None
+
+
+def parameters(names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a notebook's names that `arms` takes: `arms(["sft", "kd"], **parameters(globals()))`.
+
+    A notebook's parameters stay flat assignments, since a batch replaces them one by one; this hands them over under
+    the names they have. The reader sees where they come from, `globals()`, and whatever the arms cell says beside it
+    overrides them: `parameters(globals()) | {"seed": 1}`.
+
+    >>> parameters({"seed": 3, "study": "scratch", "In": []})
+    {'seed': 3}
+    """
+    return {part.name: names[part.name] for part in fields(Parameters) if part.name in names}
+
+
+def arms(names: Sequence[str] | Mapping[str, str], **values: Any) -> dict[str, dict[str, Any]]:
+    """Return the plain specification of every arm, by its name.
+
+    Args:
+        names: the arms by their methods: `kd`, `taid:linear`, `sft>gkd`; or the methods by the name of the arm, where
+            the methods alone do not tell arms apart.
+        values: see `Parameters`.
 
     Raises:
-        InputError: an unknown method.
+        InputError: an unknown method, option or parameter, with the nearest known one.
 
-    >>> [(s["method"], s["steps"]) for s in stages("sft>kd", {"steps": 301}, options={}, offered={})]
-    [('sft', 151), ('kd', 150)]
+    >>> shared = {"student": "a", "teacher": "b", "source": "c", "budget_examples": 500, "learning_rate": 0.1}
+    >>> {name: [stage["steps"] for stage in arm["stages"]] for name, arm in arms(["sft", "sft>kd"], **shared).items()}
+    {'sft': [300], 'sft>kd': [150, 150]}
     """
-    parts = arm.split(">")
-    share, more = divmod(stage["steps"], len(parts))
-    made = []
+    check_options("arms of", "a comparison", options_of(Parameters), values)
+    given = Parameters(**values)
+    methods = names if isinstance(names, Mapping) else {name: name for name in names}
+    return {arm: _arm(arm, parts.split(">"), given) for arm, parts in methods.items()}
+
+
+def steps_for(budget_examples: int) -> int:
+    """Return the number of optimizer steps for a budget: 300 at 500 examples, growing with their power of 0.275.
+
+    Eighty times the examples get a little more than three times the steps, so that large budgets stay affordable and
+    small ones are repeated until they are learned.
+
+    >>> [steps_for(n) for n in (500, 5000, 40_000)]
+    [300, 565, 1001]
+    """
+    return round(300 * (budget_examples / 500) ** 0.275)
+
+
+def _arm(arm: str, parts: Sequence[str], given: Parameters) -> dict[str, Any]:
+    adapters = {"lora_r": given.lora_r, "lora_alpha": given.lora_alpha} if given.lora_r else None
+    specification = {
+        "student": {"name": given.student, "lora": adapters, **given.student_options},
+        "stages": _stages(parts, given),
+        "evaluation": {
+            "data": _data(given) | {"split": given.test_split},
+            "items": given.test_items,
+            "max_new_tokens": given.max_new_tokens,
+            "batch_size": given.test_batch_size,
+        },
+        "seed": given.seed,
+    }
+    if any(_recipe(stage).needs_teacher for stage in specification["stages"]):
+        specification["teacher"] = _teacher(arm, given)
+    return specification
+
+
+def _stages(parts: Sequence[str], given: Parameters) -> list[dict[str, Any]]:
+    """Return one stage per method; the first ones take what the division of the steps leaves over."""
+    shared = _stage(given)
+    steps, more = divmod(shared["steps"], len(parts))
+    stages = []
     for number, part in enumerate(parts):
         method = part.partition(":")[0]
-        own = {name: value for name, value in offered.items() if takes(method, name)} | dict(options.get(part, {}))
-        made.append({**stage, "method": method, "method_options": own, "steps": share + (number < more)})
-    return made
+        options = {name: value for name, value in given.common_options.items() if takes(method, name)}
+        options |= given.method_options.get(part, {})
+        stages.append(shared | {"method": method, "method_options": options, "steps": steps + (number < more)})
+    return stages
+
+
+def _stage(given: Parameters) -> dict[str, Any]:
+    data = _data(given)
+    budget = {"examples": given.budget_examples, "sampler": given.sampler, "seed": given.seed}
+    validation = {"split": given.validation_split, "budget": {"examples": given.validation_items}}
+    return {
+        "data": data | {"budget": budget},
+        "validation": data | validation if given.validation_split else None,
+        "steps": given.steps or steps_for(given.budget_examples),
+        "batch_size": given.batch_size,
+        "gradient_accumulation_steps": given.gradient_accumulation_steps,
+        "learning_rate": given.learning_rate,
+        "max_length": given.max_length,
+        **given.training_options,
+    }
+
+
+def _teacher(arm: str, given: Parameters) -> dict[str, Any]:
+    by_arm = given.teachers.get(arm, {})
+    shared = {"name": given.teacher, "top_k": given.teacher_top_k or None} | given.teacher_options
+    return shared | ({"name": by_arm} if isinstance(by_arm, str) else by_arm)
+
+
+def _data(given: Parameters) -> dict[str, Any]:
+    return {"source": given.source, "options": given.source_options}
+
+
+def _recipe(stage: Mapping[str, Any]) -> Any:
+    return get_method(stage["method"], **stage["method_options"])

@@ -1,0 +1,188 @@
+"""Arms by short names: the shipped notebooks build the specifications that their former arms cells built."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from studykit import study
+from studykit.batch import notebooks
+from studykit.batch.grid import plan
+from studykit.errors import InputError
+from studykit.methods import get_method, takes
+from studykit.spec import RunSpec
+from studykit.study.arms import steps_for
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+SHARED = {"student": "a", "teacher": "b", "source": "c", "budget_examples": 500, "learning_rate": 0.1}
+
+
+# The cells as they were, with the whole formula in each; `stages` was the package's.
+
+
+def shared_parts(p, lora):
+    data = {"source": p["source"], "options": p["source_options"]}
+    stage = {
+        "data": data | {"budget": {"examples": p["budget_examples"], "sampler": p["sampler"], "seed": p["seed"]}},
+        "steps": p["steps"] or round(300 * (p["budget_examples"] / 500) ** 0.275),
+        "batch_size": p["batch_size"],
+        "gradient_accumulation_steps": p["gradient_accumulation_steps"],
+        "learning_rate": p["learning_rate"],
+        "max_length": p["max_length"],
+        **p["training_options"],
+    }
+    shared = {
+        "student": {"name": p["student"], **lora, **p["student_options"]},
+        "evaluation": {
+            "data": data | {"split": p["test_split"]},
+            "items": p["test_items"],
+            "max_new_tokens": p["max_new_tokens"],
+            "batch_size": p["test_batch_size"],
+        },
+        "seed": p["seed"],
+    }
+    return data, stage, shared
+
+
+def data_size(p):
+    adapters = {"lora_r": p["lora_r"], "lora_alpha": p["lora_alpha"]}
+    _, stage, shared = shared_parts(p, {"lora": adapters if p["lora_r"] else None})
+    teacher = {"name": p["teacher"], "top_k": p["teacher_top_k"] or None, **p["teacher_options"]}
+    distilled = [stage | {"method": p["method"], "method_options": p["method_options"]}]
+    return {
+        "sft": shared | {"stages": [stage | {"method": "sft"}]},
+        p["method"]: shared | {"stages": distilled, "teacher": teacher},
+    }
+
+
+def methods(p):
+    data, stage, shared = shared_parts(p, {})
+    held_out = data | {"split": p["validation_split"], "budget": {"examples": p["validation_items"]}}
+    offered = {"max_new_tokens": p["max_new_tokens"], "reference": p["reference"]}
+    return {
+        name: shared
+        | {
+            "teacher": p["teacher_options"] | {"name": p["teachers"].get(name, p["teacher"])},
+            "stages": stages(name, stage | {"validation": held_out}, p["method_options"], offered),
+        }
+        for name in p["methods"]
+    }
+
+
+def stages(arm, stage, options, offered):
+    parts = arm.split(">")
+    share, more = divmod(stage["steps"], len(parts))
+    made = []
+    for number, part in enumerate(parts):
+        method = part.partition(":")[0]
+        given = {name: value for name, value in offered.items() if takes(method, name)} | dict(options.get(part, {}))
+        made.append({**stage, "method": method, "method_options": given, "steps": share + (number < more)})
+    return made
+
+
+def teacher_cache(p):
+    _, stage, shared = shared_parts(p, {})
+    signals = (
+        {"dense": {}}
+        | {f"top_k={k}": {"top_k": k} for k in p["top_k"]}
+        | {f"samples={n}": {"samples": n} for n in p["samples"]}
+    )
+    distilled = [stage | {"method": p["method"], "method_options": p["method_options"]}]
+    return {"sft": shared | {"stages": [stage | {"method": "sft"}]}} | {
+        name: shared | {"stages": distilled, "teacher": {"name": p["teacher"], **p["teacher_options"], **cached}}
+        for name, cached in signals.items()
+    }
+
+
+FORMER = {"01_data_size": data_size, "02_methods": methods, "10_teacher_cache": teacher_cache}
+OTHER = {
+    "student_options": {"attn_implementation": "sdpa"},
+    "teacher_options": {"attn_implementation": "eager", "pruned": 0.1},
+    "training_options": {"gradient_checkpointing": True, "batch_size": 3},
+    "seed": 3,
+}
+VARIANTS = [
+    *[(name, {}) for name in FORMER],
+    *[(name, OTHER) for name in FORMER],
+    *[(name, {"steps": 31, "budget_examples": 15000, "training_options": {"steps": 8}}) for name in FORMER],
+    ("01_data_size", {"lora_r": 8, "teacher_top_k": 0, "method": "gkd", "method_options": {"lmbda": 1.0}}),
+    ("01_data_size", {"student_options": {"lora": {"lora_r": 2}}, "lora_r": 8}),
+    ("02_methods", {"methods": ["sft>gkd", "uld", "miniplm", "kd"], "method_options": {"gkd": {"lmbda": 1.0}}}),
+    ("02_methods", {"methods": ["sft>kd>gkd"], "steps": 302, "teacher_options": {"samples": 8}}),
+    ("10_teacher_cache", {"top_k": [], "samples": [8, 9], "method_options": {"kd_ratio": 0.5}}),
+]
+
+
+def canonical(plain):
+    """Return the canonical form, without a teacher where no method needs one: pinning drops it."""
+    spec = RunSpec.parse(dict(plain))
+    if not any(get_method(stage.method, **stage.method_options).needs_teacher for stage in spec.stages):
+        spec = spec.model_copy(update={"teacher": None})
+    return spec.canonical()
+
+
+def same_as_before(notebook, parameters):
+    before, now = FORMER[notebook.stem](parameters), notebooks.arms_of(notebook, parameters)
+    assert list(now) == list(before)
+    assert {name: canonical(arm) for name, arm in now.items()} == {n: canonical(arm) for n, arm in before.items()}
+
+
+def test_every_shipped_notebook_is_compared():
+    assert set(FORMER) == {path.stem for path in NOTEBOOKS.glob("*.ipynb")}
+
+
+@pytest.mark.parametrize(("name", "given"), VARIANTS, ids=lambda x: x if isinstance(x, str) else json.dumps(x)[:60])
+def test_a_notebook_builds_the_specifications_of_its_former_cell(name, given):
+    path = NOTEBOOKS / f"{name}.ipynb"
+    same_as_before(path, notebooks.check_parameters(path, given))
+
+
+@pytest.mark.parametrize("batch", sorted(path.stem for path in (NOTEBOOKS / "batches").glob("*.yaml")))
+def test_a_batch_builds_the_specifications_of_the_former_cells(batch, tmp_path):
+    for cell in plan(batch, folder=NOTEBOOKS, results_root=tmp_path):
+        same_as_before(cell.notebook, cell.parameters)
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_an_arms_cell_is_at_most_five_lines(name):
+    assert len(notebooks.tagged_source(NOTEBOOKS / f"{name}.ipynb", "arms").splitlines()) <= 5
+
+
+def test_an_arm_without_a_method_that_needs_a_teacher_has_none():
+    arms = study.arms(["sft", "kd", "sft>kd"], **SHARED)
+    assert {name: "teacher" in arm for name, arm in arms.items()} == {"sft": False, "kd": True, "sft>kd": True}
+
+
+def test_a_mapping_names_arms_that_their_methods_do_not_tell_apart():
+    arms = study.arms({"live": "kd", "cached": "kd"}, teachers={"cached": {"top_k": 4}}, **SHARED)
+    assert [arm["teacher"]["top_k"] for arm in arms.values()] == [None, 4]
+
+
+def test_given_steps_stand_above_the_budget():
+    for steps, expected in ((0, steps_for(500)), (7, 7)):
+        [stage] = study.arms(["sft"], steps=steps, **SHARED)["sft"]["stages"]
+        assert stage["steps"] == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "complaint"),
+    [
+        (["kdd"], {}, "unknown method 'kdd'; did you mean 'kd'"),
+        (["kd"], {"method_options": {"kd": {"kd_rato": 1.0}}}, "method 'kd': unknown option 'kd_rato'"),
+        (["kd"], {"teacher_topk": 4}, "unknown option 'teacher_topk'; did you mean 'teacher_top_k'"),
+        (["kd"], {"seed": -1}, "seed must be greater than or equal to 0"),
+        (["kd"], {"steps": "many"}, "steps must be"),
+    ],
+)
+def test_wrong_names_and_values_are_refused(names, given, complaint):
+    with pytest.raises(InputError, match=complaint):
+        study.arms(names, **SHARED, **given)
+
+
+def test_a_missing_parameter_is_refused_by_name():
+    with pytest.raises(InputError, match="'learning_rate' is required"):
+        study.arms(["sft"], **{name: value for name, value in SHARED.items() if name != "learning_rate"})
+
+
+def test_parameters_are_those_names_that_arms_takes():
+    assert study.parameters({"seed": 1, "_": 2, "In": [], "study": "s", "results": "r"}) == {"seed": 1}
