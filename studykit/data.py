@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from studykit.chat import Encoded, check, encode
 from studykit.models.names import ModelRef, Models
-from studykit.samplers import accepted_options, draw, kept_count, model_options, ranking
+from studykit.samplers import draw, models_of, select
 from studykit.sources import Example, content_hash, load_examples
 from studykit.spec import Budget, Data, Stage
 
@@ -44,7 +42,7 @@ class Selection:
     Attributes:
         sampler: ranks the examples.
         keep_fraction: the fraction of the ranking that is trained on, in (0, 1].
-        models: offered to the sampler, by the name of its option: `teacher`, `reference`.
+        models: by role, `teacher` and `reference`; the sampler uses those that it has roles for.
     """
 
     sampler: str
@@ -139,19 +137,16 @@ class Inputs:
             examples = [pool[i] for i in drawn.indices]
             encoded = encode(examples, tokenizer, stage.max_length)
         manifest: dict[str, Any] = drawn.manifest | {"response_tokens": int(encoded.response_tokens.sum())}
-        sha256 = manifest["examples_sha256"] if model_options(budget.sampler) else None
+        sha256 = manifest["examples_sha256"] if models_of(budget.sampler) else None
         return StageData(examples, encoded, manifest, sha256)
 
 
 def _selected(drawn: StageData, selection: Selection, seed: int) -> StageData:
     """Return the part of the drawn examples that is trained on, in the order of the draw."""
-    offered = {**selection.models, "share": selection.keep_fraction}
-    options = accepted_options(selection.sampler, offered)
-    order = ranking(drawn.examples, Budget(sampler=selection.sampler, seed=seed), options)
-    indices = np.sort(order[: kept_count(len(drawn.examples), selection.keep_fraction)])
+    indices = select(drawn.examples, selection.sampler, selection.keep_fraction, seed, selection.models)
     examples = [drawn.examples[i] for i in indices]
     manifest = dict(drawn.manifest)
-    if "teacher" in options:
+    if "teacher" in models_of(selection.sampler):
         manifest["scored_tokens"] = int(drawn.encoded.lengths.sum())
     manifest |= {
         "kept_by": selection.sampler,

@@ -1,23 +1,26 @@
 """Budgets as objects: a prefix of one ranking of the pool, with a manifest.
 
-A sampler is a file with `rank(pool, generator, *, option=default) -> permutation`. An option annotated `ModelRef` is a
-model: specifications give its name, `rank` gets what the name stands for. A budget is a prefix of the ranking, so that
-with one seed every smaller budget is contained in every larger one:
+A sampler is a function `name(pool, generator, *, option=default) -> int64 [len(pool)]` in a file of the same name: it
+returns a permutation of all examples. One that ranks by models names their roles in `MODELS`, as ("teacher",
+"reference"), and takes after the generator what each of them says: float64 [len(pool)], the mean log-probability per
+response token of every example. A budget names these models in options called like the roles.
 
-    chosen = draw(pool, Budget(examples=500, sampler="stratified", seed=0), content_lengths)
-    [pool[i] for i in chosen.indices]
+A budget is a prefix of the ranking, so that with one seed every smaller budget is contained in every larger one:
+
+    drawn = draw(pool, Budget(examples=500, sampler="stratified", seed=0), content_lengths)
+    [pool[i] for i in drawn.indices]
 """
 
-import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 
-from studykit.discovery import Room, check_options
+from studykit.discovery import Room, check_options, options_of
 from studykit.errors import InputError
+from studykit.likelihood import mean_logp
 from studykit.models.names import ModelRef, Models
 from studykit.sources import Example, content_hash
 from studykit.spec import Budget
@@ -50,12 +53,14 @@ def draw(
         pool: all examples of the split.
         budget: how many examples or response tokens, ranked how, from which seed.
         response_tokens: int [len(pool)], supervised tokens per example; only a budget in tokens needs them.
-        models: looks up the models that the sampler's options name; None knows no runs but those under `results`.
+        models: looks up the models that the budget names; None knows no runs but those under `results`.
 
     Raises:
         InputError: a budget larger than the pool, or too small for a single example; an unknown sampler.
     """
-    order = ranking(pool, budget, _with_models(budget, models or Models()))
+    models, options = models or Models(), budget.options or {}
+    named = {role: models.find(options[role]) for role in models_of(budget.sampler) if options.get(role)}
+    order = ranking(pool, budget, named)
     lengths = None if response_tokens is None else np.asarray(response_tokens)[order]
     count = _prefix(budget, len(pool), lengths)
     indices = order[:count]
@@ -73,57 +78,57 @@ def draw(
     return Draw(indices, manifest)
 
 
-def model_options(sampler: str) -> list[str]:
-    """Return which options of a sampler are models; with any, what it selects is part of what a run is.
-
-    >>> model_options("difference"), model_options("uniform")
-    (['teacher', 'reference'], [])
-    """
-    hints = get_type_hints(SAMPLERS.module(sampler).rank)
-    return [name for name, hint in hints.items() if ModelRef in (hint, *get_args(hint))]
+def models_of(sampler: str) -> tuple[str, ...]:
+    """Return the roles of the models that a sampler ranks by; with any, its ranking is part of what a run is."""
+    return getattr(SAMPLERS.module(sampler), "MODELS", ())
 
 
-def accepted_options(sampler: str, offered: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the offered options that a sampler has."""
-    accepted = inspect.signature(SAMPLERS.module(sampler).rank).parameters
-    return {name: value for name, value in offered.items() if name in accepted}
-
-
-def ranking(pool: Sequence[Example], budget: Budget, options: Mapping[str, Any] | None = None) -> np.ndarray:
+def ranking(pool: Sequence[Example], budget: Budget, models: Mapping[str, ModelRef] | None = None) -> np.ndarray:
     """Return the permutation of the pool whose prefixes are the nested budgets, int64 [len(pool)].
 
     Args:
         pool: all examples.
-        budget: names the sampler, and the seed.
-        options: the sampler's, with models instead of their names; None for none.
+        budget: names sampler and seed, and the sampler's options.
+        models: by role, those that the sampler ranks by.
 
     Raises:
         InputError: an unknown sampler or option, or a model that is needed and not named.
     """
-    rank, options = SAMPLERS.module(budget.sampler).rank, dict(options or {})
+    rank, roles, models = SAMPLERS.member(budget.sampler), models_of(budget.sampler), models or {}
+    options = {name: value for name, value in (budget.options or {}).items() if name not in roles}
     check_options("sampler", budget.sampler, rank, options)
-    order = rank(pool, np.random.default_rng(budget.seed), **options)
+    for role in roles:
+        if role not in models:
+            raise InputError(f"sampler {budget.sampler!r} needs a {role}: name a model in its options, as {role}='...'")
+    scores = [mean_logp(models[role], pool) for role in roles]
+    order = rank(pool, np.random.default_rng(budget.seed), *scores, **options)
     if not np.array_equal(np.sort(order), np.arange(len(pool))):
         raise ValueError(f"sampler {budget.sampler!r} must return a permutation of all {len(pool)} examples")
     return order
 
 
-def _with_models(budget: Budget, models: Models) -> dict[str, Any]:
-    """Return a budget's options with models instead of their names."""
-    options = dict(budget.options or {})
-    for name in model_options(budget.sampler):
-        options[name] = models.find(options[name]) if options.get(name) else None
-    return options
+def select(
+    examples: Sequence[Example], sampler: str, fraction: float, seed: int, models: Mapping[str, ModelRef]
+) -> np.ndarray:
+    """Return the fraction of the examples that a sampler ranks first, as positions in their order, int64 [n].
 
-
-def kept_count(pool: int, share: float) -> int:
-    """Return how many examples a share of the pool is, at least one.
+    Args:
+        examples: those that one budget has drawn.
+        sampler: by name.
+        fraction: in (0, 1]; at least one example is selected.
+        seed: of the ranking.
+        models: by role; the sampler uses those that it has roles for.
 
     Raises:
-        InputError: a share outside (0, 1].
+        InputError: an unknown sampler, or a model that is needed and not named.
     """
-    if not 0 < share <= 1:
-        raise InputError(f"share must lie in (0, 1], received {share}")
+    options = {"share": fraction} if "share" in options_of(SAMPLERS.member(sampler)) else None
+    order = ranking(examples, Budget(sampler=sampler, options=options, seed=seed), models)
+    return np.sort(order[: count_of(len(examples), fraction)])
+
+
+def count_of(pool: int, share: float) -> int:
+    """Return the number of examples in a share of the pool, at least one."""
     return max(1, round(share * pool))
 
 

@@ -4,30 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from studykit.models.names import ModelRef
-from studykit.samplers._by_likelihood import best_share_first, likelihood
+from studykit.samplers._shares import Share, best_share_first
 from studykit.sources import Example
 
+MODELS = ("reference",)
 
-def rank(
-    pool: Sequence[Example],
-    generator: np.random.Generator,
-    *,
-    reference: ModelRef | None = None,
-    share: float = 0.5,
+
+def reference_nll(
+    pool: Sequence[Example], generator: np.random.Generator, reference_logp: np.ndarray, *, share: Share = 0.5
 ) -> np.ndarray:
-    """Return a permutation whose first `share` is kept, in random order, int64 [len(pool)].
-
-    What is hard for the reference comes first, mistakes in the data among it.
-
-
-    Args:
-        pool: all examples.
-        generator: orders what is kept, and the rest.
-        reference: a small model, trained on a slice of data that is disjoint from the pool.
-        share: of the pool that is kept, in (0, 1].
-
-    Raises:
-        InputError: a model that is not named or not there, or a share out of range.
-    """
-    return best_share_first(-likelihood(pool, reference, "reference"), share, generator)
+    """Return a permutation that starts with what is hard for the reference, among it mistakes in the data."""
+    return best_share_first(-reference_logp, share, generator)

@@ -7,6 +7,6 @@ import numpy as np
 from studykit.sources import Example
 
 
-def rank(pool: Sequence[Example], generator: np.random.Generator) -> np.ndarray:
+def uniform(pool: Sequence[Example], generator: np.random.Generator) -> np.ndarray:
     """Return a random permutation, int64 [len(pool)]."""
     return generator.permutation(len(pool))

@@ -1,25 +1,29 @@
 """Budgets: prefixes of one ranking, for every sampler in the package, and what their manifests say."""
 
 import json
+import sys
 from collections import Counter
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from studykit import samplers
+from studykit.discovery import Room
 from studykit.errors import InputError
-from studykit.samplers import SAMPLERS, draw, model_options, ranking
+from studykit.models.names import Models
+from studykit.samplers import SAMPLERS, draw, models_of, ranking, select
 from studykit.sources import Example, content_hash
 from studykit.spec import Budget
 
-every_sampler = pytest.mark.parametrize("sampler", [name for name in SAMPLERS.names() if not model_options(name)])
+every_sampler = pytest.mark.parametrize("sampler", [name for name in SAMPLERS.names() if not models_of(name)])
 
 
 def pool_of(*counts: int) -> list[Example]:
-    """Make a pool with so many examples of each source, mixed up."""
+    """Make a pool with this many examples of each source, mixed up."""
     sources = [f"source-{s}" for s, count in enumerate(counts) for _ in range(count)]
     order = np.random.default_rng(1).permutation(len(sources))
-    return [example(n, sources[place]) for n, place in enumerate(order)]
+    return [example(n, sources[i]) for n, i in enumerate(order)]
 
 
 def example(number: int, source: str) -> Example:
@@ -150,3 +154,56 @@ def test_a_budget_that_cannot_be_had_is_refused(budget, message):
     lengths = TOKENS + 1
     with pytest.raises(InputError, match=message):
         draw(POOL, Budget(**budget), lengths)
+
+
+FILE = '''"""What a model finds easy, from a given example on."""
+
+import numpy as np
+
+MODELS = ("teacher",)
+
+
+def easiest(pool, generator, teacher_logp, *, first: int = 0):
+    """Return them sorted.
+
+    Args:
+        pool: all examples.
+        generator: not used.
+        teacher_logp: of a model.
+        first: number of examples moved to the end.
+    """
+    return np.roll(np.argsort(-teacher_logp, kind="stable"), -first)
+'''
+
+
+def test_a_sampler_is_one_file(tmp_path, monkeypatch):
+    folder = tmp_path / "made_up_samplers"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "easiest.py").write_text(FILE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(samplers, "SAMPLERS", Room("made_up_samplers", kind="sampler"))
+    logp = np.random.default_rng(0).normal(size=len(POOL))
+    ranked = np.argsort(-logp).tolist()
+
+    def mean_logp(model, examples):
+        assert (model.name, len(examples)) == ("some-model", len(POOL))
+        return logp
+
+    monkeypatch.setattr(samplers, "mean_logp", mean_logp)
+    options, models = {"teacher": "some-model"}, {"teacher": Models().find("some-model")}
+    assert models_of("easiest") == ("teacher",)
+    drawn = draw(POOL, Budget(examples=7, sampler="easiest", options=options | {"first": 3}))
+    assert drawn.indices.tolist() == ranked[3:10]
+    assert select(POOL, "easiest", 0.25, 0, models).tolist() == sorted(ranked[:25])
+    with pytest.raises(InputError, match="unknown option 'frist'; did you mean 'first'"):
+        ranking(POOL, Budget(sampler="easiest", options=options | {"frist": 1}), models)
+    with pytest.raises(InputError, match="needs a teacher"):
+        draw(POOL, Budget(sampler="easiest"))
+    del sys.modules["made_up_samplers.easiest"], sys.modules["made_up_samplers"]
+
+
+def test_a_permutation_is_what_a_sampler_must_return(monkeypatch):
+    monkeypatch.setattr(Room, "member", lambda room, name: lambda pool, generator: np.zeros(len(pool), dtype=int))
+    with pytest.raises(ValueError, match="must return a permutation"):
+        ranking(POOL, Budget())
