@@ -20,19 +20,22 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from studykit.errors import InputError, unknown
 
 _SOURCE = re.compile(r"^ *Source:\s+(.+?)\s*(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
+_ARGUMENTS = re.compile(r"^Args:\n((?: .*\n?|\n)+)", re.MULTILINE)
+_ARGUMENT = re.compile(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", re.MULTILINE)
+_LIMITS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 @dataclass(frozen=True)
@@ -105,16 +108,29 @@ class Option:
         name: the keyword.
         annotation: type and range, such as `Annotated[float, Field(ge=0, lt=1)]`; a `Literal`, a union, or `Any`.
         default: `inspect.Parameter.empty` where a value is required.
+        description: what the docstring of the function or class says about it under "Args:", in one line.
     """
 
     name: str
     annotation: Any = Any
     default: Any = inspect.Parameter.empty
+    description: str = field(default="", repr=False)
 
     @property
     def required(self) -> bool:
         """Whether there is no default."""
         return self.default is inspect.Parameter.empty
+
+    @property
+    def type_name(self) -> str:
+        """Type and range in one line.
+
+        >>> from typing import Annotated
+        >>> from pydantic import Field
+        >>> Option("beta", Annotated[float, Field(ge=0, lt=1)] | None).type_name
+        'float (>= 0, < 1) | None'
+        """
+        return _type_name(self.annotation)
 
     def fault(self, value: Any) -> str | None:
         """Return why a value is refused, or None for a valid one.
@@ -149,8 +165,30 @@ def options_of(make: Callable[..., Any]) -> Mapping[str, Option]:
     Option(name='beta', annotation=<class 'float'>, default=0.5)
     """
     parameters = inspect.signature(make, eval_str=True).parameters.values()
-    keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    return {p.name: Option(p.name, Any if p.annotation is p.empty else p.annotation, p.default) for p in keywords}
+    about = _argument_descriptions(make)
+    return {
+        p.name: Option(p.name, Any if p.annotation is p.empty else p.annotation, p.default, about.get(p.name, ""))
+        for p in parameters
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def _argument_descriptions(make: Callable[..., Any]) -> dict[str, str]:
+    """Return what a docstring says about each argument under "Args:", in one line each."""
+    arguments = _ARGUMENTS.search(inspect.getdoc(make) or "")
+    found = _ARGUMENT.findall(arguments[1]) if arguments else []
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def _type_name(annotation: Any) -> str:
+    parts = get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(map(_type_name, parts))
+    if get_origin(annotation) is Annotated:
+        limits = [limit for part in parts[1:] for limit in getattr(part, "metadata", [part])]
+        texts = [f"{sign} {getattr(x, name):g}" for x in limits for name, sign in _LIMITS.items() if hasattr(x, name)]
+        return f"{_type_name(parts[0])} ({', '.join(texts)})" if texts else _type_name(parts[0])
+    return "None" if annotation is type(None) else inspect.formatannotation(annotation).replace("typing.", "")
 
 
 def check_options(

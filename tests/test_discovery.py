@@ -174,7 +174,8 @@ def test_options_of_a_class_are_those_of_its_constructor():
 def test_every_option_is_annotated_and_its_default_is_valid(what):
     room = Room(ROOMS[what], kind=what)
     for name in room.names():
-        for option in options_of(room.module(name).rank if what == "samplers" else room.member(name)).values():
+        member = room.member(name)
+        for option in (member.options if what == "methods" else options_of(member)).values():
             assert option.annotation is not Any, f"{what} {name}: {option.name} has no annotation"
             assert option.required or option.fault(option.default) is None
 
@@ -221,7 +222,39 @@ def test_every_file_of_every_room_keeps_its_promise(what):
     room = Room(ROOMS[what], kind=what)
     for name in room.names():
         assert room.describe(name), f"{what} {name} has no docstring"
-        if what != "samplers":  # a sampler is a file with rank()
-            assert callable(room.member(name))
-        else:
-            assert callable(room.module(name).rank)
+        assert room.member(name)
+
+
+def test_an_option_is_documented_by_its_docstring():
+    def make(x, *, beta: float = 0.5, gamma: int | None = None):
+        """Return nothing.
+
+        Args:
+            x: a number.
+            beta: weight of the teacher
+                in the mixture: one half is even.
+            gamma: whatever.
+
+        Returns:
+            other: nothing.
+        """
+
+    assert {option.name: option.description for option in options_of(make).values()} == {
+        "beta": "weight of the teacher in the mixture: one half is even.",
+        "gamma": "whatever.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        (float, "float"),
+        (int | None, "int | None"),
+        (Annotated[float, Field(ge=0, lt=1)], "float (>= 0, < 1)"),
+        (dict[str, Any], "dict[str, Any]"),
+        (Literal["a", "b"], "Literal['a', 'b']"),
+        (Any, "Any"),
+    ],
+)
+def test_a_type_and_its_range_are_one_line(annotation, text):
+    assert Option("x", annotation).type_name == text

@@ -1,90 +1,168 @@
-"""The names users say (`sft`, `kd`, ...), each a recipe of loss, rollout and options in a file of its own.
+"""The names users say (`sft`, `kd`, ...): a method is a `Recipe` value, named like its file.
 
-A method is a function `name(*, option=default) -> Recipe` in a file of the same name:
+    gkd = Recipe(loss="jsd", rollout="mixed")            # the whole of a file, below its docstring
 
-    recipe = get_method("kd", temperature=2.0)
+    get_method("gkd", beta=0.1, temperature=2.0)         # the recipe with a user's options
+    describe_options("gkd")                              # each with default, type and documentation
+
+The options of a method are its `settable` fields, and the options of its loss and of its rollout with their defaults,
+ranges and documentation. One name is one value: an option that loss and rollout both have, such as `teacher_share`, is
+given to both. The rollout's temperatures are called `sampling_temperature` and `teacher_sampling_temperature`, since
+`temperature` alone is that of the divergence.
 """
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Annotated, Any
 
-from studykit.discovery import Room, check_options
+from pydantic import Field
+
+from studykit.discovery import Option, Room, check_options, options_of
 from studykit.errors import InputError
-from studykit.losses import Loss, get_loss
-from studykit.rollouts import Rollout, get_rollout
-from studykit.samplers import SAMPLERS
+from studykit.losses import LOSSES, Loss, get_loss
+from studykit.rollouts import ROLLOUTS, Rollout, get_rollout
+from studykit.samplers import models_of
 
 METHODS = Room("studykit.methods", kind="method")
 
+MIXING = ("kd_ratio", "temperature", "scale_by_t2")
+"""Fields of a recipe that are options of most methods."""
 
-@dataclass(frozen=True)
+_SAMPLING = {
+    "rollout.temperature": "sampling_temperature",
+    "rollout.teacher_temperature": "teacher_sampling_temperature",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What one training stage does.
+    """What one training stage does, and which options its users have.
 
-    Attributes:
-        loss: name of the divergence (or `cross_entropy`).
-        loss_options: its keyword options.
-        rollout: name of the way sequences are chosen.
-        rollout_options: its keyword options.
-        kd_ratio: share of the divergence; the rest is cross-entropy.
-        temperature: of both sides in the divergence.
-        scale_by_t2: multiply the divergence by temperature squared.
-        choose: the sampler by which a share of the budget's examples is kept; empty keeps all.
-        choose_share: that share, in (0, 1].
-        choose_reference: the reference model that such a sampler may ask beside the specification's teacher.
-        teacher_pruned: share of the teacher's weights that are masked out, unless the specification says another.
+    Args:
+        loss: divergence by name, or `cross_entropy`.
+        loss_options: its options that differ from its defaults, such as {"beta": 0.1} for `jsd`.
+        rollout: which sequences are trained on, by name.
+        rollout_options: its options that differ from its defaults.
+        kd_ratio: weight of the divergence; the rest is cross-entropy with the answer that is trained on.
+        temperature: of teacher and student in the divergence; cross-entropy stays at 1.
+        scale_by_t2: multiply the divergence by the temperature squared, which keeps the size of its gradient.
+        select: sampler that selects among the budget's examples; None trains on all of them.
+        keep_fraction: fraction of the budget's examples that `select` keeps.
+        reference: small model beside the teacher that `select` ranks by; it has not seen the budget's data.
+        teacher_pruned: fraction of the teacher's smallest weights set to 0, unless the specification gives another.
+        settable: the fields above that are options of the method.
+        renamed: public names of options, by "loss.NAME", "rollout.NAME" or the name of a field.
+        hidden: public names of the loss's and the rollout's options that users cannot set.
     """
 
     loss: str
-    loss_options: dict[str, Any] = field(default_factory=dict)
+    loss_options: dict[str, Any] | None = None
     rollout: str = "dataset"
-    rollout_options: dict[str, Any] = field(default_factory=dict)
-    kd_ratio: float = 1.0
-    temperature: float = 1.0
+    rollout_options: dict[str, Any] | None = None
+    kd_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 1.0
     scale_by_t2: bool = False
-    choose: str = ""
-    choose_share: float = 0.5
-    choose_reference: str | None = None
-    teacher_pruned: float | None = None
+    select: str | None = None
+    keep_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    reference: str | None = None
+    teacher_pruned: Annotated[float, Field(ge=0, lt=1)] | None = None
+    settable: tuple[str, ...] = MIXING
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
+    parts: tuple[Loss, Rollout] = field(init=False, repr=False, compare=False)
+    """Loss and rollout, made once for the flags that they have with these options; training makes its own."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.kd_ratio <= 1:
-            raise InputError(f"kd_ratio must lie in [0, 1], received {self.kd_ratio}")
-        if not self.temperature > 0:
-            raise InputError(f"temperature must be above 0, received {self.temperature}")
-        if not 0 < self.choose_share <= 1:
-            raise InputError(f"share must lie in (0, 1], received {self.choose_share}")
+        object.__setattr__(self, "parts", (self.make_loss(), self.make_rollout()))  # the dataclass is frozen
+
+    def make_loss(self) -> Loss:
+        """Make the loss, with fresh state."""
+        return get_loss(self.loss, **self.loss_options or {})
+
+    def make_rollout(self) -> Rollout:
+        """Make the rollout, with fresh state."""
+        return get_rollout(self.rollout, **self.rollout_options or {})
 
     @property
     def needs_teacher(self) -> bool:
         """Whether a teacher must be named."""
-        return self.trains_with_teacher or bool(self.choose)
+        return self.trains_with_teacher or self.select is not None
 
     @property
     def trains_with_teacher(self) -> bool:
-        """Whether the teacher is asked during training."""
-        return self.make_loss().needs_teacher or self.make_rollout().needs_teacher
+        """Whether the teacher takes part in training."""
+        return any(part.needs_teacher for part in self.parts)
 
     @property
     def needs_live_teacher(self) -> bool:
-        """Whether it is asked about sequences that the data does not hold, which no cache knows."""
-        return self.make_loss().needs_teacher and not self.make_rollout().keeps_rows
+        """Whether the teacher scores sequences that are not in the data, which no cache holds."""
+        loss, rollout = self.parts
+        return loss.needs_teacher and not rollout.keeps_rows
 
     @property
     def across_tokenizers(self) -> bool:
         """Whether teacher and student may have different tokenizers."""
-        loss, rollout = self.make_loss(), self.make_rollout()
+        loss, rollout = self.parts
         return (loss.across_tokenizers or not loss.needs_teacher) and (rollout.across_tokenizers or rollout.keeps_rows)
 
-    def make_loss(self) -> Loss:
-        """Make the loss, with fresh state."""
-        return get_loss(self.loss, **self.loss_options)
+    @cached_property
+    def options(self) -> dict[str, Option]:
+        """What users may set, by public name, with the recipe's defaults."""
+        return {option.name: option for _, _, option in self._targets}
 
-    def make_rollout(self) -> Rollout:
-        """Make the rollout."""
-        return get_rollout(self.rollout, **self.rollout_options)
+    def with_options(self, options: Mapping[str, Any]) -> "Recipe":
+        """Return the recipe with other values of its options, which have been checked."""
+        fields: dict[str, Any] = {}
+        inner = {"loss_options": dict(self.loss_options or {}), "rollout_options": dict(self.rollout_options or {})}
+        for part, name, option in self._targets:
+            if option.name in options:
+                (inner[f"{part}_options"] if part else fields)[name] = options[option.name]
+        return replace(self, **inner | fields)
+
+    @cached_property
+    def _targets(self) -> list[tuple[str, str, Option]]:
+        """Where each option goes: "loss", "rollout" or "" for a field, the name there, and the public option."""
+        targets = []
+        for name in self.settable:
+            targets.append(("", name, self._public("", options_of(Recipe)[name], vars(self))))
+        closed = {option.name for _, _, option in targets} | set(self.hidden)
+        for part, room in (("loss", LOSSES), ("rollout", ROLLOUTS)):
+            if f"{part}_options" in self.settable:
+                continue
+            for option in options_of(room.member(getattr(self, part))).values():
+                public = self._public(f"{part}.", option, getattr(self, f"{part}_options") or {})
+                if public.name not in closed:
+                    targets.append((part, option.name, public))
+        return targets
+
+    def _public(self, prefix: str, option: Option, values: Mapping[str, Any]) -> Option:
+        """Return an option under its public name, with the recipe's default."""
+        name = (_SAMPLING | dict(self.renamed)).get(prefix + option.name, option.name)
+        return replace(option, name=name, default=values.get(option.name, option.default))
+
+
+def get_method(name: str, **options: Any) -> Recipe:
+    """Return the recipe of that name with a user's options.
+
+    Raises:
+        InputError: an unknown name or option, with the nearest known one, or a value outside its type or range.
+
+    >>> get_method("kd", temprature=2.0)
+    Traceback (most recent call last):
+    studykit.errors.InputError: method 'kd': unknown option 'temprature'; did you mean 'temperature'?
+    """
+    recipe: Recipe = METHODS.member(name)
+    if "loss" in recipe.settable and isinstance(options.get("loss"), str):
+        recipe = replace(recipe, loss=options["loss"])  # its options are those of the loss that is chosen
+    check_options("method", name, recipe.options, options)
+    recipe = recipe.with_options(options) if options else recipe
+    if recipe.select and recipe.reference is None and "reference" in models_of(recipe.select):
+        raise InputError(
+            f"method {name!r} needs a reference: name a small model that has not seen the budget's data, such as "
+            "method_options={'reference': 'lexicon/reference'}"
+        )
+    return recipe
 
 
 def takes(name: str, option: str) -> bool:
@@ -93,24 +171,17 @@ def takes(name: str, option: str) -> bool:
     >>> takes("gkd", "max_new_tokens"), takes("kd", "max_new_tokens")
     (True, False)
     """
-    return option in inspect.signature(METHODS.member(name)).parameters
+    return option in METHODS.member(name).options
 
 
-def get_method(name: str, **options: Any) -> Recipe:
-    """Make the recipe of that name, and check its loss and rollout by making them.
+def describe_options(name: str) -> dict[str, dict[str, Any]]:
+    """Return default, type and documentation of each option of a method, as plain data.
 
-    Raises:
-        InputError: an unknown name or option, with the nearest known one.
-
-    >>> get_method("kd", temprature=2.0)
-    Traceback (most recent call last):
-    studykit.errors.InputError: method 'kd': unknown option 'temprature'; did you mean 'temperature'?
+    >>> describe_options("taid")["beta"]["default"]
+    0.99
     """
-    make: Callable[..., Recipe] = METHODS.member(name)
-    check_options("method", name, make, options)
-    recipe = make(**options)
-    recipe.make_loss()
-    recipe.make_rollout()
-    if recipe.choose:
-        SAMPLERS.module(recipe.choose)
-    return recipe
+    options = METHODS.member(name).options.values()
+    return {
+        option.name: {"default": option.default, "type": option.type_name, "description": option.description}
+        for option in options
+    }

@@ -106,7 +106,7 @@ def _pin_teacher(
 
 def _check_cached(method: str, recipe: Recipe, teacher: Teacher) -> None:
     """Refuse a cached teacher where the live one is needed."""
-    loss = recipe.make_loss()
+    loss, _ = recipe.parts
     kept = f"top_k={teacher.top_k}" if teacher.samples is None else f"samples={teacher.samples}"
     if loss.needs_shared_categories:
         raise InputError(
@@ -131,8 +131,8 @@ def _pin_stage(
     stage: Stage, recipe: Recipe, student: ModelRef, teacher: ModelRef | None, inputs: Inputs
 ) -> ResolvedStage:
     changes: dict[str, Any] = {"data": _pin_data(stage.data, inputs), "validation": None}
-    validation = None
-    if recipe.make_rollout().needs_validation:
+    validation, (_, rollout) = None, recipe.parts
+    if rollout.needs_validation:
         if stage.validation is None:
             raise InputError(
                 f"method {stage.method!r} looks at validation data during training: name some in the stage, such as "
@@ -142,7 +142,7 @@ def _pin_stage(
         changes["validation"] = _pin_data(stage.validation, inputs)
     stage = stage.model_copy(update=changes)
     data = inputs.stage_data(stage, student, _selection(recipe, teacher, inputs))
-    if not recipe.make_rollout().keeps_rows and any(example.is_text for example in data.examples):
+    if not rollout.keeps_rows and any(example.is_text for example in data.examples):
         raise InputError(f"method {stage.method!r} makes answers to prompts, and the data holds raw texts: take `sft`")
     if stage.selected_sha256 not in (None, data.selected_sha256):
         raise InputError(
@@ -155,12 +155,12 @@ def _pin_stage(
 
 def _selection(recipe: Recipe, teacher: ModelRef | None, inputs: Inputs) -> Selection | None:
     """Return the part of a budget that a method trains on; None for all of it."""
-    if not recipe.choose:
+    if recipe.select is None:
         return None
     models = {} if teacher is None else {"teacher": teacher}
-    if recipe.choose_reference:
-        models["reference"] = inputs.models.find(recipe.choose_reference)
-    return Selection(recipe.choose, recipe.choose_share, models)
+    if recipe.reference is not None:
+        models["reference"] = inputs.models.find(recipe.reference)
+    return Selection(recipe.select, recipe.keep_fraction, models)
 
 
 def _pin_student(spec: RunSpec, model: ModelRef) -> Any:

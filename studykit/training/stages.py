@@ -118,9 +118,10 @@ def _fit(
         teacher.cost.update(dict.fromkeys(teacher.cost, 0))
     if isinstance(teacher, CrossTokenizerTeacher):
         teacher.pair(encoded, encode(data.examples, teacher.tokenizer, None))
-    if teacher is not None and recipe.make_loss().needs_teacher and not recipe.needs_live_teacher:
+    loss, rollout = recipe.parts
+    if teacher is not None and loss.needs_teacher and not recipe.needs_live_teacher:
         teacher.prepare(encoded)
-        if not recipe.make_rollout().needs_teacher:
+        if not rollout.needs_teacher:
             teacher.release()
     prepared = time.monotonic()
     _checkpoint_activations(trained.model, stage.gradient_checkpointing)

@@ -1,4 +1,4 @@
-"""Every method found by discovery is described, refuses what it does not know, learns, and learns the same again."""
+"""Every method found by discovery learns, learns the same again, and gets the kind of teacher and data it needs."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ NEEDED = {
     *("sft", "seqkd", "kd", "reverse_kd", "gkd", "on_policy_reverse_kl", "minillm", "distillm", "distillm2"),
     *("taid", "akl", "abkd", "dkd", "ctkd", "skd", "miniplm", "r2kd", "ckd", "uld"),
 }
-GENERATES = {"seqkd", "gkd", "on_policy_reverse_kl", "minillm", "distillm", "distillm2", "skd"}
+GENERATES = {name for name in NAMES if takes(name, "max_new_tokens")}
 FIXED_ROWS = sorted(set(NAMES) - GENERATES)
 
 
@@ -49,42 +49,6 @@ def test_all_methods_of_the_study_and_its_relatives_are_there():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_is_described_in_one_line_with_its_paper(name):
-    assert len(METHODS.describe(name)) > 20
-    assert "20" in METHODS.source(name)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_refuses_an_unknown_option(name):
-    with pytest.raises(InputError, match="unknown option 'temprature'"):
-        get_method(name, temprature=2.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "complaint"),
-    [
-        ("kd", {"kd_ratio": 1.5}, "kd_ratio"),
-        ("kd", {"temperature": 0.0}, "temperature"),
-        ("kd", {"loss": "jsd", "loss_options": {"beta": 3}}, "beta"),
-        ("gkd", {"lmbda": -0.1}, "lmbda"),
-        ("gkd", {"top_p": 0.0}, "top_p"),
-        ("seqkd", {"sampling_temperature": -1.0}, "temperature"),
-        ("seqkd", {"max_new_tokens": 0}, "max_new_tokens"),
-        ("skd", {"top_k": 0}, "top_k"),
-        ("minillm", {"teacher_share": 1.0}, "teacher_share"),
-        ("minillm", {"discount": 2.0}, "discount"),
-        ("distillm", {"rise": 2.0}, "rise"),
-        ("r2kd", {"prompt_dropout": 1.0}, "prompt_dropout"),
-        ("ctkd", {"temperature_learning_rate": 0.0}, "learning_rate"),
-        ("miniplm", {}, "needs a reference"),
-    ],
-)
-def test_refuses_options_out_of_range(name, options, complaint):
-    with pytest.raises(InputError, match=complaint):
-        get_method(name, **options)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_gives_the_same_weights_again(name, tmp_path, spec_of):
     first, again = (trained(spec_of(name), tmp_path / root) for root in ("first", "again"))
     assert first[0]["status"] == "done"
@@ -100,7 +64,7 @@ def test_on_fixed_data_it_lowers_its_own_loss(name, tmp_path, spec_of):
 
 
 @pytest.mark.parametrize("name", sorted(GENERATES - {"distillm"}))
-def test_a_method_that_generates_says_what_it_cost(name, tmp_path, spec_of):
+def test_a_method_that_generates_counts_its_tokens(name, tmp_path, spec_of):
     run, _, curve = trained(spec_of(name), tmp_path)
     assert run["generated_tokens"] > 0
     assert (run.get("scored_tokens") or 0) > 0 or name in ("gkd", "on_policy_reverse_kl")
@@ -213,7 +177,7 @@ def test_a_choice_that_models_make_is_part_of_what_a_run_is(tmp_path, spec_of):
         pin(pinned.model_copy(update={"stages": stages}), Inputs(tmp_path))
 
 
-@pytest.mark.parametrize(("choose", "read"), [("difference", True), ("reference_nll", False), ("uniform", False)])
-def test_tokens_that_the_teacher_reads_to_choose_are_counted(choose, read, tmp_path, spec_of):
-    run, _, _ = trained(spec_of("miniplm", choose=choose), tmp_path)
-    assert bool(run.get("scored_tokens")) == read
+@pytest.mark.parametrize(("select", "scored"), [("difference", True), ("reference_nll", False), ("uniform", False)])
+def test_tokens_that_the_teacher_scores_for_a_selection_are_counted(select, scored, tmp_path, spec_of):
+    run, _, _ = trained(spec_of("miniplm", select=select), tmp_path)
+    assert bool(run.get("scored_tokens")) == scored

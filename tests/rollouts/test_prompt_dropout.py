@@ -58,6 +58,6 @@ def test_no_more_is_supervised_than_in_the_data(context):
     messages = ({"role": "user", "content": "Spell K AE T"}, {"role": "assistant", "content": "c a t"})
     encoded = encode([Example("e", messages, "s", "human", "train")], own, 64)
     given = collate(encoded, [0], PAD)
-    made = get_rollout("prompt_dropout", prompt_dropout=0.0)(given, context())
+    made = get_rollout("prompt_dropout", prompt_dropout=0.5)(given, context())
     assert own.convert_ids_to_tokens(given.target.tolist()) == ["c", "a", "t", "<|end|>"]
     assert own.convert_ids_to_tokens(made.target.tolist()) == ["c", "a", "t", "<|end|>"]
