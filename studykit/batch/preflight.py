@@ -21,18 +21,23 @@ def check(cells: list[dict[str, Any]]) -> None:
     Raises:
         InputError: the first fault.
     """
-    from studykit import study  # imports torch
-    from studykit.data import Inputs
-
-    seen, inputs = set(), {}
+    specs: dict[str, tuple[RunSpec, str]] = {}
     for cell in cells:
         for arm in _arms(Path(cell["notebook"]), cell["parameters"]).values():
             spec = RunSpec.parse(dict(arm))
-            key = _without_seeds(spec).canonical()
-            if key not in seen:
-                seen.add(key)
-                root = cell["parameters"]["results"]
-                study.pin(spec, inputs.setdefault(root, Inputs(root)))
+            specs.setdefault(_without_seeds(spec).canonical(), (spec, cell["parameters"]["results"]))
+    if specs:
+        _pin(list(specs.values()))
+
+
+def _pin(specs: list[tuple[RunSpec, str]]) -> None:
+    """Pin specifications, each with its results folder; those of one folder share what is looked up."""
+    from studykit import study  # imports torch
+    from studykit.data import Inputs
+
+    inputs = {root: Inputs(root) for _, root in specs}
+    for spec, root in specs:
+        study.pin(spec, inputs[root])
 
 
 def _arms(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""What long work shows on the terminal: a batch its counts, time left, and the finding as it fills in; a capture a bar.
+"""Progress on the terminal: of a batch its counts, the time left and the finding so far; of a capture a bar.
 
-Without a terminal, plain lines: one per cell that ends, and the table once at the end; one a minute of a capture.
+Where the output is not a terminal, plain lines: one per cell that ends, and the table once at the end; of a capture one
+per minute.
 """
 
 import inspect
@@ -20,10 +21,10 @@ from studykit.errors import InputError
 from studykit.findings import FINDINGS, Finding, format_cell
 
 _EVERY_S = 60.0
-"""Between two plain lines of a capture."""
+"""Between two plain lines about a capture."""
 
 _WIDE = 108
-"""Columns that the whole table of a finding takes."""
+"""Characters per line that the whole table of a finding needs."""
 
 
 class BatchReport:
@@ -31,7 +32,7 @@ class BatchReport:
 
     Args:
         cells: all cells of the batch.
-        console: where to print.
+        console: the output; stdout by default.
     """
 
     def __init__(self, cells: Sequence[Cell], console: Console | None = None):
@@ -81,10 +82,10 @@ class BatchReport:
 
 
 class CaptureProgress:
-    """The positions that a teacher has been asked for, on stderr; a context manager.
+    """The number of positions captured from a teacher; a context manager.
 
     Args:
-        console: where to print.
+        console: the output; stderr by default.
     """
 
     def __init__(self, console: Console | None = None):
@@ -92,7 +93,7 @@ class CaptureProgress:
         columns = TextColumn("positions captured"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self._bar = Progress(*columns, console=self.console) if self.console.is_terminal else None
         self._task = self._bar.add_task("", total=None) if self._bar else None
-        self._started = self._said = time.monotonic()
+        self._started = self._printed = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -104,12 +105,12 @@ class CaptureProgress:
             self._bar.stop()
 
     def update(self, done: int, total: int) -> None:
-        """Show how many of the missing positions are captured."""
+        """Show the number of captured positions, of all that were missing."""
         now = time.monotonic()
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done, total=total)
-        elif now - self._said >= _EVERY_S and done:
-            self._said = now
+        elif now - self._printed >= _EVERY_S and done:
+            self._printed = now
             left = _left((now - self._started) / done * (total - done))
             self.console.print(f"{done:,} of {total:,} positions captured{left}")
 

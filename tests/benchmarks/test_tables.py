@@ -227,7 +227,7 @@ def test_the_cost_is_drawn_along_each_axis_from_the_points_on_it():
 
 @pytest.mark.parametrize("benchmark", FIGURES)
 def test_the_scripts_measure_what_the_goals_ask_for(benchmark):
-    script = (ROOT / "tests" / "benchmarks" / f"{benchmark}.py").read_text(encoding="utf-8")
+    script = (ROOT / "benchmarks" / f"{benchmark}.py").read_text(encoding="utf-8")
     for contestant in FIGURES[benchmark]:
         assert f'"{contestant}":' in script
 
