@@ -125,11 +125,11 @@ def _quality(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> tupl
     """Return the gradients' cosine over all compared positions, and mean and least kept mass."""
     products, masses = torch.zeros(3, dtype=torch.float64), []
     for batch in batches:
-        signals = teacher.signal(batch), teacher.online.signal(batch)
+        signals = teacher.signal(batch), teacher.live.signal(batch)
         for logits, target, rows in _chunks(student, batch, teacher.vocab_size):
             cached, live = (_gradient(signal, logits, target, rows) for signal in signals)
             products += torch.stack([(cached * live).sum(), cached.square().sum(), live.square().sum()]).double().cpu()
-        masses.append(1 - teacher.shares(batch).left)
+        masses.append(1 - teacher.read_probs(batch).tail)
     mass = torch.cat(masses)
     return float(products[0] / products[1:].prod().sqrt()), float(mass.mean()), float(mass.min())
 

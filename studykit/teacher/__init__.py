@@ -1,4 +1,4 @@
-"""The teacher's side of distillation: whatever its kind, it answers a batch with a `TeacherSignal`.
+"""The teacher's side of distillation: a teacher of any kind gives a `TeacherSignal` for a batch.
 
 teacher = open_teacher(spec.teacher, model, student_tokenizer, student_rows)
 signal = teacher.signal(batch)           # at the supervised positions of the batch, in row-major order
@@ -24,12 +24,12 @@ __all__ = ["OpenTeacher", "TeacherSignal", "open_teacher"]
 
 
 class OpenTeacher(Protocol):
-    """What every kind of teacher offers.
+    """The interface of every kind of teacher.
 
     Attributes:
         model: the language model itself.
-        vocab_size: rows of the student's vocabulary that belong to a token, and are compared.
-        cost: counted since it was opened, such as `teacher_tokens` (tokens that went through the teacher's layers).
+        vocab_size: rows of the student's vocabulary that belong to a token and are compared.
+        cost: counts since it was opened, such as `teacher_tokens` (tokens that went through the teacher's layers).
     """
 
     model: Any
@@ -37,15 +37,15 @@ class OpenTeacher(Protocol):
     cost: dict[str, float]
 
     def prepare(self, encoded: Encoded) -> None:
-        """Get ready for these sequences before training starts."""
+        """Compute before training what can be computed for these sequences."""
         ...
 
     def release(self) -> None:
-        """Free what is not needed to give signals; asked for more, it comes back."""
+        """Free memory that the signals of prepared sequences do not need; it is loaded again on demand."""
         ...
 
     def signal(self, batch: Batch) -> TeacherSignal:
-        """Return what the teacher says at the supervised positions of a batch."""
+        """Return the teacher's signal at the supervised positions of a batch."""
         ...
 
     def generate(
@@ -55,9 +55,9 @@ class OpenTeacher(Protocol):
 
         Args:
             batch: rows of the data.
-            rows: which of them.
-            max_new_tokens: maximum number of new tokens of each.
-            sampling: how tokens are drawn.
+            rows: indices of the rows whose prompts are answered.
+            max_new_tokens: maximum number of new tokens of each answer.
+            sampling: temperature and cut-offs.
             generator: the only source of randomness.
         """
         ...

@@ -1,13 +1,13 @@
-"""A teacher asked once: what is kept of its answers on disk, shared by every run that trains on the same sequences.
+"""A cached teacher: its distributions are computed once and stored on disk, for every run that trains on the sequences.
 
-An entry is keyed by the teacher's weights, the tokenizer, the form of what is kept and the token ids of the sequence,
-so that every nested budget, student, loss, temperature and seed of a study finds it. It does not depend on the
-sequences it was asked with: a study redone with an empty cache gets the same bits. Entries lie in a `Store`:
+An entry's key is the hash of the teacher's weights, the tokenizer, the storage format and the token ids of the
+sequence, so that every nested budget, student, loss, temperature and seed of a study shares it. Entries are
+batch-invariant: a study that is run again with an empty cache stores the same bits. They lie in a `Store`:
 
-    <cache>/teacher/<key of teacher, tokenizer and form>/<sha256 of the shard>.safetensors
+    <cache>/teacher/<key of teacher, tokenizer and format>/<sha256 of the shard>.safetensors
 
-Several processes may capture at once and share the work: each goes through it in an order of its own, writes a shard
-about once a minute, and then skips what others have written. What a killed process had written stays.
+Several processes may capture at once and share the work: each goes through it in a random order, writes a shard about
+once a minute, and then skips what others have written. If a process is killed, the shards that it has written stay.
 """
 
 import hashlib
@@ -33,134 +33,146 @@ from studykit.teacher.store import Store, as_keys
 
 _VERSION = 3
 _SHARD_POSITIONS, _SHARD_S = 2**20, 60.0
-_VERIFIED_BATCHES, _VERIFIED_ROWS = 4, 8
+"""A shard is written after this many positions or seconds, whichever comes first."""
+
+_VERIFIED_RUNS, _VERIFIED_RUN_LENGTH = 4, 8
+
+Progress = Callable[[int, int], None]
+"""Called with the number of positions captured and the number that were missing."""
 
 
 class CachedTeacher:
-    """A teacher whose answers on the data's own sequences are captured once, in one form or another.
+    """A teacher whose distributions over the data's sequences are captured once, in a given format.
 
     Args:
-        load: gives the live teacher, asked for sequences that are not there yet and for a spot check.
-        content: what its weights are, by content.
-        form: what is kept of a distribution, given how many rows of the vocabulary are compared.
+        load: loads the live teacher, for sequences that are not stored yet, for the spot check and to generate.
+        weights_key: identifies its weights by content.
+        make_format: makes the format for a number of shared vocabulary rows.
     """
 
-    def __init__(self, load: Callable[[], LiveTeacher], content: str, form: Callable[[int], SignalFormat]):
+    def __init__(self, load: Callable[[], LiveTeacher], weights_key: str, make_format: Callable[[int], SignalFormat]):
         self._load = load
-        self._online: LiveTeacher | None = None
-        online = self.online
-        self.vocab_size = online.vocab_size
-        self.form = form(online.vocab_size)
+        self._live: LiveTeacher | None = None
+        live = self.live
+        self.vocab_size = live.vocab_size
+        self.format = make_format(live.vocab_size)
         self.cost: dict[str, float] = {"teacher_tokens": 0, "teacher_check_tokens": 0, "cached_positions": 0}
-        self._dtype = online.head.weight.dtype
-        about = [_VERSION, content, str(self._dtype), tokenizer_hash(online.tokenizer), *self.form.key, self.vocab_size]
-        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+        self._dtype = live.head.weight.dtype
+        tokenizer = tokenizer_hash(live.tokenizer)
+        identity = [_VERSION, weights_key, str(self._dtype), tokenizer, *self.format.key, self.vocab_size]
+        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
         self.store = Store(cache_folder("teacher") / key)
 
     @property
-    def online(self) -> LiveTeacher:
-        """The live teacher, loaded again where it was released."""
-        if self._online is None:
-            self._online = self._load()
-        return self._online
+    def live(self) -> LiveTeacher:
+        """The live teacher, loaded again if it was released."""
+        if self._live is None:
+            self._live = self._load()
+        return self._live
 
     @property
     def model(self) -> nn.Module:
         """The live teacher's model."""
-        return self.online.model
+        return self.live.model
 
     def release(self) -> None:
-        """Let go of the live teacher's memory until it is asked again."""
-        self._online = None
+        """Free the live teacher's memory; it is loaded again when it is needed."""
+        self._live = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def prepare(self, encoded: Encoded, watch: Callable[[int, int], None] | None = None) -> None:
-        """Compare a few of the entries that are there with the live teacher, and capture what is missing.
+    def prepare(self, encoded: Encoded, progress: Progress | None = None) -> None:
+        """Verify a few stored entries against the live teacher, and capture the missing ones.
 
         Args:
             encoded: the data's own sequences.
-            watch: told how many of the missing positions are captured, and how many were missing.
+            progress: called after every batch of the capture.
 
         Raises:
-            Failure: a shard is damaged, or a stored answer differs from the live one.
+            Failure: a shard is damaged, or a stored entry differs from the live teacher.
         """
         keys = as_keys([encoded.key_of(i) for i in range(len(encoded))])
         self.store.want(keys)
         self.store.refresh()
-        once = np.zeros(len(keys), dtype=bool)
-        once[np.unique(keys, return_index=True)[1]] = True
-        found = self.store.has(keys)
-        few, missing = (np.flatnonzero(chosen) for chosen in (once & _spread(found), once & ~found))
-        self._verify(encoded.take(few), keys[few])
-        self._capture(encoded.take(missing), keys[missing], watch or (lambda done, total: None))
+        is_first = np.zeros(len(keys), dtype=bool)  # of the sequences with the same key
+        is_first[np.unique(keys, return_index=True)[1]] = True
+        stored = self.store.has(keys)
+        check, missing = np.flatnonzero(is_first & _choose_few(stored)), np.flatnonzero(is_first & ~stored)
+        self._verify(encoded.take(check), keys[check])
+        self._capture(encoded.take(missing), keys[missing], progress or (lambda done, total: None))
 
     def signal(self, batch: Batch) -> TeacherSignal:
-        """Return the stored answers of a batch, row after row, on its device."""
+        """Return the stored signal of a batch, row after row, on the batch's device."""
         self.cost["cached_positions"] += len(batch.target)
-        return self.form.signal(self.store.read(as_keys(batch.keys)), batch.input_ids.device)
+        return self.format.decode_signal(self.store.read(as_keys(batch.keys)), batch.input_ids.device)
 
-    def shares(self, batch: Batch) -> KeptProbs:
+    def read_probs(self, batch: Batch) -> KeptProbs:
         """Return the stored probabilities of a batch."""
-        return self.form.shares(self.store.read(as_keys(batch.keys)))
+        return self.format.decode_probs(self.store.read(as_keys(batch.keys)))
 
     def generate(
         self, batch: Batch, rows: list[int], max_new_tokens: list[int], sampling: Sampling, generator: torch.Generator
     ) -> Completions:
         """Generate with the live teacher."""
-        return self.online.generate(batch, rows, max_new_tokens, sampling, generator)
+        return self.live.generate(batch, rows, max_new_tokens, sampling, generator)
 
-    def _capture(self, encoded: Encoded, keys: np.ndarray, watch: Callable[[int, int], None]) -> None:
-        """Ask the live teacher shard by shard until nothing is missing, whoever wrote it."""
-        lengths, counts = encoded.lengths, encoded.response_tokens
-        left = np.arange(len(keys))
-        while len(left):
-            started, asked, parts = time.monotonic(), [], []
-            before = int(counts.sum() - counts[left].sum())
-            planned = BatchInvariantTeacher(self.online).plan(lengths[left])
-            # At random, so that processes which started together seldom do the same at the same time.
-            for number in np.random.default_rng().permutation(len(planned)):
-                asked.append(left[planned[number]])
-                parts += self._ask(encoded, keys, asked[-1], "teacher_tokens")
-                done = int(counts[np.concatenate(asked)].sum())
-                watch(before + done, int(counts.sum()))
-                if done >= _SHARD_POSITIONS or time.monotonic() - started >= _SHARD_S:
+    def _capture(self, encoded: Encoded, keys: np.ndarray, progress: Progress) -> None:
+        """Capture shard by shard until no entry is missing, whichever process wrote it."""
+        counts = encoded.response_tokens
+        missing = np.arange(len(keys))
+        while len(missing):
+            started = time.monotonic()
+            stored = int(counts.sum() - counts[missing].sum())
+            rows: list[int] = []
+            parts: list[bytes] = []
+            for batch in self._plan_in_random_order(encoded, missing):
+                rows += batch.tolist()
+                parts += self._encode(encoded, keys, batch, "teacher_tokens")
+                captured = int(counts[rows].sum())
+                progress(stored + captured, int(counts.sum()))
+                if captured >= _SHARD_POSITIONS or time.monotonic() - started >= _SHARD_S:
                     break
-            self.store.write(keys[np.concatenate(asked)], parts)
+            self.store.write(keys[rows], parts)
             self.store.refresh()
-            left = left[~self.store.has(keys[left])]
+            missing = missing[~self.store.has(keys[missing])]
 
-    def _ask(self, encoded: Encoded, keys: np.ndarray, rows: np.ndarray, counter: str) -> list[bytes]:
-        """Return what is kept of the live teacher's answers on the sequences of one planned batch."""
+    def _plan_in_random_order(self, encoded: Encoded, rows: np.ndarray) -> list[np.ndarray]:
+        """Return batches of these rows; processes that start together then seldom compute the same one at once."""
+        batches = BatchInvariantTeacher(self.live).plan(encoded.lengths[rows])
+        return [rows[batches[number]] for number in np.random.default_rng().permutation(len(batches))]
+
+    def _encode(self, encoded: Encoded, keys: np.ndarray, rows: np.ndarray, counter: str) -> list[bytes]:
+        """Run the live teacher over one planned batch and return the entries of its sequences."""
         self.cost[counter] += int(encoded.lengths[rows].sum())
         counts = encoded.response_tokens[rows].tolist()
-        noise = self.form.noise([bytes(key).hex() for key in keys[rows]], counts)
-        asked = BatchInvariantTeacher(self.online).logp(encoded, rows)
-        parts = [
-            self.form.keep(logp, pad(draws, (0, 0, 0, POSITIONS - len(draws))))
-            for logp, draws in zip(asked, noise.split(POSITIONS), strict=True)
+        noise = self.format.draw_noise([bytes(key).hex() for key in keys[rows]], counts)
+        chunks = BatchInvariantTeacher(self.live).compute_logp(encoded, rows)
+        encodings = [
+            self.format.encode(logp, pad(draws, (0, 0, 0, POSITIONS - len(draws))))
+            for logp, draws in zip(chunks, noise.split(POSITIONS), strict=True)
         ]
-        return self.form.pack(tuple(torch.cat(part)[: sum(counts)] for part in zip(*parts, strict=True)), counts)
+        columns = tuple(torch.cat(column)[: sum(counts)] for column in zip(*encodings, strict=True))
+        return self.format.to_bytes(columns, counts)
 
     def _verify(self, encoded: Encoded, keys: np.ndarray) -> None:
-        """Ask the live teacher again, and compare."""
-        for rows in BatchInvariantTeacher(self.online).plan(encoded.lengths):
-            asked = self._ask(encoded, keys, rows, "teacher_check_tokens")
-            live = self.form.shares([np.frombuffer(part, dtype=np.uint8) for part in asked])
-            stored = self.form.shares(self.store.read(keys[rows]))
-            off = stored.distance(live)
-            if off > self.form.tolerance(self._dtype):
+        """Compare stored entries with the live teacher."""
+        for rows in BatchInvariantTeacher(self.live).plan(encoded.lengths):
+            parts = self._encode(encoded, keys, rows, "teacher_check_tokens")
+            live = self.format.decode_probs([np.frombuffer(part, dtype=np.uint8) for part in parts])
+            stored = self.format.decode_probs(self.store.read(keys[rows]))
+            distance = stored.distance(live)
+            if distance > self.format.tolerance(self._dtype):
                 raise Failure(
                     f"teacher cache {self.store.folder} disagrees with the live teacher (a probability is off by "
-                    f"{off:.3f}): delete that folder and run again"
+                    f"{distance:.3f}): delete that folder and run again"
                 )
 
 
-def _spread(found: np.ndarray) -> np.ndarray:
-    """Choose a few runs of what was found (bool [n]), spread over the data, bool [n]."""
-    places = np.flatnonzero(found)
-    starts = np.linspace(0, max(0, len(places) - _VERIFIED_ROWS), _VERIFIED_BATCHES).astype(int)
-    chosen = np.zeros(len(found), dtype=bool)
+def _choose_few(stored: np.ndarray) -> np.ndarray:
+    """Return a few runs of the stored entries (bool [n]), spread over the data, bool [n]."""
+    indices = np.flatnonzero(stored)
+    starts = np.linspace(0, max(0, len(indices) - _VERIFIED_RUN_LENGTH), _VERIFIED_RUNS).astype(int)
+    chosen = np.zeros(len(stored), dtype=bool)
     for start in starts:
-        chosen[places[start : start + _VERIFIED_ROWS]] = True
+        chosen[indices[start : start + _VERIFIED_RUN_LENGTH]] = True
     return chosen

@@ -1,8 +1,9 @@
-"""What is kept of a teacher's distribution in the cache: its k likeliest tokens and a tail, or counts of sampled ids.
+"""What the cache stores of a teacher's distribution: its k likeliest tokens and a tail, or counts of sampled tokens.
 
-A form turns log-probabilities into the bytes of each sequence, and the bytes of several sequences into a
-`TeacherSignal`. Token ids are kept in planes: the low 16 bits of each, then what is above them, in 2 bits an id up to
-262,144 tokens and in 8 beyond.
+format = TopK(14, vocab_size=151_936)
+columns = format.encode(logp, format.draw_noise(keys, counts))      # log-probabilities [n, V] -> tensors of n rows
+parts = format.to_bytes(columns, counts)                            # one byte string per sequence
+signal = format.decode_signal(parts, device)                        # byte strings -> TeacherSignal
 """
 
 from collections.abc import Sequence
@@ -15,152 +16,162 @@ from torch import Tensor
 
 from studykit.losses import LOG_FLOOR
 from studykit.teacher.signal import TeacherSignal
+from studykit.teacher.token_planes import TokenPlanes
 
 _HALF_FLOOR = -6e4
 """Stands for log 0 in float16."""
 
-Kept = tuple[Tensor, ...]
+_ROW_STRIDE = 2**32
+"""Above any token id: row * stride + id tells the tokens of all rows apart."""
+
+Columns = tuple[Tensor, ...]
+"""Encoded distributions: tensors of one row per position, on the CPU."""
+
 Parts = Sequence[np.ndarray]
-"""The bytes of sequences, uint8 [bytes] each."""
+"""The byte strings of sequences, uint8 [bytes] each."""
 
 
 @dataclass(frozen=True)
 class KeptProbs:
-    """Probabilities of the tokens that are kept by themselves, and of the rest.
+    """The stored probabilities of a distribution, per position.
 
     Attributes:
-        tokens: ids [n, K]; -1 where a place is unused.
+        tokens: ids of the tokens stored by themselves [n, K]; -1 where an entry is unused.
         p: their probabilities [n, K].
-        left: of all other tokens together [n].
-        most: what a token that is not kept may have at most [n].
+        tail: probability of all other tokens together [n].
+        max_unkept: upper bound of the probability of any single other token [n].
     """
 
     tokens: Tensor
     p: Tensor
-    left: Tensor
-    most: Tensor
+    tail: Tensor
+    max_unkept: Tensor
 
     def distance(self, other: "KeptProbs") -> float:
-        """Return by how much a probability differs at least; a token that one side has not kept may be near there."""
+        """Return the largest difference of a probability.
+
+        A token that only one side has stored may have any probability up to `max_unkept` on the other; the least
+        possible difference counts.
+        """
         if len(self.tokens) != len(other.tokens):
             return 1.0
-        sides = (self.left - other.left).abs(), self._beyond(other), other._beyond(self)
+        sides = (self.tail - other.tail).abs(), self._differences(other), other._differences(self)
         return max((float(side.max()) for side in sides if side.numel()), default=0.0)
 
-    def _beyond(self, other: "KeptProbs") -> Tensor:
-        (mine, p), (theirs, q) = self._flat(), other._flat()
+    def _differences(self, other: "KeptProbs") -> Tensor:
+        """Return the difference to the other side of every probability stored on this side."""
+        (mine, p), (theirs, q) = self._flatten(), other._flatten()
         order = theirs.argsort()
         at = torch.searchsorted(theirs[order], mine).clamp(max=len(theirs) - 1)
-        unknown = torch.minimum(p, other.most[mine // _FAR])
-        return (p - torch.where(theirs[order][at] == mine, q[order][at], unknown)).abs()
+        nearest = torch.minimum(p, other.max_unkept[mine // _ROW_STRIDE])
+        return (p - torch.where(theirs[order][at] == mine, q[order][at], nearest)).abs()
 
-    def _flat(self) -> tuple[Tensor, Tensor]:
+    def _flatten(self) -> tuple[Tensor, Tensor]:
+        """Return one number per stored token that tells row and token, and its probability."""
         used = self.tokens >= 0
         rows = torch.arange(len(self.tokens))[:, None].expand_as(self.tokens)
-        return (rows * _FAR + self.tokens)[used], self.p[used]
-
-
-_FAR = 2**32
-"""More than any token id."""
+        return (rows * _ROW_STRIDE + self.tokens)[used], self.p[used]
 
 
 class SignalFormat(Protocol):
-    """What a cached teacher needs to know of a form.
+    """How distributions are stored.
 
     Attributes:
-        key: what tells one form's entries from another's, as plain JSON data.
+        key: tells one format's entries from another's in the cache key, as plain JSON data.
     """
 
     key: list
 
     def tolerance(self, dtype: torch.dtype) -> float:
-        """Return how far a stored probability may lie from that of a live teacher with weights of this type."""
+        """Return the largest admissible difference of a stored probability to that of a live teacher of this dtype."""
         ...
 
-    def noise(self, keys: Sequence[str], counts: Sequence[int]) -> Tensor:
-        """Return the randomness of sequences with these keys and numbers of positions, float64 [n, draws]."""
+    def draw_noise(self, keys: Sequence[str], counts: Sequence[int]) -> Tensor:
+        """Return the random numbers for sequences with these keys and numbers of positions, float64 [n, draws]."""
         ...
 
-    def keep(self, logp: Tensor, noise: Tensor) -> Kept:
-        """Return what is kept of log-probabilities [n, V], n rows of each tensor, on the CPU."""
+    def encode(self, logp: Tensor, noise: Tensor) -> Columns:
+        """Return the part of log-probabilities [n, V] that is stored, n rows in each tensor."""
         ...
 
-    def pack(self, kept: Kept, counts: Sequence[int]) -> list[bytes]:
-        """Return the bytes of sequences of so many positions."""
+    def to_bytes(self, columns: Columns, counts: Sequence[int]) -> list[bytes]:
+        """Return one byte string per sequence; `counts` are the positions of each."""
         ...
 
-    def signal(self, parts: Parts, device: torch.device) -> TeacherSignal:
-        """Return what the teacher says at the positions of these sequences."""
+    def decode_signal(self, parts: Parts, device: torch.device) -> TeacherSignal:
+        """Return the teacher's signal at the positions of these sequences, on a device."""
         ...
 
-    def shares(self, parts: Parts) -> KeptProbs:
-        """Return the probabilities that are kept."""
+    def decode_probs(self, parts: Parts) -> KeptProbs:
+        """Return the stored probabilities of these sequences."""
         ...
 
 
 class TopK:
-    """The k largest probabilities and the mass of all others, in float16: unbiased in no divergence, a bound of each.
+    """The k largest probabilities and the sum of all others (the tail), in float16.
 
-    A position takes 4 k + 2 bytes up to 65,536 tokens; with 14 of 151,936 tokens it takes 62.
+    The divergence over these k + 1 categories is a lower bound of the full one, and no unbiased estimate of it. A
+    position takes 4 k + 2 bytes up to a vocabulary of 65,536 tokens; with 14 of 151,936 tokens it takes 62.
 
     Args:
-        k: tokens kept per position.
+        k: tokens stored per position.
         vocab_size: rows of the shared vocabulary.
     """
 
     def __init__(self, k: int, vocab_size: int):
         self.k, self.vocab_size = min(k, vocab_size), vocab_size
         self.key = [self.k]
-        self._planes = _Planes(vocab_size)
+        self._planes = TokenPlanes(vocab_size)
 
     def tolerance(self, dtype: torch.dtype) -> float:
         """Return a few steps of float16, or of bfloat16: a logit above 16 has steps of 1/8 there, and another machine
-        or another attention may take the next one."""
+        or another attention kernel may round to the next one."""
         return 0.002 if dtype == torch.float32 else 0.1
 
-    def noise(self, keys: Sequence[str], counts: Sequence[int]) -> Tensor:
-        """Return nothing: no draw is made."""
+    def draw_noise(self, keys: Sequence[str], counts: Sequence[int]) -> Tensor:
+        """Return no numbers, [n, 0]: nothing is sampled."""
         return torch.zeros(sum(counts), 0)
 
-    def keep(self, logp: Tensor, noise: Tensor) -> Kept:
-        """Return ids [n, K] and log-probabilities with the tail's behind them [n, K + 1]."""
+    def encode(self, logp: Tensor, noise: Tensor) -> Columns:
+        """Return ids [n, K], and log-probabilities with the tail's as the last column [n, K + 1]."""
         top, ids = logp.topk(self.k, dim=-1)
-        # What float16 leaves of 1 is noise where the tail is small: it is summed here and kept.
+        # In float16, 1 minus the sum of the k is noise where the tail is small: so the tail is summed here and stored.
         tail = logp.scatter(1, ids, -torch.inf).logsumexp(dim=-1, keepdim=True)
         return ids.int().cpu(), torch.cat([top, tail], dim=-1).clamp(min=_HALF_FLOOR).half().cpu()
 
-    def pack(self, kept: Kept, counts: Sequence[int]) -> list[bytes]:
-        """Return position after position: low planes, high planes, log-probabilities."""
-        ids, logp = (tensor.numpy() for tensor in kept)
-        rows = np.concatenate([*self._planes.pack(ids), logp.astype("<f2").view(np.uint8)], axis=1)
+    def to_bytes(self, columns: Columns, counts: Sequence[int]) -> list[bytes]:
+        """Return position after position: low plane, high plane, log-probabilities."""
+        ids, logp = (tensor.numpy() for tensor in columns)
+        rows = np.concatenate([*self._planes.split(ids), logp.astype("<f2").view(np.uint8)], axis=1)
         return [part.tobytes() for part in np.split(rows, np.cumsum(counts)[:-1])]
 
-    def signal(self, parts: Parts, device: torch.device) -> TeacherSignal:
-        """Return the folded signal."""
-        ids, logp = (_moved(part, device) for part in self._unpack(parts))
+    def decode_signal(self, parts: Parts, device: torch.device) -> TeacherSignal:
+        """Return a signal over k + 1 categories."""
+        ids, logp = (_move(part, device) for part in self._from_bytes(parts))
         logp = logp.float()
         logp = logp.masked_fill(logp <= _HALF_FLOOR, LOG_FLOOR)
         return TeacherSignal.from_top_k(ids, logp[:, :-1], logp[:, -1:])
 
-    def shares(self, parts: Parts) -> KeptProbs:
-        """Return the k likeliest; another token is no likelier than the last of them."""
-        ids, logp = self._unpack(parts)
+    def decode_probs(self, parts: Parts) -> KeptProbs:
+        """Return the k likeliest; no other token is likelier than the last of them."""
+        ids, logp = self._from_bytes(parts)
         p = logp.float().exp()
-        return KeptProbs(ids, p[:, :-1], p[:, -1], p[:, -2])
+        return KeptProbs(ids, p[:, :-1], tail=p[:, -1], max_unkept=p[:, -2])
 
-    def _unpack(self, parts: Parts) -> tuple[Tensor, Tensor]:
+    def _from_bytes(self, parts: Parts) -> Columns:
+        """Invert `to_bytes`."""
         low, high = 2 * self.k, 2 * self.k + self._planes.high_bytes(self.k)
         rows = np.concatenate(parts).reshape(-1, high + 2 * (self.k + 1))
         logp = np.ascontiguousarray(rows[:, high:]).view("<f2")
-        return torch.from_numpy(self._planes.unpack(rows[:, :low], rows[:, low:high])), torch.from_numpy(logp)
+        return torch.from_numpy(self._planes.join(rows[:, :low], rows[:, low:high])), torch.from_numpy(logp)
 
 
 class Samples:
-    """Ids drawn with replacement, and how often each: fewer bytes, and right on average for the forward KL.
+    """Tokens sampled with replacement and their counts: fewer bytes, an unbiased gradient of the forward KL.
 
-    What is drawn at a position depends on the sequence and the distribution alone, so that asking again gives the same.
-    A distinct id takes 3 bytes up to 65,536 tokens, 3.25 up to 262,144, else 4. Where one position ends and the next
-    begins follows from the counts.
+    The draws at a position depend on the sequence and the distribution alone, so a second capture stores the same. A
+    distinct token takes 3 bytes up to a vocabulary of 65,536, 3.25 up to 262,144, else 4. Positions need no separator:
+    the counts of each sum to n.
 
     Args:
         n: draws per position, at most 255.
@@ -173,112 +184,65 @@ class Samples:
     def __init__(self, n: int, vocab_size: int):
         self.n, self.vocab_size = n, vocab_size
         self.key = ["samples", n]
-        self._planes = _Planes(vocab_size)
+        self._planes = TokenPlanes(vocab_size)
 
     def tolerance(self, dtype: torch.dtype) -> float:
-        """Return a draw that rounding may move to the next token; in bfloat16 what a step of a logit moves too."""
+        """Return the weight of one draw, which rounding may move to the next token; in bfloat16 also the change of a
+        probability by one rounding step of a logit."""
         return 1.5 / self.n if dtype == torch.float32 else 0.1 + 2.5 / self.n
 
-    def noise(self, keys: Sequence[str], counts: Sequence[int]) -> Tensor:
-        """Return uniform numbers that depend on the sequences alone."""
-        made = [torch.Generator().manual_seed(int(key[:15], 16)) for key in keys]
-        parts = [torch.rand(m, self.n, generator=g, dtype=torch.float64) for g, m in zip(made, counts, strict=True)]
+    def draw_noise(self, keys: Sequence[str], counts: Sequence[int]) -> Tensor:
+        """Return uniform random numbers, seeded by the sequences' keys."""
+        seeded = [torch.Generator().manual_seed(int(key[:15], 16)) for key in keys]
+        parts = [torch.rand(m, self.n, generator=g, dtype=torch.float64) for g, m in zip(seeded, counts, strict=True)]
         return torch.cat(parts)
 
-    def keep(self, logp: Tensor, noise: Tensor) -> Kept:
-        """Return the ids that are drawn, in order [n, draws]."""
+    def encode(self, logp: Tensor, noise: Tensor) -> Columns:
+        """Return the drawn ids, sorted within each position [n, draws]."""
         mass = logp.double().exp().cumsum(dim=-1)
         drawn = torch.searchsorted(mass, noise.to(mass.device) * mass[:, -1:], right=True)
         return (drawn.clamp(max=self.vocab_size - 1).sort(dim=-1).values.int().cpu(),)
 
-    def pack(self, kept: Kept, counts: Sequence[int]) -> list[bytes]:
-        """Return the distinct ids of all positions of a sequence: low planes, counts, high planes."""
-        drawn = kept[0].numpy()
+    def to_bytes(self, columns: Columns, counts: Sequence[int]) -> list[bytes]:
+        """Return the distinct ids of all positions of a sequence: low plane, counts, high plane."""
+        drawn = columns[0].numpy()
         first = np.ones(drawn.shape, dtype=bool)
         first[:, 1:] = drawn[:, 1:] != drawn[:, :-1]
-        often = np.diff(np.flatnonzero(first), append=drawn.size).astype(np.uint8)
+        repeats = np.diff(np.flatnonzero(first), append=drawn.size).astype(np.uint8)
         ends = np.cumsum([0, *first.sum(axis=1)])[np.cumsum(counts)[:-1]]
-        parts = zip(np.split(drawn[first], ends), np.split(often, ends), strict=True)
-        return [self._packed(ids, times) for ids, times in parts]
+        sequences = zip(np.split(drawn[first], ends), np.split(repeats, ends), strict=True)
+        return [self._join_bytes(ids, times) for ids, times in sequences]
 
-    def signal(self, parts: Parts, device: torch.device) -> TeacherSignal:
-        """Return the sampled signal."""
-        return TeacherSignal.from_samples(*(_moved(part, device) for part in self._unpack(parts)))
+    def decode_signal(self, parts: Parts, device: torch.device) -> TeacherSignal:
+        """Return a signal over the sampled tokens."""
+        return TeacherSignal.from_samples(*(_move(part, device) for part in self._from_bytes(parts)))
 
-    def shares(self, parts: Parts) -> KeptProbs:
-        """Return counts divided by the number of draws; nothing is left."""
-        ids, counts = self._unpack(parts)
-        nothing = torch.zeros(len(ids))
-        return KeptProbs(ids.masked_fill(counts == 0, -1), counts / self.n, nothing, nothing)
+    def decode_probs(self, parts: Parts) -> KeptProbs:
+        """Return counts divided by the number of draws; the tail is empty."""
+        ids, counts = self._from_bytes(parts)
+        zeros = torch.zeros(len(ids))
+        return KeptProbs(ids.masked_fill(counts == 0, -1), counts / self.n, tail=zeros, max_unkept=zeros)
 
-    def _packed(self, ids: np.ndarray, counts: np.ndarray) -> bytes:
-        low, high = self._planes.pack(ids)
-        return low.tobytes() + counts.tobytes() + high.tobytes()
+    def _join_bytes(self, ids: np.ndarray, repeats: np.ndarray) -> bytes:
+        low, high = self._planes.split(ids)
+        return low.tobytes() + repeats.tobytes() + high.tobytes()
 
-    def _unpack(self, parts: Parts) -> tuple[Tensor, Tensor]:
-        """Return distinct ids and their counts, both int32 [n, S]; a count of 0 marks an unused place."""
-        sizes = [8 * len(part) // (24 + self._planes.bits) for part in parts]
+    def _from_bytes(self, parts: Parts) -> Columns:
+        """Return distinct ids and their counts, both int32 [n, S]; a count of 0 marks an unused entry."""
+        sizes = [8 * len(part) // (24 + self._planes.high_bits) for part in parts]
         pairs = list(zip(parts, sizes, strict=True))
         low = np.concatenate([part[: 2 * size] for part, size in pairs])
         counts = np.concatenate([part[2 * size : 3 * size] for part, size in pairs])
         high = np.concatenate([part[3 * size :] for part, size in pairs])
-        ids = self._planes.unpack(low, high, sizes)
+        ids = self._planes.join(low, high, sizes)
         row = (np.cumsum(counts, dtype=np.int64) - 1) // self.n  # the counts of a position sum to n
         distinct = np.bincount(row)
         column = np.arange(len(row)) - (np.cumsum(distinct) - distinct)[row]
-        wide = np.zeros((2, len(distinct), distinct.max(initial=0)), dtype=np.int32)
-        wide[0, row, column], wide[1, row, column] = ids, counts
-        return torch.from_numpy(wide[0]), torch.from_numpy(wide[1])
+        table = np.zeros((2, len(distinct), distinct.max(initial=0)), dtype=np.int32)
+        table[0, row, column], table[1, row, column] = ids, counts
+        return torch.from_numpy(table[0]), torch.from_numpy(table[1])
 
 
-class _Planes:
-    """Token ids as bytes.
-
-    Attributes:
-        bits: per id above the low 16.
-    """
-
-    def __init__(self, vocab_size: int):
-        self.bits = 0 if vocab_size <= 2**16 else 2 if vocab_size <= 2**18 else 8
-
-    def high_bytes(self, count: int) -> int:
-        """Return the bytes of the high plane of so many ids."""
-        return -(-count * self.bits // 8)
-
-    def pack(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the low plane [..., 2 m] and the high plane [..., b] of ids [..., m], both uint8."""
-        low = np.ascontiguousarray(ids.astype("<u2")).view(np.uint8)
-        high = (ids >> 16).astype(np.uint8)
-        if self.bits == 2:
-            whole = np.zeros((*ids.shape[:-1], 4 * self.high_bytes(ids.shape[-1])), dtype=np.uint8)
-            whole[..., : ids.shape[-1]] = high
-            fours = whole.reshape(*ids.shape[:-1], self.high_bytes(ids.shape[-1]), 4)
-            high = np.bitwise_or.reduce(fours << _SHIFTS, axis=-1)
-        return low, high[..., : self.high_bytes(ids.shape[-1])]
-
-    def unpack(self, low: np.ndarray, high: np.ndarray, sizes: Sequence[int] | None = None) -> np.ndarray:
-        """Return ids, int32 [..., m]; `sizes` are those of the runs that were packed one by one and joined."""
-        ids = np.ascontiguousarray(low).view("<u2").astype(np.int32)
-        if self.bits == 2:
-            high = ((high[..., None] >> _SHIFTS) & 3).reshape(*high.shape[:-1], 4 * high.shape[-1])
-            high = high[..., : ids.shape[-1]] if sizes is None else high[_used(np.array(sizes), 4)]
-        return ids | high.astype(np.int32) << 16 if self.bits else ids
-
-
-_SHIFTS = np.array([0, 2, 4, 6], dtype=np.uint8)
-
-
-def _used(sizes: np.ndarray, unit: int) -> np.ndarray:
-    """Return which places hold something where runs of these sizes are each filled up to multiples of `unit`.
-
-    >>> _used(np.array([1, 2]), 2).tolist()
-    [True, False, True, True]
-    """
-    filled = -(-sizes // unit) * unit
-    starts = np.cumsum(filled) - filled
-    return np.arange(filled.sum()) - np.repeat(starts, filled) < np.repeat(sizes, filled)
-
-
-def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor from the CPU, without waiting for it where that can be."""
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor from the CPU, on CUDA without waiting for the copy."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -16,13 +16,13 @@ from studykit.teacher.signal import TeacherSignal
 
 
 class LiveTeacher:
-    """A model that answers every batch with its full distribution; only its hidden states are kept.
+    """A model that gives its full distribution for every batch; only hidden states are held in memory.
 
     Args:
         model: in evaluation mode, without gradients.
         tokenizer: the teacher's, which is the student's too.
         vocab_size: rows that student and teacher share.
-        engine: writes the answers instead of the model, with the same weights.
+        engine: generates instead of the model, with the same weights.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, vocab_size: int, engine: Vllm | None = None):
@@ -32,14 +32,14 @@ class LiveTeacher:
         self.cost: dict[str, float] = {"teacher_tokens": 0}
 
     def prepare(self, encoded: Encoded) -> None:
-        """Nothing to do: a live teacher answers when asked."""
+        """Do nothing: a live teacher computes each signal when it is needed."""
 
     def release(self) -> None:
-        """Nothing to free: its model gives the signals."""
+        """Do nothing: the signals need the model."""
 
     @torch.no_grad()
     def signal(self, batch: Batch) -> TeacherSignal:
-        """Run the teacher over a batch."""
+        """Run the teacher over a batch, and return its signal at the supervised positions."""
         self.cost["teacher_tokens"] += int(batch.attention_mask.sum())
         batch = batch.to(self.head.weight.device)
         hidden = batch.predicting(hidden_states(self.model, batch.input_ids, batch.attention_mask))

@@ -1,4 +1,4 @@
-"""An entry is the same bits whoever it was captured with."""
+"""An entry is the same bits whichever sequences it was captured with."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from studykit.teacher.live import LiveTeacher
 from studykit.teacher.store import as_keys
 
 V = 85
-FORMS = {"top_k": lambda: TopK(8, V), "samples": lambda: Samples(50, V)}
+FORMATS = {"top_k": lambda: TopK(8, V), "samples": lambda: Samples(50, V)}
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,9 @@ def models(tiny_model):
 def captured(models, tokenizer, tmp_path, monkeypatch):
     """Capture batches into a cache of their own, and return the bytes of each sequence by its key."""
 
-    def make(model, form, *rounds) -> dict[str, bytes]:
+    def make(model, name, *rounds) -> dict[str, bytes]:
         monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / str(len(list(tmp_path.iterdir())))))
-        teacher = CachedTeacher(lambda: LiveTeacher(models[model], tokenizer, V), "a", lambda rows: FORMS[form]())
+        teacher = CachedTeacher(lambda: LiveTeacher(models[model], tokenizer, V), "a", lambda rows: FORMATS[name]())
         for batches in rounds:
             teacher.prepare(unpadded(batches))
         keys = [key for batches in rounds for batch in batches for key in batch.keys]
@@ -59,75 +59,75 @@ def wider(batch: Batch, columns: int, pad_token_id: int) -> Batch:
     return Batch(ids, mask, torch.cat([batch.loss_mask, nothing.bool()], dim=1), batch.keys)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.parametrize("model", ["embedded", "random"])
-def test_entries_are_the_same_bits_in_any_company(model, form, captured, pool, tokenizer):
+def test_entries_are_the_same_bits_in_any_batch(model, format_name, captured, pool, tokenizer):
     pad = tokenizer.pad_token_id
-    whole = captured(model, form, each_example_once(pool, 32, pad))
+    whole = captured(model, format_name, each_example_once(pool, 32, pad))
     assert len(whole) == 90
     shuffled = np.random.default_rng(0).permutation(90)
-    companies = {
+    rounds_of = {
         "alone": [[collate(pool, [i], pad)] for i in range(0, 90, 9)],
         "in small batches and another order": [[collate(pool, rows, pad) for rows in np.split(shuffled, 30)]],
         "in two halves": [[collate(pool, half, pad)] for half in np.split(shuffled, 2)],
         "wider": [[wider(collate(pool, shuffled[:50], pad), 13, pad)]],
         "with the longest": [[collate(pool, [89, 3, 4, 3], pad)]],
     }
-    for name, rounds in companies.items():
-        for key, part in captured(model, form, *rounds).items():
-            assert part == whole[key], name
+    for batching, rounds in rounds_of.items():
+        for key, part in captured(model, format_name, *rounds).items():
+            assert part == whole[key], batching
 
 
 @pytest.mark.parametrize("model", ["embedded", "random"])
 def test_log_probabilities_are_the_same_bits_before_they_are_rounded(model, models, tokenizer, pool):
-    canonical = BatchInvariantTeacher(LiveTeacher(models[model], tokenizer, V))
+    invariant = BatchInvariantTeacher(LiveTeacher(models[model], tokenizer, V))
     counts = pool.response_tokens
-    for rows in canonical.plan(pool.lengths):
-        together = torch.cat(list(canonical.logp(pool, rows))).split(
+    for rows in invariant.plan(pool.lengths):
+        together = torch.cat(list(invariant.compute_logp(pool, rows))).split(
             [*counts[rows], -int(counts[rows].sum()) % POSITIONS]
         )
         for row, expected in list(zip(rows, together, strict=False))[::7]:
-            alone = torch.cat(list(canonical.logp(pool, np.array([row]))))
+            alone = torch.cat(list(invariant.compute_logp(pool, np.array([row]))))
             assert torch.equal(alone[: counts[row]], expected)
 
 
 def test_the_live_teacher_in_other_shapes_does_differ(models, tokenizer, pool):
-    """What the shapes are good for: the bits of a plain forward pass depend on the batch."""
-    online = LiveTeacher(models["embedded"], tokenizer, V)
+    """Why the shapes are needed: the bits of a plain forward pass depend on the batch."""
+    live = LiveTeacher(models["embedded"], tokenizer, V)
     differ = 0
     for i in range(0, 90, 9):
         signals: list[Any] = [
-            online.signal(collate(pool, rows, tokenizer.pad_token_id)) for rows in ([i], [i, *range(30)])
+            live.signal(collate(pool, rows, tokenizer.pad_token_id)) for rows in ([i], [i, *range(30)])
         ]
         differ += not torch.equal(signals[0].hidden, signals[1].hidden[: len(signals[0].hidden)])
     assert differ > 0
 
 
-def test_answers_are_those_of_the_live_teacher(models, tokenizer, pool):
-    online = LiveTeacher(models["embedded"], tokenizer, V)
-    canonical = BatchInvariantTeacher(online)
+def test_values_are_those_of_the_live_teacher(models, tokenizer, pool):
+    live = LiveTeacher(models["embedded"], tokenizer, V)
+    invariant = BatchInvariantTeacher(live)
     batch = collate(pool, range(90), tokenizer.pad_token_id)
-    plan = canonical.plan(pool.lengths)
+    plan = invariant.plan(pool.lengths)
     assert sorted(np.concatenate(plan)) == list(range(90))
     for rows in plan:
         logits = models["embedded"](batch.input_ids[rows], attention_mask=batch.attention_mask[rows]).logits
         expected = logits[:, :-1][batch.loss_mask[rows][:, 1:]].log_softmax(-1)
-        answered = torch.cat(list(canonical.logp(pool, rows)))
+        answered = torch.cat(list(invariant.compute_logp(pool, rows)))
         assert len(answered) % 256 == 0
         torch.testing.assert_close(answered[: len(expected)], expected, rtol=0, atol=2e-4)
 
 
 def test_widths_hold_their_sequence_and_waste_little(models, tokenizer):
-    canonical = BatchInvariantTeacher(LiveTeacher(models["random"], tokenizer, V))
-    canonical._longest = 2000
+    invariant = BatchInvariantTeacher(LiveTeacher(models["random"], tokenizer, V))
+    invariant._max_width = 2000
     lengths = np.arange(1, 2001)
-    widths = canonical.widths(lengths)
+    widths = invariant.round_up(lengths)
     assert (widths >= lengths).all()
     assert (np.diff(widths) >= 0).all()
     assert (widths[33:] < 1.125 * lengths[33:]).all()
     assert len(np.unique(widths)) < 60
     assert widths[-1] == 2000  # learned positions end there
-    assert all(1 <= canonical.rows(width) * width <= 2048 for width in np.unique(widths).tolist())
+    assert all(1 <= invariant.count_rows(width) * width <= 2048 for width in np.unique(widths).tolist())
 
 
 def test_a_sequence_without_supervised_positions_has_an_empty_entry(captured, pool, tokenizer):

@@ -1,4 +1,4 @@
-"""The teacher's answers on disk: equal to the live ones, asked for once, and never wrong in silence."""
+"""The teacher's distributions on disk: equal to the live ones, computed once, and never wrong in silence."""
 
 import gc
 import weakref
@@ -61,11 +61,11 @@ def folded(logits, k):
     return order[:, :k], torch.cat([p[:, :k], p[:, k:].sum(-1, keepdim=True)], -1)
 
 
-def test_stored_answers_are_the_live_ones_folded(open_cached, batches):
+def test_stored_signals_are_the_live_ones_folded(open_cached, batches):
     teacher = open_cached()
     teacher.prepare(unpadded(batches()))
     for batch in batches():
-        logits = teacher.online.model(batch.input_ids, attention_mask=batch.attention_mask).logits
+        logits = teacher.live.model(batch.input_ids, attention_mask=batch.attention_mask).logits
         ids, expected = folded(logits[:, :-1][batch.loss_mask[:, 1:]], K)
         stored = teacher.signal(batch)
         assert torch.equal(stored.ids.long(), ids)
@@ -79,7 +79,7 @@ def test_the_loss_is_that_of_the_live_teacher_folded(name, open_cached, batches)
     teacher = open_cached()
     teacher.prepare(unpadded(batches()))
     for batch in batches():
-        logits = teacher.online.model(batch.input_ids, attention_mask=batch.attention_mask).logits
+        logits = teacher.live.model(batch.input_ids, attention_mask=batch.attention_mask).logits
         ids, p = folded(logits[:, :-1][batch.loss_mask[:, 1:]], K)
 
         class Live:
@@ -93,7 +93,7 @@ def test_all_tokens_kept_is_the_live_teacher_itself(open_cached, batches):
     teacher = open_cached(top_k=1000)
     teacher.prepare(unpadded(batches()))
     for batch in batches():
-        assert loss_of(teacher, batch) == pytest.approx(loss_of(teacher.online, batch), rel=2e-3)
+        assert loss_of(teacher, batch) == pytest.approx(loss_of(teacher.live, batch), rel=2e-3)
 
 
 def test_rows_come_in_the_order_of_the_batch(open_cached, batches, examples, tokenizer):
@@ -105,7 +105,7 @@ def test_rows_come_in_the_order_of_the_batch(open_cached, batches, examples, tok
     assert torch.equal(torch.cat(forth.logp.split(counts)[::-1]), back.logp)
 
 
-def test_a_second_instance_asks_nothing(open_cached, batches, monkeypatch):
+def test_a_second_instance_runs_no_teacher(open_cached, batches, monkeypatch):
     first = open_cached()
     first.prepare(unpadded(batches()))
     assert first.cost["teacher_tokens"] == sum(int(batch.attention_mask.sum()) for batch in batches())
@@ -117,7 +117,7 @@ def test_a_second_instance_asks_nothing(open_cached, batches, monkeypatch):
     assert values[0] == values[1]
 
 
-def test_a_larger_budget_asks_only_for_what_the_smaller_had_not(open_cached, batches):
+def test_a_larger_budget_computes_only_what_the_smaller_had_not(open_cached, batches):
     small, large = batches(8, size=1), batches(16, size=1)
     open_cached().prepare(unpadded(small))
     second = open_cached()
@@ -195,7 +195,7 @@ def test_a_stored_value_that_is_not_the_teachers_is_refused(open_cached, batches
         open_cached().prepare(unpadded(batches()))
 
 
-def test_a_released_teacher_leaves_memory_and_comes_back_when_it_is_asked(open_cached, batches):
+def test_a_released_teacher_leaves_memory_and_is_loaded_again_on_demand(open_cached, batches):
     teacher = open_cached()
     teacher.prepare(unpadded(batches()))
     loaded = weakref.ref(teacher.model)
@@ -204,7 +204,7 @@ def test_a_released_teacher_leaves_memory_and_comes_back_when_it_is_asked(open_c
     gc.collect()
     assert loaded() is None
     assert loss_of(teacher, batches()[0]) == before  # from the cache alone
-    assert teacher._online is None
+    assert teacher._live is None
     teacher.prepare(unpadded(batches(12)))
     assert teacher.cost["teacher_check_tokens"] > 0
     assert teacher.model is not None

@@ -1,4 +1,4 @@
-"""A teacher with another tokenizer: which position is set beside which, what is said there, which methods it serves."""
+"""A teacher with another tokenizer: which positions are aligned, what its signal is there, which methods accept it."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def letters():
 
 @pytest.fixture(scope="module")
 def pair(tiny_model, tokenizer, letters):
-    """Make a foreign teacher, the student's sequences and the teacher's; the teacher's head is padded by 7 rows."""
+    """Make a teacher, the student's sequences and the teacher's; the teacher's head is padded by 7 rows."""
 
     def make(examples, student="words", spread=20.0):
         ours, theirs = (tokenizer, letters) if student == "words" else (letters, tokenizer)
@@ -105,17 +105,17 @@ def by_hand(teacher: CrossTokenizerTeacher, student_tokenizer, example: Example)
     return made
 
 
-def told(teacher: CrossTokenizerTeacher, batch) -> Tensor:
+def teacher_logp(teacher: CrossTokenizerTeacher, batch) -> Tensor:
     count = len(batch.target)
     return teacher.signal(batch).inputs(slice(None), torch.zeros(count, 3), batch.target, 1.0)[1]
 
 
 @pytest.mark.parametrize("student", ["words", "letters"])
-def test_the_i_th_response_token_is_set_beside_the_i_th(student, pair, examples):
+def test_the_i_th_response_token_is_aligned_with_the_i_th(student, pair, examples):
     chosen = [*examples[:7], MULTI_TURN]
     teacher, encoded, _ = pair(chosen, student)
     rows = [7, 3, 0, 6, 3]
-    logp = told(teacher, collate(encoded, rows, teacher.student_tokenizer.pad_token_id))
+    logp = teacher_logp(teacher, collate(encoded, rows, teacher.student_tokenizer.pad_token_id))
     expected = [value for row in rows for value in by_hand(teacher, teacher.student_tokenizer, chosen[row])]
     assert logp.shape == (len(expected), len(teacher.tokenizer))
     for ours, theirs in zip(logp, expected, strict=True):
@@ -130,7 +130,7 @@ def test_the_i_th_response_token_is_set_beside_the_i_th(student, pair, examples)
 
 def test_tokens_through_the_teacher_are_counted_in_its_own(pair, examples):
     teacher, encoded, own = pair(examples[:8])
-    told(teacher, collate(encoded, [1, 5], 0))
+    teacher_logp(teacher, collate(encoded, [1, 5], 0))
     assert teacher.cost["teacher_tokens"] == own.lengths[[1, 5]].sum() != encoded.lengths[[1, 5]].sum()
 
 
@@ -140,7 +140,7 @@ def test_sequences_that_were_not_paired_are_refused(tiny_model, tokenizer, lette
         teacher.signal(collate(encoded, [0], 0))
 
 
-def test_past_the_teachers_answer_nothing_but_cross_entropy_is_left(pair):
+def test_past_the_end_of_the_teachers_answer_only_cross_entropy_remains(pair):
     teacher, encoded, _ = pair([MULTI_TURN], student="letters")
     batch = collate(encoded, [0], 0)
     missing = torch.tensor([value is None for value in by_hand(teacher, teacher.student_tokenizer, MULTI_TURN)])
@@ -151,9 +151,9 @@ def test_past_the_teachers_answer_nothing_but_cross_entropy_is_left(pair):
     plain = torch.nn.functional.cross_entropy(logits, batch.target, reduction="none")
     torch.testing.assert_close(values[missing], plain[missing])
     assert (values[~missing] > plain[~missing] + 0.01).all()
-    wants_grad, expected = (torch.autograd.grad(x.sum(), logits, retain_graph=True)[0] for x in (values, plain))
-    torch.testing.assert_close(wants_grad[missing], expected[missing])
-    assert ((wants_grad - expected)[~missing].abs().amax(-1) > 1e-4).all()
+    grad, expected = (torch.autograd.grad(x.sum(), logits, retain_graph=True)[0] for x in (values, plain))
+    torch.testing.assert_close(grad[missing], expected[missing])
+    assert ((grad - expected)[~missing].abs().amax(-1) > 1e-4).all()
 
 
 def test_the_distance_of_sorted_probabilities_is_that_of_the_teachers_own_row(pair, examples):
@@ -179,7 +179,7 @@ def test_the_distance_of_sorted_probabilities_is_that_of_the_teachers_own_row(pa
 
 @pytest.fixture
 def talkative(pair, examples):
-    """Make a foreign teacher that ends some of its answers and not others."""
+    """Make a cross-tokenizer teacher that ends some of its answers and not others."""
 
     def make(student="words"):
         teacher, encoded, own = pair(examples[:10], student, spread=8.0)
@@ -225,7 +225,7 @@ def test_rollout_teacher_works_across_tokenizers(talkative, tokenizer):
     assert rollout.across_tokenizers
 
 
-def test_an_engine_is_asked_in_the_teachers_own_tokens(talkative):
+def test_an_engine_generates_in_the_teachers_own_tokens(talkative):
     teacher, encoded, own = talkative()
     batch, asked = collate(encoded, [4, 1], 0), []
 

@@ -1,4 +1,4 @@
-"""Teachers that answer through vLLM, with a small module in its place: what it is asked, and what is made of it."""
+"""Teachers that generate through vLLM, with a small module instead of it: what it receives, and what is returned."""
 
 import sys
 from dataclasses import dataclass, fields
@@ -45,7 +45,7 @@ class SamplingParams:
 
 
 class Engine:
-    """Draws from the allowed tokens by the seed alone, and stops behind a stop token or at the limit."""
+    """Draws from the allowed tokens by the seed alone, and stops after a stop token or at the limit."""
 
     started: list[dict[str, Any]]
 
@@ -76,18 +76,18 @@ def vllm(monkeypatch):
     return module
 
 
-def asked(engine, prompts, max_new_tokens, sampling=None, seed=0, ends=(END, 7), vocab_size=80):
+def generate(engine, prompts, max_new_tokens, sampling=None, seed=0, ends=(END, 7), vocab_size=80):
     generator, vocabulary = torch.Generator().manual_seed(seed), Vocabulary(ends, 0, vocab_size)
     return engine.generate(prompts, max_new_tokens, sampling or Sampling(0.7, 0.9), generator, vocabulary, ROWS)
 
 
-def test_an_engine_is_started_when_it_is_first_asked_and_only_once(vllm):
+def test_an_engine_is_started_by_the_first_generation_and_only_once(vllm):
     engine = Vllm("some/folder", "main")
     assert vllm.LLM.started == []
-    asked(engine, [[5]], [0])
+    generate(engine, [[5]], [0])
     assert vllm.LLM.started == []
-    asked(engine, [[5]], [3])
-    asked(engine, [[5]], [3])
+    generate(engine, [[5]], [3])
+    generate(engine, [[5]], [3])
     [settings] = vllm.LLM.started
     assert (settings["model"], settings["revision"]) == ("some/folder", "main")
     assert settings["skip_tokenizer_init"] is True
@@ -95,9 +95,9 @@ def test_an_engine_is_started_when_it_is_first_asked_and_only_once(vllm):
     assert 0 < settings["gpu_memory_utilization"] < 0.9
 
 
-def test_everything_that_decides_an_answer_is_handed_over(vllm):
+def test_everything_that_decides_an_answer_is_passed_on(vllm):
     engine = Vllm("folder")
-    asked(engine, [[5, 6], [8], [9, 9, 9]], [4, 0, 11])
+    generate(engine, [[5, 6], [8], [9, 9, 9]], [4, 0, 11])
     (first, one), (second, other) = engine._engine.asked
     assert (first, second) == ([5, 6], [9, 9, 9])
     assert (one.max_tokens, other.max_tokens) == (4, 11)
@@ -108,14 +108,14 @@ def test_everything_that_decides_an_answer_is_handed_over(vllm):
         assert own.allowed_token_ids == list(range(80))
         assert (own.skip_special_tokens, own.detokenize) == (False, False)
     assert {field.name for field in fields(SamplingParams)} == set(vars(one))
-    asked(engine, [[5]], [1], vocab_size=ROWS)
+    generate(engine, [[5]], [1], vocab_size=ROWS)
     assert engine._engine.asked[-1][1].allowed_token_ids is None
 
 
 def test_answers_lie_in_the_order_of_the_prompts_and_are_counted(vllm):
     engine, max_new_tokens = Vllm("folder"), [40, 0, 1, 200, 60]
     prompts = [[5], [6] * 9, [7, 7], [8], [9, 9, 9]]
-    made = asked(engine, prompts, max_new_tokens)
+    made = generate(engine, prompts, max_new_tokens)
     lengths = [len(row) for row in made.tokens]
     assert all(length <= limit for length, limit in zip(lengths, max_new_tokens, strict=True))
     assert made.tokens[1] == []
@@ -129,7 +129,7 @@ def test_answers_lie_in_the_order_of_the_prompts_and_are_counted(vllm):
 
 def test_the_generator_decides_every_draw_and_goes_on(vllm):
     engine, prompts, max_new_tokens = Vllm("folder"), [[5], [5]], [9, 9]
-    first, again, other = (asked(engine, prompts, max_new_tokens, seed=seed).tokens for seed in (1, 1, 2))
+    first, again, other = (generate(engine, prompts, max_new_tokens, seed=seed).tokens for seed in (1, 1, 2))
     assert first == again != other
     assert first[0] != first[1]
     generator = torch.Generator().manual_seed(1)
@@ -140,12 +140,12 @@ def test_the_generator_decides_every_draw_and_goes_on(vllm):
 
 def test_temperatures_that_vllm_refuses_are_named(vllm):
     with pytest.raises(InputError, match=r"up to 2, received 2\.5"):
-        asked(Vllm("folder"), [[5]], [3], Sampling(2.5))
+        generate(Vllm("folder"), [[5]], [3], Sampling(2.5))
 
 
-def test_where_it_is_not_installed_one_line_says_how(monkeypatch, teacher_folder, tokenizer):
+def test_without_vllm_one_line_says_how_to_install_it(monkeypatch, teacher_folder, tokenizer):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    monkeypatch.setattr("studykit.teacher.load_teacher", None)  # said before a model is loaded
+    monkeypatch.setattr("studykit.teacher.load_teacher", None)  # the refusal comes before a model is loaded
     with pytest.raises(InputError, match=r"pip install 'studykit\[vllm\]'") as caught:
         open_teacher(
             Teacher(name=str(teacher_folder), engine="vllm"), Models().find(str(teacher_folder)), tokenizer, ROWS
@@ -154,15 +154,15 @@ def test_where_it_is_not_installed_one_line_says_how(monkeypatch, teacher_folder
 
 
 @pytest.mark.parametrize("cached", [{}, {"top_k": 4, "sha256": "x"}])
-def test_a_teacher_answers_through_its_engine(cached, vllm, teacher_folder, tokenizer, encoded):
+def test_a_teacher_generates_through_its_engine(cached, vllm, teacher_folder, tokenizer, encoded):
     teacher = open_teacher(
         Teacher(name=str(teacher_folder), engine="vllm", **cached), Models().find(str(teacher_folder)), tokenizer, ROWS
     )
     batch = collate(encoded, [0, 5, 9], tokenizer.pad_token_id)
     made = teacher.generate(batch, [2, 0], [6, 4], Sampling(0.5, 0.8), torch.Generator().manual_seed(3))
     assert [settings["model"] for settings in vllm.LLM.started] == [str(teacher_folder)]
-    online: Any = getattr(teacher, "online", teacher)
-    prompts, params = zip(*online.engine._engine.asked, strict=True)
+    live: Any = getattr(teacher, "live", teacher)
+    prompts, params = zip(*live.engine._engine.asked, strict=True)
     assert list(prompts) == [batch.prompts()[2], batch.prompts()[0]]
     assert [own.max_tokens for own in params] == [6, 4]
     assert params[0].stop_token_ids == [tokenizer.eos_token_id]

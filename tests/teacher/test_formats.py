@@ -1,4 +1,4 @@
-"""A teacher known by samples: drawn as it says, drawn once, kept on disk, and right on average for the forward KL."""
+"""A sampled teacher: draws follow its distribution, are drawn once and stored, and give the forward KL on average."""
 
 import hashlib
 from functools import partial
@@ -27,8 +27,8 @@ def open_cached(tiny_model, tokenizer, empty_cache):
     """Open the teacher with a cache of samples, as a process of its own would."""
 
     def make(n=N, content="a", seed=7):
-        online = LiveTeacher(tiny_model(seed=seed, spread=30.0).eval(), tokenizer, V)
-        return CachedTeacher(lambda: online, content, partial(Samples, n))
+        live = LiveTeacher(tiny_model(seed=seed, spread=30.0).eval(), tokenizer, V)
+        return CachedTeacher(lambda: live, content, partial(Samples, n))
 
     return make
 
@@ -43,15 +43,15 @@ def batches(examples, tokenizer):
     return make
 
 
-def shares(signal: TeacherSignal, positions: int) -> Tensor:
-    """Spread what a signal says over the vocabulary, as any loss sees it: by the category of each label in turn."""
+def spread_out(signal: TeacherSignal, positions: int) -> Tensor:
+    """Return a signal's probabilities over the vocabulary, as a loss sees them by the category of each label."""
     spread = torch.zeros(positions, V)
     for token in range(V):
         _, logp, category = signal.inputs(
             slice(None), torch.zeros(positions, V), torch.full((positions,), token, dtype=torch.long), 1.0
         )
-        known = category < logp.shape[1] - 1
-        spread[known, token] = logp.exp().gather(1, category[:, None])[known, 0]
+        is_kept = category < logp.shape[1] - 1
+        spread[is_kept, token] = logp.exp().gather(1, category[:, None])[is_kept, 0]
     return spread
 
 
@@ -66,12 +66,12 @@ def distribution() -> Tensor:
     return logits.log_softmax(-1)
 
 
-def sampled(form: Samples, logp: Tensor, names: list[str]) -> TeacherSignal:
+def sampled(format_: Samples, logp: Tensor, names: list[str]) -> TeacherSignal:
     """Return the signal of sequences with these names, each with the positions of `logp` [n, V]."""
-    noise = form.noise(names, [len(logp)] * len(names))
-    kept = form.keep(logp.repeat(len(names), 1), noise)
-    parts = form.pack(kept, [len(logp)] * len(names))
-    return form.signal([np.frombuffer(part, dtype=np.uint8) for part in parts], torch.device("cpu"))
+    noise = format_.draw_noise(names, [len(logp)] * len(names))
+    columns = format_.encode(logp.repeat(len(names), 1), noise)
+    parts = format_.to_bytes(columns, [len(logp)] * len(names))
+    return format_.decode_signal([np.frombuffer(part, dtype=np.uint8) for part in parts], torch.device("cpu"))
 
 
 @pytest.mark.parametrize("n", [1, N, 255])
@@ -79,7 +79,7 @@ def test_counts_sum_to_the_number_of_draws_at_every_position(n, open_cached, bat
     teacher = open_cached(n)
     teacher.prepare(unpadded(batches()))
     for batch in batches():
-        counts = n * shares(teacher.signal(batch), len(batch.target))
+        counts = n * spread_out(teacher.signal(batch), len(batch.target))
         torch.testing.assert_close(counts, counts.round(), rtol=0, atol=1e-4)
         torch.testing.assert_close(counts.sum(-1), torch.full((len(batch.target),), float(n)), rtol=0, atol=1e-3)
         if n > 1:
@@ -89,7 +89,7 @@ def test_counts_sum_to_the_number_of_draws_at_every_position(n, open_cached, bat
 def test_the_most_draws_of_a_sure_teacher_fit_into_a_byte():
     logp = torch.full((2, V), -torch.inf)
     logp[0, 3] = logp[1, 84] = 0
-    spread = shares(sampled(Samples(255, V), logp, keys(1)), 2)
+    spread = spread_out(sampled(Samples(255, V), logp, keys(1)), 2)
     assert spread.nonzero().tolist() == [[0, 3], [1, 84]]
     assert spread.sum() == 2
 
@@ -97,7 +97,7 @@ def test_the_most_draws_of_a_sure_teacher_fit_into_a_byte():
 @pytest.mark.parametrize("n", [1, N])
 def test_frequencies_over_many_positions_are_the_distribution(n):
     logp, count = distribution(), 4000
-    counts = n * shares(sampled(Samples(n, V), logp[None], keys(count)), count).double().sum(0)
+    counts = n * spread_out(sampled(Samples(n, V), logp[None], keys(count)), count).double().sum(0)
     expected, draws = logp.double().exp(), n * count
     assert (counts[::4] == 0).all()
     bound = 5 * (draws * expected * (1 - expected)).sqrt() + 1e-6
@@ -106,8 +106,8 @@ def test_frequencies_over_many_positions_are_the_distribution(n):
 
 def test_positions_and_sequences_are_drawn_independently():
     logp = distribution().expand(2000, V)
-    form = Samples(1, V)
-    first, second = (shares(sampled(form, logp, [name]), 2000).argmax(-1) for name in keys(2))
+    format_ = Samples(1, V)
+    first, second = (spread_out(sampled(format_, logp, [name]), 2000).argmax(-1) for name in keys(2))
     chance = distribution().exp().square().sum().item()
     for left, right in ((first, second), (first[1:], first[:-1])):
         assert abs((left == right).double().mean().item() - chance) < 5 * (chance * (1 - chance) / 2000) ** 0.5
@@ -123,8 +123,8 @@ def test_the_mean_gradient_over_many_sequences_is_the_dense_one():
         value, _ = head_loss(hidden, weight, None, signal, target, loss, denominator=1)
         return torch.autograd.grad(value, hidden)[0].double()
 
-    form, names = Samples(6, V), keys(1500)
-    many = torch.stack([gradient(sampled(form, logp, [name])) for name in names])
+    format_, names = Samples(6, V), keys(1500)
+    many = torch.stack([gradient(sampled(format_, logp, [name])) for name in names])
     dense, error = gradient(TeacherSignal.from_logits(logp)), many.std(0) / len(names) ** 0.5
     assert ((many.mean(0) - dense).abs() < 4.5 * error).all()
     assert error.max() < 0.05 * dense.abs().max()
@@ -135,7 +135,7 @@ def test_asking_twice_gives_the_same(open_cached, batches):
     teacher = open_cached()
     teacher.prepare(unpadded(batches()))
     for batch in batches():
-        first, again = (shares(teacher.signal(batch), len(batch.target)) for _ in range(2))
+        first, again = (spread_out(teacher.signal(batch), len(batch.target)) for _ in range(2))
         assert torch.equal(first, again)
 
 
@@ -147,7 +147,7 @@ def test_a_second_instance_reads_from_disk(open_cached, batches):
     assert second.cost["teacher_tokens"] == 0
     assert second.cost["teacher_check_tokens"] > 0
     for batch in batches():
-        left, right = (shares(teacher.signal(batch), len(batch.target)) for teacher in (first, second))
+        left, right = (spread_out(teacher.signal(batch), len(batch.target)) for teacher in (first, second))
         assert torch.equal(left, right)
 
 
@@ -171,7 +171,7 @@ def test_rows_come_in_the_order_of_the_batch(open_cached, batches, examples, tok
     teacher.prepare(unpadded(batches()))
     orders = [2, 5, 11, 5], [5, 11, 5, 2]
     forth, back = (
-        shares(teacher.signal(batch), len(batch.target))
+        spread_out(teacher.signal(batch), len(batch.target))
         for batch in (collate(encoded, rows, tokenizer.pad_token_id) for rows in orders)
     )
     counts = encoded.response_tokens[orders[0]].tolist()
@@ -191,6 +191,6 @@ def test_the_loss_is_that_of_a_teacher_of_counts(open_cached, batches):
         hidden, weight = torch.randn(count, 16, generator=generator), torch.randn(V, 16, generator=generator)
         signal = teacher.signal(batch)
         value, _ = head_loss(hidden, weight, None, signal, batch.target, get_loss("forward_kl"), denominator=count)
-        p, logq = shares(signal, count).double(), (hidden @ weight.T).double().log_softmax(-1)
+        p, logq = spread_out(signal, count).double(), (hidden @ weight.T).double().log_softmax(-1)
         expected = (torch.xlogy(p, p) - p * logq).sum() / count
         assert value.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -1,4 +1,4 @@
-"""Processes that capture the same pool at once, or are killed while they do."""
+"""Processes that capture the same pool at the same time, or are killed while they do."""
 
 import json
 import os
@@ -22,10 +22,10 @@ from studykit.teacher.store import as_keys
 V, K = 85, 8
 
 
-def capture(folder: str, rows: list[int], examples: list, deadly: bool, company: list[str]) -> None:
+def capture(folder: str, rows: list[int], examples: list, deadly: bool, peers: list[str]) -> None:
     """Capture examples one by one, a shard each; a deadly capture is killed while its third shard is half written.
 
-    `company` names a file of this process and those of the processes that it waits for before it starts.
+    `peers` names a file of this process and those of the processes that it waits for before it starts.
     """
     torch.set_num_threads(1)
     model = Models().find(folder)
@@ -45,13 +45,13 @@ def capture(folder: str, rows: list[int], examples: list, deadly: bool, company:
 
     if deadly:
         files._flush = kill
-    if company:
-        Path(company[0]).touch()
-        while not all(Path(other).exists() for other in company):
+    if peers:
+        Path(peers[0]).touch()
+        while not all(Path(other).exists() for other in peers):
             time.sleep(0.001)
-    teacher.prepare(unpadded(batches), (lambda done, total: time.sleep(0.02)) if company else None)
-    if company:
-        Path(company[0]).write_text(json.dumps(teacher.cost))
+    teacher.prepare(unpadded(batches), (lambda done, total: time.sleep(0.02)) if peers else None)
+    if peers:
+        Path(peers[0]).write_text(json.dumps(teacher.cost))
 
 
 @pytest.fixture
@@ -111,8 +111,8 @@ def test_processes_with_overlapping_pools_may_capture_at_once(reopened, examples
 
 def test_processes_share_the_work(reopened, examples, start, join, teacher_folder, batches, tmp_path, monkeypatch):
     files = [str(tmp_path / name) for name in "ab"]
-    company = [files, files[::-1]]
-    workers = [start(capture, str(teacher_folder), list(range(40)), examples, False, names) for names in company]
+    peers = [files, files[::-1]]
+    workers = [start(capture, str(teacher_folder), list(range(40)), examples, False, names) for names in peers]
     assert [join(worker) for worker in workers] == [0, 0]
     asked = [json.loads(Path(file).read_text())["teacher_tokens"] for file in files]
     whole = batches(40)

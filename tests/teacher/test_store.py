@@ -1,4 +1,4 @@
-"""Byte strings on disk: found by key, mapped and not loaded, whole after anything that may happen to a writer."""
+"""Byte strings on disk: read by key, mapped and not loaded, whole after anything that may happen to a writer."""
 
 import hashlib
 import os
@@ -142,10 +142,9 @@ def test_a_large_store_is_mapped_and_not_loaded(tmp_path):
     for n in range(4):
         opened(tmp_path).write(keys(n, n + 10), [big, bytes([n])])
     del big
-    before, started = resident_mib(), time.monotonic()
+    before = resident_mib()
     store = opened(tmp_path, *range(20))
     assert read(store, 10, 11, 12, 13) == [bytes([n]) for n in range(4)]
-    assert time.monotonic() - started < 0.5
     assert resident_mib() - before < 20  # of 256
 
 
