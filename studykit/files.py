@@ -1,7 +1,7 @@
-"""Files: the cache folder, replacing a file in one step, locks, and JSON by line.
+"""Files: the cache folder, atomic replacement of a file, locks, and JSON lines.
 
-`STUDYKIT_CACHE` moves the folder (default `~/.cache/studykit`). Everything in it can be deleted at any time: a key is
-the hash of what went in, so an entry is either right or absent.
+The cache is `~/.cache/studykit`, or the folder that `STUDYKIT_CACHE` names. It can be deleted at any time: an entry's
+name is the hash of all it was computed from, so an entry is either right or absent.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from typing import IO, Any
 
 
 def cache_folder(kind: str) -> Path:
-    """Return (and create) the folder for one kind of cache, such as `"tokens"`."""
+    """Return the folder of one kind of cache, such as `"tokens"`, created if it does not exist."""
     root = os.environ.get("STUDYKIT_CACHE") or Path.home() / ".cache" / "studykit"
     folder = Path(root).expanduser() / kind
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,11 +24,15 @@ def cache_folder(kind: str) -> Path:
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the place of `path` in one step.
+    """Yield a temporary path beside `path`, and rename it to `path` when the block ends without an error.
 
-    The file is flushed to disk, renamed over the target, and the folder is flushed too, so that after a crash the
-    old content or the new one is there, whole. On an error the target stays as it was. Without `durable` a crash of
-    the machine (not of the process) may lose the new content; for what is rewritten all the time.
+    File and folder are flushed to disk, so that a crash leaves the complete old or the complete new content. After an
+    error in the block the old file is unchanged.
+
+    Args:
+        path: the file to replace.
+        durable: without it nothing is flushed, and a crash of the machine (not of the process) may lose the new
+            content: for files that are rewritten all the time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -55,7 +59,7 @@ def _flush(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Put strict JSON in place, whole and durable."""
+    """Write strict JSON, atomically and durably."""
     with replacing(path) as temporary:
         temporary.write_text(
             json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
@@ -63,7 +67,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def try_lock(path: Path) -> IO[str] | None:
-    """Lock a file for this process and return it, or None where another process holds it."""
+    """Lock a file for this process and return it; None if another process holds the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = path.open("a")
     try:
@@ -87,16 +91,17 @@ def is_locked(lock: Path) -> bool:
 
 
 def read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the JSON objects of a file and the count of damaged lines.
+    """Return the JSON objects of a file with one per line, and the number of damaged lines.
 
-    An unterminated last line is still being written and is left out, uncounted. A file that is not there has no lines.
+    A last line without a line break is still being written: it is neither returned nor counted. A missing file has no
+    lines.
     """
     if not file.exists():
         return [], 0
     text = file.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
+    complete = text[: text.rfind("\n") + 1]
     lines, damaged = [], 0
-    for line in whole.split("\n")[:-1]:  # splitlines would also split at U+2028 inside a text
+    for line in complete.split("\n")[:-1]:  # splitlines would also split at U+2028 inside a text
         try:
             lines.append(json_object(json.loads(line)))
         except ValueError:
@@ -105,10 +110,10 @@ def read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def json_object(value: Any) -> dict[str, Any]:
-    """Return a value that is a JSON object.
+    """Return the value if it is a JSON object.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is not.
     """
     if not isinstance(value, dict):
         raise ValueError("a JSON object is expected")

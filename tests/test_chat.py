@@ -1,4 +1,4 @@
-"""Which tokens are taught: the assistant's and the end of its turn, whatever the template does around them."""
+"""Which tokens the loss mask includes: the assistant's and the end of its turn, whatever the template adds."""
 
 import copy
 import os
@@ -64,34 +64,34 @@ def loss_mask(example: Example, tokenizer: Any) -> list[str]:
     return stretches
 
 
-def test_answer_and_end_token_are_taught_and_nothing_else(tokenizer):
+def test_answer_and_end_token_are_supervised_and_nothing_else(tokenizer):
     assert loss_mask(chat_of("2+2?", "4"), make_tokenizer()) == ["4<|end|>"]
     example = chat_of("Pronounce c a t", "K AE T")
     assert loss_mask(example, tokenizer) == ["KAET<|end|>"]
 
 
-def test_the_newline_that_a_template_puts_behind_the_end_token_is_not_taught():
+def test_the_newline_that_a_template_adds_after_the_end_token_is_not_supervised():
     tokenizer = make_tokenizer()
     encoded = encode([chat_of("2+2?", "4")], tokenizer, 1000)
     assert tokenizer.convert_ids_to_tokens(encoded.ids_of(0).tolist())[-3:] == ["4", "<|end|>", "\n"]
     assert encoded.supervised_of(0).tolist()[-3:] == [True, True, False]
 
 
-def test_every_assistant_turn_is_taught():
+def test_every_assistant_turn_is_supervised():
     example = chat_of("hi", "hello!", "2+2?", "4", system="be brief")
     assert loss_mask(example, make_tokenizer()) == ["hello!<|end|>", "4<|end|>"]
 
 
-def test_the_end_token_is_taught_where_it_also_pads():
+def test_the_end_token_is_supervised_where_it_also_pads():
     assert loss_mask(chat_of("2+2?", "4"), make_tokenizer(pad="<|end|>")) == ["4<|end|>"]
 
 
-def test_an_answer_that_repeats_the_question_is_found_by_place():
+def test_an_answer_that_repeats_the_question_is_told_apart_by_its_position():
     assert loss_mask(chat_of("4", "4", "4", "4"), make_tokenizer()) == ["4<|end|>", "4<|end|>"]
     assert encode([chat_of("4", "4")], make_tokenizer(), 99).response_tokens.tolist() == [2]
 
 
-def test_a_raw_text_is_taught_whole_and_gets_an_end_token():
+def test_a_raw_text_is_supervised_whole_and_gets_an_end_token():
     tokenizer = make_tokenizer()
     assert loss_mask(text_of("once"), tokenizer) == ["once<|end|>"]
     assert loss_mask(text_of("once<|end|>"), tokenizer) == ["once<|end|>"]
@@ -105,7 +105,7 @@ def test_conversations_and_texts_may_be_mixed():
     assert encoded.response_tokens.tolist() == [3, 2, 2]
 
 
-def test_a_template_without_an_end_token_teaches_the_answer():
+def test_without_an_end_token_in_the_template_the_answer_is_supervised():
     bare = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}\n{% endfor %}"
     bare += "{% if add_generation_prompt %}assistant {% endif %}"
     assert loss_mask(chat_of("2+2?", "4"), make_tokenizer(bare)) == ["4\n"]
@@ -139,7 +139,7 @@ def test_a_long_example_is_refused_by_name():
         encode(examples, make_tokenizer(), longest - 1)
 
 
-def test_an_example_that_teaches_nothing_is_refused_by_name():
+def test_an_example_without_a_supervised_token_is_refused_by_name():
     silent = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
     with pytest.raises(InputError, match="example 'a' has no supervised token"):
         encode([chat_of("2+2?", "4")], make_tokenizer(silent), 99)
@@ -158,15 +158,15 @@ def same(left: chat.Encoded, right: chat.Encoded) -> bool:
     )
 
 
-def test_what_is_kept_on_disk_equals_what_was_made(empty_cache, monkeypatch):
+def test_a_cached_encoding_equals_a_fresh_one(empty_cache, monkeypatch):
     made = encode(EXAMPLES, make_tokenizer(), 99)
-    monkeypatch.setattr(chat, "_encode", None)
+    monkeypatch.setattr(chat, "_tokenize", None)
     kept = encode(EXAMPLES, make_tokenizer(), 99)
     assert same(made, kept)
     assert (made.ids.dtype, kept.ids.dtype, kept.loss_mask.dtype) == (np.int32, np.int32, bool)
 
 
-def test_response_tokens_are_those_that_something_predicts():
+def test_response_tokens_are_the_supervised_ones_after_the_first_token():
     encoded = encode(EXAMPLES, make_tokenizer(), 99)
     for whole in (encoded, encoded.take(np.array([9, 2, 2]))):
         slow = [sum(whole.supervised_of(i).tolist()[1:]) for i in range(len(whole))]
@@ -175,13 +175,13 @@ def test_response_tokens_are_those_that_something_predicts():
     assert encoded.response_tokens[9] == 9 != encoded.supervised_of(9).sum()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
-def test_a_damaged_kept_encoding_is_made_again(damage, empty_cache):
+@pytest.mark.parametrize("damage", ["truncated", "empty", "another format"])
+def test_a_damaged_cached_encoding_is_replaced(damage, empty_cache):
     made = encode(EXAMPLES, make_tokenizer(), 99)
     (file,) = (empty_cache / "tokens").iterdir()
     content = file.read_bytes()
     file.unlink()  # what is mapped stays whole for those who hold it
-    file.write_bytes({"truncated": content[:-3], "empty": b"", "foreign": b"PK\3\4" * 9}[damage])
+    file.write_bytes({"truncated": content[:-3], "empty": b"", "another format": b"PK\3\4" * 9}[damage])
     again = encode(EXAMPLES, make_tokenizer(), 99)
     assert same(made, again)
     assert file.read_bytes() == content
@@ -203,7 +203,7 @@ def test_a_large_pool_is_mapped_and_its_selections_copy_no_tokens(empty_cache, m
         "lengths": np.full(count, width),
         "response_tokens": np.full(count, width - 1),
     }
-    monkeypatch.setattr(chat, "_encode", lambda examples, tokenizer: Encoded(**columns))
+    monkeypatch.setattr(chat, "_tokenize", lambda examples, tokenizer: Encoded(**columns))
     encode([row], make_tokenizer(), None)
     before = resident_mib()
     opened = encode([row], make_tokenizer(), None)
@@ -218,14 +218,14 @@ def test_a_large_pool_is_mapped_and_its_selections_copy_no_tokens(empty_cache, m
     assert resident_mib() - before > 40  # so that the line above could fail
 
 
-def test_what_is_written_into_a_mapped_encoding_stays_in_memory(empty_cache):
+def test_a_write_into_a_mapped_encoding_stays_in_memory(empty_cache):
     encoded = encode(EXAMPLES, make_tokenizer(), 99)
     before = encoded.ids_of(0).copy()
     encoded.ids[:] = 0
     assert np.array_equal(encode(EXAMPLES, make_tokenizer(), 99).ids_of(0), before)
 
 
-def test_a_kept_encoding_is_still_checked(empty_cache):
+def test_a_cached_encoding_is_checked_too(empty_cache):
     encode(EXAMPLES, make_tokenizer(), 99)
     with pytest.raises(InputError, match="more than max_length 5"):
         encode(EXAMPLES, make_tokenizer(), 5)
@@ -243,14 +243,14 @@ def test_another_template_or_other_content_is_encoded_afresh(empty_cache):
     assert files == [1, 2, 3]
 
 
-def test_order_and_company_change_no_example():
+def test_order_and_other_examples_change_no_example():
     whole = encode(EXAMPLES, make_tokenizer(), 99)
     order = np.array([7, 0, 9, 3])
     assert same(whole.take(order), encode([EXAMPLES[i] for i in order], make_tokenizer(), 99))
     assert whole.take(order).key_of(2) == whole.key_of(9)
 
 
-def test_a_key_depends_on_tokens_and_on_what_is_taught():
+def test_a_key_depends_on_tokens_and_loss_mask():
     encoded = encode([chat_of("4", "44"), chat_of("44", "4"), text_of("4")], make_tokenizer(), 99)
     assert len({encoded.key_of(i) for i in range(3)}) == 3
     silent = copy.deepcopy(encoded)

@@ -154,3 +154,10 @@ def test_continuous_integration_runs_what_a_newcomer_types():
 
 def test_warnings_are_errors():
     assert PROJECT["tool"]["pytest"]["ini_options"]["filterwarnings"][0] == "error"
+
+
+def test_the_citation_agrees_with_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert (citation["version"], citation["license"]) == (studykit.__version__, PROJECT["project"]["license"])
+    assert citation["references"][0]["identifiers"] == [{"type": "other", "value": "arXiv:2606.22942"}]

@@ -3,9 +3,10 @@
 A source is a function `name(split, *, option=default) -> list[Example]` in a file of the same name:
 
     pool = load_examples("lexicon", split="train", options={"tasks": ["pronounce"]})
-    content_hash(pool)                       # what the data is, whatever the file was called
+    content_hash(pool)                       # identifies the data by content, not by the name of a file
 
-A split may join several with `+` ("train+outside").
+The options are keyword parameters; their annotations say which values are valid. Several splits are joined with `+`
+("train+outside").
 """
 
 import hashlib
@@ -28,11 +29,11 @@ class Example:
     """One conversation, or one raw text.
 
     Attributes:
-        id: unique within its source and stable over time.
+        id: unique within its source, and the same at every load.
         messages: `{"role": ..., "content": ...}` in order, the last one from the assistant; or a single message
             with role `"text"`.
-        source: what a stratified budget keeps in proportion.
-        annotator: `"human"`, or the name of the model that wrote the answer; never mixed up silently.
+        source: the stratum of a stratified budget, which draws from all sources in proportion.
+        annotator: `"human"`, or the name of the model that wrote the answer.
         split: the split it belongs to.
     """
 
@@ -44,12 +45,12 @@ class Example:
 
     @property
     def is_text(self) -> bool:
-        """Whether this is a raw text and no conversation."""
+        """Whether this is a raw text instead of a conversation."""
         return self.messages[0]["role"] == PLAIN_TEXT
 
     @property
     def answer(self) -> str:
-        """The last message's content: the reference that scorers compare with."""
+        """The content of the last message: the reference of the scorers."""
         return self.messages[-1]["content"]
 
 

@@ -1,11 +1,11 @@
-"""A user's own data: one JSON object per line, with `messages`, or `prompt` and `completion`, or `text`.
+"""A file of the user: one JSON object per line, with `messages`, or `prompt` and `completion`, or `text`.
 
     {"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}
     {"prompt": "2+2?", "completion": "4", "id": "sum-1", "source": "arithmetic", "annotator": "gpt-x"}
     {"text": "a plain document"}
 
-`id`, `source`, `annotator` and `split` may be given on a line; otherwise they are the line's own content hash, the
-file's name, "human" and the split asked for.
+A line may also have `id`, `source`, `annotator` and `split`. Without them they are the hash of the messages, the name
+of the file, "human", and the split that is loaded.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ def jsonl(split: str, *, path: str) -> list[Example]:
     """Return the examples of a JSONL file that belong to a split.
 
     Args:
-        split: lines that name another split are left out; lines that name none belong to every split asked for.
-        path: the file; `{split}` in it is replaced, so that "data/{split}.jsonl" serves train and test.
+        split: the split to load; lines with another split are left out, lines without one belong to every split.
+        path: the file; "{split}" in it is replaced, so that "data/{split}.jsonl" stands for train and test files.
 
     Raises:
-        InputError: no such file, an empty or malformed line (by number), or one id given twice.
+        InputError: the file is missing, a line is empty or malformed, or two lines have the same id.
     """
     file = Path(path.replace("{split}", split)).expanduser()
     try:
@@ -34,25 +34,25 @@ def jsonl(split: str, *, path: str) -> list[Example]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"source 'jsonl': cannot read {file}: {error}") from None
     lines = text.removesuffix("\n").split("\n") if text else []  # splitlines would also split inside a text
-    numbered: dict[str, int] = {}
+    line_of_id: dict[str, int] = {}
     examples = []
     for number, line in enumerate(lines, 1):
-        example, is_named = _example(file, number, line, split)
+        example, has_id = _parse_line(file, number, line, split)
         if example.split != split:
             continue
-        if example.id in numbered and not is_named:
-            example = replace(example, id=f"{example.id}-line-{number}")  # the same text again, as real data has it
-        if example.id in numbered:
+        if example.id in line_of_id and not has_id:
+            example = replace(example, id=f"{example.id}-line-{number}")  # real data repeats texts
+        if example.id in line_of_id:
             raise InputError(
-                f"{file}:{number}: id {example.id!r} was used on line {numbered[example.id]}; ids are unique"
+                f"{file}:{number}: id {example.id!r} was used on line {line_of_id[example.id]}; ids are unique"
             )
-        numbered[example.id] = number
+        line_of_id[example.id] = number
         examples.append(example)
     return examples
 
 
-def _example(file: Path, number: int, line: str, split: str) -> tuple[Example, bool]:
-    """Return the example of a line, and whether its id was given."""
+def _parse_line(file: Path, number: int, line: str, split: str) -> tuple[Example, bool]:
+    """Return the example of a line, and whether the line has an id."""
     where = f"{file}:{number}"
     try:
         record = json.loads(line)
@@ -61,10 +61,10 @@ def _example(file: Path, number: int, line: str, split: str) -> tuple[Example, b
         raise InputError(f"{where}: {fault}; one JSON object per line is expected") from None
     if not isinstance(record, dict):
         raise InputError(f"{where}: a JSON object is expected, received {type(record).__name__}")
-    messages = _messages(where, record)
-    content = hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
+    messages = _parse_messages(where, record)
+    sha256 = hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
     example = Example(
-        id=content if record.get("id") is None else str(record["id"]),
+        id=sha256 if record.get("id") is None else str(record["id"]),
         messages=messages,
         source=str(record.get("source", file.stem)),
         annotator=str(record.get("annotator", "human")),
@@ -73,19 +73,9 @@ def _example(file: Path, number: int, line: str, split: str) -> tuple[Example, b
     return example, record.get("id") is not None
 
 
-def _messages(where: str, record: dict[str, Any]) -> tuple[dict[str, str], ...]:
-    """Read any of the three layouts; every content must be a non-empty string and the assistant must end."""
-    if "text" in record:
-        messages = [{"role": PLAIN_TEXT, "content": record["text"]}]
-    elif "prompt" in record and "completion" in record:
-        messages = [
-            {"role": "user", "content": record["prompt"]},
-            {"role": "assistant", "content": record["completion"]},
-        ]
-    elif isinstance(record.get("messages"), list) and record["messages"]:
-        messages = record["messages"]
-    else:
-        raise InputError(f"{where}: needs `messages`, `prompt` with `completion`, or `text`; has {sorted(record)}")
+def _parse_messages(where: str, record: dict[str, Any]) -> tuple[dict[str, str], ...]:
+    """Return the messages of a line; every content must be a non-empty string, and the last role the assistant's."""
+    messages = _read_layout(where, record)
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise InputError(f"{where}: every message is an object with role and content, received {message!r:.80}")
@@ -97,3 +87,17 @@ def _messages(where: str, record: dict[str, Any]) -> tuple[dict[str, str], ...]:
     if messages[-1]["role"] not in ("assistant", PLAIN_TEXT):
         raise InputError(f"{where}: the last message must be the assistant's, received {messages[-1]['role']!r}")
     return tuple({"role": message["role"], "content": message["content"]} for message in messages)
+
+
+def _read_layout(where: str, record: dict[str, Any]) -> list[Any]:
+    """Return the unchecked messages of any of the three layouts."""
+    if "text" in record:
+        return [{"role": PLAIN_TEXT, "content": record["text"]}]
+    if "prompt" in record and "completion" in record:
+        return [
+            {"role": "user", "content": record["prompt"]},
+            {"role": "assistant", "content": record["completion"]},
+        ]
+    if isinstance(record.get("messages"), list) and record["messages"]:
+        return record["messages"]
+    raise InputError(f"{where}: needs `messages`, `prompt` with `completion`, or `text`; has {sorted(record)}")

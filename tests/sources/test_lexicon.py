@@ -1,4 +1,4 @@
-"""The embedded data: no word in two splits, whatever the task, and no wrapper code behind the data file."""
+"""The embedded data: no word in two splits, whatever the task, and no code of the package that holds the file."""
 
 import subprocess
 import sys
@@ -46,7 +46,7 @@ def test_no_word_is_in_two_splits_in_any_task():
 
 
 def test_no_letters_of_a_word_are_in_two_splits():
-    """The identifier could lie: look at what is asked."""
+    """Identifiers could differ for equal questions: compare the questions."""
     asked = {split: {e.messages[0]["content"] for e in examples_of(split, "pronounce")} for split in SPLITS}
     assert sum(len(found) for found in asked.values()) == len(set.union(*asked.values()))
 
@@ -60,7 +60,7 @@ def test_raw_texts_hold_words_of_their_own_split_only():
 
 
 def test_raw_texts_never_hold_a_word_in_both_forms():
-    """Which would be the pair that post-training is about."""
+    """Both forms in pre-training would be the pair that post-training learns."""
     sound = {e.answer: e.messages[0]["content"].partition(" ")[2] for e in examples_of("outside", "spell")}
     seen = {piece for e in examples_of("outside", RAW_TEXT) for piece in pieces(e)}
     spelled = {piece for piece in seen if is_spelling(piece)}
@@ -69,7 +69,7 @@ def test_raw_texts_never_hold_a_word_in_both_forms():
     spellings: dict[str, list[str]] = {}
     for letters, phonemes in sound.items():
         spellings.setdefault(phonemes, []).append(letters)
-    # A sound heard may be that of several words; one of them must be a word that is never spelled.
+    # A pronunciation may be that of several words; one of them must be a word that is never spelled.
     both = [p for p in pronounced if all(letters in spelled for letters in spellings[p])]
     assert both == []
     assert len(pronounced) > 10_000
