@@ -15,8 +15,8 @@ from studykit.rollouts import MaxNewTokens, Rollout, RolloutContext
 class Student(Rollout):
     """Return the prompts with answers sampled from the student, or from a mixture of student and teacher.
 
-    The student is trained on sequences that it generates itself, so that it learns to recover from its own errors. A
-    step costs about as many forward passes more as the longest answer has tokens.
+    The student is trained on sequences that it generates itself, so that it learns to recover from its errors. The
+    longest answer of a batch determines the cost: one forward pass for each of its tokens.
 
     Args:
         temperature: of sampling; 0 takes the likeliest token.

@@ -1,4 +1,4 @@
-"""Keys and values in place: against plain copies, transformers' own window, and what is written, seen and moved."""
+"""The key-value cache: against plain copies and transformers' sliding window; what is written, seen and shifted."""
 
 import pytest
 import torch

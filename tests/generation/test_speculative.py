@@ -1,4 +1,4 @@
-"""Drafting and checking: against plain loops without a cache, known distributions, and tokens counted by hand."""
+"""Drafting and verifying: against plain loops without a cache, known distributions, and tokens counted by hand."""
 
 import copy
 from typing import Any
