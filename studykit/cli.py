@@ -9,11 +9,14 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from studykit.errors import Failure, InputError, unknown
+
+if TYPE_CHECKING:
+    from studykit.discovery import Room
 
 app = typer.Typer(
     help="Does distillation beat fine-tuning? Run grids of notebooks, and look at the results.\n\n"
@@ -173,6 +176,7 @@ def results_command(
 @app.command("list")
 def list_command(
     what: Annotated[str, typer.Argument(help="Kind: " + ", ".join(ROOMS) + ".")],
+    name: Annotated[str | None, typer.Argument(help="One of them: list its options.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the names of one kind, each with a one-line description and the paper that it comes from."""
@@ -181,6 +185,9 @@ def list_command(
     from studykit.discovery import Room
 
     room = Room(ROOMS[what], kind=what)
+    if name is not None:
+        _list_options(room, name, as_json)
+        return
     described = {name: {"description": room.describe(name), "source": room.source(name)} for name in room.names()}
     if as_json:
         typer.echo(json.dumps(described, ensure_ascii=False))
@@ -190,6 +197,18 @@ def list_command(
         typer.echo(f"{name:{width}}  {about['description']}")
         if about["source"]:
             typer.echo(f"{'':{width}}    {about['source']}")
+
+
+def _list_options(room: "Room", name: str, as_json: bool) -> None:
+    """Show the options of one loss, method, ... with default, type and range, and documentation."""
+    described = {option.name: option.describe() for option in room.options(name).values()}
+    if as_json:
+        typer.echo(json.dumps(described, ensure_ascii=False, default=str))
+        return
+    typer.echo(room.describe(name))
+    for option, about in described.items():
+        default = f" = {about['default']!r}" if "default" in about else ", required"
+        typer.echo(f"  {option}{default}   {about['type']}\n    {about['description']}")
 
 
 @app.command("dashboard")

@@ -82,6 +82,11 @@ class Room:
         """Return the first line of a module's docstring, without importing it (torch stays asleep)."""
         return (self._docstrings(name)[0]).partition("\n")[0]
 
+    def options(self, name: str) -> Mapping[str, "Option"]:
+        """Return the options of one thing by name: its keywords, or its attribute `options` where it has one."""
+        member = self.member(name)
+        return member.options if hasattr(member, "options") else options_of(member)
+
     def source(self, name: str) -> str:
         """Return the paper that a module's docstrings name under "Source:", without importing it; "" for none."""
         found = (_SOURCE.search(text) for text in self._docstrings(name))
@@ -108,7 +113,7 @@ class Option:
         name: the keyword.
         annotation: type and range, such as `Annotated[float, Field(ge=0, lt=1)]`; a `Literal`, a union, or `Any`.
         default: `inspect.Parameter.empty` where a value is required.
-        description: what the docstring of the function or class says about it under "Args:", in one line.
+        description: what the docstring says about it under "Args:", or else its annotation, in one line.
     """
 
     name: str
@@ -131,6 +136,11 @@ class Option:
         'float (>= 0, < 1) | None'
         """
         return _type_name(self.annotation)
+
+    def describe(self) -> dict[str, Any]:
+        """Return default, type and description as plain data; without a default a value is required."""
+        default = {} if self.required else {"default": self.default}
+        return default | {"type": self.type_name, "description": self.description}
 
     def fault(self, value: Any) -> str | None:
         """Return why a value is refused, or None for a valid one.
@@ -167,7 +177,12 @@ def options_of(make: Callable[..., Any]) -> Mapping[str, Option]:
     parameters = inspect.signature(make, eval_str=True).parameters.values()
     about = _argument_descriptions(make)
     return {
-        p.name: Option(p.name, Any if p.annotation is p.empty else p.annotation, p.default, about.get(p.name, ""))
+        p.name: Option(
+            p.name,
+            Any if p.annotation is p.empty else p.annotation,
+            p.default,
+            about.get(p.name) or _field_description(p.annotation),
+        )
         for p in parameters
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
@@ -178,6 +193,12 @@ def _argument_descriptions(make: Callable[..., Any]) -> dict[str, str]:
     arguments = _ARGUMENTS.search(inspect.getdoc(make) or "")
     found = _ARGUMENT.findall(arguments[1]) if arguments else []
     return {name: " ".join(text.split()) for name, text in found}
+
+
+def _field_description(annotation: Any) -> str:
+    """Return the description that an annotation holds itself, as `Annotated[float, Field(description=...)]` does."""
+    found = (getattr(part, "description", None) for part in get_args(annotation)[1:])
+    return next((text for text in found if isinstance(text, str)), "")
 
 
 def _type_name(annotation: Any) -> str:

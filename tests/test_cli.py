@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from fake_notebooks import everything_under, write_batch, write_notebook
@@ -287,3 +288,15 @@ def test_the_installed_command_prints_one_line_and_no_traceback(tmp_path):
     done = subprocess.run([STUDYKIT, "batch", "nothing"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "studykit: unknown batch 'nothing'; known: none\n"
+
+
+@pytest.mark.parametrize(("what", "name", "option"), [("methods", "gkd", "lmbda"), ("losses", "jsd", "beta")])
+def test_list_shows_the_options_of_one(studykit, what, name, option):
+    code, out, _ = studykit("list", what, name, "--json")
+    assert code == 0
+    assert json.loads(out)[option] == {"default": 0.5, "type": ANY, "description": ANY}
+    assert f"  {option} = 0.5" in studykit("list", what, name)[1]
+
+
+def test_an_unknown_name_to_list_is_refused(studykit):
+    assert refused(studykit("list", "methods", "gdk"), "did you mean 'gkd'")

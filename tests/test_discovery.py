@@ -226,7 +226,7 @@ def test_every_file_of_every_room_keeps_its_promise(what):
 
 
 def test_an_option_is_documented_by_its_docstring():
-    def make(x, *, beta: float = 0.5, gamma: int | None = None):
+    def make(x, *, beta: float = 0.5, gamma: int | None = None, share: Annotated[float, Field(description="of x")] = 1):
         """Return nothing.
 
         Args:
@@ -242,6 +242,7 @@ def test_an_option_is_documented_by_its_docstring():
     assert {option.name: option.description for option in options_of(make).values()} == {
         "beta": "weight of the teacher in the mixture: one half is even.",
         "gamma": "whatever.",
+        "share": "of x",
     }
 
 

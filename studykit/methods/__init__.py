@@ -171,7 +171,7 @@ def takes(name: str, option: str) -> bool:
     >>> takes("gkd", "max_new_tokens"), takes("kd", "max_new_tokens")
     (True, False)
     """
-    return option in METHODS.member(name).options
+    return option in METHODS.options(name)
 
 
 def describe_options(name: str) -> dict[str, dict[str, Any]]:
@@ -180,8 +180,4 @@ def describe_options(name: str) -> dict[str, dict[str, Any]]:
     >>> describe_options("taid")["beta"]["default"]
     0.99
     """
-    options = METHODS.member(name).options.values()
-    return {
-        option.name: {"default": option.default, "type": option.type_name, "description": option.description}
-        for option in options
-    }
+    return {option.name: option.describe() for option in METHODS.options(name).values()}
