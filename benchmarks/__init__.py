@@ -1,1 +1,9 @@
-"""Measurements of speed and memory, run by hand: `python benchmarks`."""
+"""Speed and memory: scripts that measure, the goals they are held against, and the tables of docs/benchmarks.md.
+
+    python -m benchmarks                        # all of them, with sizes for this machine: `make bench`
+    python -m benchmarks.head --tokens 512      # one of them; --help lists its options
+
+Each of `step`, `head`, `cost`, `study` and `overheads` writes JSON reports to results/benchmarks. `measurement` runs
+contestants in turns and measures time and memory; `goals` holds the bounds, `tables` and `cost_figure` make the page.
+Peers such as trl run in an environment of their own, `.venv-peers`, where it exists.
+"""

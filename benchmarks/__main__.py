@@ -1,6 +1,7 @@
-"""All benchmarks with sizes for the machine at hand: `make bench`, or `python benchmarks --device cuda`.
+"""Run all benchmarks with sizes for this machine: `make bench`, or `python -m benchmarks --device cuda`.
 
-On two cores about two hours, on one large GPU about ten minutes. A script that fails is named, and the others go on.
+This takes about two hours on two cores, and about ten minutes on one large GPU. A script that fails does not stop the
+others; its name is printed at the end.
 """
 
 import argparse
@@ -8,8 +9,9 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-from measuring import ROOT
+ROOT = Path(__file__).parents[1]
 
 SIZES = {
     "cpu": (
@@ -29,24 +31,24 @@ SIZES = {
         "step --device cuda --shape llama --tokens 4x1024 --repeats 1 --warmup 2 --steps 10",
     ),
 }
-"""Script and arguments: sizes that end in time. On a GPU starting outweighs what is measured."""
+"""Script and arguments. On a GPU there are few repeats, since the start of a process outweighs the measurement."""
 
 SCRIPTS = ("step", "cost", "study", "overheads", "head")
 
 
 def main() -> int:
-    """Run them one after the other; return 1 where one failed."""
+    """Run the scripts one after the other; return 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=SIZES, default="cpu")
-    parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=SCRIPTS, help="some of the scripts")
+    parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=SCRIPTS, help="only these scripts")
     chosen = parser.parse_args()
     failed = []
     for line in (line for line in SIZES[chosen.device] if line.partition(" ")[0] in chosen.only):
         script, *arguments = line.split()
         print(line, flush=True)
         started = time.monotonic()
-        command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *arguments]
-        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        command = [sys.executable, "-m", f"benchmarks.{script}", *arguments]
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT)
         print(f"{time.monotonic() - started:.0f} s", flush=True)
         failed += [line] if done.returncode else []
     for line in failed:

@@ -1,11 +1,11 @@
-"""What the head costs against tokens, vocabulary and k: seconds and peak memory, with a line fitted along each axis.
+"""Seconds and peak memory of the head against tokens, vocabulary and k, with a line fitted along each axis.
 
-    python benchmarks/cost.py --repeats 3
-    python benchmarks/cost.py --device cuda --tokens 2048 4096 8192 16384
+    python -m benchmarks.cost --repeats 3
+    python -m benchmarks.cost --device cuda --tokens 2048 4096 8192 16384
 
 One forward and backward pass of `head_loss` with the forward KL, trained head, random bf16 states; the teacher's signal
-is made from hidden states or from its k likeliest tokens. One axis varies, the others stay at their first value.
-Slope, value at zero and R² of each line are printed and go to results/benchmarks/cost-<device>.json.
+is made from hidden states or from its k likeliest tokens. One axis varies, the others have their first value.
+Slope, value at zero and R² of each line are printed and written to results/benchmarks/cost-<device>.json.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import in_turns, in_turns_here, timed, write
 
+from benchmarks.measurement import call_in_turns, measure_work, run_in_turns, write_report
 from studykit.head import head_loss
 from studykit.losses import get_loss
 from studykit.teacher import TeacherSignal
@@ -43,17 +43,21 @@ def main() -> None:
         print(json.dumps(measure(device="cpu", **json.loads(arguments.one))))
         return
     first = {axis: getattr(arguments, axis)[0] for axis in AXES["top_k"]}
-    points = all_points(first, arguments)
+    points = list_points(first, arguments)
     names = [json.dumps(point) for point in points]
     if arguments.device == "cuda":
         works = {n: partial(measure, device="cuda", **point) for n, point in zip(names, points, strict=True)}
-        found = in_turns_here(works, arguments.repeats)
+        outcomes = call_in_turns(works, arguments.repeats)
     else:
-        found = in_turns({name: [sys.executable, __file__, "--one", name] for name in names}, arguments.repeats)
-    measured = [point | found[json.dumps(point)] for point in points]
+        outcomes = run_in_turns(
+            {name: [sys.executable, "-m", "benchmarks.cost", "--one", name] for name in names}, arguments.repeats
+        )
+    measured = [point | outcomes[json.dumps(point)] for point in points]
     if any("failed" in point for point in measured):
         sys.exit("a point failed: nothing is written")
-    lines = [line for signal, axes in AXES.items() for axis in axes for line in fits(measured, first, signal, axis)]
+    lines = [
+        line for signal, axes in AXES.items() for axis in axes for line in fit_lines(measured, first, signal, axis)
+    ]
     for line in lines:
         print(
             f"{line['signal']:8} {line['axis']:10} {line['figure']:8} {line['at_zero']:.4g} + {line['slope']:.4g} per "
@@ -61,11 +65,11 @@ def main() -> None:
         )
     settings = {"device": arguments.device, "hidden": _STUDENT, "teacher_hidden": _TEACHER, "dtype": "bfloat16"}
     settings |= {**first, "repeats": arguments.repeats}
-    write("cost", arguments.name or arguments.device, settings, points=measured, fits=lines)
+    write_report("cost", arguments.name or arguments.device, settings, points=measured, fits=lines)
 
 
-def all_points(first: dict[str, int], arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the points along each axis; where axes cross they share one."""
+def list_points(first: dict[str, int], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the points along each axis; the axes share the point of all first values."""
     points: list[dict[str, Any]] = []
     for signal, axes in AXES.items():
         for axis in axes:
@@ -96,14 +100,14 @@ def measure(signal: str, tokens: int, vocabulary: int, k: int, device: str) -> d
         hidden.grad = weight.grad = None
         head_loss(hidden, weight, None, teacher, target, loss, denominator=tokens)[0].backward()
 
-    return timed(work, device)
+    return measure_work(work, device)
 
 
-def fits(points: list[dict[str, Any]], first: dict[str, int], signal: str, axis: str) -> list[dict[str, Any]]:
+def fit_lines(points: list[dict[str, Any]], first: dict[str, int], signal: str, axis: str) -> list[dict[str, Any]]:
     """Return the least-squares lines of seconds and memory along one axis; none where a point is missing."""
     fixed = {name: value for name, value in first.items() if name != axis}
-    own = [p for p in points if p["signal"] == signal and "medians" in p]
-    along = [p for p in own if all(p[name] == value for name, value in fixed.items())]
+    measured = [p for p in points if p["signal"] == signal and "medians" in p]
+    along = [p for p in measured if all(p[name] == value for name, value in fixed.items())]
     if len(along) < 3:
         return []
     x = np.array([p[axis] for p in along], dtype=float)
@@ -111,8 +115,8 @@ def fits(points: list[dict[str, Any]], first: dict[str, int], signal: str, axis:
     for figure in ("seconds", "gib"):
         y = np.array([p["medians"][figure] for p in along])
         slope, zero = np.polyfit(x, y, 1)
-        left, all_ = ((y - zero - slope * x) ** 2).sum(), ((y - y.mean()) ** 2).sum()
-        r2 = float(1 - left / all_) if all_ > 0 else 1.0
+        residual, total = ((y - zero - slope * x) ** 2).sum(), ((y - y.mean()) ** 2).sum()
+        r2 = float(1 - residual / total) if total > 0 else 1.0
         line = {"signal": signal, "axis": axis, "figure": figure, **fixed}
         lines.append(line | {"slope": float(slope), "at_zero": float(zero), "r2": r2})
     return lines

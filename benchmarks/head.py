@@ -1,13 +1,13 @@
 """Time and peak memory of the loss from hidden states: studykit's head, plain PyTorch, trl's chunks, liger-kernel's.
 
-    python benchmarks/head.py --shape qwen --tokens 1024 --repeats 5
-    python benchmarks/head.py --device cuda --tokens 8192 --repeats 5
+    python -m benchmarks.head --shape qwen --tokens 1024 --repeats 5
+    python -m benchmarks.head --device cuda --tokens 8192 --repeats 5
 
-Every measurement is a process of its own (on CUDA one serves all, with the peers' packages behind the kit's own),
-contestants take turns, weights are random and bf16. A forward and backward pass over all tokens counts, after one over
-64 of them on a CPU and one over all of them on CUDA, where shapes are compiled.
-`studykit, autograd` is the same head with the loss's derivative found by autograd, and `studykit, eager` the one that
-is not compiled (on CUDA; elsewhere none is).
+Contestants take turns; on a CPU every measurement is a process of its own, on CUDA one process does all of them and
+imports the peers' packages after the kit's own. Weights are random and bf16. Measured is one forward and backward pass
+over all tokens, after a warm-up over 64 tokens on a CPU and over all of them on CUDA, where shapes are compiled.
+`studykit, autograd` is the same head with autograd instead of the loss's own gradient, and `studykit, eager` the head
+without compilation (on CUDA; on a CPU nothing is compiled).
 """
 
 import argparse
@@ -19,7 +19,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from measuring import borrow_peers, in_turns, in_turns_here, peer_python, timed, write
+
+from benchmarks.measurement import (
+    borrow_peers,
+    call_in_turns,
+    find_peer_python,
+    measure_work,
+    run_in_turns,
+    write_report,
+)
 
 SHAPES = {  # student's and teacher's hidden size, vocabulary
     "qwen": (896, 1536, 151_936),  # Qwen2.5-0.5B from 1.5B
@@ -38,8 +46,8 @@ def measure(contestant: str, shape: str, tokens: int, loss: str, frozen: bool, d
     generator = torch.Generator(device).manual_seed(0)
 
     def normal(*size: int) -> torch.Tensor:
-        made = torch.randn(*size, generator=generator, device=device, dtype=torch.bfloat16)
-        return made if size[0] == tokens else made.mul_(size[-1] ** -0.25)
+        drawn = torch.randn(*size, generator=generator, device=device, dtype=torch.bfloat16)
+        return drawn if size[0] == tokens else drawn.mul_(size[-1] ** -0.25)
 
     hidden, teacher_hidden = normal(tokens, student_size), normal(tokens, teacher_size)
     weight, teacher_weight = normal(vocabulary, student_size), normal(vocabulary, teacher_size)
@@ -55,10 +63,10 @@ def measure(contestant: str, shape: str, tokens: int, loss: str, frozen: bool, d
         value.backward()
 
     few = partial(work, 64) if device == "cpu" else None
-    return timed(work, device, few) | {"loss": float(value.detach())}
+    return measure_work(work, device, few) | {"loss": float(value.detach())}
 
 
-def plain(hidden, weight, teacher_hidden, teacher_weight, target, loss):
+def compute_plain(hidden, weight, teacher_hidden, teacher_weight, target, loss):
     """Return the loss by full logits and autograd."""
     q = (hidden @ weight.T).float().log_softmax(-1)
     with torch.no_grad():
@@ -71,38 +79,38 @@ def plain(hidden, weight, teacher_hidden, teacher_weight, target, loss):
     return 0.5 * ((p.exp() * (p - m)).sum() + (q.exp() * (q - m)).sum()) / len(target)
 
 
-def chunked_by_trl(hidden, weight, teacher_hidden, teacher_weight, target, loss):
+def chunk_by_trl(hidden, weight, teacher_hidden, teacher_weight, target, loss):
     """Return the loss by trl's tiles, which project again in the backward pass."""
     from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-    made, _ = ChunkedDivergenceFunction.apply(hidden, weight, None, teacher_hidden, teacher_weight, None, BETA[loss])
-    return made.sum() / len(target)
+    result, _ = ChunkedDivergenceFunction.apply(hidden, weight, None, teacher_hidden, teacher_weight, None, BETA[loss])
+    return result.sum() / len(target)
 
 
-def fused_by_liger(hidden, weight, teacher_hidden, teacher_weight, target, loss):
+def fuse_by_liger(hidden, weight, teacher_hidden, teacher_weight, target, loss):
     """Return the loss by liger-kernel's fused linear JSD, whose beta has trl's sense."""
-    made = importlib.import_module("liger_kernel.transformers").LigerFusedLinearJSD(jsd_beta=BETA[loss])
-    return made(hidden, weight, teacher_hidden, teacher_weight, target)
+    result = importlib.import_module("liger_kernel.transformers").LigerFusedLinearJSD(jsd_beta=BETA[loss])
+    return result(hidden, weight, teacher_hidden, teacher_weight, target)
 
 
-def by_studykit(hidden, weight, teacher_hidden, teacher_weight, target, loss, *, closed=True, fused=None):
+def compute_by_studykit(hidden, weight, teacher_hidden, teacher_weight, target, loss, *, closed=True, fused=None):
     """Return the loss by studykit's head."""
     from studykit.head import head_loss
     from studykit.losses import get_loss
     from studykit.teacher import TeacherSignal
 
-    signal, made = TeacherSignal.from_hidden(teacher_hidden, teacher_weight), get_loss(loss)
-    made.closed_form = closed
-    return head_loss(hidden, weight, None, signal, target, made, denominator=len(target), fused=fused)[0]
+    signal, result = TeacherSignal.from_hidden(teacher_hidden, teacher_weight), get_loss(loss)
+    result.closed_form = closed
+    return head_loss(hidden, weight, None, signal, target, result, denominator=len(target), fused=fused)[0]
 
 
 RUN: dict[str, Callable[..., Any]] = {
-    "plain": plain,
-    "trl": chunked_by_trl,
-    "liger": fused_by_liger,
-    "studykit": by_studykit,
-    "studykit, autograd": lambda *inputs: by_studykit(*inputs, closed=False),
-    "studykit, eager": lambda *inputs: by_studykit(*inputs, fused=False),
+    "plain": compute_plain,
+    "trl": chunk_by_trl,
+    "liger": fuse_by_liger,
+    "studykit": compute_by_studykit,
+    "studykit, autograd": lambda *inputs: compute_by_studykit(*inputs, closed=False),
+    "studykit, eager": lambda *inputs: compute_by_studykit(*inputs, fused=False),
 }
 
 
@@ -112,14 +120,15 @@ def compare(arguments: argparse.Namespace, loss: str, frozen: bool) -> dict[str,
     if arguments.device == "cuda":
         borrow_peers()
         job = (arguments.shape, arguments.tokens, loss, frozen, arguments.device)
-        found = in_turns_here({name: partial(measure, name, *job) for name in names}, arguments.repeats)
-        return {"loss": loss, "frozen_head": frozen, "contestants": found}
+        outcomes = call_in_turns({name: partial(measure, name, *job) for name in names}, arguments.repeats)
+        return {"loss": loss, "frozen_head": frozen, "contestants": outcomes}
     same = ["--shape", arguments.shape, "--tokens", str(arguments.tokens), "--device", arguments.device]
     same += ["--loss", loss, *(["--frozen"] if frozen else [])]
     commands = {
-        name: [peer_python() if name in PEERS else sys.executable, __file__, "--one", name, *same] for name in names
+        name: [find_peer_python() if name in PEERS else sys.executable, "-m", "benchmarks.head", "--one", name, *same]
+        for name in names
     }
-    return {"loss": loss, "frozen_head": frozen, "contestants": in_turns(commands, arguments.repeats)}
+    return {"loss": loss, "frozen_head": frozen, "contestants": run_in_turns(commands, arguments.repeats)}
 
 
 def main() -> None:
@@ -131,7 +140,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--loss", choices=BETA, default=None, help="one loss; all three without it")
     parser.add_argument("--frozen", action="store_true", help="only with the student's head not trained")
-    parser.add_argument("--only", nargs="+", choices=RUN, help="some of the contestants")
+    parser.add_argument("--only", nargs="+", choices=RUN, help="only these contestants")
     parser.add_argument("--one", choices=RUN, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one:
@@ -143,8 +152,8 @@ def main() -> None:
         for frozen in [True] if chosen.frozen else (False, True):
             lines.append(compare(chosen, loss, frozen))
             print(loss, "frozen head" if frozen else "trained head", flush=True)
-            for name, found in lines[-1]["contestants"].items():
-                print(f"  {name:20}", found.get("medians") or found["failed"], flush=True)
+            for name, outcome in lines[-1]["contestants"].items():
+                print(f"  {name:20}", outcome.get("medians") or outcome["failed"], flush=True)
     if any("failed" in line["contestants"].get("studykit", {}) for line in lines):
         sys.exit("studykit itself failed: nothing is written")
     sizes = dict(zip(("hidden", "teacher_hidden", "vocabulary"), SHAPES[chosen.shape], strict=True))
@@ -155,7 +164,7 @@ def main() -> None:
         "dtype": "bfloat16",
         "repeats": chosen.repeats,
     }
-    write("head", f"{chosen.shape}-{chosen.device}", settings, lines=lines)
+    write_report("head", f"{chosen.shape}-{chosen.device}", settings, lines=lines)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What is paid beside training: start of the package, of the command and of a notebook, the table of runs, the cache.
+"""Times beside training: start of the package, of the command and of a notebook, the table of runs, the cache.
 
-    python benchmarks/overheads.py --runs 10000 --repeats 5
+    python -m benchmarks.overheads --runs 10000 --repeats 5
 
 `python`: an empty interpreter, for comparison. `import studykit` and `studykit --help`: whole processes. `notebook`: a
-notebook with nothing in it, through the local executor. `table, first`: `results.load` of synthetic runs, copies of a
-committed one under other ids, without an index; `table`: the same from the index. `cache`: answers of a cached teacher
-handed out for the lexicon's sequences. Seconds of each go to results/benchmarks/overheads-cpu.json.
+empty notebook, through the local executor. `table, first`: `results.load` of synthetic runs, copies of a
+committed one under other ids, without an index; `table`: the same from the index. `cache`: the signals of a
+cached teacher for the lexicon's sequences. The seconds of each are written to results/benchmarks/overheads-cpu.json.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measuring import ROOT, in_turns, write
+from benchmarks.measurement import ROOT, run_in_turns, write_report
 
 _BATCH_ROWS = 64
 _TOP_K = 16
@@ -37,27 +37,31 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        found = start(arguments.one) if arguments.one in _STARTS else OTHERS[arguments.one](arguments)
-        print(json.dumps(found))
+        outcome = time_start(arguments.one) if arguments.one in _STARTS else OTHERS[arguments.one](arguments)
+        print(json.dumps(outcome))
         return
     with tempfile.TemporaryDirectory() as folder:
         write_runs(Path(folder) / "table", arguments.runs)
         same = ["--folder", folder, "--examples", str(arguments.examples)]
-        commands = {name: [sys.executable, __file__, "--one", name, *same] for name in [*_STARTS, *OTHERS]}
-        found = in_turns(commands, arguments.repeats, {"STUDYKIT_CACHE": f"{folder}/cache", "CUDA_VISIBLE_DEVICES": ""})
+        commands = {
+            name: [sys.executable, "-m", "benchmarks.overheads", "--one", name, *same] for name in [*_STARTS, *OTHERS]
+        }
+        outcomes = run_in_turns(
+            commands, arguments.repeats, {"STUDYKIT_CACHE": f"{folder}/cache", "CUDA_VISIBLE_DEVICES": ""}
+        )
     settings = {"runs": arguments.runs, "examples": arguments.examples, "batch": _BATCH_ROWS, "top_k": _TOP_K}
-    write("overheads", arguments.name, settings, contestants=found)
+    write_report("overheads", arguments.name, settings, contestants=outcomes)
 
 
-def start(name: str) -> dict[str, float]:
+def time_start(name: str) -> dict[str, float]:
     """Return the wall time of a whole process."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", _STARTS[name]], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
     return {"seconds": time.perf_counter() - started}
 
 
-def notebook(arguments: argparse.Namespace) -> dict[str, float]:
-    """Return the wall time of a batch of one notebook with nothing in it."""
+def time_notebook(arguments: argparse.Namespace) -> dict[str, float]:
+    """Return the wall time of a batch of one empty notebook."""
     import nbformat.v4 as v4
     import yaml
 
@@ -80,7 +84,7 @@ def notebook(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def write_runs(study: Path, count: int) -> None:
-    """Write so many finished runs: a committed one with its id, seed and scores changed."""
+    """Write `count` finished runs: a committed one with other ids, seeds and scores."""
     source = next(file for file in sorted((ROOT / "results" / "lexicon" / "runs").glob("*/record.json")))
     record = json.loads(source.read_text(encoding="utf-8"))
     study.mkdir()
@@ -94,14 +98,14 @@ def write_runs(study: Path, count: int) -> None:
         (run / "record.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
-def table_first(arguments: argparse.Namespace) -> dict[str, float]:
+def time_first_table(arguments: argparse.Namespace) -> dict[str, float]:
     """Return the time to read every record and leave an index."""
     (arguments.folder / "table" / "index.jsonl").unlink(missing_ok=True)
-    return table(arguments)
+    return time_table(arguments)
 
 
-def table(arguments: argparse.Namespace) -> dict[str, float]:
-    """Return the time to load the table of runs, and how many it has."""
+def time_table(arguments: argparse.Namespace) -> dict[str, float]:
+    """Return the time to load the table of runs, and the number of runs in it."""
     from studykit import results
 
     started = time.perf_counter()
@@ -109,8 +113,8 @@ def table(arguments: argparse.Namespace) -> dict[str, float]:
     return {"seconds": time.perf_counter() - started, "runs": len(frame)}
 
 
-def cache(arguments: argparse.Namespace) -> dict[str, float]:
-    """Return how fast a cached teacher hands out what it keeps; what is missing is captured before."""
+def time_cache(arguments: argparse.Namespace) -> dict[str, float]:
+    """Return how fast a cached teacher gives signals, and the time to capture the sequences that are not stored yet."""
     from studykit.chat import encode
     from studykit.collate import each_example_once
     from studykit.models.names import Models
@@ -134,7 +138,7 @@ def cache(arguments: argparse.Namespace) -> dict[str, float]:
     return {"seconds": seconds, "positions_per_s": positions / seconds, "prepare_s": prepared - started}
 
 
-OTHERS = {"notebook": notebook, "table, first": table_first, "table": table, "cache": cache}
+OTHERS = {"notebook": time_notebook, "table, first": time_first_table, "table": time_table, "cache": time_cache}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """A training step side by side: studykit's sft, kd with a live and with a cached teacher, trl's SFT and GKD trainers.
 
-    python benchmarks/step.py --shape qwen --layers 6 --tokens 4x256 --repeats 3
-    python benchmarks/step.py --shape llama --device cuda --tokens 4x1024
+    python -m benchmarks.step --shape qwen --layers 6 --tokens 4x256 --repeats 3
+    python -m benchmarks.step --shape llama --device cuda --tokens 4x1024
 
-The same batches, the same models (random weights of the shape), the same optimizer settings. Seconds per step, tokens
-per second, peak memory and the share of the machine's matrix peak go to results/benchmarks/step-<shape>-<device>.json.
+All have the same batches, models (random weights of the shape) and optimizer settings. Seconds per step, tokens
+per second, peak memory and the share of the machine's matrix peak are written to
+results/benchmarks/step-<shape>-<device>.json.
 """
 
 import argparse
@@ -17,15 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import ROOT, in_turns, peer_python, wait, write
-from stepping import SHAPES, Setting, vocabulary
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-CONTESTANTS = {  # as shown, to the script and its own name there
+from benchmarks.measurement import find_peer_python, run_in_turns, wait, write_report
+from benchmarks.step_setup import SHAPES, Setting, read_vocab_size
+
+CONTESTANTS = {  # name in the report: script, and name in the script
     "studykit sft": ("step_studykit", "sft"),
     "studykit kd, cached teacher": ("step_studykit", "kd cached"),
-    "studykit kd, live teacher": ("step_studykit", "kd online"),
+    "studykit kd, live teacher": ("step_studykit", "kd live"),
     "trl SFTTrainer": ("step_trl", "sft"),
     "trl SFTTrainer with liger": ("step_trl", "sft with liger"),
     "trl GKDTrainer": ("step_trl", "gkd"),
@@ -37,7 +39,7 @@ def main() -> None:
     """Measure all contestants in turns, or the matrix product alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="qwen")
-    parser.add_argument("--layers", type=int, default=None, help="cut both models to so many layers")
+    parser.add_argument("--layers", type=int, default=None, help="number of layers of both models, instead of all")
     parser.add_argument("--tokens", default="4x256", help="sequences x length of a step")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
@@ -49,15 +51,17 @@ def main() -> None:
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
-        print(json.dumps(matrix_peak(arguments.shape, arguments.device)))
+        print(json.dumps(measure_matrix_peak(arguments.shape, arguments.device)))
         return
     sequences, length = map(int, arguments.tokens.split("x"))
     with tempfile.TemporaryDirectory() as folder:
-        make_tokenizer(vocabulary(arguments.shape), folder)
-        commands = {name: command(arguments, name, sequences, length, folder) for name in arguments.only}
-        found = in_turns(commands, arguments.repeats)
+        make_tokenizer(read_vocab_size(arguments.shape), folder)
+        commands = {name: make_command(arguments, name, sequences, length, folder) for name in arguments.only}
+        outcomes = run_in_turns(commands, arguments.repeats)
     same = ["--shape", arguments.shape, "--device", arguments.device]
-    product = in_turns({"matrix product": [sys.executable, __file__, "--peak", *same]}, 1)["matrix product"]
+    product = run_in_turns({"matrix product": [sys.executable, "-m", "benchmarks.step", "--peak", *same]}, 1)[
+        "matrix product"
+    ]
     settings = {
         "shape": arguments.shape,
         "layers": arguments.layers,
@@ -71,15 +75,15 @@ def main() -> None:
         "top_k": arguments.top_k,
     }
     name = arguments.name or f"{arguments.shape}-{arguments.device}"
-    write("step", name, settings, **with_shares(found, product))
+    write_report("step", name, settings, **add_shares(outcomes, product))
 
 
-def command(arguments: argparse.Namespace, name: str, sequences: int, length: int, tokenizer: str) -> list[str]:
+def make_command(arguments: argparse.Namespace, name: str, sequences: int, length: int, tokenizer: str) -> list[str]:
     """Return the command line of one contestant."""
-    script, own = CONTESTANTS[name]
-    python = peer_python() if script == "step_trl" else sys.executable
+    script, contestant = CONTESTANTS[name]
+    python = find_peer_python() if script == "step_trl" else sys.executable
     setting = Setting(
-        own,
+        contestant,
         arguments.shape,
         arguments.layers,
         sequences,
@@ -90,21 +94,21 @@ def command(arguments: argparse.Namespace, name: str, sequences: int, length: in
         arguments.top_k,
         tokenizer,
     )
-    return [python, str(ROOT / "tests" / "benchmarks" / f"{script}.py"), json.dumps(asdict(setting))]
+    return [python, "-m", f"benchmarks.{script}", json.dumps(asdict(setting))]
 
 
-def with_shares(found: dict[str, dict[str, Any]], product: dict[str, Any]) -> dict[str, Any]:
-    """Give every contestant its share of the speed of the matrix product, and keep that speed beside them."""
+def add_shares(outcomes: dict[str, dict[str, Any]], product: dict[str, Any]) -> dict[str, Any]:
+    """Add to every contestant its share of the speed of the matrix product, and return them with that speed."""
     if "failed" in product:
-        return {"contestants": found, "matrix_product": product["failed"]}
+        return {"contestants": outcomes, "matrix_product": product["failed"]}
     peak = product["medians"]["flops_per_s"]
-    for one in found.values():
+    for one in outcomes.values():
         if "medians" in one:
             one["medians"]["share_of_peak"] = one["medians"]["flops"] / one["medians"]["seconds"] / peak
-    return {"contestants": found, "peak_flops_per_s": peak}
+    return {"contestants": outcomes, "peak_flops_per_s": peak}
 
 
-def matrix_peak(shape: str, device: str) -> dict[str, float]:
+def measure_matrix_peak(shape: str, device: str) -> dict[str, float]:
     """Return the best of ten products of two large square matrices, in the dtype of the shape."""
     size, dtype = _SIZE[device], getattr(torch, SHAPES[shape]["dtype"])
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -123,9 +127,11 @@ def make_tokenizer(size: int, folder: str) -> None:
     names = ["<pad>", "<end>", "<unknown>", *(f"w{number}" for number in range(3, size))]
     words = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unknown>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    made = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<end>", unk_token="<unknown>")
-    made.chat_template = "{% for message in messages %}{{ message['content'] + ' <end> ' }}{% endfor %}"
-    made.save_pretrained(str(Path(folder)))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="<end>", unk_token="<unknown>"
+    )
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] + ' <end> ' }}{% endfor %}"
+    tokenizer.save_pretrained(str(Path(folder)))
 
 
 if __name__ == "__main__":

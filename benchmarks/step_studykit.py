@@ -6,10 +6,18 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-from stepping import Setting, Stopwatch, make_model, make_sequences, run_contestant, trained, trainer_settings
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from benchmarks.step_setup import (
+    Setting,
+    Stopwatch,
+    make_model,
+    make_sequences,
+    make_trainer_settings,
+    measure_training,
+    run_contestant,
+)
 from studykit.chat import Encoded
 from studykit.collate import PlannedBatches
 from studykit.methods import get_method
@@ -38,7 +46,7 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
         teacher.release()
     trainer = DistillTrainer(
         model=student,
-        args=TrainingArguments(**trainer_settings(setting, folder)),
+        args=TrainingArguments(**make_trainer_settings(setting, folder)),
         train_dataset=PlannedBatches(encoded, list(rows.reshape(-1, setting.sequences)), tokenizer.pad_token_id),
         processing_class=tokenizer,
         recipe=recipe,
@@ -49,12 +57,12 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
     )
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
-    live = teacher is not None and setting.contestant == "kd online"
-    return trained(trainer, watch, teacher.model if teacher is not None and live else None)
+    live = teacher is not None and setting.contestant == "kd live"
+    return measure_training(trainer, watch, teacher.model if teacher is not None and live else None)
 
 
 def _open(setting: Setting, source: ModelRef, student_rows: int) -> OpenTeacher:
-    """Open the teacher as a run does; only its weights are drawn where a run reads them from disk."""
+    """Open the teacher as a run does, but with random weights instead of those on disk."""
     model = make_model(setting, "teacher").eval().requires_grad_(False)
     top_k = setting.top_k if setting.contestant == "kd cached" else None
     spec = Teacher(name=setting.tokenizer, top_k=top_k, sha256="random")

@@ -7,8 +7,17 @@ given sequences, and beta=0, the forward KL that the kit's `kd` has.
 import sys
 
 from datasets import Dataset
-from stepping import Setting, Stopwatch, make_model, make_sequences, run_contestant, trained, trainer_settings
 from transformers import AutoTokenizer
+
+from benchmarks.step_setup import (
+    Setting,
+    Stopwatch,
+    make_model,
+    make_sequences,
+    make_trainer_settings,
+    measure_training,
+    run_contestant,
+)
 
 
 def run(setting: Setting, folder: str) -> dict[str, float]:
@@ -19,7 +28,7 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
     tokenizer = AutoTokenizer.from_pretrained(setting.tokenizer)
     mask = [0] * setting.prompt + [1] * (setting.length - setting.prompt)
     rows = [{"prompt": "", "input_ids": row.tolist(), "completion_mask": mask} for row in make_sequences(setting)]
-    settings = trainer_settings(setting, folder)
+    settings = make_trainer_settings(setting, folder)
     if setting.contestant == "gkd":
         from trl.experimental.gkd import GKDConfig, GKDTrainer
 
@@ -30,7 +39,7 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
         trainer = GKDTrainer(
             student, teacher, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
         )
-        return trained(trainer, watch, teacher)
+        return measure_training(trainer, watch, teacher)
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
@@ -38,7 +47,7 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
     watch = Stopwatch(setting)
     data = Dataset.from_list([{name: row[name] for name in ("input_ids", "completion_mask")} for row in rows])
     trainer = SFTTrainer(make_model(setting, "student"), arguments, train_dataset=data, processing_class=tokenizer)
-    return trained(trainer, watch, None)
+    return measure_training(trainer, watch, None)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The data-size ablation of the lexicon study: all its runs sharing one cached teacher, against a live one.
 
-    python benchmarks/study.py --budgets 500 1500 --seeds 0 1 --repeats 3
+    python -m benchmarks.study --budgets 500 1500 --seeds 0 1 --repeats 3
 
-Each measurement is a whole `studykit batch`, with results and cache in a new temporary folder: wall time from the
-command to its end, tokens that went through the teacher's layers, and the scores. They go to
-results/benchmarks/study-<device>.json. Where a GPU is seen it is used, as by any batch.
+Each measurement is a whole `studykit batch`, with results and cache in a new temporary folder. Its wall time, its
+tokens through the teacher's layers and its scores are written to results/benchmarks/study-<device>.json. With
+`--device cuda` the batch uses the GPU, as any batch does.
 """
 
 import argparse
@@ -16,8 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measuring import ROOT, in_turns, write
-
+from benchmarks.measurement import ROOT, run_in_turns, write_report
 from studykit import results
 
 TOP_K = {"cached teacher": 16, "live teacher": 0}
@@ -38,18 +37,18 @@ def main() -> None:
     parser.add_argument("--one", choices=TOP_K, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(one(arguments, TOP_K[arguments.one])))
+        print(json.dumps(run_batch(arguments, TOP_K[arguments.one])))
         return
-    commands = {name: [sys.executable, __file__, *sys.argv[1:], "--one", name] for name in TOP_K}
+    commands = {name: [sys.executable, "-m", "benchmarks.study", *sys.argv[1:], "--one", name] for name in TOP_K}
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if arguments.device == "cpu" else {}
-    found = in_turns(commands, arguments.repeats, hidden)
+    outcomes = run_in_turns(commands, arguments.repeats, hidden)
     sizes = {key: getattr(arguments, key) for key in ("budgets", "seeds", "steps", "items", "jobs", "device")}
     settings = {**sizes, "top_k": TOP_K["cached teacher"], "cells": len(arguments.budgets) * len(arguments.seeds)}
-    write("study", arguments.name or arguments.device, settings, contestants=found)
+    write_report("study", arguments.name or arguments.device, settings, contestants=outcomes)
 
 
-def one(arguments: argparse.Namespace, top_k: int) -> dict[str, float]:
-    """Run the batch once in a fresh folder, and return its wall time, its teacher's tokens and its scores."""
+def run_batch(arguments: argparse.Namespace, top_k: int) -> dict[str, float]:
+    """Run the batch once in a new folder, and return its wall time, teacher tokens and scores."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "STUDYKIT_CACHE": f"{folder}/cache"}
         given = {
@@ -61,8 +60,8 @@ def one(arguments: argparse.Namespace, top_k: int) -> dict[str, float]:
             "teacher_top_k": top_k,
         }
         parameters = [part for name, value in given.items() for part in ("-p", f"{name}={json.dumps(value)}")]
-        places = ["--results", f"{folder}/results", "--notebooks", str(ROOT / "notebooks")]
-        batch = ["batch", "quickstart", "--jobs", str(arguments.jobs), *places, *parameters]
+        folders = ["--results", f"{folder}/results", "--notebooks", str(ROOT / "notebooks")]
+        batch = ["batch", "quickstart", "--jobs", str(arguments.jobs), *folders, *parameters]
         started = time.perf_counter()
         subprocess.run(
             [sys.executable, "-c", "from studykit.cli import main; main()", *batch],
@@ -76,7 +75,7 @@ def one(arguments: argparse.Namespace, top_k: int) -> dict[str, float]:
     distilled = runs[runs["method"] == "kd"]
     expected = len(arguments.budgets) * len(arguments.seeds)
     if len(distilled) != expected or (distilled["status"] != "done").any():
-        raise RuntimeError(f"{expected} distilled runs were asked for; {distilled['status'].value_counts().to_dict()}")
+        raise RuntimeError(f"{expected} distilled runs were expected; {distilled['status'].value_counts().to_dict()}")
     tokens = sum(float(distilled[column].fillna(0).sum()) for column in _COUNTED if column in distilled)
     return {
         "seconds": seconds,

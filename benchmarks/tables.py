@@ -1,8 +1,4 @@
-"""What was measured of speed and memory, as verdicts and tables of docs/benchmarks.md. Torch-free.
-
-The scripts of benchmarks/ leave one JSON report per benchmark, shape and device in results/benchmarks. Goals are
-in `goals`; whether one is met is decided by the reports alone.
-"""
+"""The verdicts and tables of docs/benchmarks.md, from the JSON reports in results/benchmarks. Torch-free."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -11,58 +7,60 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.goals import GOALS, Report, median, quotient
+from benchmarks.cost_figure import draw_cost
+from benchmarks.goals import GOALS, Report, divide_medians, read_median
 from studykit.findings import markdown_table
 
 
 def read_reports(folder: Path, link: str) -> dict[str, list[Report]]:
-    """Return the reports of a folder by benchmark, each with its `file`; a folder that is not there has none.
+    """Return the reports of a folder by benchmark, each with its `file` and `link`; a missing folder has none.
 
     Args:
         folder: results/benchmarks.
-        link: the same as seen from the page, kept as `link` of every report.
+        link: the same folder as seen from the page.
     """
-    found: dict[str, list[Report]] = {}
+    reports: dict[str, list[Report]] = {}
     for file in sorted(folder.glob("*.json")):
         report = json.loads(file.read_text(encoding="utf-8")) | {"file": file.name, "link": link}
-        found.setdefault(file.stem.partition("-")[0], []).append(report)
-    return found
+        reports.setdefault(file.stem.partition("-")[0], []).append(report)
+    return reports
 
 
-def as_markdown(reports: dict[str, list[Report]]) -> str:
+def format_page(reports: dict[str, list[Report]]) -> str:
     """Return the goals with their verdicts, then one section per benchmark."""
-    parts = ["## Goals", markdown_table(_goals(reports), left=("goal", "on", "verdict", "note"))]
+    parts = ["## Goals", markdown_table(_tabulate_goals(reports), left=("goal", "on", "verdict", "note"))]
     for benchmark, (title, tables) in SECTIONS.items():
         parts.append(f"## {title}")
         parts += [] if reports.get(benchmark) else ["Not measured yet."]
         for report in reports.get(benchmark, []):
-            parts += [f"### {_place(report)}", _provenance(report), *tables(report)]
+            parts += [f"### {_name_report(report)}", _describe_provenance(report), *tables(report)]
     return "\n\n".join(parts)
 
 
-def _goals(reports: dict[str, list[Report]]) -> pd.DataFrame:
+def _tabulate_goals(reports: dict[str, list[Report]]) -> pd.DataFrame:
+    """Return a row per goal and report."""
     rows = []
     for goal in GOALS:
-        asked = f"{'at most' if goal.at_most else 'at least'} {goal.bound:g}"
-        for report in [r for r in reports.get(goal.benchmark, []) if goal.asked(r)] or [{}]:
-            value = goal.figure(report)
-            on, shown = _place(report) if report else goal.device or "-", "-" if value is None else f"{value:.4g}"
-            rows.append((goal.what, on, asked, shown, goal.verdict(report), goal.note))
-    return pd.DataFrame(rows, columns=["goal", "on", "asked", "measured", "verdict", "note"])
+        bound = f"{'at most' if goal.at_most else 'at least'} {goal.bound:g}"
+        for report in [r for r in reports.get(goal.benchmark, []) if goal.applies_to(r)] or [{}]:
+            value = goal.read(report)
+            on, shown = _name_report(report) if report else goal.device or "-", "-" if value is None else f"{value:.4g}"
+            rows.append((goal.title, on, bound, shown, goal.judge(report), goal.note))
+    return pd.DataFrame(rows, columns=["goal", "on", "bound", "measured", "verdict", "note"])
 
 
-def _place(report: Report) -> str:
-    """Return what tells a report from others of its benchmark: shape and device."""
+def _name_report(report: Report) -> str:
+    """Return the part of the file name after the benchmark: shape and device."""
     return report["file"].removesuffix(".json").partition("-")[2].replace("-", ", ")
 
 
-def _provenance(report: Report) -> str:
-    """Say in one line on what machine, with which versions and settings."""
+def _describe_provenance(report: Report) -> str:
+    """Return machine, versions and settings in one line."""
     machine = report["machine"]
     sizes = f"{machine['cores']} cores, {machine['memory_gib']} GiB"
     names = [machine["gpu"], machine["cpu"], sizes, " ".join(machine["instructions"])]
     versions = [f"{name} {version}" for name, version in report["versions"].items()]
-    chosen = [f"{name} {_words(value)}" for name, value in report["settings"].items() if value is not None]
+    chosen = [f"{name} {_format_setting(value)}" for name, value in report["settings"].items() if value is not None]
     parts = [
         f"[`{report['file']}`]({report['link']}/{report['file']})",
         f"{', '.join(str(name) for name in names if name)}, threads {report['threads']}",
@@ -73,14 +71,14 @@ def _provenance(report: Report) -> str:
     return "; ".join([*parts, ", ".join(chosen)]) + "."
 
 
-def _words(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _number(value: float | None) -> str:
-    """Return three digits of a figure, with separators where it is large; `-` where it is missing.
+def _format_number(value: float | None) -> str:
+    """Return three digits of a number, with separators where it is large; `-` where it is missing.
 
-    >>> _number(1234.5), _number(0.012345), _number(None)
+    >>> _format_number(1234.5), _format_number(0.012345), _format_number(None)
     ('1,234', '0.0123', '-')
     """
     if value is None:
@@ -88,30 +86,29 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _contestants(columns: dict[str, str], to: tuple[str, str, str] | None = None) -> Callable[[Report], list[str]]:
-    """Return what makes a table of contestants.
+def _tabulate_contestants(
+    report: Report, columns: dict[str, str], ratio: tuple[str, str, str] | None = None
+) -> list[str]:
+    """Return a table with a row per contestant.
 
     Args:
-        columns: key of a median to its title.
-        to: title, contestant and key of a last column: every contestant's median of that key to that contestant's.
+        report: of any benchmark with contestants.
+        columns: title of each column by the key of its median.
+        ratio: title, contestant and key of a last column: the median of that key divided by that contestant's.
     """
-    titles = ["contestant", "repeats", *columns.values(), *(to[:1] if to else ())]
-
-    def tables(report: Report) -> list[str]:
-        rows = []
-        for name, found in report["contestants"].items():
-            if "failed" in found:
-                row = [name, f"not run: {found['failed']}"]
-            else:
-                row = [name, str(found["repeats"]), *(_number(found["medians"].get(key)) for key in columns)]
-                row += [_number(quotient((name, to[2]), to[1:])(report))] if to else []
-            rows.append(row + [""] * (len(titles) - len(row)))
-        return [markdown_table(pd.DataFrame(rows, columns=titles), left=titles[:1])]
-
-    return tables
+    titles = ["contestant", "repeats", *columns.values(), *(ratio[:1] if ratio else ())]
+    rows = []
+    for name, outcome in report["contestants"].items():
+        if "failed" in outcome:
+            row = [name, f"not run: {outcome['failed']}"]
+        else:
+            row = [name, str(outcome["repeats"]), *(_format_number(outcome["medians"].get(key)) for key in columns)]
+            row += [_format_number(divide_medians(report, (name, ratio[2]), ratio[1:]))] if ratio else []
+        rows.append(row + [""] * (len(titles) - len(row)))
+    return [markdown_table(pd.DataFrame(rows, columns=titles), left=titles[:1])]
 
 
-def _step(report: Report) -> list[str]:
+def _tabulate_step(report: Report) -> list[str]:
     columns = {
         "seconds": "seconds per step",
         "tokens_per_s": "tokens per second",
@@ -119,52 +116,60 @@ def _step(report: Report) -> list[str]:
         "loss": "loss",
         "share_of_peak": "share of matrix peak",
     }
-    tables = _contestants(columns, ("seconds to sft's", "studykit sft", "seconds"))(report)
+    tables = _tabulate_contestants(report, columns, ("seconds to sft's", "studykit sft", "seconds"))
     peak = report.get("peak_flops_per_s")
-    return [*tables, f"Matrix peak: {_number(peak and peak / 1e12)} TFLOP/s."]
+    return [*tables, f"Matrix peak: {_format_number(peak and peak / 1e12)} TFLOP/s."]
 
 
-def _head(report: Report) -> list[str]:
+def _tabulate_head(report: Report) -> list[str]:
     rows = []
     for line in report["lines"]:
         where = [line["loss"], "frozen" if line["frozen_head"] else "trained"]
-        for name, found in line["contestants"].items():
-            if "failed" in found:
-                rows.append([*where, name, f"not run: {found['failed']}", *[""] * 4])
+        for name, outcome in line["contestants"].items():
+            if "failed" in outcome:
+                rows.append([*where, name, f"not run: {outcome['failed']}", *[""] * 4])
                 continue
             cells = []
             for key in ("seconds", "gib"):
-                cells += [_number(median(line, name, key))]
-                cells += [_number(quotient((name, key), ("studykit", key))(line))]
-            rows.append([*where, name, *cells, _number(median(line, name, "loss"))])
+                cells += [_format_number(read_median(line, name, key))]
+                cells += [_format_number(divide_medians(line, (name, key), ("studykit", key)))]
+            rows.append([*where, name, *cells, _format_number(read_median(line, name, "loss"))])
     titles = ["loss", "head", "contestant", "seconds", "to studykit's", "peak GiB", "to studykit's peak", "value"]
     return [markdown_table(pd.DataFrame(rows, columns=titles), left=titles[:3])]
 
 
-def _cost(report: Report) -> list[str]:
+def _tabulate_cost(report: Report) -> list[str]:
     units = {"seconds": ("ms", 1e3), "gib": ("MiB", 2.0**10)}
     rows = []
     for line in report["fits"]:
         unit, scale = units[line["figure"]]
         constants = [scale * line["at_zero"], 1e3 * scale * line["slope"], line["r2"]]
-        rows.append([line["signal"], line["axis"], unit, *map(_number, constants)])
+        rows.append([line["signal"], line["axis"], unit, *map(_format_number, constants)])
     titles = ["signal", "axis", "unit", "at zero", "per thousand", "R²"]
+    figure = f"{report['link']}/{_name_figure(report)}"
     return [
-        f"![Seconds and peak memory of the head against tokens, vocabulary and k]({report['link']}/{_figure(report)})",
+        f"![Seconds and peak memory of the head against tokens, vocabulary and k]({figure})",
         markdown_table(pd.DataFrame(rows, columns=titles), left=titles[:3]),
     ]
 
 
-def _figure(report: Report) -> str:
+def _name_figure(report: Report) -> str:
     return report["file"].replace(".json", ".svg")
 
 
-def draw(reports: dict[str, list[Report]], folder: Path) -> None:
+def draw_figures(reports: dict[str, list[Report]], folder: Path) -> None:
     """Draw the figures that the page shows."""
-    from studykit.figures.head_cost import head_cost
-
     for report in reports.get("cost", []):
-        head_cost(report["points"]).write_image(folder / _figure(report), width=860, height=620)
+        draw_cost(report["points"]).write_image(folder / _name_figure(report), width=860, height=620)
+
+
+def _tabulate_study(report: Report) -> list[str]:
+    ratio = ("teacher tokens to the live teacher's", "live teacher", "teacher_tokens")
+    return _tabulate_contestants(report, _STUDY, ratio)
+
+
+def _tabulate_overheads(report: Report) -> list[str]:
+    return _tabulate_contestants(report, _OVERHEADS)
 
 
 _STUDY = {
@@ -177,13 +182,10 @@ _STUDY = {
 _OVERHEADS = {"seconds": "seconds", "runs": "runs", "positions_per_s": "positions per second", "prepare_s": "prepare"}
 
 SECTIONS: dict[str, tuple[str, Callable[[Report], Iterable[str]]]] = {
-    "step": ("A training step", _step),
-    "head": ("The loss from hidden states", _head),
-    "cost": ("What the head costs", _cost),
-    "study": (
-        "A study with one cached teacher",
-        _contestants(_STUDY, ("teacher tokens to the live teacher's", "live teacher", "teacher_tokens")),
-    ),
-    "overheads": ("Overheads", _contestants(_OVERHEADS)),
+    "step": ("A training step", _tabulate_step),
+    "head": ("The loss from hidden states", _tabulate_head),
+    "cost": ("What the head costs", _tabulate_cost),
+    "study": ("A study with one cached teacher", _tabulate_study),
+    "overheads": ("Overheads", _tabulate_overheads),
 }
-"""Benchmark to its title and what makes its tables."""
+"""Title of each benchmark's section, and the function that makes its tables."""

@@ -35,7 +35,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return the tokenizer of all lexicon models: one token per letter, phoneme, digit and task word."""
     words = [*TASK_WORDS, *DIGITS, *LETTERS, *PHONEMES]
     backend = Tokenizer(WordLevel({word: i for i, word in enumerate([*SPECIAL, *words])}, unk_token="<|unknown|>"))
-    return _dressed(backend)
+    return _wrap(backend)
 
 
 def build_letter_tokenizer() -> PreTrainedTokenizerFast:
@@ -45,10 +45,10 @@ def build_letter_tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {piece: i for i, piece in enumerate([*SPECIAL, *pieces])}
     backend = Tokenizer(WordPiece(vocabulary, unk_token="<|unknown|>"))
     backend.decoder = decoders.WordPiece()
-    return _dressed(backend)
+    return _wrap(backend)
 
 
-def _dressed(backend: Tokenizer) -> PreTrainedTokenizerFast:
+def _wrap(backend: Tokenizer) -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), behavior="removed")
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -63,7 +63,7 @@ def _dressed(backend: Tokenizer) -> PreTrainedTokenizerFast:
 
 
 def shape(hidden_size: int, layers: int, heads: int, tokenizer: PreTrainedTokenizerFast | None = None) -> dict:
-    """Return a Llama architecture over a tokenizer's vocabulary; the lexicon's without one."""
+    """Return a Llama architecture over a tokenizer's vocabulary, by default the lexicon's."""
     vocabulary = tokenizer or build_tokenizer()
     return {
         "model_type": "llama",
@@ -107,7 +107,7 @@ def teacher(
 
 
 def reference() -> RunSpec:
-    """Return the fine-tuning of the reference model, which data is judged against: small, on words of its own."""
+    """Return the fine-tuning of the reference model of the likelihood samplers: small, on words outside the pool."""
     data = {"source": "lexicon", "split": "outside", "budget": {"examples": 5000}}
     held_out = {"data": {"source": "lexicon", "split": "validation"}, "max_new_tokens": 16, "batch_size": 500}
     spec = _spec(SMALL, data, steps=500, learning_rate=4e-3, evaluation=held_out)
@@ -160,5 +160,5 @@ def build(name: str, root: Path = Path("results")) -> None:
 if __name__ == "__main__":
     build_tokenizer().save_pretrained(FOLDER / "tokenizer")
     build_letter_tokenizer().save_pretrained(FOLDER / "letter-tokenizer")
-    for wished in sys.argv[1:] or SPECS:
-        build(wished)
+    for name in sys.argv[1:] or SPECS:
+        build(name)

@@ -1,7 +1,7 @@
 """Write the figures and tables of README and docs from the committed results: `python -m tools.pages [FILE]`.
 
-What stands between the markers of a page is generated; a test compares it with the results, so that no number in it
-can be typed by hand. Drawing figures needs Chromium or Chrome (kaleido drives it); checking the text does not.
+The text between the markers of a page is generated; a test compares it with the results, so that no number in it is
+typed by hand. Drawing figures needs Chromium or Chrome (kaleido drives it); checking the text does not.
 """
 
 import json
@@ -31,7 +31,7 @@ class Page:
 
     Attributes:
         file: relative to the repository.
-        study: the folder under results/ that it speaks of.
+        study: the folder under results/ with its numbers.
     """
 
     file: str
@@ -44,7 +44,7 @@ class Page:
 
     @property
     def markers(self) -> tuple[str, str]:
-        """What stands before and after the generated block."""
+        """The lines before and after the generated block."""
         return f"<!-- generated: results/{self.study} -->", "<!-- end generated -->"
 
     def generated(self) -> str:
@@ -52,7 +52,7 @@ class Page:
         raise NotImplementedError
 
     def draw(self) -> None:
-        """Write the figures that the block shows, and what else is kept beside the results."""
+        """Write the figures of the block, and other files that lie beside the results."""
         raise NotImplementedError
 
     def replaced(self, text: str) -> str:
@@ -71,7 +71,7 @@ class Page:
 
 @dataclass(frozen=True)
 class StudyPage(Page):
-    """A page on the runs of a study.
+    """A page about the runs of a study.
 
     Attributes:
         find: the finding; the ablation has its name.
@@ -84,7 +84,7 @@ class StudyPage(Page):
     figures: Callable[[pd.DataFrame], None]
 
     def frame(self) -> pd.DataFrame:
-        """Return the runs that the page speaks of."""
+        """Return the runs of the page's ablation."""
         frame = results.load(self.folder)
         return frame[frame["ablation"] == getattr(self.find, "__name__", "")]
 
@@ -97,7 +97,7 @@ class StudyPage(Page):
         return self.block(self.find(frame), done, record["spec"]["evaluation"]["items"] if record else 0)
 
     def draw(self) -> None:
-        """Draw the figures and keep the finding as JSON; without runs there is nothing to keep."""
+        """Draw the figures and write the finding as JSON; without runs do nothing."""
         frame = self.frame()
         if frame.empty:
             return
@@ -109,20 +109,20 @@ class StudyPage(Page):
 
 
 class BenchmarksPage(Page):
-    """The page on speed and memory."""
+    """The page about speed and memory."""
 
     @property
     def reports(self) -> dict[str, list[benchmarks.Report]]:
-        """What was measured."""
+        """The reports by benchmark."""
         return benchmarks.read_reports(self.folder, f"../results/{self.study}")
 
     def generated(self) -> str:
         """Return the text between the markers."""
-        return benchmarks.as_markdown(self.reports)
+        return benchmarks.format_page(self.reports)
 
     def draw(self) -> None:
         """Draw the figures."""
-        benchmarks.draw(self.reports, self.folder)
+        benchmarks.draw_figures(self.reports, self.folder)
 
 
 def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:

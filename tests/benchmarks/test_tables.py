@@ -1,4 +1,4 @@
-"""Goals are decided by the reports alone, and the page says what they say."""
+"""Goals are judged by the reports alone, and the page shows the verdicts."""
 
 import copy
 import json
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.tables import GOALS, as_markdown, draw, read_reports
-from studykit.figures.head_cost import head_cost
+from benchmarks.cost_figure import draw_cost
+from benchmarks.tables import GOALS, draw_figures, format_page, read_reports
 from tools.pages import PAGES, ROOT
 
 FIGURES = {  # of a report that meets every goal, by contestant
@@ -104,18 +104,18 @@ def write_all(write: Any, figures: dict[str, Any] = FIGURES, devices: dict[str, 
 def verdicts(folder: Path) -> dict[str, str]:
     reports = read_reports(folder, "there")
     return {
-        goal.what: goal.verdict(next((r for r in reports.get(goal.benchmark, []) if goal.asked(r)), {}))
+        goal.title: goal.judge(next((r for r in reports.get(goal.benchmark, []) if goal.applies_to(r)), {}))
         for goal in GOALS
     }
 
 
 def page_verdicts(folder: Path) -> list[str]:
-    text = as_markdown(read_reports(folder, "there")).partition("## Goals")[2].partition("## ")[0]
+    text = format_page(read_reports(folder, "there")).partition("## Goals")[2].partition("## ")[0]
     return [line.split(" | ")[4] for line in text.strip().splitlines()[2:]]
 
 
 def step_verdicts(folder: Path) -> list[str]:
-    text = as_markdown(read_reports(folder, "there")).partition("## Goals")[2].partition("## ")[0]
+    text = format_page(read_reports(folder, "there")).partition("## Goals")[2].partition("## ")[0]
     return [line.split(" | ")[4] for line in text.strip().splitlines()[2:] if "kd with" in line or "of kd" in line]
 
 
@@ -128,7 +128,7 @@ def test_at_their_bounds_all_goals_are_met(write, tmp_path):
 
 def test_every_goal_is_tried():
     starts = [*WORSE, *(goal for *_, goal in WORSE_HEADS)]
-    assert [goal.what for goal in GOALS if not any(goal.what.startswith(start) for start in starts)] == []
+    assert [goal.title for goal in GOALS if not any(goal.title.startswith(start) for start in starts)] == []
 
 
 @pytest.mark.parametrize("change", WORSE_HEADS, ids=lambda change: change[-1])
@@ -143,15 +143,15 @@ def test_a_verdict_on_the_head_flips_when_its_number_does(change, write, tmp_pat
     assert page_verdicts(tmp_path).count("missed") == 1
 
 
-@pytest.mark.parametrize("goal", [goal for goal in GOALS if goal.benchmark != "head"], ids=lambda goal: goal.what)
+@pytest.mark.parametrize("goal", [goal for goal in GOALS if goal.benchmark != "head"], ids=lambda goal: goal.title)
 def test_a_verdict_flips_when_its_number_does(goal, write, tmp_path):
-    (change,) = [change for start, change in WORSE.items() if goal.what.startswith(start)]
+    (change,) = [change for start, change in WORSE.items() if goal.title.startswith(start)]
     benchmark, contestant, key, value = change
     changed = {name: dict(found) for name, found in FIGURES[benchmark].items()}
     changed[contestant][key] = value
     write_all(write, FIGURES | {benchmark: changed})
 
-    assert [what for what, verdict in verdicts(tmp_path).items() if verdict == "missed"] == [goal.what]
+    assert [what for what, verdict in verdicts(tmp_path).items() if verdict == "missed"] == [goal.title]
     assert page_verdicts(tmp_path).count("missed") == 1
 
 
@@ -172,7 +172,7 @@ def test_every_report_has_its_verdict_and_its_table(write, tmp_path):
     write("step", FIGURES["step"], peak_flops_per_s=2e12)
     write("step", slow, name="tiny-cuda")
 
-    text = as_markdown(read_reports(tmp_path, "there"))
+    text = format_page(read_reports(tmp_path, "there"))
 
     assert step_verdicts(tmp_path) == ["met", "missed", "met", "met"]
     assert "### tiny, cpu" in text
@@ -193,7 +193,7 @@ def test_the_tables_of_head_and_cost(write, tmp_path):
     write("head", {}, lines=[line])
     write("cost", {}, points=POINTS, fits=[fit, memory])
 
-    text = as_markdown(read_reports(tmp_path, "there"))
+    text = format_page(read_reports(tmp_path, "there"))
 
     assert "| jsd | frozen | plain | 0.25 | 0.5 | 4 | 2 | 3 |" in text
     assert "| jsd | frozen | studykit | 0.5 | 1 | 2 | 1 | 3 |" in text
@@ -208,14 +208,14 @@ def test_the_figure_of_the_cost_is_drawn_beside_the_report(write, tmp_path, monk
     monkeypatch.setattr("plotly.graph_objects.Figure.write_image", lambda figure, file, **_: drawn.append(Path(file)))
     write("cost", {}, points=POINTS, fits=[])
 
-    draw(read_reports(tmp_path, "there"), tmp_path)
+    draw_figures(read_reports(tmp_path, "there"), tmp_path)
 
     assert drawn == [tmp_path / "cost-tiny-cpu.svg"]
 
 
 def test_the_cost_is_drawn_along_each_axis_from_the_points_on_it():
     failed = {"signal": "top_k", "tokens": 99, "vocabulary": 10, "k": 2, "failed": "no memory"}
-    figure: Any = head_cost([*POINTS, failed])
+    figure: Any = draw_cost([*POINTS, failed])
 
     lines = {(t.name, t.xaxis, t.yaxis): (list(t.x), list(t.y)) for t in figure.data}
 
@@ -226,7 +226,7 @@ def test_the_cost_is_drawn_along_each_axis_from_the_points_on_it():
 
 
 @pytest.mark.parametrize("benchmark", FIGURES)
-def test_the_scripts_measure_what_the_goals_ask_for(benchmark):
+def test_the_scripts_measure_the_contestants_of_the_goals(benchmark):
     script = (ROOT / "benchmarks" / f"{benchmark}.py").read_text(encoding="utf-8")
     for contestant in FIGURES[benchmark]:
         assert f'"{contestant}":' in script
@@ -237,4 +237,4 @@ def test_the_committed_page_has_a_verdict_for_every_goal():
     text = page.generated()
 
     for goal in GOALS:
-        assert f"| {goal.what} |" in text
+        assert f"| {goal.title} |" in text

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from studykit.figures import finish, style
 
 
-def head_cost(points: Sequence[dict[str, Any]]) -> go.Figure:
+def draw_cost(points: Sequence[dict[str, Any]]) -> go.Figure:
     """Return seconds (above) and peak GiB (below) of the head against tokens, vocabulary and k, a line per signal.
 
     Args:

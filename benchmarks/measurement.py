@@ -1,10 +1,11 @@
-"""How all of it is measured: contestants in turns, medians, peak memory, the machine.
+"""How the benchmarks measure: contestants in turns, medians, peak memory, the machine.
 
-On a CPU one measurement is one process, on a GPU one process serves all: its memory is counted exactly, and starting
-is slow. `in_turns` starts the processes and reads the last line each of them prints, a JSON object of numbers;
-`in_turns_here` calls functions. A contestant that cannot run is kept with its reason. `python
-benchmarks/measuring.py` prints versions and threads of the interpreter that runs it, which is how a report
-learns about the environment of the peers.
+On a CPU every measurement is a process of its own. On a GPU one process does all of them, since the GPU's memory is
+counted exactly there and processes start slowly. `run_in_turns` starts processes, each of which prints a JSON object of
+numbers as its last line; `call_in_turns` calls functions. A contestant that cannot run is reported with the reason.
+
+`python -m benchmarks.measurement` prints versions and threads of its interpreter; a report gets those of the peers'
+environment in this way.
 """
 
 import json
@@ -26,47 +27,47 @@ _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "trl", "liger-ke
 _INSTRUCTIONS = ("avx512f", "avx512_bf16", "amx_bf16")
 
 
-def peer_python() -> str:
-    """Return the interpreter of the peers' environment; without one, this one, which may hold them too."""
+def find_peer_python() -> str:
+    """Return the interpreter of the peers' environment, or this one where there is no such environment."""
     return str(PEERS) if PEERS.exists() else sys.executable
 
 
 def borrow_peers() -> None:
-    """Let this process import from the peers' environment what its own does not have."""
+    """Let this process import the packages of the peers' environment that its own does not have."""
     lib = PEERS.parents[1] / "lib"
     sys.path += [str(folder) for folder in lib.glob("python*/site-packages")]
 
 
-def in_turns(
+def run_in_turns(
     commands: Mapping[str, Sequence[str]], repeats: int, environment: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Run every command `repeats` times, one after the other in turns.
+    """Run all commands one after the other, `repeats` times.
 
     Args:
-        commands: name of the contestant to its command line.
-        repeats: turns.
-        environment: variables set beside those of this process.
+        commands: command line by contestant.
+        repeats: number of turns.
+        environment: variables added to those of this process.
 
     Returns:
-        By name `{"repeats", "medians", "all"}`, or `{"failed": reason}` where one of its processes failed.
+        By contestant `{"repeats", "medians", "all"}`, or `{"failed": reason}` if one of its processes failed.
     """
-    return _turns({name: partial(_one, command, environment) for name, command in commands.items()}, repeats)
+    return _take_turns({name: partial(_run, command, environment) for name, command in commands.items()}, repeats)
 
 
-def in_turns_here(works: Mapping[str, Callable[[], dict[str, Any]]], repeats: int) -> dict[str, dict[str, Any]]:
-    """Do the same with functions of this process: for a GPU, whose memory is counted exactly and starts are slow."""
-    return _turns({name: partial(_caught, work) for name, work in works.items()}, repeats)
+def call_in_turns(works: Mapping[str, Callable[[], dict[str, Any]]], repeats: int) -> dict[str, dict[str, Any]]:
+    """Do the same with functions, in this process."""
+    return _take_turns({name: partial(_call, work) for name, work in works.items()}, repeats)
 
 
-def _caught(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _call(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return work()
     except Exception as error:
         return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
 
 
-def _turns(works: Mapping[str, Callable[[], dict[str, Any]]], repeats: int) -> dict[str, dict[str, Any]]:
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in works}
+def _take_turns(works: Mapping[str, Callable[[], dict[str, Any]]], repeats: int) -> dict[str, dict[str, Any]]:
+    outcomes: dict[str, list[dict[str, Any]]] = {name: [] for name in works}
     failed: dict[str, str] = {}
     for turn in range(repeats):
         for name in (name for name in works if name not in failed):
@@ -75,24 +76,24 @@ def _turns(works: Mapping[str, Callable[[], dict[str, Any]]], repeats: int) -> d
             if "failed" in outcome:
                 failed[name] = outcome["failed"]
             else:
-                found[name].append(outcome)
+                outcomes[name].append(outcome)
     return {
         name: {"failed": failed[name]}
         if name in failed
-        else {"repeats": repeats, "medians": medians(all_), "all": all_}
-        for name, all_ in found.items()
+        else {"repeats": repeats, "medians": compute_medians(all_), "all": all_}
+        for name, all_ in outcomes.items()
     }
 
 
-def medians(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def compute_medians(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the median of every number over the repeats."""
     return {key: statistics.median(line[key] for line in lines) for key in lines[0]}
 
 
-def _one(command: Sequence[str], environment: Mapping[str, str] | None) -> dict[str, Any]:
-    own = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
-    own = {**os.environ, **own, **(environment or {})}
-    done = subprocess.run(command, capture_output=True, text=True, env=own, cwd=ROOT)
+def _run(command: Sequence[str], environment: Mapping[str, str] | None) -> dict[str, Any]:
+    fixed = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+    variables = {**os.environ, **fixed, **(environment or {})}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=ROOT)
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         return {"failed": (lines[-1] if lines else f"ended with {done.returncode}").replace(f"{ROOT}/", "")[:300]}
@@ -100,7 +101,7 @@ def _one(command: Sequence[str], environment: Mapping[str, str] | None) -> dict[
 
 
 def wait(device: str) -> None:
-    """Let the device finish."""
+    """Wait until the device has finished its work."""
     if device == "cuda":
         import torch
 
@@ -108,7 +109,7 @@ def wait(device: str) -> None:
 
 
 def reset_peak(device: str) -> None:
-    """Forget the peak memory so far."""
+    """Start a new measurement of peak memory."""
     if device == "cuda":
         import torch
 
@@ -117,8 +118,8 @@ def reset_peak(device: str) -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def memory_gib(device: str, peak: bool) -> float:
-    """Return the memory held now, or the peak since `reset_peak`: of the process on CPU, allocated by torch on CUDA."""
+def read_memory_gib(device: str, peak: bool) -> float:
+    """Return the memory in use, or its peak since `reset_peak`: of the process on CPU, allocated by torch on CUDA."""
     if device == "cuda":
         import torch
 
@@ -128,12 +129,13 @@ def memory_gib(device: str, peak: bool) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**20
 
 
-def timed(work: Callable[[], None], device: str, warm_up: Callable[[], None] | None = None) -> dict[str, float]:
-    """Do some work after a warm-up, or after itself; return its seconds, and the peak memory of it.
+def measure_work(work: Callable[[], None], device: str, warm_up: Callable[[], None] | None = None) -> dict[str, float]:
+    """Return the seconds and the peak memory of some work, after a warm-up (by default the work itself).
 
-    Memory counts from before the warm-up: what a process has freed and kept would be missing afterwards.
+    Memory is counted from before the warm-up: afterwards a process may hold freed memory, which the work would reuse
+    without raising the peak.
     """
-    before = memory_gib(device, peak=False)
+    before = read_memory_gib(device, peak=False)
     (warm_up or work)()
     wait(device)
     reset_peak(device)
@@ -141,21 +143,21 @@ def timed(work: Callable[[], None], device: str, warm_up: Callable[[], None] | N
     work()
     wait(device)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "gib": memory_gib(device, peak=True) - before}
+    return {"seconds": seconds, "gib": read_memory_gib(device, peak=True) - before}
 
 
-def write(benchmark: str, name: str, settings: Mapping[str, Any], **content: Any) -> Path:
-    """Put a report in place, with machine and versions, and return its file; it carries no date.
+def write_report(benchmark: str, name: str, settings: Mapping[str, Any], **content: Any) -> Path:
+    """Write a report, with machine and versions but without a date, and return its file.
 
     Args:
-        benchmark: what was measured.
-        name: what tells this report from others of the benchmark, such as shape and device.
+        benchmark: name of the script.
+        name: tells this report from others of the benchmark, such as shape and device.
         settings: sizes and repeats.
         content: the numbers.
     """
-    own, peers = (_described(python) for python in (sys.executable, peer_python()))
-    machine = _machine() | {"gpu": own.pop("gpu")}
-    report = {"benchmark": benchmark, "settings": dict(settings), "machine": machine, **own}
+    here, peers = (_describe(python) for python in (sys.executable, find_peer_python()))
+    machine = _describe_machine() | {"gpu": here.pop("gpu")}
+    report = {"benchmark": benchmark, "settings": dict(settings), "machine": machine, **here}
     report |= {"peers": peers["versions"], **content}
     target = OUT / f"{benchmark}-{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +166,7 @@ def write(benchmark: str, name: str, settings: Mapping[str, Any], **content: Any
     return target
 
 
-def _machine() -> dict[str, Any]:
+def _describe_machine() -> dict[str, Any]:
     """Return processor, cores and memory."""
     information = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     pairs = (line.partition(":") for line in information.splitlines())
@@ -177,13 +179,13 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _described(python: str) -> dict[str, Any]:
-    """Ask an interpreter for its versions, threads and GPU."""
+def _describe(python: str) -> dict[str, Any]:
+    """Return the versions, threads and GPU of an interpreter."""
     done = subprocess.run([python, __file__], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
-def _describe() -> dict[str, Any]:
+def _describe_here() -> dict[str, Any]:
     versions = {"python": sys.version.partition(" ")[0]}
     for package in _PACKAGES:
         try:
@@ -199,4 +201,4 @@ def _describe() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_describe()))
+    print(json.dumps(_describe_here()))

@@ -1,6 +1,6 @@
-"""What the contestants of `step.py` share: models from a shape, sequences, trainer settings and a stopwatch.
+"""The setup that all contestants of `step` share: models of a shape, sequences, trainer settings and a stopwatch.
 
-Runs in the environment of the kit and in that of the peers alike, so it knows neither of them.
+It runs in the environment of the kit and in that of the peers, and imports neither studykit nor a peer.
 """
 
 import json
@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import ROOT, memory_gib, reset_peak, wait
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
+
+from benchmarks.measurement import ROOT, read_memory_gib, reset_peak, wait
 
 _QWEN = {"model_type": "qwen2", "vocab_size": 151_936, "tie_word_embeddings": True, "num_key_value_heads": 2}
 _LLAMA = {"model_type": "llama", "vocab_size": 128_256, "num_attention_heads": 32, "num_key_value_heads": 8}
@@ -42,12 +43,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "lexicon": {"student": "base-medium", "teacher": "teacher-a", "dtype": "float32"},  # the embedded models
 }
 _EMBEDDED = ROOT / "studykit" / "models" / "embedded" / "lexicon"
-_FIRST_TOKEN = 3  # those before it are padding, end and unknown
+_FIRST_TOKEN = 3  # the ids before it are padding, end and unknown
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One contestant's run: `sequences` rows of `length` tokens in every step, of which `prompt` are not supervised."""
+    """One contestant's run: `sequences` rows of `length` tokens in every step, the first `prompt` unsupervised."""
 
     contestant: str
     shape: str
@@ -62,11 +63,11 @@ class Setting:
 
     @property
     def prompt(self) -> int:
-        """Tokens of each row that are read and not trained on."""
+        """Number of tokens at the start of each row that are not trained on."""
         return self.length // 4
 
 
-def vocabulary(shape: str) -> int:
+def read_vocab_size(shape: str) -> int:
     """Return the rows of the output head."""
     student = SHAPES[shape]["student"]
     if isinstance(student, dict):
@@ -91,10 +92,10 @@ def make_model(setting: Setting, side: str) -> Any:
 def make_sequences(setting: Setting) -> np.ndarray:
     """Return the token ids of all steps, int64 [steps * sequences, length], in the order they are trained on."""
     rows = (setting.warmup + setting.steps) * setting.sequences
-    return np.random.default_rng(0).integers(_FIRST_TOKEN, vocabulary(setting.shape), (rows, setting.length))
+    return np.random.default_rng(0).integers(_FIRST_TOKEN, read_vocab_size(setting.shape), (rows, setting.length))
 
 
-def trainer_settings(setting: Setting, folder: str) -> dict[str, Any]:
+def make_trainer_settings(setting: Setting, folder: str) -> dict[str, Any]:
     """Return the settings that every trainer is given."""
     return {
         "output_dir": folder,
@@ -118,11 +119,11 @@ def trainer_settings(setting: Setting, folder: str) -> dict[str, Any]:
 
 
 class Stopwatch(TrainerCallback):
-    """Times the steps after the warm-up, with the work between them, and forgets the memory peak before them."""
+    """Times the steps after the warm-up, with the work between them, and measures the memory peak from there on."""
 
     def __init__(self, setting: Setting):
         self.setting = setting
-        self.before = memory_gib(setting.device, peak=False)
+        self.before = read_memory_gib(setting.device, peak=False)
         self.started = self.seconds = 0.0
 
     def on_step_end(self, args, state, control, **keywords):
@@ -136,23 +137,23 @@ class Stopwatch(TrainerCallback):
             self.seconds = time.perf_counter() - self.started
 
 
-def trained(trainer: Any, watch: Stopwatch, teacher: nn.Module | None) -> dict[str, float]:
+def measure_training(trainer: Any, watch: Stopwatch, teacher: nn.Module | None) -> dict[str, float]:
     """Train, and return seconds per step, tokens per second, peak memory above the empty process, loss and FLOPs.
 
-    FLOPs are counted as 6 per parameter and token of the student and 2 of a teacher that is asked in the step.
+    FLOPs are 6 per parameter and token of the student, and 2 of a teacher that runs in the step.
     """
     setting = watch.setting
     trainer.add_callback(watch)
     trainer.train()
-    gib = memory_gib(setting.device, peak=True) - watch.before
+    gib = read_memory_gib(setting.device, peak=True) - watch.before
     tokens = setting.sequences * setting.length
     seconds = watch.seconds / setting.steps
-    work = 6 * _parameters(trainer.model) + (0 if teacher is None else 2 * _parameters(teacher))
+    work = 6 * _count_parameters(trainer.model) + (0 if teacher is None else 2 * _count_parameters(teacher))
     loss = next(line["loss"] for line in trainer.state.log_history if "loss" in line)
     return {"seconds": seconds, "tokens_per_s": tokens / seconds, "gib": gib, "loss": loss, "flops": work * tokens}
 
 
-def _parameters(model: nn.Module) -> int:
+def _count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
@@ -160,5 +161,5 @@ def run_contestant(run: Callable[[Setting, str], dict[str, float]]) -> None:
     """Run the contestant that the command line describes in JSON, and print its numbers as the last line."""
     setting = Setting(**json.loads(sys.argv[1]))
     with tempfile.TemporaryDirectory() as folder:
-        found = run(setting, str(Path(folder)))
-    print(json.dumps(found))
+        outcome = run(setting, str(Path(folder)))
+    print(json.dumps(outcome))

@@ -1,23 +1,11 @@
-"""What the benchmarks rest on: turns, medians, reasons of failure, and peak memory that is the measured part's own."""
+"""How the benchmarks measure: turns, medians, reasons of failure, and the peak memory of the measured work alone."""
 
-import importlib.util
 import json
 import sys
 
 import pytest
 
-from tools.pages import ROOT
-
-
-@pytest.fixture(scope="module")
-def measuring():
-    """Return the module, which lives among the scripts that are run by hand."""
-    spec = importlib.util.spec_from_file_location("measuring", ROOT / "benchmarks" / "measuring.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from benchmarks import measurement
 
 
 @pytest.fixture
@@ -40,8 +28,8 @@ print(json.dumps({"seconds": [5, 1, 3][seen.count(NAME)]}))
 """
 
 
-def test_contestants_take_turns_and_the_median_is_kept(measuring, python, tmp_path):
-    found = measuring.in_turns({name: python(f"NAME = {name!r}{COUNTED}") for name in "ab"}, 3)
+def test_contestants_take_turns_and_the_median_is_reported(python, tmp_path):
+    found = measurement.run_in_turns({name: python(f"NAME = {name!r}{COUNTED}") for name in "ab"}, 3)
 
     assert (tmp_path / "turns").read_text() == "ababab"
     assert found["a"] == {
@@ -51,7 +39,7 @@ def test_contestants_take_turns_and_the_median_is_kept(measuring, python, tmp_pa
     }
 
 
-def test_functions_take_turns_too_and_one_that_fails_is_kept_with_its_reason(measuring):
+def test_functions_take_turns_too_and_one_that_fails_is_reported_with_its_reason():
     seen = []
 
     def work(name, fails=False):
@@ -60,7 +48,7 @@ def test_functions_take_turns_too_and_one_that_fails_is_kept_with_its_reason(mea
             raise ImportError("no such peer\nin many lines")
         return {"seconds": float(len(seen))}
 
-    found = measuring.in_turns_here(
+    found = measurement.call_in_turns(
         {"a": lambda: work("a"), "b": lambda: work("b", fails=True), "c": lambda: work("c")}, 3
     )
 
@@ -69,7 +57,7 @@ def test_functions_take_turns_too_and_one_that_fails_is_kept_with_its_reason(mea
     assert found["b"] == {"failed": "ImportError: no such peer"}
 
 
-def test_a_contestant_that_cannot_run_is_kept_with_its_reason_and_stops_nobody(measuring, python):
+def test_a_contestant_that_cannot_run_is_reported_with_its_reason_and_stops_no_other(python):
     whole = python("print('{\"seconds\": 2}')")
     commands = {
         "without": python("import a_package_that_nobody_has"),
@@ -78,7 +66,7 @@ def test_a_contestant_that_cannot_run_is_kept_with_its_reason_and_stops_nobody(m
         "refuses": python("import sys; sys.exit('needs CUDA')"),
     }
 
-    found = measuring.in_turns(commands, 2)
+    found = measurement.run_in_turns(commands, 2)
 
     assert found["without"] == {"failed": "ModuleNotFoundError: No module named 'a_package_that_nobody_has'"}
     assert found["killed"] == {"failed": "ended with -9"}
@@ -87,27 +75,28 @@ def test_a_contestant_that_cannot_run_is_kept_with_its_reason_and_stops_nobody(m
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_peak_memory_is_that_of_the_measured_part(python, measuring):
-    code = f"""
-import json, sys
-sys.path.insert(0, {str(ROOT / "benchmarks")!r})
-import measuring
+def test_peak_memory_is_that_of_the_measured_work(python):
+    code = """
+import json
+from benchmarks import measurement
 earlier = bytearray(b"x" * (600 << 20))
 del earlier
 held = bytearray(b"x" * (50 << 20))
-print(json.dumps(measuring.timed(lambda: bytearray(100 << 20).extend(b"x"), "cpu")))
+print(json.dumps(measurement.measure_work(lambda: bytearray(100 << 20).extend(b"x"), "cpu")))
 """
-    found = measuring.in_turns({"some": python(code)}, 1)["some"]
+    found = measurement.run_in_turns({"some": python(code)}, 1)["some"]
 
     assert 0.09 < found["medians"]["gib"] < 0.25  # 100 MiB, copied at most once as it grows; 600 were held before
 
 
-def test_a_report_says_where_it_was_measured(measuring, monkeypatch, tmp_path):
-    monkeypatch.setattr(measuring, "ROOT", tmp_path)
-    monkeypatch.setattr(measuring, "OUT", tmp_path / "out")
-    monkeypatch.setattr(measuring, "_described", lambda python: {"versions": {"torch": "2"}, "threads": 1, "gpu": None})
+def test_a_report_has_machine_and_versions_and_no_date(monkeypatch, tmp_path):
+    monkeypatch.setattr(measurement, "ROOT", tmp_path)
+    monkeypatch.setattr(measurement, "OUT", tmp_path / "out")
+    monkeypatch.setattr(
+        measurement, "_describe", lambda python: {"versions": {"torch": "2"}, "threads": 1, "gpu": None}
+    )
 
-    file = measuring.write("step", "tiny-cpu", {"layers": 1}, contestants={})
+    file = measurement.write_report("step", "tiny-cpu", {"layers": 1}, contestants={})
 
     report = json.loads(file.read_text(encoding="utf-8"))
     assert file.name == "step-tiny-cpu.json"
