@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from studykit.chat import find_turn_ends
 from studykit.models.states import unwrap
 from studykit.models.vocabulary import token_rows
 
@@ -30,10 +31,7 @@ class Vocabulary:
 
 
 def find_eos_token_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Return the tokens that end an answer, sorted: those of the model's generation config, and the tokenizer's.
-
-    Chat models may end a turn with another token than the tokenizer's end of sequence.
-    """
+    """Return the ids that end an answer, sorted: those that end a turn, and those of the model's generation config."""
     configured = unwrap(model).generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
+    return sorted({*find_turn_ends(tokenizer), *listed} - {None})

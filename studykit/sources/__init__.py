@@ -31,14 +31,14 @@ class Example:
     Attributes:
         id: unique within its source, and the same at every load.
         messages: `{"role": ..., "content": ...}` in order, the last one from the assistant; or a single message
-            with role `"text"`.
+            with role `"text"`. An assistant's message with `"weight": 0` is context and not trained on.
         source: the stratum of a stratified budget, which draws from all sources in proportion.
         annotator: `"human"`, or the name of the model that wrote the answer.
         split: the split it belongs to.
     """
 
     id: str
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
     source: str
     annotator: str
     split: str

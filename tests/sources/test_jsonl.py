@@ -83,14 +83,12 @@ def test_windows_line_ends_and_a_missing_last_one_are_read(write, tmp_path):
 GOOD = {"text": "fine"}
 BAD = {
     "not JSON": ('{"text": ', "not JSON"),
-    "empty": ("", "an empty line"),
-    "blank": ("   ", "an empty line"),
     "a list": ("[1]", "a JSON object is expected, received list"),
     "a number": ("7", "a JSON object is expected, received int"),
     "no layout": ({"question": "2+2?"}, r"needs `messages`, .* has \['question'\]"),
     "prompt alone": ({"prompt": "2+2?"}, r"has \['prompt'\]"),
     "no messages": ({"messages": []}, "needs `messages`"),
-    "messages as text": ({"messages": "hi"}, "needs `messages`"),
+    "messages as text": ({"messages": "hi"}, "a list of messages is expected, received str"),
     "message as text": ({"messages": ["hi"]}, "every message is an object with role and content"),
     "no role": ({"messages": [{"content": "hi"}]}, "every message is an object with role and content"),
     "no content": ({"messages": [TALK[0], {"role": "assistant"}]}, "the assistant's content must be non-empty text"),
@@ -99,6 +97,16 @@ BAD = {
     "number as answer": ({"prompt": "2+2?", "completion": 4}, "non-empty text, received 4"),
     "empty text": ({"text": ""}, "must be non-empty text"),
     "user last": ({"messages": TALK[:1]}, "the last message must be the assistant's, received 'user'"),
+    "half an emoji": (r'{"text": "town \ud83d"}', "half of a surrogate pair"),
+    "half an emoji in the id": (r'{"text": "a", "id": "\udcb2"}', "half of a surrogate pair"),
+    "a number of 5,000 digits": ('{"text": "a", "id": ' + "9" * 5000 + "}", "JSON that cannot be read"),
+    "deep brackets": ("[" * 100_000 + "]" * 100_000, "JSON that cannot be read"),
+    "a tool call": ({"messages": [TALK[0], {**TALK[1], "tool_calls": [{"id": "1"}]}]}, "`tool_calls` changes what is"),
+    "tools": ({"messages": TALK, "tools": [{"name": "look"}]}, "`tools` changes what is taught"),
+    "reasoning": ({"messages": [TALK[0], {**TALK[1], "reasoning_content": "2 + 2"}]}, "`reasoning_content` changes"),
+    "a field of a message": ({"messages": [TALK[0], {**TALK[1], "train": False}]}, "the field 'train', which would be"),
+    "half a weight": ({"messages": [TALK[0], {**TALK[1], "weight": 0.5}]}, r"weight is 0 .* or 1, received 0.5"),
+    "an image": ({"messages": [{"role": "user", "content": [{"type": "image"}]}, TALK[1]]}, "non-empty text"),
     "torn": ('{"text": "half a li', "not JSON"),
 }
 
@@ -139,3 +147,54 @@ def test_no_examples_are_refused(write):
         read(write())
     with pytest.raises(InputError, match="no examples in split 'test'"):
         read(write({"text": "a", "split": "train"}), "test")
+
+
+SAID = ("2+2?", "4")
+LAYOUTS = {
+    "messages": {"messages": TALK},
+    "text parts": {"messages": [{"role": "user", "content": [{"type": "text", "text": "2+2?"}]}, TALK[1]]},
+    "prompt and completion": {"prompt": "2+2?", "completion": "4"},
+    "prompt and completion as messages": {"prompt": TALK[:1], "completion": TALK[1:]},
+    "ShareGPT": {"conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]},
+    "conversations of messages": {"conversations": TALK},
+    "Alpaca": {"instruction": "2+2?", "input": "", "output": "4"},
+    "a text beside messages": {"messages": TALK, "text": "### 2+2? ### 4"},
+    "a text beside prompt and completion": {"prompt": "2+2?", "completion": "4", "text": "### 2+2? ### 4"},
+    "missing values as datasets writes them": {
+        "messages": [m | {"weight": None} for m in TALK],
+        "text": None,
+        "tools": [],
+    },
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_layouts_of_other_tools_are_read_as_the_same_conversation(layout, write):
+    (example,) = read(write(LAYOUTS[layout]))
+    assert [(m["role"], m["content"]) for m in example.messages] == [("user", "2+2?"), ("assistant", "4")]
+    assert not example.is_text
+
+
+def test_instruction_input_history_and_system_are_turns(write):
+    record = {"system": "Add.", "history": [["1+1", "2"]], "instruction": "Sum of", "input": "2, 2", "output": "4"}
+    (example,) = read(write(record))
+    roles, texts = zip(*((m["role"], m["content"]) for m in example.messages), strict=True)
+    assert roles == ("system", "user", "assistant", "user", "assistant")
+    assert texts == ("Add.", "1+1", "2", "Sum of\n2, 2", "4")
+
+
+def test_a_byte_order_mark_and_blank_lines_are_skipped(tmp_path):
+    file = tmp_path / "marked.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\n\r\n{"text": "b"}\n\n')
+    assert [example.answer for example in read(str(file))] == ["a", "b"]
+
+
+def test_a_weight_of_0_stays_with_the_message(write):
+    (example,) = read(write({"messages": [TALK[0], {**TALK[1], "weight": 0}, TALK[0], {**TALK[1], "weight": 1}]}))
+    assert [message.get("weight") for message in example.messages] == [None, 0, None, None]
+
+
+def test_keys_that_nothing_reads_are_counted_and_named_once(write, caplog):
+    read(write({"text": "a", "topic": "x"}, {"text": "b", "topic": "y", "score": 1}))
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "nothing reads the keys 'score' (1 lines), 'topic' (2 lines)" in message

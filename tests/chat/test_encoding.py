@@ -11,8 +11,7 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from studykit import chat
-from studykit.chat import Encoded, encode, encode_prompts, tokenizer_hash
+from studykit.chat import Encoded, encode, encode_prompts, encoding, tokenizer_hash
 from studykit.errors import InputError
 from studykit.sources import PLAIN_TEXT, Example
 
@@ -105,25 +104,6 @@ def test_conversations_and_texts_may_be_mixed():
     assert encoded.response_tokens.tolist() == [3, 2, 2]
 
 
-def test_without_an_end_token_in_the_template_the_answer_is_supervised():
-    bare = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}\n{% endfor %}"
-    bare += "{% if add_generation_prompt %}assistant {% endif %}"
-    assert loss_mask(chat_of("2+2?", "4"), make_tokenizer(bare)) == ["4\n"]
-
-
-def test_a_template_that_rewrites_earlier_turns_is_refused():
-    """Some templates drop the reasoning of all answers but the last."""
-    forgetful = (
-        "{% for m in messages %}<|start|>{{ m['role'] }}\n"
-        "{% if loop.last or m['role'] != 'assistant' %}{{ m['content'] }}{% else %}cut{% endif %}<|end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
-    )
-    tokenizer = make_tokenizer(forgetful)
-    assert loss_mask(chat_of("2+2?", "4"), tokenizer) == ["4<|end|>"]
-    with pytest.raises(InputError, match="example 'a': the chat template renders turn 1 differently"):
-        encode([chat_of("hi", "hello", "2+2?", "4")], tokenizer, 99)
-
-
 def test_no_template_is_refused_for_conversations_only():
     tokenizer = make_tokenizer(template=None)
     with pytest.raises(InputError, match="has no chat template"):
@@ -140,15 +120,16 @@ def test_a_long_example_is_refused_by_name():
 
 
 def test_an_example_without_a_supervised_token_is_refused_by_name():
-    silent = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    question, answer = chat_of("2+2?", "4").messages
+    silent = Example("a", (question, {**answer, "weight": 0}), "s", "human", "train")
     with pytest.raises(InputError, match="example 'a' has no supervised token"):
-        encode([chat_of("2+2?", "4")], make_tokenizer(silent), 99)
+        encode([silent], make_tokenizer(), 99)
 
 
 EXAMPLES = [chat_of("2+2?", "4" * (1 + n % 5), name=f"e{n}") for n in range(9)] + [text_of("abc" * 3)]
 
 
-def same(left: chat.Encoded, right: chat.Encoded) -> bool:
+def same(left: Encoded, right: Encoded) -> bool:
     counts = np.array_equal(left.response_tokens, right.response_tokens)
     rows = range(len(left)) if len(left) == len(right) else ()
     return counts and all(
@@ -160,7 +141,7 @@ def same(left: chat.Encoded, right: chat.Encoded) -> bool:
 
 def test_a_cached_encoding_equals_a_fresh_one(empty_cache, monkeypatch):
     made = encode(EXAMPLES, make_tokenizer(), 99)
-    monkeypatch.setattr(chat, "_tokenize", None)
+    monkeypatch.setattr(encoding, "_encode", None)
     kept = encode(EXAMPLES, make_tokenizer(), 99)
     assert same(made, kept)
     assert (made.ids.dtype, kept.ids.dtype, kept.loss_mask.dtype) == (np.int32, np.int32, bool)
@@ -203,7 +184,7 @@ def test_a_large_pool_is_mapped_and_its_selections_copy_no_tokens(empty_cache, m
         "lengths": np.full(count, width),
         "response_tokens": np.full(count, width - 1),
     }
-    monkeypatch.setattr(chat, "_tokenize", lambda examples, tokenizer: Encoded(**columns))
+    monkeypatch.setattr(encoding, "_encode", lambda examples, tokenizer: Encoded(**columns))
     encode([row], make_tokenizer(), None)
     before = resident_mib()
     opened = encode([row], make_tokenizer(), None)

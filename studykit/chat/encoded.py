@@ -1,0 +1,59 @@
+"""Token sequences of many examples with their loss masks, in one long row of tokens that all selections share."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token sequences of many examples, as places in one long row of tokens that all their selections share.
+
+    Attributes:
+        ids: int32 [total].
+        loss_mask: bool [total].
+        starts: int64 [n], where each example begins.
+        lengths: int64 [n], tokens per example.
+        response_tokens: int64 [n], supervised tokens per example that have a token before them.
+    """
+
+    ids: np.ndarray
+    loss_mask: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    response_tokens: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> "Encoded":
+        """Put sequences (int [T]) and their masks (bool [T]) end to end."""
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        responses = np.array([mask[1:].sum() for mask in masks], dtype=np.int64)
+        ids = np.concatenate([np.empty(0, np.int32), *rows]).astype(np.int32)
+        loss_mask = np.concatenate([np.empty(0, bool), *masks])
+        return cls(ids, loss_mask, np.cumsum(lengths) - lengths, lengths, responses)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def ids_of(self, index: int) -> np.ndarray:
+        """Return the token ids of one example, int32 [T]."""
+        return self.ids[self._place(index)]
+
+    def supervised_of(self, index: int) -> np.ndarray:
+        """Return the mask of one example, bool [T]."""
+        return self.loss_mask[self._place(index)]
+
+    def take(self, indices: np.ndarray) -> "Encoded":
+        """Return the sequences at those positions, in that order; the tokens are not copied."""
+        chosen = (column[indices] for column in (self.starts, self.lengths, self.response_tokens))
+        return Encoded(self.ids, self.loss_mask, *chosen)
+
+    def _place(self, index: int) -> slice:
+        return slice(int(self.starts[index]), int(self.starts[index] + self.lengths[index]))
+
+    def key_of(self, index: int) -> str:
+        """Return the content hash of one token sequence and its mask: what a teacher's answer depends on."""
+        content = self.ids_of(index).tobytes() + self.supervised_of(index).tobytes()
+        return hashlib.sha256(content).hexdigest()[:32]

@@ -1,0 +1,118 @@
+"""Conversations to token ids and loss masks, kept on disk by content: a study tokenises its data once.
+
+    encoded = encode(examples, tokenizer, max_length=512)
+    encoded.ids_of(0), encoded.supervised_of(0)     # int32 [T], bool [T]
+
+The tokens stay on disk and are mapped into memory: only what is looked at is read, and processes share it.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from studykit.chat.encoded import Encoded
+from studykit.chat.masking import mask_conversations, mask_text
+from studykit.chat.template import DATE
+from studykit.errors import InputError
+from studykit.files import cache_folder, replacing
+from studykit.sources import Example, content_hash
+
+_VERSION = "4"
+_BATCH = 4096
+
+
+def encode(examples: Sequence[Example], tokenizer: Any, max_length: int | None) -> Encoded:
+    """Render, tokenise and mask; kept on disk by content, so that a study tokenises its data once.
+
+    Args:
+        examples: conversations or raw texts.
+        tokenizer: a fast Hugging Face tokenizer, with a chat template where there are conversations.
+        max_length: longer examples are refused, and those without a supervised token; None leaves both for later.
+
+    Raises:
+        InputError: no chat template, a template whose rendering of a prefix is no prefix, an example past
+            `max_length` or without a supervised token.
+    """
+    key = hashlib.sha256(f"{_VERSION}:{tokenizer_hash(tokenizer)}:{content_hash(examples)}".encode()).hexdigest()[:32]
+    file = cache_folder("tokens") / f"{key}.safetensors"
+    encoded = _mapped(file)
+    if encoded is None:
+        with replacing(file) as temporary:
+            save_file(vars(_encode(examples, tokenizer)), temporary)
+        encoded = _mapped(file)
+    if encoded is None:
+        raise OSError(f"{file} was written and cannot be read: is the disk full or failing?")
+    if max_length is not None:
+        check(examples, encoded, max_length)
+    return encoded
+
+
+def encode_prompts(examples: Sequence[Example], tokenizer: Any) -> list[list[int]]:
+    """Return the token ids before each conversation's last answer: what generation starts from.
+
+    They are a prefix of the ids that `encode` gives, so that a student is asked exactly what it was trained on, with
+    the words that the template puts before the answer (such as an empty thinking block).
+    """
+    encoded = encode(examples, tokenizer, None)
+    prompts = []
+    for index in range(len(encoded)):
+        answered = np.flatnonzero(encoded.supervised_of(index))
+        if not len(answered):
+            raise InputError(f"example {examples[index].id!r} has no answer to generate: its last turn has weight 0")
+        runs = np.flatnonzero(np.diff(answered) > 1)
+        prompts.append(encoded.ids_of(index)[: answered[runs[-1] + 1 if len(runs) else 0]].tolist())
+    return prompts
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Return the sha256 of what makes token ids: vocabulary and rules, special tokens, chat template and its date."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend["truncation"] = backend["padding"] = None
+    content = [backend, tokenizer.special_tokens_map, tokenizer.chat_template, str(DATE)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _mapped(file: Path) -> Encoded | None:
+    """Map a kept encoding into memory, nothing read yet; None where there is none, or a damaged one."""
+    try:
+        with safe_open(file, framework="pt") as stored:  # numpy's reader would copy; writes stay in memory either way
+            return Encoded(**{field.name: stored.get_tensor(field.name).numpy() for field in fields(Encoded)})
+    except (OSError, SafetensorError):
+        return None
+
+
+def _encode(examples: Sequence[Example], tokenizer: Any) -> Encoded:
+    ids: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
+    for start in range(0, len(examples), _BATCH):
+        batch = examples[start : start + _BATCH]
+        conversations = iter(mask_conversations([e for e in batch if not e.is_text], tokenizer))
+        for example in batch:
+            row, mask = mask_text(example, tokenizer) if example.is_text else next(conversations)
+            ids.append(np.array(row, dtype=np.int32))
+            masks.append(np.array(mask, dtype=bool))
+    return Encoded.of(ids, masks)
+
+
+def check(examples: Sequence[Example], encoded: Encoded, max_length: int) -> None:
+    """Refuse examples that cannot be trained on.
+
+    Raises:
+        InputError: an example past `max_length`, or without a supervised token.
+    """
+    longest = int(encoded.lengths.argmax())
+    if encoded.lengths[longest] > max_length:
+        raise InputError(
+            f"example {examples[longest].id!r} has {encoded.lengths[longest]:,} tokens, more than max_length "
+            f"{max_length:,}: raise max_length or drop the example (nothing is cut silently)"
+        )
+    empty = np.flatnonzero(encoded.response_tokens == 0)
+    if len(empty):
+        raise InputError(f"example {examples[int(empty[0])].id!r} has no supervised token: is its answer empty?")

@@ -1,0 +1,114 @@
+"""Token ids and loss mask of one conversation or raw text, each checked: what is trained on is the answer and its end.
+
+Rendered text and mask meet at characters: every token that holds a character of the answer is trained on. In byte-level
+tokenizers the first of them may hold the space before the answer too.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from studykit.chat.turns import Answer, Located, end_without_template, locate_answers, special_ids
+from studykit.errors import InputError
+from studykit.sources import Example
+
+Offsets = Sequence[tuple[int, int]]
+Masked = tuple[list[int], list[bool]]
+
+
+def mask_conversations(examples: Sequence[Example], tokenizer: Any) -> Iterator[Masked]:
+    """Yield token ids and loss mask of each conversation.
+
+    Raises:
+        InputError: the template or tokenizer loses a part of an answer, or nothing can end it.
+    """
+    if not examples:
+        return
+    located = locate_answers(examples, tokenizer)
+    encoding = tokenizer([where.text for where in located], add_special_tokens=False, return_offsets_mapping=True)
+    special = special_ids(tokenizer)
+    rows = []
+    for where, ids, offsets in zip(located, encoding["input_ids"], encoding["offset_mapping"], strict=True):
+        rows.append(_mask(where, ids, offsets, special, tokenizer))
+    _check_answers(examples, located, [answers for _, _, answers in rows], tokenizer)
+    for ids, mask, _ in rows:
+        yield ids, mask
+
+
+def mask_text(example: Example, tokenizer: Any) -> Masked:
+    """Return token ids and loss mask of a raw text: all of it, and the end token after it.
+
+    Raises:
+        InputError: the tokenizer has no end token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"tokenizer {tokenizer.name_or_path!r} has no end token, which raw texts are trained to end with: set "
+            "tokenizer.eos_token and save it beside the model"
+        )
+    ids = tokenizer(example.answer)["input_ids"]
+    ids = ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids, tokenizer.eos_token_id]
+    return ids, [True] * len(ids)
+
+
+def _mask(
+    where: Located, ids: list[int], offsets: Offsets, special: set[int], tokenizer: Any
+) -> tuple[list[int], list[bool], list[list[int]]]:
+    """Return ids, loss mask, and the ids of each answer without its end."""
+    mask, answers = [False] * len(ids), []
+    for answer in where.answers:
+        first, last = _tokens_of(answer, offsets)
+        answers.append(ids[first:last])
+        end = _end_after(last, answer.stop, ids, offsets, where.text, special)
+        if end is None:  # only after the last answer: others are left out by then
+            ids, mask = [*ids[:last], end_without_template(tokenizer)], [*mask[:last], False]
+            end = last
+        mask[first : end + 1] = [True] * (end + 1 - first)
+    return ids, mask, answers
+
+
+def _tokens_of(answer: Answer, offsets: Offsets) -> tuple[int, int]:
+    """Return the first token that holds a character of the answer, and the one after the last."""
+    holding = [i for i, (left, right) in enumerate(offsets) if left < answer.stop and right > answer.start]
+    return (holding[0], holding[-1] + 1) if holding else (0, 0)
+
+
+def _end_after(last: int, stop: int, ids: list[int], offsets: Offsets, text: str, special: set[int]) -> int | None:
+    """Return the place of the special token after an answer, whitespace apart; None where a word or nothing follows."""
+    for place in range(last, len(ids)):
+        if ids[place] in special:
+            return place
+        if text[max(offsets[place][0], stop) : offsets[place][1]].strip():
+            return None
+    return None
+
+
+def _check_answers(
+    examples: Sequence[Example], located: Sequence[Located], answers: Sequence[Sequence[list[int]]], tokenizer: Any
+) -> None:
+    """Refuse an example whose trained tokens decode to another text than the answer's.
+
+    Whitespace apart, and apart from what the tokenizer itself loses (capitals, characters that it does not know).
+
+    Raises:
+        InputError: naming the example.
+    """
+    wanted = [where.text[a.start : a.stop] for where in located for a in where.answers]
+    if not wanted:
+        return
+    decoded = tokenizer.batch_decode([ids for rows in answers for ids in rows], clean_up_tokenization_spaces=False)
+    names = [example.id for example, where in zip(examples, located, strict=True) for _ in where.answers]
+    for name, text, shown in zip(names, wanted, decoded, strict=True):
+        if _squash(text) == _squash(shown):
+            continue
+        again = tokenizer.decode(
+            tokenizer(text, add_special_tokens=False)["input_ids"], clean_up_tokenization_spaces=False
+        )
+        if _squash(again) != _squash(shown):
+            raise InputError(
+                f"example {name!r}: of the answer {text[:60]!r} the tokens say {shown[:60]!r}; the tokenizer's character "
+                "offsets are wrong, so the answer cannot be told from its prompt"
+            )
+
+
+def _squash(text: str) -> str:
+    return "".join(text.split())

@@ -1,0 +1,73 @@
+"""Render conversations through a tokenizer's chat template: on a fixed date, and refused in one line.
+
+    render([["user's and assistant's messages"], ...], tokenizer)
+
+Templates such as those of Llama 3.2 and Granite write today's date. Here the date is always `DATE`, so that one
+specification gives the same tokens on every day.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from studykit.errors import InputError
+
+DATE = date(2024, 7, 26)
+"""The day that templates are told; the default of Llama 3's own templates."""
+
+Conversation = Sequence[dict[str, Any]]
+
+_CODES = ("A", "a", "B", "b", "d", "m", "Y", "y", "H", "M", "S", "j")
+_MESSAGE_FIELDS = ("role", "content")
+
+
+def render(
+    conversations: Sequence[Conversation],
+    tokenizer: Any,
+    *,
+    add_generation_prompt: bool = False,
+    names: Sequence[str] | None = None,
+) -> list[str]:
+    """Apply the chat template to conversations.
+
+    Args:
+        conversations: messages with `role` and `content`; other fields are not passed to the template.
+        tokenizer: has the chat template.
+        add_generation_prompt: end with the words that open the assistant's turn.
+        names: ids of the examples, for messages.
+
+    Raises:
+        InputError: the tokenizer has no chat template, or the template refuses a conversation.
+    """
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"tokenizer {tokenizer.name_or_path!r} has no chat template: set tokenizer.chat_template and save it "
+            "beside the model, or give raw texts instead of conversations"
+        )
+    template = _fixed_date() + tokenizer.get_chat_template()
+    plain = [[{name: m[name] for name in _MESSAGE_FIELDS} for m in messages] for messages in conversations]
+    settings = {"chat_template": template, "tokenize": False, "add_generation_prompt": add_generation_prompt}
+    try:
+        return tokenizer.apply_chat_template(plain, **settings)
+    except Exception:  # a template may raise anything: find the conversation that it refuses
+        for number, messages in enumerate(plain):
+            _render_one(messages, tokenizer, settings, names[number] if names else str(number))
+        raise
+
+
+def _render_one(messages: Conversation, tokenizer: Any, settings: dict[str, Any], name: str) -> None:
+    try:
+        tokenizer.apply_chat_template(messages, **settings)
+    except Exception as error:
+        roles = ", ".join(str(message["role"]) for message in messages)
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"example {name!r}: the chat template refuses its turns ({roles}): {reason}; change the conversation, or "
+            "the template saved beside the model"
+        ) from None
+
+
+def _fixed_date() -> str:
+    """Return a macro that stands in for the function by which a template asks for today's date."""
+    replaced = "".join(f"|replace('%{code}', '{DATE.strftime(f'%{code}')}')" for code in _CODES)
+    return f"{{%- macro strftime_now(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro +%}}"
