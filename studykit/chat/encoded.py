@@ -9,12 +9,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token sequences of many examples, as places in one long row of tokens that all their selections share.
+    """The token sequences of examples, as slices of one long row of tokens; selections share the row.
 
     Attributes:
         ids: int32 [total].
         loss_mask: bool [total].
-        starts: int64 [n], where each example begins.
+        starts: int64 [n], position of each example's first token.
         lengths: int64 [n], tokens per example.
         response_tokens: int64 [n], supervised tokens per example that have a token before them.
     """
@@ -27,7 +27,7 @@ class Encoded:
 
     @classmethod
     def of(cls, rows: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> "Encoded":
-        """Put sequences (int [T]) and their masks (bool [T]) end to end."""
+        """Concatenate sequences (int [T]) and their loss masks (bool [T])."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         responses = np.array([mask[1:].sum() for mask in masks], dtype=np.int64)
         ids = np.concatenate([np.empty(0, np.int32), *rows]).astype(np.int32)
@@ -39,21 +39,21 @@ class Encoded:
 
     def ids_of(self, index: int) -> np.ndarray:
         """Return the token ids of one example, int32 [T]."""
-        return self.ids[self._place(index)]
+        return self.ids[self._slice(index)]
 
     def supervised_of(self, index: int) -> np.ndarray:
-        """Return the mask of one example, bool [T]."""
-        return self.loss_mask[self._place(index)]
+        """Return the loss mask of one example, bool [T]."""
+        return self.loss_mask[self._slice(index)]
 
     def take(self, indices: np.ndarray) -> "Encoded":
-        """Return the sequences at those positions, in that order; the tokens are not copied."""
-        chosen = (column[indices] for column in (self.starts, self.lengths, self.response_tokens))
-        return Encoded(self.ids, self.loss_mask, *chosen)
+        """Return the sequences with these indices, in this order; the tokens are not copied."""
+        columns = (column[indices] for column in (self.starts, self.lengths, self.response_tokens))
+        return Encoded(self.ids, self.loss_mask, *columns)
 
-    def _place(self, index: int) -> slice:
+    def _slice(self, index: int) -> slice:
         return slice(int(self.starts[index]), int(self.starts[index] + self.lengths[index]))
 
     def key_of(self, index: int) -> str:
-        """Return the content hash of one token sequence and its mask: what a teacher's answer depends on."""
+        """Return the content hash of one token sequence and its loss mask: a teacher's signal depends on no more."""
         content = self.ids_of(index).tobytes() + self.supervised_of(index).tobytes()
         return hashlib.sha256(content).hexdigest()[:32]

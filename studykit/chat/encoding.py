@@ -29,24 +29,24 @@ _BATCH = 4096
 
 
 def encode(examples: Sequence[Example], tokenizer: Any, max_length: int | None) -> Encoded:
-    """Render, tokenise and mask; kept on disk by content, so that a study tokenises its data once.
+    """Render, tokenize and mask examples; the result is cached on disk, so that a study tokenizes its data once.
 
     Args:
         examples: conversations or raw texts.
         tokenizer: a fast Hugging Face tokenizer, with a chat template where there are conversations.
-        max_length: longer examples are refused, and those without a supervised token; None leaves both for later.
+        max_length: limit in tokens; with None neither lengths nor empty masks are checked.
 
     Raises:
-        InputError: no chat template, a template whose rendering of a prefix is no prefix, an example past
+        InputError: no chat template, one that refuses or changes an answer, or none that ends it; an example longer than
             `max_length` or without a supervised token.
     """
     key = hashlib.sha256(f"{_VERSION}:{tokenizer_hash(tokenizer)}:{content_hash(examples)}".encode()).hexdigest()[:32]
     file = cache_folder("tokens") / f"{key}.safetensors"
-    encoded = _mapped(file)
+    encoded = _map_file(file)
     if encoded is None:
         with replacing(file) as temporary:
-            save_file(vars(_encode(examples, tokenizer)), temporary)
-        encoded = _mapped(file)
+            save_file(vars(_tokenize(examples, tokenizer)), temporary)
+        encoded = _map_file(file)
     if encoded is None:
         raise OSError(f"{file} was written and cannot be read: is the disk full or failing?")
     if max_length is not None:
@@ -79,8 +79,8 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _mapped(file: Path) -> Encoded | None:
-    """Map a kept encoding into memory, nothing read yet; None where there is none, or a damaged one."""
+def _map_file(file: Path) -> Encoded | None:
+    """Map a cached encoding into memory, without reading it yet; None where the file is missing or damaged."""
     try:
         with safe_open(file, framework="pt") as stored:  # numpy's reader would copy; writes stay in memory either way
             return Encoded(**{field.name: stored.get_tensor(field.name).numpy() for field in fields(Encoded)})
@@ -88,7 +88,7 @@ def _mapped(file: Path) -> Encoded | None:
         return None
 
 
-def _encode(examples: Sequence[Example], tokenizer: Any) -> Encoded:
+def _tokenize(examples: Sequence[Example], tokenizer: Any) -> Encoded:
     ids: list[np.ndarray] = []
     masks: list[np.ndarray] = []
     for start in range(0, len(examples), _BATCH):
@@ -105,7 +105,7 @@ def check(examples: Sequence[Example], encoded: Encoded, max_length: int) -> Non
     """Refuse examples that cannot be trained on.
 
     Raises:
-        InputError: an example past `max_length`, or without a supervised token.
+        InputError: an example longer than `max_length`, or without a supervised token.
     """
     longest = int(encoded.lengths.argmax())
     if encoded.lengths[longest] > max_length:
