@@ -37,7 +37,7 @@ def encode(examples: Sequence[Example], tokenizer: Any, max_length: int | None) 
         max_length: limit in tokens; with None neither lengths nor empty masks are checked.
 
     Raises:
-        InputError: no chat template, one that refuses or changes an answer, or none that ends it; an example longer than
+        InputError: no chat template, one that changes an answer, or nothing that ends it; an example longer than
             `max_length` or without a supervised token.
     """
     key = hashlib.sha256(f"{_VERSION}:{tokenizer_hash(tokenizer)}:{content_hash(examples)}".encode()).hexdigest()[:32]

@@ -105,8 +105,8 @@ def _check_answers(
         )
         if _squash(again) != _squash(shown):
             raise InputError(
-                f"example {name!r}: of the answer {text[:60]!r} the tokens say {shown[:60]!r}; the tokenizer's character "
-                "offsets are wrong, so the answer cannot be told from its prompt"
+                f"example {name!r}: of the answer {text[:60]!r} the tokens are {shown[:60]!r}; the tokenizer's "
+                "character offsets are wrong, so the answer cannot be told from its prompt"
             )
 
 

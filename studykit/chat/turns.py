@@ -208,6 +208,6 @@ def special_ids(tokenizer: Any) -> set[int]:
 
 def _no_end(tokenizer: Any) -> InputError:
     return InputError(
-        f"tokenizer {tokenizer.name_or_path!r} has no end token, and its chat template writes none after an answer, so a "
-        "student could never learn to stop: set tokenizer.eos_token and save it beside the model"
+        f"tokenizer {tokenizer.name_or_path!r} has no end token, and its chat template writes none after an answer, so "
+        "a student could never learn to stop: set tokenizer.eos_token and save it beside the model"
     )
