@@ -83,6 +83,7 @@ def _find_uses(tree: ast.Module, package: str, defined: set[str], used: set[str]
     libraries = _imported_libraries(tree, package)
     derived = {id(node) for c in _derived_classes(tree, libraries) for node in ast.walk(c)}
     reflecting = {id(node) for function in _reflecting_functions(tree) for node in ast.walk(function)}
+    reflecting -= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield from ((node.lineno, name) for name in _private_imports(node, package))

@@ -29,6 +29,7 @@ OWN = [
     "x.__dict__",
     "for _ in range(3): ...",
     "column = '_difference'",
+    "def f(x, name):\n    return {f'{name}_difference': vars(x)}",
     "def f(x):\n    x._own",
 ]
 
