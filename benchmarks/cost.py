@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.measurement import call_in_turns, measure_work, run_in_turns, write_report
-from studykit.head import head_loss
+from studykit.head import Labels, Objective, OutputHead, head_loss
 from studykit.losses import get_loss
 from studykit.teacher import TeacherSignal
 
@@ -94,11 +94,11 @@ def measure(signal: str, tokens: int, vocabulary: int, k: int, device: str) -> d
         ids = (target[:, None] + torch.arange(k, device=device)) % vocabulary
         both = normal(tokens, k + 1, dtype=torch.float32).log_softmax(-1)
         teacher = TeacherSignal.from_top_k(ids, both[:, :-1], both[:, -1:])
-    loss = get_loss("forward_kl")
+    labels, objective = Labels(target), Objective(get_loss("forward_kl"))
 
     def work() -> None:
         hidden.grad = weight.grad = None
-        head_loss(hidden, weight, None, teacher, target, loss, denominator=tokens)[0].backward()
+        head_loss(hidden, OutputHead(weight), teacher, labels, objective, denominator=tokens)[0].backward()
 
     return measure_work(work, device)
 

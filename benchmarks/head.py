@@ -95,13 +95,14 @@ def fuse_by_liger(hidden, weight, teacher_hidden, teacher_weight, target, loss):
 
 def compute_by_studykit(hidden, weight, teacher_hidden, teacher_weight, target, loss, *, closed=True, fused=None):
     """Return the loss by studykit's head."""
-    from studykit.head import head_loss
+    from studykit.head import Chunking, Labels, Objective, OutputHead, head_loss
     from studykit.losses import get_loss
     from studykit.teacher import TeacherSignal
 
     signal, result = TeacherSignal.from_hidden(teacher_hidden, teacher_weight), get_loss(loss)
     result.closed_form = closed
-    return head_loss(hidden, weight, None, signal, target, result, denominator=len(target), fused=fused)[0]
+    chunking, labels = Chunking(fused=fused), Labels(target)
+    return head_loss(hidden, OutputHead(weight), signal, labels, Objective(result), len(target), chunking)[0]
 
 
 RUN: dict[str, Callable[..., Any]] = {

@@ -1,13 +1,14 @@
 """Divergences, one per file. A loss sees log-probabilities at supervised positions and returns one value per position.
 
 A loss is a function `name(x: LossInputs, *, option=default) -> Tensor[N]` in a file of the same name, or a class
-derived from `Loss` where it keeps state (a schedule, a learned temperature):
+derived from `Loss` where it has state (a schedule, a learned temperature):
 
     loss = get_loss("jsd", beta=0.1)
     values = loss.per_token(inputs)          # float32 [N], nats
 
-What it sees is the whole vocabulary or a teacher's top-k tokens folded with a tail category; no loss knows which.
-Reduction, masking, chunking and temperature belong to `studykit.head`.
+Its categories are the whole vocabulary, or a teacher's top-k tokens and one tail category for the rest; no loss knows
+which. Reduction, masking, chunking and temperature belong to `studykit.head`. The annotation of an option says its
+type and range (`Annotated[float, Field(ge=0, le=1)]`), and `get_loss` refuses any other value.
 """
 
 from collections.abc import Callable
@@ -34,22 +35,22 @@ class Author(IntEnum):
 
 
 LOG_FLOOR = -1e5
-"""Stands for log 0: finite, so that 0 * log 0 is 0, and below every log-probability of logits within ±4e4."""
+"""Replaces log 0: finite, so that 0 * log 0 is 0, and below every log-probability of logits within ±4e4."""
 
 
 @dataclass(frozen=True)
 class LossInputs:
-    """What a loss may look at, at N supervised positions.
+    """The inputs of a loss at N supervised positions.
 
     Attributes:
         student_logp: float [N, C], log-probabilities (each row's exponentials sum to 1), with gradient.
-        teacher_logp: float [N, C] without gradient, or None when no teacher takes part.
+        teacher_logp: float [N, C] without gradient, or None without a teacher.
         target: int64 [N] in [0, C), the category of the label.
         progress: share of the stage's optimizer steps done, in [0, 1].
-        sequence: int64 [N], the row that each position belongs to, in order; None where it is one row.
+        sequence: int64 [N], the sequence that each position belongs to, in order; None for a single one.
         author: int64 [N], the `Author` of each token; None where all are the data's.
 
-    C is the vocabulary V, or k + 1 when a top-k teacher was folded: its last category is the rest of the mass.
+    C is the vocabulary size V, or k + 1 for a folded top-k teacher, whose last category is the rest of the mass.
     """
 
     student_logp: Tensor
@@ -61,7 +62,7 @@ class LossInputs:
 
     @property
     def teacher(self) -> Tensor:
-        """The teacher's log-probabilities, for losses that cannot do without.
+        """The teacher's log-probabilities, for losses that require them.
 
         Raises:
             ValueError: the run has no teacher.
@@ -72,16 +73,18 @@ class LossInputs:
 
 
 class Loss:
-    """Base of losses with state; a stateless loss is a plain function and is wrapped in one.
+    """Base of losses with state; a stateless loss is a plain function, wrapped in a `FunctionLoss`.
+
+    The bool attributes are flags: a class sets them, a file with a function sets them in capitals (`COUPLES_ROWS`).
 
     Attributes:
-        needs_teacher: False only for losses on the label alone.
-        couples_rows: True when one position's value depends on the others, so that rows may not be split at will.
-        needs_shared_categories: True when column c must be the same token in all rows, which a folded teacher's is not.
-        across_tokenizers: True when columns are compared by their order, so that a teacher may have another tokenizer.
-        takes_samples: True when the teacher's probabilities enter linearly, so that sampled ones are right on average.
-        closed_form: True when `value_and_grad` writes the derivative out; otherwise autograd finds it.
-        learning_rate: of what the loss learns; None means the student's.
+        needs_teacher: False for losses on the label alone.
+        couples_rows: True when the value at one position depends on other positions, which then stay in one chunk.
+        needs_shared_categories: True when column c must be the same token in all rows, unlike a folded teacher's.
+        across_tokenizers: True when columns are compared by rank, so that the teacher may have another tokenizer.
+        takes_samples: True when the teacher's probabilities enter linearly, so that sampled ones are unbiased.
+        closed_form: True when `value_and_grad` is implemented; otherwise autograd differentiates `per_token`.
+        learning_rate: of the loss's `parameters()`; None means the student's.
     """
 
     needs_teacher: bool = True
@@ -99,7 +102,7 @@ class Loss:
     def value_and_grad(self, x: LossInputs) -> tuple[Tensor, Tensor]:
         """Return the loss at every position [N] and its derivative in `student_logp` [N, C], in closed form.
 
-        The derivative is partial: each log-probability counts as free of the others, and the softmax is not passed.
+        The derivative is partial: each log-probability is a free variable, without the softmax.
         """
         raise NotImplementedError
 
@@ -107,15 +110,15 @@ class Loss:
         """Advance the state, once per optimizer step, the same on every rank. Stateless losses do nothing."""
 
     def metrics(self) -> dict[str, float]:
-        """Return what of the state is worth logging."""
+        """Return the part of the state that is logged, by name."""
         return {}
 
     def parameters(self) -> list[Tensor]:
-        """Return what the loss learns; it joins the student's parameters in the optimizer."""
+        """Return the loss's learned parameters; the optimizer trains them with the student's."""
         return []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that a checkpoint must keep."""
+        """Return the state for checkpoints."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -125,25 +128,23 @@ class Loss:
 class FunctionLoss(Loss):
     """A stateless loss made from a function and its options.
 
-    Its module may set the flags of `Loss` in capitals, and hold `value_and_grad` with the function's own options.
+    Its module may set the flags of `Loss` in capitals, and define `value_and_grad` with the same options.
     """
 
     def __init__(self, function: Callable[..., Tensor], module: ModuleType, options: dict[str, Any]):
         vars(self).update(flags(Loss, module))
-        self._function = partial(function, **options)
-        self.closed_form = hasattr(module, "value_and_grad")
-        if self.closed_form:
-            self._value_and_grad = partial(module.value_and_grad, **options)
-        nothing = torch.zeros(1, 2).log_softmax(dim=-1)
-        self._function(LossInputs(nothing, nothing, torch.zeros(1, dtype=torch.long)))  # options are refused here
+        self._per_token = partial(function, **options)
+        closed_form = getattr(module, "value_and_grad", None)
+        self.closed_form = closed_form is not None
+        self._value_and_grad = None if closed_form is None else partial(closed_form, **options)
 
     def per_token(self, x: LossInputs) -> Tensor:
         """Call the function."""
-        return self._function(x)
+        return self._per_token(x)
 
     def value_and_grad(self, x: LossInputs) -> tuple[Tensor, Tensor]:
         """Call the module's closed form."""
-        return self._value_and_grad(x)
+        return super().value_and_grad(x) if self._value_and_grad is None else self._value_and_grad(x)
 
 
 def get_loss(name: str, **options: Any) -> Loss:
@@ -154,7 +155,7 @@ def get_loss(name: str, **options: Any) -> Loss:
         options: keyword options of that loss.
 
     Raises:
-        InputError: an unknown name or option, with the nearest known one.
+        InputError: an unknown name or option, with the nearest known one; a value outside its type or range.
 
     Example:
         >>> get_loss("forward_kll")

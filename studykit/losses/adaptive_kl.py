@@ -1,17 +1,19 @@
 """Adaptive KL w_h KL(p‖q) + w_l KL(q‖p), weighted by where the gap |p - q| lies: in the teacher's head or its tail."""
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
 
-from studykit.errors import InputError
 from studykit.losses import LossInputs
 from studykit.losses.forward_kl import forward_kl
 from studykit.losses.reverse_kl import reverse_kl
 
 ROUNDING = 1e-6
-"""A head of exactly mu, and the whole mass for mu = 1, must not fall outside by an error in the sum."""
+"""Tolerance of the sum: a head of mass exactly mu, and all of the mass for mu = 1, is not cut short by rounding."""
 
 
-def adaptive_kl(x: LossInputs, *, mu: float = 0.5) -> Tensor:
+def adaptive_kl(x: LossInputs, *, mu: Annotated[float, Field(ge=0, le=1)] = 0.5) -> Tensor:
     """Return w_h KL(p‖q) + w_l KL(q‖p), w_h and w_l the shares of Σ |p - q| in the head and the tail of p.
 
     Prefer it when training is short: forward KL fits the head first and reverse KL the tail. The weights are constants
@@ -20,13 +22,10 @@ def adaptive_kl(x: LossInputs, *, mu: float = 0.5) -> Tensor:
     Args:
         x: `student_logp` and `teacher_logp`, [N, C].
         mu: the head is the longest run of the likeliest categories whose teacher mass is at most mu, in [0, 1]; the
-            likeliest one always belongs to it.
+            likeliest one always belongs to it, also at mu = 0.
 
     Returns:
         float [N], nats, at least 0.
-
-    Raises:
-        InputError: mu outside [0, 1].
 
     Source:
         Wu et al. (2024), Rethinking Kullback-Leibler Divergence in Knowledge Distillation for Large Language Models.
@@ -38,14 +37,12 @@ def adaptive_kl(x: LossInputs, *, mu: float = 0.5) -> Tensor:
         >>> adaptive_kl(x, mu=0.6)               # gaps ¼ in the head, ⅕ + 1/20 in the tail: the mean of both KLs
         tensor([0.1433])
     """
-    if not 0 <= mu <= 1:
-        raise InputError(f"loss 'adaptive_kl': mu must lie in [0, 1], received {mu}")
     head = _head_share(x.teacher.exp(), x.student_logp.detach().exp(), mu)
     return head * forward_kl(x) + (1 - head) * reverse_kl(x)
 
 
 def _head_share(p: Tensor, q: Tensor, mu: float) -> Tensor:
-    # Gap and mask are both in the order of the sorted teacher: a mask in one order on gaps in another weighs at random.
+    # Gap and mask are both in the teacher's sorted order; in different orders the weights would be meaningless.
     p_sorted, order = p.sort(dim=-1, descending=True, stable=True)
     in_head = p_sorted.cumsum(dim=-1) <= mu + ROUNDING
     in_head[:, 0] = True

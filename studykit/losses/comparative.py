@@ -1,35 +1,34 @@
 """Comparative τ² KL(softmax(Δz_T/τ)‖softmax(Δz_S/τ)) on differences Δz of two positions, for a scarce teacher (CKD)."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from studykit.errors import InputError
 from studykit.losses import LOG_FLOOR, Loss, LossInputs, expectation
 
 
 class Comparative(Loss):
     """Return, per position i, the mean over its partners j of τ² KL(softmax(Δ_T/τ)‖softmax(Δ_S/τ)) + the label's part.
 
-    Δ = log-probabilities at i minus those at j, on the union of what the teacher finds likeliest at either position,
-    labels included. The label's part has Δ_Y = onehot(y_i) - onehot(y_j) in place of Δ_T. N teacher outputs give
-    N(N-1) differences: prefer it when teacher tokens are few and cached.
+    Δ is the log-probabilities at i minus those at j, on the union of the teacher's likeliest categories at both
+    positions, labels included. The label's part has Δ_Y = onehot(y_i) - onehot(y_j) in place of Δ_T. N teacher
+    outputs give N(N-1) differences: prefer it when teacher tokens are few and cached.
 
-    Categories must mean the same token in every row. A teacher folded position by position breaks that.
+    Column c must be the same token in every row, which does not hold for a teacher folded position by position.
 
     Args:
-        temperature: τ, above 0; 2 to 4 is usual.
-        top_k: how many categories each position adds to the union, its label among them.
-        partners: with how many other positions each is compared, spread evenly over the batch; None is all of them,
-            whose memory grows as N².
-        clip: differences are cut to ±clip nats, since a token likely at one position only would drown the others.
+        temperature: τ; 2 to 4 is usual.
+        top_k: number of categories that each position adds to the union, its label included.
+        partners: number of other positions that each is compared with, spread evenly over the batch; None is all of
+            them, and memory then grows as N².
+        clip: differences are cut to ±clip nats: a token likely at one position only would outweigh all others.
         teacher_weight: weight of the teacher's part, which is 0 at q = p.
         label_weight: weight of the label's part.
 
     Attributes:
         needs_shared_categories: True: column c is the same token in all rows.
-
-    Raises:
-        InputError: an option outside its range.
 
     Source:
         Wilf et al. (2023), Comparative Knowledge Distillation, carried over from samples to positions.
@@ -47,21 +46,18 @@ class Comparative(Loss):
     def __init__(
         self,
         *,
-        temperature: float = 2.0,
-        top_k: int = 16,
-        partners: int | None = 16,
-        clip: float = 10.0,
+        temperature: Annotated[float, Field(gt=0)] = 2.0,
+        top_k: Annotated[int, Field(ge=1)] = 16,
+        partners: Annotated[int, Field(ge=1)] | None = 16,
+        clip: Annotated[float, Field(gt=0)] = 10.0,
         teacher_weight: float = 1.0,
         label_weight: float = 1.0,
     ):
-        for name, value in {"temperature": temperature, "top_k": top_k, "partners": partners, "clip": clip}.items():
-            if value is not None and not value > 0:
-                raise InputError(f"loss 'comparative': {name} must be above 0, received {value}")
         self.temperature, self.top_k, self.partners, self.clip = temperature, top_k, partners, clip
         self.teacher_weight, self.label_weight = teacher_weight, label_weight
 
     def pair_count(self, n: int) -> int:
-        """Return how many ordered pairs of n positions are compared: n(n-1), or n times partners where that is less.
+        """Return the number of ordered pairs of n positions that are compared: n times partners, at most n(n-1).
 
         >>> [Comparative(partners=None).pair_count(n) for n in (1, 2, 10, 100)]
         [0, 2, 90, 9900]
@@ -69,7 +65,7 @@ class Comparative(Loss):
         return n * len(self._offsets(n))
 
     def per_token(self, x: LossInputs) -> Tensor:
-        """Return the mean over each position's pairs, float [N], nats; 0 where there is no second position."""
+        """Return the mean over each position's pairs, float [N], nats; 0 for a single position."""
         n = len(x.target)
         if n < 2:
             return 0 * x.student_logp.sum(dim=-1)
@@ -93,7 +89,7 @@ class Comparative(Loss):
         return [1 + i * others // count for i in range(count)]
 
     def _union(self, x: LossInputs, here: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        # ids [N, P, 2k] and which of them count: each token once, and none that is impossible at both positions.
+        # ids [N, P, 2k] and a mask of those that count: each token once, and none that is impossible at both positions.
         k = min(self.top_k, x.teacher.shape[1])
         top = x.teacher.scatter(1, x.target[:, None], torch.inf).topk(k, dim=-1).indices
         first, second = top[here].expand(-1, there.shape[1], -1), top[there]

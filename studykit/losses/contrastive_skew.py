@@ -1,30 +1,30 @@
-"""Skew forward KL on what the teacher (or the data) wrote, skew reverse KL on what the student wrote (DistiLLM-2)."""
+"""Skew forward KL on tokens of the teacher or the data, skew reverse KL on tokens of the student (DistiLLM-2)."""
+
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from studykit.losses import Author, LossInputs
 from studykit.losses.skew_forward_kl import skew_forward_kl
-from studykit.losses.skew_forward_kl import value_and_grad as forward_and_slope
+from studykit.losses.skew_forward_kl import value_and_grad as forward_value_and_grad
 from studykit.losses.skew_reverse_kl import skew_reverse_kl
 from studykit.losses.skew_reverse_kl import value_and_grad as reverse_value_and_grad
 
 
-def contrastive_skew(x: LossInputs, *, skew: float = 0.1) -> Tensor:
-    """Return KL(p ‖ λp + (1-λ)q) where others wrote the token, KL(q ‖ (1-λ)p + λq) where the student did.
+def contrastive_skew(x: LossInputs, *, skew: Annotated[float, Field(ge=0, lt=1)] = 0.1) -> Tensor:
+    """Return KL(p ‖ λp + (1-λ)q) for tokens of the teacher or the data, KL(q ‖ (1-λ)p + λq) for those of the student.
 
-    The first raises what the teacher says, the second lowers what only the student says. Prefer it with a rollout that
-    gives both answers to a prompt; on answers of one kind it is simply that kind's skew KL.
+    The first raises the probability of the teacher's tokens, the second lowers that of the student's. Prefer it with a
+    rollout that trains on both answers to a prompt; on answers of one author it is the skew KL of that author.
 
     Args:
-        x: `student_logp` and `teacher_logp` [N, C]; `author` [N], without which no token is the student's.
-        skew: λ, the share mixed in from the other side, in [0, 1).
+        x: `student_logp` and `teacher_logp` [N, C]; `author` [N]; without it no token counts as the student's.
+        skew: weight λ of the other distribution in the mixture, in [0, 1).
 
     Returns:
         float [N], nats, at least 0.
-
-    Raises:
-        InputError: skew out of range.
 
     Source:
         Ko et al. (2025), DistiLLM-2: A Contrastive Approach Boosts the Distillation of LLMs, equation 5, with a fixed
@@ -41,8 +41,8 @@ def contrastive_skew(x: LossInputs, *, skew: float = 0.1) -> Tensor:
 
 
 def value_and_grad(x: LossInputs, *, skew: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Return the divergence [N] and its derivative in log q [N, C], each position's own."""
-    forward, grad = forward_and_slope(x, skew=skew)
+    """Return the divergence [N] and its derivative in log q [N, C], by the author of each position."""
+    forward, grad = forward_value_and_grad(x, skew=skew)
     if x.author is None:
         return forward, grad
     reverse, other = reverse_value_and_grad(x, skew=skew)

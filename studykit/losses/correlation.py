@@ -1,42 +1,46 @@
 """Correlation distance (1 - Pearson(p, q)) + (1 - Spearman(p, q)) on the teacher's likeliest categories (R2KD)."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from studykit.errors import InputError
 from studykit.losses import LOG_FLOOR, LossInputs
 
 LARGEST_RANKED = 64
-"""Soft ranks compare all pairs: beyond this many categories they cost too much memory and say too little."""
+"""Soft ranks compare all pairs of categories: with more than this many the memory grows and the ranks carry little."""
 
 SMALLEST_NORM = 1e-6
 """A centred vector shorter than this is constant in float32, and correlates with nothing."""
 
 
 def correlation(
-    x: LossInputs, *, top_k: int = 32, value_weight: float = 1.0, rank_weight: float = 1.0, softness: float = 1.0
+    x: LossInputs,
+    *,
+    top_k: Annotated[int, Field(ge=2)] = 32,
+    value_weight: float = 1.0,
+    rank_weight: float = 1.0,
+    softness: Annotated[float, Field(gt=0)] = 1.0,
 ) -> Tensor:
     """Return value_weight (1 - Pearson of p and q) + rank_weight (1 - Spearman), p the teacher and q the student.
 
-    Prefer it for a noisy or pruned teacher: it asks for the shape of p and not for its exact values. It does not fix
-    the student's confidence, so mix in cross-entropy and look at the calibration. Temperatures above 1 help.
+    Prefer it for a noisy or pruned teacher: it compares the shape of p and not its exact values. The student's
+    confidence is left free, so mix in cross-entropy and check the calibration. Temperatures above 1 help.
 
-    Over a whole vocabulary Pearson's correlation is that of the largest entry alone. So the categories are the label,
-    the teacher's likeliest others, top_k in all, and the rest folded into one. A category that is impossible for both
-    does not count. Spearman's ranks are soft: rank of i = Σ_j sigmoid((log p_i - log p_j) / softness).
+    Over a whole vocabulary Pearson's correlation is decided by the largest entry alone. So the categories are the label
+    and the teacher's likeliest other tokens, top_k in all, and one that sums the rest. A category that is impossible
+    for both sides is left out. Spearman's ranks are soft: rank of i = Σ_j sigmoid((log p_i - log p_j) / softness).
 
     Args:
         x: `student_logp` and `teacher_logp` [N, C], and `target` [N].
-        top_k: number of categories beside the rest, at least 2; ranks look at no more than 64.
+        top_k: number of categories besides the rest, at least 2; ranks use at most 64 of them.
         value_weight: weight of the Pearson part.
         rank_weight: weight of the Spearman part.
-        softness: nats over which one rank goes over into the next, above 0.
+        softness: difference in nats over which soft ranks blur, above 0; 0 would be the exact rank.
 
     Returns:
         float [N], no unit, in [0, 4] with both weights at 1. A constant p or q has correlation 0.
-
-    Raises:
-        InputError: top_k below 2, or softness not above 0.
 
     Source:
         Kim, Ham, Cho, Kim (2024), Robustness-Reinforced Knowledge Distillation with Correlation Distance and Network
@@ -49,10 +53,6 @@ def correlation(
         >>> correlation(x, rank_weight=0.0)            # centred (5, -1, -4)/30 and (-4, -1, 5)/30: 1 + 39/42
         tensor([1.9286])
     """
-    if top_k < 2:
-        raise InputError(f"loss 'correlation': top_k must be at least 2, received {top_k}")
-    if not softness > 0:
-        raise InputError(f"loss 'correlation': softness must be above 0, received {softness}")
     p, q, counts = _fold(x, top_k)
     value = 1 - _pearson(p.exp(), q.exp(), counts)
     if top_k > LARGEST_RANKED:

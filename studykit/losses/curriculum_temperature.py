@@ -1,9 +1,10 @@
-"""Forward KL(p_T‖q_T) at a learned temperature T that climbs the loss which the student descends (CTKD)."""
+"""Forward KL(p_T‖q_T) at a learned temperature T that raises the loss which the student lowers (CTKD)."""
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from studykit.errors import InputError
@@ -14,20 +15,20 @@ from studykit.losses.forward_kl import forward_kl
 class CurriculumTemperature(Loss):
     """Return KL(p_T‖q_T) with p_T = softmax(z_teacher / T), T learned against the student by gradient reversal.
 
-    Prefer it when no temperature is known to be right. The gradient that reaches T is multiplied by λ, which goes from
-    0 to -1 on a cosine over the stage: the task starts easy and is made harder. It wants inputs at temperature 1.
+    Prefer it when no good temperature is known. The gradient in T is multiplied by λ, which goes from 0 to -1 on a
+    cosine over the stage: the task starts easy and becomes harder. Its inputs are at temperature 1.
 
-    T = low + (high - low) sigmoid(s), and s is what the optimizer must hold: `parameters()` returns it.
+    T = low + (high - low) sigmoid(s), where s is the learned parameter that `parameters()` returns.
 
     Args:
         initial: T at the start, strictly between low and high.
         low: lower bound of T, above 0.
         high: upper bound of T.
-        scale_by_t2: multiply by T², which keeps the student's gradient at one size as T moves.
-        learning_rate: of s. The student's own would hardly move one number within a stage.
+        scale_by_t2: multiply by T², so that the size of the student's gradient does not depend on T.
+        learning_rate: of s; the student's is too small to change a single number within a stage.
 
     Raises:
-        InputError: unless 0 < low < initial < high.
+        InputError: unless low < initial < high.
 
     Source:
         Li et al. (2023), Curriculum Temperature for Knowledge Distillation.
@@ -43,18 +44,16 @@ class CurriculumTemperature(Loss):
         self,
         *,
         initial: float = 2.0,
-        low: float = 1.0,
+        low: Annotated[float, Field(gt=0)] = 1.0,
         high: float = 21.0,
         scale_by_t2: bool = False,
-        learning_rate: float = 0.01,
+        learning_rate: Annotated[float, Field(gt=0)] = 0.01,
     ):
-        if not 0 < low < initial < high:
+        if not low < initial < high:
             raise InputError(
-                "loss 'curriculum_temperature': 0 < low < initial < high is needed, "
+                "loss 'curriculum_temperature': low < initial < high is needed, "
                 f"received low {low}, initial {initial}, high {high}"
             )
-        if not learning_rate > 0:
-            raise InputError(f"loss 'curriculum_temperature': learning_rate must be above 0, received {learning_rate}")
         self.low, self.high, self.scale_by_t2, self.learning_rate = low, high, scale_by_t2, learning_rate
         self.raw = torch.nn.Parameter(torch.tensor(math.log((initial - low) / (high - initial))))
 
@@ -80,14 +79,14 @@ class CurriculumTemperature(Loss):
         return {"temperature": self.temperature}
 
     def parameters(self) -> list[Tensor]:
-        """Return the one number behind T. Without it in the optimizer T never moves."""
+        """Return s, for the optimizer; without it T is constant."""
         return [self.raw]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the one number behind T."""
+        """Return s."""
         return {"raw": self.raw.detach().clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore it in place, so that an optimizer which already holds it keeps it."""
+        """Restore s in place, so that an optimizer that refers to it remains valid."""
         with torch.no_grad():
             self.raw.copy_(state["raw"])

@@ -1,16 +1,18 @@
 """Generalised Jensen-Shannon divergence β KL(p‖m) + (1-β) KL(q‖m), m = βp + (1-β)q: between forward and reverse KL."""
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
 
-from studykit.errors import InputError
 from studykit.losses import LossInputs, expectation, log_mixture
 from studykit.losses.forward_kl import forward_kl
-from studykit.losses.forward_kl import value_and_grad as forward_and_slope
+from studykit.losses.forward_kl import value_and_grad as forward_value_and_grad
 from studykit.losses.reverse_kl import reverse_kl
 from studykit.losses.reverse_kl import value_and_grad as reverse_value_and_grad
 
 
-def jsd(x: LossInputs, *, beta: float = 0.5, rescale: bool = False) -> Tensor:
+def jsd(x: LossInputs, *, beta: Annotated[float, Field(ge=0, le=1)] = 0.5, rescale: bool = False) -> Tensor:
     """Return β KL(p‖m) + (1-β) KL(q‖m) with m = βp + (1-β)q; β = 0 is KL(p‖q) and β = 1 is KL(q‖p).
 
     Prefer it on mixed or on-policy data: it is bounded by log 2 at β = ½ where the KLs are not.
@@ -24,9 +26,6 @@ def jsd(x: LossInputs, *, beta: float = 0.5, rescale: bool = False) -> Tensor:
     Returns:
         float [N], nats, at least 0.
 
-    Raises:
-        InputError: beta outside [0, 1].
-
     Source:
         Agarwal et al. (2024), On-Policy Distillation of Language Models (GKD), section 2.
 
@@ -37,8 +36,6 @@ def jsd(x: LossInputs, *, beta: float = 0.5, rescale: bool = False) -> Tensor:
         >>> jsd(LossInputs(*logs, torch.tensor([0])))                      # log 2, its largest value
         tensor([0.6931])
     """
-    if not 0 <= beta <= 1:
-        raise InputError(f"loss 'jsd': beta must lie in [0, 1], received {beta}")
     if beta in (0, 1):
         return reverse_kl(x) if beta else forward_kl(x)
     p, q = x.teacher, x.student_logp
@@ -50,7 +47,7 @@ def jsd(x: LossInputs, *, beta: float = 0.5, rescale: bool = False) -> Tensor:
 def value_and_grad(x: LossInputs, *, beta: float = 0.5, rescale: bool = False) -> tuple[Tensor, Tensor]:
     """Return the divergence [N] and its derivative in log q [N, C], (1-β) q (log q - log m)."""
     if beta in (0, 1):
-        return reverse_value_and_grad(x) if beta else forward_and_slope(x)
+        return reverse_value_and_grad(x) if beta else forward_value_and_grad(x)
     scale = 1 / (beta * (1 - beta)) if rescale else 1.0
     m = log_mixture(x.student_logp, x.teacher, beta)
     grad = (x.student_logp - m).mul_(x.student_logp.exp()).mul_((1 - beta) * scale)

@@ -1,14 +1,13 @@
-"""TAID -Σ p_t log q, p_t = softmax((1-t) z_student + t z_teacher): a target that walks from student to teacher."""
+"""TAID -Σ p_t log q, p_t = softmax((1-t) z_student + t z_teacher): a target that moves from student to teacher."""
 
 import math
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from torch import Tensor
 
-from studykit.errors import InputError, unknown
+from studykit.errors import InputError
 from studykit.losses import Loss, LossInputs, expectation
-
-SCHEDULES = ("adaptive", "linear", "fixed")
 
 AUTO_ALPHA = 6.0
 """`alpha="auto"` is 6 / total steps: at momentum 0 the gap 1 - t then shrinks by e³ over a run of any length."""
@@ -18,25 +17,26 @@ class Taid(Loss):
     """Return -Σ p_t log q with p_t = softmax((1-t) sg(z_student) + t z_teacher), in logit space, and t rising to 1.
 
     Prefer it when the teacher is far stronger than the student. Its value is a cross-entropy, not a divergence: at
-    q = p it is the entropy of p, with gradient 0. At every optimizer step but the first, with L the mean loss,
+    q = p it is the entropy of p, with gradient 0. At every optimizer step but the first, with L the mean loss and
+    t_linear the linear schedule from t_start to t_end,
 
         m ← beta m + (1 - beta) (L_before - L) / L_before
         t ← min(t_end, max(t_linear, t + alpha sigmoid(m) (1 - t)))
 
     Args:
-        schedule: "adaptive" as above, "linear" for t = t_linear, "fixed" for t = t_start throughout.
+        schedule: "adaptive" as above, "linear" for t = t_linear, or "fixed" for t = t_start.
         t_start: first t, in [0, 1].
         t_end: last t, in [t_start, 1].
         alpha: step size of the adaptive schedule; "auto" scales it to the length of the run. The authors' 5e-4 never
-            rises above t_linear in runs of less than some 4,000 steps.
+            rises above t_linear in runs of fewer than about 4,000 steps.
         beta: decay of the momentum m, in [0, 1).
 
     Attributes:
-        t: the current share of the teacher, for the log.
-        at_floor: whether t is held by t_linear, which makes the adaptive schedule a linear one.
+        t: the current weight of the teacher, logged.
+        at_floor: whether t equals t_linear, where the adaptive schedule is no different from the linear one.
 
     Raises:
-        InputError: an unknown schedule, or numbers outside their ranges.
+        InputError: t_start above t_end.
 
     Source:
         Shing et al. (2025), TAID: Temporally Adaptive Interpolated Distillation for Efficient Knowledge Transfer in
@@ -55,20 +55,14 @@ class Taid(Loss):
     def __init__(
         self,
         *,
-        schedule: str = "adaptive",
-        t_start: float = 0.4,
-        t_end: float = 1.0,
-        alpha: float | str = "auto",
-        beta: float = 0.99,
+        schedule: Literal["adaptive", "linear", "fixed"] = "adaptive",
+        t_start: Annotated[float, Field(ge=0, le=1)] = 0.4,
+        t_end: Annotated[float, Field(ge=0, le=1)] = 1.0,
+        alpha: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto",
+        beta: Annotated[float, Field(ge=0, lt=1)] = 0.99,
     ):
-        if schedule not in SCHEDULES:
-            raise InputError(f"loss 'taid': {unknown('schedule', schedule, SCHEDULES)}")
-        if not 0 <= t_start <= t_end <= 1:
-            raise InputError(f"loss 'taid': 0 <= t_start <= t_end <= 1 is needed, received {t_start} and {t_end}")
-        if alpha != "auto" and (isinstance(alpha, str) or alpha < 0):
-            raise InputError(f"loss 'taid': alpha must be 'auto' or a number of at least 0, received {alpha!r}")
-        if not 0 <= beta < 1:
-            raise InputError(f"loss 'taid': beta must lie in [0, 1), received {beta}")
+        if t_start > t_end:
+            raise InputError(f"loss 'taid': t_start <= t_end is needed, received {t_start} and {t_end}")
         self.schedule, self.t_start, self.t_end, self.alpha, self.beta = schedule, t_start, t_end, alpha, beta
         self.t = t_start
         self.momentum = 0.0
@@ -77,7 +71,7 @@ class Taid(Loss):
 
     def per_token(self, x: LossInputs) -> Tensor:
         """Return the cross-entropy of the student under the interpolated target at the current t, float [N], nats."""
-        # Log-probabilities are logits up to a constant per row, which the softmax takes out again.
+        # Log-probabilities are logits up to a constant per row, which the softmax cancels.
         mixed = (1 - self.t) * x.student_logp.detach() + self.t * x.teacher
         return -expectation(mixed.log_softmax(dim=-1), x.student_logp)
 
@@ -87,7 +81,7 @@ class Taid(Loss):
         return -(mixed * x.student_logp).sum(dim=-1), mixed.neg_()
 
     def step(self, mean_loss: float, progress: float) -> None:
-        """Move t, once per optimizer step.
+        """Update t, once per optimizer step.
 
         Args:
             mean_loss: this loss (the cross-entropy form) averaged over all tokens of the step, the same on all ranks.
@@ -106,18 +100,18 @@ class Taid(Loss):
 
     @property
     def at_floor(self) -> bool:
-        """Whether t is held by the linear schedule."""
+        """Whether t is at the lower bound, the linear schedule."""
         return self.t <= self._linear()
 
     def metrics(self) -> dict[str, float]:
-        """Return t, and 1 where the linear schedule holds it."""
+        """Return t, and 1 where it is at its lower bound, the linear schedule."""
         return {"taid_t": self.t, "taid_at_floor": float(self.at_floor)}
 
     def _linear(self) -> float:
         return self.t_start + (self.t_end - self.t_start) * self.progress
 
     def state_dict(self) -> dict[str, Any]:
-        """Return t, the momentum, the last loss and how far the run is."""
+        """Return t, the momentum, the last loss and the share of the steps done."""
         return {
             "t": self.t,
             "momentum": self.momentum,
@@ -126,6 +120,6 @@ class Taid(Loss):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned, so that a resumed run walks the same t."""
+        """Restore what `state_dict` returned, so that a resumed run continues with the same t."""
         self.t, self.momentum = state["t"], state["momentum"]
         self.previous_loss, self.progress = state["previous_loss"], state["progress"]

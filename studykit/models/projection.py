@@ -1,15 +1,15 @@
-"""The last projection of a causal language model: hidden states to logits, as its architecture means them."""
+"""The output head of a causal language model: hidden states to logits, with the scale and cap of its architecture."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Partial, Replicate
 
 from studykit.errors import InputError
-from studykit.models.sharding import gather_full
 from studykit.models.states import unwrap
 
 _CHUNK_BYTES = 2**28
@@ -24,14 +24,29 @@ class OutputHead:
     Attributes:
         weight: [V, H].
         bias: [V], or None.
-        logit_scale: what the architecture multiplies logits with.
+        logit_scale: factor of the logits in this architecture.
         softcap: c of the architecture's c * tanh(logits / c), or None.
+        vocab_size: number of leading rows that are tokens of the shared tokenizer and take part; None means all V.
     """
 
     weight: Tensor
-    bias: Tensor | None
+    bias: Tensor | None = None
     logit_scale: float = 1.0
     softcap: float | None = None
+    vocab_size: int | None = None
+
+    def first_rows(self, count: int) -> "OutputHead":
+        """Return the head of the first tokens alone."""
+        bias = None if self.bias is None else self.bias[:count]
+        return replace(self, weight=self.weight[:count], bias=bias, vocab_size=None)
+
+    def detach(self) -> "OutputHead":
+        """Return the head without gradients."""
+        return replace(self, weight=self.weight.detach(), bias=None if self.bias is None else self.bias.detach())
+
+    def to(self, device: torch.device) -> "OutputHead":
+        """Return the head on a device."""
+        return replace(self, weight=self.weight.to(device), bias=None if self.bias is None else self.bias.to(device))
 
 
 def project(
@@ -42,18 +57,18 @@ def project(
 
 
 def logits_in_chunks(hidden: Tensor, head: OutputHead, vocab_size: int) -> Iterator[tuple[slice, Tensor]]:
-    """Yield some positions at a time and their logits [n, V]: those of all positions together may not fit.
+    """Yield slices of the positions and their logits [n, V]: those of all positions together may not fit into memory.
 
     Args:
         hidden: states [N, H].
         head: projects them.
-        vocab_size: the rows of it that count, such as `token_rows`.
+        vocab_size: number of leading rows that take part, such as `token_rows`.
     """
-    weight, bias = head.weight[:vocab_size], None if head.bias is None else head.bias[:vocab_size]
-    size = max(1, _CHUNK_BYTES // (4 * len(weight)))
+    part = head.first_rows(vocab_size)
+    size = max(1, _CHUNK_BYTES // (4 * len(part.weight)))
     for start in range(0, len(hidden), size):
         rows = slice(start, start + size)
-        yield rows, project(hidden[rows], weight, bias, head.logit_scale, head.softcap)
+        yield rows, project(hidden[rows], part.weight, part.bias, part.logit_scale, part.softcap)
 
 
 def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:
@@ -63,20 +78,35 @@ def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dty
 
 
 def scale_and_softcap(raw: Tensor, logit_scale: float = 1.0, softcap: float | None = None) -> Tensor:
-    """Return logits from what the projection gave, in float32 at least.
+    """Return the architecture's logits from the output of the projection, in float32 at least.
 
-    Scale and soft cap belong to the architecture; the capped value is softcap * tanh(logits / softcap).
+    The capped value is softcap * tanh(logits / softcap).
     """
     logits = raw if raw.dtype == torch.float64 else raw.float()
     logits = logits if logit_scale == 1 else logits * logit_scale
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
-def output_head(model: nn.Module) -> OutputHead:
-    """Return the output projection of a model, through whatever wraps it; whole, where FSDP has sharded it.
+def scale_and_softcap_backward(grad: Tensor, logits: Tensor, logit_scale: float, softcap: float | None) -> Tensor:
+    """Return the derivative in the projection's output from the one in logits, the result of `scale_and_softcap`.
+
+    >>> scale_and_softcap_backward(torch.tensor([1.0]), torch.tensor([1.0]), 0.5, 2.0)         # ½ (1 - ¼)
+    tensor([0.3750])
+    """
+    if softcap is not None:
+        grad = grad * (1 - (logits / softcap).square())
+    return grad if logit_scale == 1 else grad * logit_scale
+
+
+def output_head(model: nn.Module, vocab_size: int | None = None) -> OutputHead:
+    """Return the output head of a model, also a wrapped one; gathered to its full size where FSDP has sharded it.
+
+    Args:
+        model: the causal language model.
+        vocab_size: number of leading rows that take part in a loss, such as `token_rows`; None means all.
 
     Raises:
-        InputError: the head is no plain linear layer (adapters belong on the layers below it).
+        InputError: the head is not a plain linear layer (adapters belong on the layers below it).
     """
     inner = unwrap(model)
     layer: Any = inner.get_output_embeddings()
@@ -85,13 +115,28 @@ def output_head(model: nn.Module) -> OutputHead:
             f"the output head of {type(inner).__name__} is a {type(layer).__name__}, not a plain linear layer: leave "
             "it out of lora_target_modules"
         )
-    config = inner.config.get_text_config()
-    weight, bias = gather_full(layer.weight), None if layer.bias is None else gather_full(layer.bias)
-    return OutputHead(weight, bias, *_shape(config))
+    bias = None if layer.bias is None else gather_full(layer.bias)
+    scale, cap = _scale_and_cap(inner.config.get_text_config())
+    return OutputHead(gather_full(layer.weight), bias, scale, cap, vocab_size)
 
 
-def _shape(config: Any) -> tuple[float, float | None]:
-    """Return what an architecture multiplies its logits with, and where it caps them: each has a name of its own."""
+def gather_full(parameter: Tensor) -> Tensor:
+    """Return the full parameter that FSDP has sharded over ranks; a parameter that is not sharded is returned as it is.
+
+    Its gradient goes back into each rank's shard as the mean over ranks, as FSDP does for all other parameters.
+    """
+    if not isinstance(parameter, DTensor):
+        return parameter
+    mesh = parameter.device_mesh
+    gathered = parameter.redistribute(placements=[Replicate()] * mesh.ndim)
+    local = gathered.to_local(grad_placements=[Partial()] * mesh.ndim)
+    if local.requires_grad:
+        local.register_hook(lambda gradient: gradient / mesh.size())
+    return local
+
+
+def _scale_and_cap(config: Any) -> tuple[float, float | None]:
+    """Return the factor of the logits and their cap; each architecture's configuration names them differently."""
     scaling = float(getattr(config, "logits_scaling", None) or 1)
     scale = getattr(config, "logit_scale", None) or (scaling if config.model_type in _MULTIPLIED else 1 / scaling)
     caps = (getattr(config, name, None) for name in _CAPS)

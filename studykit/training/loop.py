@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback
 
 from studykit.collate import Batch
 from studykit.files import replacing
-from studykit.head import head_loss
+from studykit.head import Labels, Objective, head_loss
 from studykit.losses import Loss, get_loss
 from studykit.methods import Recipe
 from studykit.models.projection import output_head
@@ -123,52 +123,34 @@ class DistillTrainer(Trainer):
     ) -> Any:
         """Return the loss of one micro-batch, already divided by the tokens of the whole optimizer step."""
         batch = Batch(**inputs)
-        head = output_head(model)
         hidden = hidden_states(model, batch.input_ids, batch.attention_mask)
         signal = self.teacher.signal(batch) if self.teacher is not None and self.loss.needs_teacher else None
         denominator = batch.target_count if num_items_in_batch is None else num_items_in_batch
+        head = output_head(model, self.vocab_size)
+        labels = Labels(batch.target, batch.sequence, None if batch.author is None else batch.author[batch.sequence])
         with self.accelerator.autocast():  # the Trainer wraps no more than the model's own pass
-            loss, sums = head_loss(
-                batch.predicting(hidden),
-                head.weight,
-                head.bias,
-                signal,
-                batch.target,
-                self.loss,
-                kd_ratio=self.recipe.kd_ratio,
-                temperature=self.recipe.temperature,
-                scale_by_t2=self.recipe.scale_by_t2,
-                denominator=denominator,
-                progress=self.context.progress,
-                sequence=batch.sequence,
-                author=None if batch.author is None else batch.author[batch.sequence],
-                logit_scale=head.logit_scale,
-                softcap=head.softcap,
-                vocab_size=self.vocab_size,
-            )
+            loss, sums = head_loss(batch.predicting(hidden), head, signal, labels, self.objective(), denominator)
         for kept in (self.sums, self.step_sums):
             for name, value in sums.items():
                 kept[name] = kept.get(name, 0) + value
         loss = loss * self.accelerator.num_processes  # data parallelism averages gradients over ranks
         return (loss, None) if return_outputs else loss
 
+    def objective(self) -> Objective:
+        """Return the recipe's mixture of loss and cross-entropy at this step."""
+        recipe = self.recipe
+        return Objective(self.loss, recipe.kd_ratio, recipe.temperature, recipe.scale_by_t2, self.context.progress)
+
     def cross_entropy(self, batch: Batch) -> Tensor:
         """Return the student's cross-entropy on a batch, summed over supervised tokens, nats."""
         student: Any = self.model
-        head, hidden = output_head(student), hidden_states(student, batch.input_ids, batch.attention_mask)
+        head, hidden = (
+            output_head(student, self.vocab_size),
+            hidden_states(student, batch.input_ids, batch.attention_mask),
+        )
         with self.accelerator.autocast():
-            loss, _ = head_loss(
-                batch.predicting(hidden),
-                head.weight,
-                head.bias,
-                None,
-                batch.target,
-                get_loss("cross_entropy"),
-                denominator=1,
-                logit_scale=head.logit_scale,
-                softcap=head.softcap,
-                vocab_size=self.vocab_size,
-            )
+            objective = Objective(get_loss("cross_entropy"))
+            loss, _ = head_loss(batch.predicting(hidden), head, None, Labels(batch.target), objective, denominator=1)
         return loss
 
     @torch.no_grad()

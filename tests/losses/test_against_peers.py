@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from one_loss import loss_and_sums
 from torch import Tensor
 
-from studykit.head import head_loss
 from studykit.losses import LossInputs, get_loss
 from studykit.teacher import TeacherSignal
 
@@ -75,11 +75,8 @@ def test_the_chunked_head_equals_trls_loss_on_full_logits(trl_loss, beta, temper
     teacher, kept = normal(BATCH, TIME, CATEGORIES, seed=1), labels() != -100
     theirs = trl_loss(hidden @ weight.T, teacher, labels=labels(), beta=beta, temperature=temperature)
     signal, loss = TeacherSignal.from_logits(teacher[kept]), get_loss("jsd", beta=beta)
-    ours, _ = head_loss(
-        *(hidden[kept], weight, None, signal, labels()[kept], loss),
-        temperature=temperature,
-        denominator=int(kept.sum()),
-        chunk=2,
+    ours, _ = loss_and_sums(
+        (hidden[kept], weight, None), signal, labels()[kept], loss, int(kept.sum()), temperature=temperature, size=2
     )
     torch.testing.assert_close(ours, theirs)
     for part in (hidden, weight):
@@ -115,12 +112,15 @@ def test_the_chunked_head_equals_ligers_fused_one(liger_loss, beta, temperature,
     theirs = fused(hidden, weight, *teacher, target, student_bias=bias)
     kept = target != -100
     signal, loss = TeacherSignal.from_hidden(teacher[0][kept], teacher[1]), get_loss("jsd", beta=beta)
-    ours, _ = head_loss(
-        *(hidden[kept], weight, bias, signal, target[kept], loss),
+    ours, _ = loss_and_sums(
+        (hidden[kept], weight, bias),
+        signal,
+        target[kept],
+        loss,
+        int(kept.sum()),
         kd_ratio=kd_ratio,
         temperature=temperature,
-        denominator=int(kept.sum()),
-        chunk=2,
+        size=2,
     )
     torch.testing.assert_close(ours.float(), theirs)
     for part in (hidden, weight, bias):

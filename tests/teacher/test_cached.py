@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from one_loss import loss_and_sums
 from unpadding import unpadded
 
 from studykit.chat import encode
 from studykit.collate import collate, each_example_once
-from studykit.head import head_loss
 from studykit.losses import get_loss
 from studykit.teacher import cached
 from studykit.teacher.cached import CachedTeacher
@@ -48,7 +48,7 @@ def batches(examples, tokenizer):
 def loss_of(teacher, batch, name="forward_kl") -> float:
     hidden, weight = (torch.randn(*shape, generator=torch.Generator().manual_seed(3)) for shape in (HIDDEN, (V, 16)))
     chosen = hidden[: len(batch.target)]
-    value, _ = head_loss(chosen, weight, None, teacher.signal(batch), batch.target, get_loss(name), denominator=1)
+    value, _ = loss_and_sums((chosen, weight, None), teacher.signal(batch), batch.target, get_loss(name), 1)
     return value.item() / len(batch.target)
 
 

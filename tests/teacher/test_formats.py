@@ -7,12 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from one_loss import loss_and_sums
 from torch import Tensor
 from unpadding import unpadded
 
 from studykit.chat import encode
 from studykit.collate import collate, each_example_once
-from studykit.head import head_loss
 from studykit.losses import get_loss
 from studykit.teacher import TeacherSignal
 from studykit.teacher.cached import CachedTeacher
@@ -120,7 +120,7 @@ def test_the_mean_gradient_over_many_sequences_is_the_dense_one():
     hidden.requires_grad_()
 
     def gradient(signal: TeacherSignal) -> Tensor:
-        value, _ = head_loss(hidden, weight, None, signal, target, loss, denominator=1)
+        value, _ = loss_and_sums((hidden, weight, None), signal, target, loss, 1)
         return torch.autograd.grad(value, hidden)[0].double()
 
     format_, names = Samples(6, V), keys(1500)
@@ -190,7 +190,7 @@ def test_the_loss_is_that_of_a_teacher_of_counts(open_cached, batches):
         count = len(batch.target)
         hidden, weight = torch.randn(count, 16, generator=generator), torch.randn(V, 16, generator=generator)
         signal = teacher.signal(batch)
-        value, _ = head_loss(hidden, weight, None, signal, batch.target, get_loss("forward_kl"), denominator=count)
+        value, _ = loss_and_sums((hidden, weight, None), signal, batch.target, get_loss("forward_kl"), count)
         p, logq = spread_out(signal, count).double(), (hidden @ weight.T).double().log_softmax(-1)
         expected = (torch.xlogy(p, p) - p * logq).sum() / count
         assert value.item() == pytest.approx(expected.item(), rel=1e-5)

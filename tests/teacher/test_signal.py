@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from one_loss import loss_and_sums
 from torch import Tensor
 
-from studykit.head import head_loss
 from studykit.losses import LOSSES, LossInputs, get_loss
 from studykit.teacher import TeacherSignal
 
@@ -13,7 +13,7 @@ N, V, H, K = 7, 11, 5, 4
 FOLDABLE = [
     name
     for name, loss in ((name, get_loss(name)) for name in LOSSES.names())
-    if loss.needs_teacher and not getattr(loss, "needs_shared_categories", False)
+    if loss.needs_teacher and not loss.needs_shared_categories
 ]
 
 
@@ -49,7 +49,7 @@ def test_a_top_k_teacher_equals_an_independent_folding(name, temperature, chunk)
     teacher_logits = normal(N, V, seed=5).float().double()
     logp, ids = teacher_logits.log_softmax(-1).topk(K)
     signal = TeacherSignal.from_top_k(ids, logp)
-    value, _ = head_loss(*parts, signal, target, loss, denominator=N, temperature=temperature, chunk=chunk)
+    value, _ = loss_and_sums(parts, signal, target, loss, N, temperature=temperature, size=chunk)
     folded = [fold(side, ids, temperature) for side in (hidden @ weight.T + bias, teacher_logits)]
     category = [row.index(y) if y in row else K for row, y in zip(ids.tolist(), target.tolist(), strict=True)]
     expected = get_loss(name).per_token(LossInputs(folded[0], folded[1], torch.tensor(category))).sum() / N
@@ -65,8 +65,8 @@ def test_folding_at_k_equal_to_the_vocabulary_is_the_dense_loss(name):
     parts, target, loss = student(), labels(), get_loss(name)
     logits = normal(N, V, seed=5)
     logp, ids = logits.log_softmax(-1).topk(V)
-    folded, _ = head_loss(*parts, TeacherSignal.from_top_k(ids, logp), target, loss, denominator=N)
-    dense, _ = head_loss(*parts, TeacherSignal.from_logits(logits), target, loss, denominator=N)
+    folded, _ = loss_and_sums(parts, TeacherSignal.from_top_k(ids, logp), target, loss, N)
+    dense, _ = loss_and_sums(parts, TeacherSignal.from_logits(logits), target, loss, N)
     torch.testing.assert_close(folded, dense, rtol=1e-5, atol=1e-6)  # float32 teacher
 
 
@@ -80,7 +80,7 @@ def test_a_tail_lost_to_half_precision_is_not_impossible(name):
     parts, target, loss = student(), labels(), get_loss(name)
     assert logp.half().double().exp().sum(-1).min() > 1
     exact, known, unknown = (
-        head_loss(*parts, signal, target, loss, denominator=N)[0].item()
+        loss_and_sums(parts, signal, target, loss, N)[0].item()
         for signal in (
             TeacherSignal.from_top_k(ids, logp, tail),
             TeacherSignal.from_top_k(ids, logp.half(), tail.half()),
@@ -97,7 +97,7 @@ def test_a_folded_kl_is_never_negative_and_never_above_the_dense_one():
         logp, ids = logits.log_softmax(-1).topk(K)
         for name in ("forward_kl", "reverse_kl"):
             values = [
-                head_loss(*parts, signal, labels(), get_loss(name), denominator=N)[0].item()
+                loss_and_sums(parts, signal, labels(), get_loss(name), N)[0].item()
                 for signal in (TeacherSignal.from_top_k(ids, logp), TeacherSignal.from_logits(logits))
             ]
             assert -1e-6 < values[0] < values[1] + 1e-6  # float32 teacher
@@ -109,7 +109,7 @@ def test_the_gradient_from_a_sampled_teacher_is_unbiased():
     loss = get_loss("forward_kl")
 
     def gradient(signal: TeacherSignal) -> Tensor:
-        value, _ = head_loss(hidden, weight, bias, signal, target, loss, denominator=1)
+        value, _ = loss_and_sums((hidden, weight, bias), signal, target, loss, 1)
         return torch.autograd.grad(value, hidden)[0]
 
     draws = torch.multinomial(
@@ -128,7 +128,7 @@ def test_places_without_a_sample_do_not_count_for_the_token_they_name():
     parts, target = student(), labels()
     ids, counts = torch.tensor([[3, 5, 0]] * N), torch.tensor([[2, 1, 0]] * N)
     values = [
-        head_loss(*parts, TeacherSignal.from_samples(i, c), target, get_loss("forward_kl"), denominator=N)[0]
+        loss_and_sums(parts, TeacherSignal.from_samples(i, c), target, get_loss("forward_kl"), N)[0]
         for i, c in ((ids, counts), (ids[:, :2], counts[:, :2]))
     ]
     torch.testing.assert_close(*values)

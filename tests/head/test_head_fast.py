@@ -4,10 +4,11 @@ import shutil
 
 import pytest
 import torch
+from one_loss import loss_and_sums
 from torch import Tensor
 
 from studykit import head
-from studykit.head import head_loss
+from studykit.head import block
 from studykit.losses import LOSSES, Loss, get_loss
 from studykit.teacher import TeacherSignal
 
@@ -41,10 +42,10 @@ def everything(loss: Loss, kind: str = "dense", dtype: torch.dtype = torch.float
         normal(*shape, seed=i, dtype=dtype).requires_grad_() for i, shape in enumerate(((N, H), (V, H), (V,)))
     ]
     target = torch.randint(V - 7, (N,), generator=torch.Generator().manual_seed(9))
-    notes = {"sequence": torch.arange(N) // 4, "author": torch.arange(N) % 3}
+    about = {"sequence": torch.arange(N) // 4, "author": torch.arange(N) % 3}
     teacher = signal(kind) if loss.needs_teacher else None
-    value, sums = head_loss(
-        hidden, weight, bias, teacher, target, loss, denominator=torch.tensor(7), progress=0.5, **notes, **options
+    value, sums = loss_and_sums(
+        (hidden, weight, bias), teacher, target, loss, torch.tensor(7), progress=0.5, **about, **options
     )
     gradients = torch.autograd.grad(value * 1.5, (hidden, weight, bias))
     return [value.detach(), *gradients, *(sums[name] for name in sorted(sums))]
@@ -63,7 +64,7 @@ def test_blocks_within_a_chunk_change_nothing(name, kind, monkeypatch):
     for chunk in (None, 11):
         # A learned parameter is float32, and so is its share of the sum.
         rounding = {"rtol": 1e-6, "atol": 1e-9} if get_loss(name).parameters() else {}
-        assert_same(everything(get_loss(name), kind, chunk=chunk), expected, **rounding)
+        assert_same(everything(get_loss(name), kind, size=chunk), expected, **rounding)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
@@ -86,19 +87,19 @@ def test_the_way_back_from_categories_equals_autograd(kind, temperature):
     (expected,) = torch.autograd.grad((student_logp * above).sum(), logits)
     here = signal(kind).at(slice(3, 9), V)
     rows = logits.detach()[3:9]
-    back = here.compare(slice(None), rows, rows.log_softmax(-1), target[3:9], temperature).back
-    torch.testing.assert_close(back(above), expected[3:9], rtol=1e-10, atol=1e-12)
+    compared = here.compare(slice(None), rows, rows.log_softmax(-1), target[3:9], temperature)
+    torch.testing.assert_close(compared.vjp(above), expected[3:9], rtol=1e-10, atol=1e-12)
 
 
 def test_what_is_kept_of_all_tokens_gets_the_dense_gradient():
     top, ids = (normal(N, V, seed=5) * 2).log_softmax(-1).topk(V)
     logits, target = normal(N, V, seed=8), torch.zeros(N, dtype=torch.long)
-    wants_grad = []
+    gradients = []
     for made in (TeacherSignal.from_top_k(ids, top), signal("dense")):
         here = made.at(slice(None), V)
-        *sides, back = here.compare(slice(None), logits, logits.log_softmax(-1), target, 1.0)
-        wants_grad.append(back(-sides[1].exp()))
-    torch.testing.assert_close(*wants_grad, rtol=1e-6, atol=1e-7)  # what is kept is float32
+        compared = here.compare(slice(None), logits, logits.log_softmax(-1), target, 1.0)
+        gradients.append(compared.vjp(-compared.teacher_logp.exp()))
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-7)  # what is kept is float32
 
 
 def test_what_cannot_be_compiled_is_computed_as_it_is_and_said_once(monkeypatch):
@@ -108,25 +109,25 @@ def test_what_cannot_be_compiled_is_computed_as_it_is_and_said_once(monkeypatch)
         raise BackendCompilerFailed("inductor", RuntimeError("no compiler"), None)
 
     monkeypatch.setattr(torch, "compile", lambda *work, **options: broken)
-    head._fused.cache_clear()
+    block.compiled_block.cache_clear()
     try:
         expected = everything(get_loss("forward_kl"), fused=False)
         with pytest.warns(UserWarning, match="the head is not compiled"):
             assert_same(everything(get_loss("forward_kl"), fused=True), expected)
         assert_same(everything(get_loss("forward_kl"), fused=True), expected)  # a warning would be an error here
     finally:
-        head._fused.cache_clear()
+        block.compiled_block.cache_clear()
 
 
 def test_where_no_gradient_is_taken_none_is_computed(monkeypatch):
     asked = []
-    plain = head._block
-    monkeypatch.setattr(head, "_block", lambda *inputs: asked.append(inputs[-2]) or plain(*inputs))
+    plain = head.run_block
+    monkeypatch.setattr(head, "run_block", lambda *inputs: asked.append(inputs[-2]) or plain(*inputs))
     hidden, weight = normal(N, H).requires_grad_(), normal(V, H, seed=1).requires_grad_()
-    settings = {"target": torch.arange(N), "loss": get_loss("cross_entropy"), "denominator": 1}
-    value, _ = head_loss(hidden, weight, None, None, **settings)
+    inputs = (hidden, weight, None), None, torch.arange(N), get_loss("cross_entropy"), 1
+    value, _ = loss_and_sums(*inputs)
     with torch.no_grad():
-        same, _ = head_loss(hidden, weight, None, None, **settings)
+        same, _ = loss_and_sums(*inputs)
     assert asked == [True, False]
     assert same == value.detach()
     assert not same.requires_grad
@@ -142,7 +143,7 @@ def test_a_chunk_keeps_to_its_memory():
 
     loss = get_loss("forward_kl")
     loss.__class__ = Watched
-    everything(loss, memory=2 * 8 * V * 10)  # two sides of float64 at ten positions
+    everything(loss, target_bytes=2 * 8 * V * 10)  # two sides of float64 at ten positions
     assert seen == [8, 8, 7]  # at most ten, and no small rest
 
 
@@ -162,7 +163,7 @@ def test_half_precision_does_not_lose_small_derivatives():
     hidden, weight = (part.requires_grad_() for part in parts)
     target = torch.zeros(N, dtype=torch.long)
     tiny = 1e-7  # of float16 nothing smaller than 6e-8 is left
-    value, _ = head_loss(hidden, weight, None, None, target, get_loss("cross_entropy"), denominator=1 / tiny)
+    value, _ = loss_and_sums((hidden, weight, None), None, target, get_loss("cross_entropy"), 1 / tiny)
     (value * 2**16).backward()  # as a loss scale does
     exact = torch.nn.functional.cross_entropy(parts[0].double() @ parts[1].double().T, target, reduction="sum")
     assert value.item() == pytest.approx(exact.item() * tiny, rel=1e-2)

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from studykit.head import head_loss
+from studykit.head import Labels, Objective, head_loss
 from studykit.losses import get_loss
 from studykit.models.projection import output_head
 from studykit.models.states import hidden_states
@@ -54,9 +54,8 @@ def loss_of(model: LlamaForCausalLM, rows: slice, ranks: int) -> Tensor:
     head = output_head(model)
     signal, target = TeacherSignal.from_logits(teacher), ids[:, 1:].flatten()
     everything = ROWS * (T - 1)
-    value, _ = head_loss(
-        hidden, head.weight, head.bias, signal, target, get_loss("forward_kl"), kd_ratio=0.7, denominator=everything
-    )
+    objective = Objective(get_loss("forward_kl"), kd_ratio=0.7)
+    value, _ = head_loss(hidden, head, signal, Labels(target), objective, denominator=everything)
     return value * ranks
 
 

@@ -4,11 +4,11 @@ from types import ModuleType
 
 import pytest
 import torch
+from one_loss import loss_and_sums
 from torch import Tensor
 
 from studykit.collate import Batch
 from studykit.errors import InputError
-from studykit.head import head_loss
 from studykit.losses import LOG_FLOOR, LOSSES, FunctionLoss, Loss, LossInputs, get_loss
 from studykit.teacher import TeacherSignal
 
@@ -76,7 +76,7 @@ def test_value_and_every_gradient_equal_the_plain_computation(name, bias, chunk)
     parts, target, teacher_logits = student(bias=bias), labels(), normal(N, V, seed=5)
     loss = get_loss(name)
     teacher = TeacherSignal.from_logits(teacher_logits) if loss.needs_teacher else None
-    value, _ = head_loss(*parts, teacher, target, loss, denominator=N, progress=0.5, chunk=chunk)
+    value, _ = loss_and_sums(parts, teacher, target, loss, N, progress=0.5, size=chunk)
     expected = plain_loss(parts, teacher_logits, target, get_loss(name), progress=0.5) / N
     assert_equal_gradients(value, expected, [part for part in parts if part is not None])
 
@@ -100,7 +100,7 @@ def test_settings_equal_the_plain_computation(name, settings, chunk):
     parts, target = student(), labels(settings.get("vocab_size", V))
     teacher_logits, loss = normal(N, V + 5, seed=5), get_loss(name)  # the teacher is padded to another size
     signal = TeacherSignal.from_logits(teacher_logits)
-    value, _ = head_loss(*parts, signal, target, loss, denominator=3.5, chunk=chunk, **settings)
+    value, _ = loss_and_sums(parts, signal, target, loss, 3.5, size=chunk, **settings)
     expected = plain_loss(parts, teacher_logits[:, :V], target, loss, **settings) / 3.5
     assert_equal_gradients(value, expected, [part for part in parts if part is not None])
 
@@ -112,7 +112,7 @@ def test_a_teacher_given_by_hidden_states_equals_its_logits(vocab_size):
     signals = TeacherSignal.from_hidden(hidden, weight, bias, logit_scale=0.5, softcap=4.0), logits[:, :vocab_size]
     parts, target = student(), labels(vocab_size)
     values = [
-        head_loss(*parts, signal, target, get_loss("jsd"), denominator=N, vocab_size=vocab_size, chunk=3)[0]
+        loss_and_sums(parts, signal, target, get_loss("jsd"), N, vocab_size=vocab_size, size=3)[0]
         for signal in (signals[0], TeacherSignal.from_logits(signals[1]))
     ]
     assert_equal_gradients(values[0], values[1], [part for part in parts if part is not None])
@@ -123,8 +123,8 @@ def test_rows_past_the_shared_vocabulary_hold_no_mass_and_get_no_gradient():
     assert bias is not None
     with torch.no_grad():
         weight[V - 3 :] *= 100
-    value, _ = head_loss(
-        hidden, weight, bias, None, labels(V - 3), get_loss("cross_entropy"), denominator=N, vocab_size=V - 3
+    value, _ = loss_and_sums(
+        (hidden, weight, bias), None, labels(V - 3), get_loss("cross_entropy"), N, vocab_size=V - 3
     )
     value.backward()
     for gradient in (weight.grad, bias.grad):
@@ -138,8 +138,8 @@ def test_a_frozen_head_costs_no_weight_gradient_and_changes_no_other(name):
     (hidden, weight, bias), loss = student(), get_loss(name)
     assert bias is not None
     signal = TeacherSignal.from_logits(normal(N, V, seed=5))
-    learned, _ = head_loss(hidden, weight, bias, signal, labels(), loss, denominator=N, chunk=3)
-    frozen, _ = head_loss(hidden, weight.detach(), bias.detach(), signal, labels(), loss, denominator=N, chunk=3)
+    learned, _ = loss_and_sums((hidden, weight, bias), signal, labels(), loss, N, size=3)
+    frozen, _ = loss_and_sums((hidden, weight.detach(), bias.detach()), signal, labels(), loss, N, size=3)
     shapes = saved_shapes(frozen)
     assert (V, H) not in shapes
     assert (N, H) in shapes
@@ -178,7 +178,7 @@ def test_nothing_of_the_size_of_all_logits_is_ever_made():
     signal = TeacherSignal.from_hidden(normal(n, 3, seed=4), normal(v, 3, seed=5))
     target = torch.zeros(n, dtype=torch.long)
     with Watch():
-        value, _ = head_loss(hidden, weight, None, signal, target, get_loss("jsd"), denominator=n, chunk=4)
+        value, _ = loss_and_sums((hidden, weight, None), signal, target, get_loss("jsd"), n, size=4)
         kept = saved_shapes(value)
         value.backward()
     assert sorted(kept) == [(n, h), (v, h)]
@@ -188,8 +188,8 @@ def test_nothing_of_the_size_of_all_logits_is_ever_made():
 def test_without_a_supervised_token_the_loss_is_zero_with_a_graph():
     _, weight, bias = student()
     hidden = torch.zeros(0, H, dtype=torch.float64, requires_grad=True)
-    value, sums = head_loss(
-        hidden, weight, bias, None, torch.zeros(0, dtype=torch.long), get_loss("cross_entropy"), denominator=5
+    value, sums = loss_and_sums(
+        (hidden, weight, bias), None, torch.zeros(0, dtype=torch.long), get_loss("cross_entropy"), 5
     )
     value.backward()
     assert value.item() == 0
@@ -209,8 +209,8 @@ def test_masked_positions_may_hold_anything():
     results = []
     for states in (hidden, spoiled):
         states.requires_grad_()
-        value, _ = head_loss(
-            batch.predicting(states), weight, None, None, batch.target, get_loss("cross_entropy"), denominator=3
+        value, _ = loss_and_sums(
+            (batch.predicting(states), weight, None), None, batch.target, get_loss("cross_entropy"), 3
         )
         results.append((value, torch.autograd.grad(value, states)[0]))
     for clean, other in zip(*results, strict=True):
@@ -222,8 +222,8 @@ def test_bf16_hidden_states_give_a_float32_loss_near_the_exact_one():
     parts, target = student(bias=False), labels()
     hidden, weight = (part.detach().bfloat16().requires_grad_() for part in parts[:2])
     logits = normal(N, V, seed=5)
-    value, sums = head_loss(
-        hidden, weight, None, TeacherSignal.from_logits(logits), target, get_loss("forward_kl"), denominator=N
+    value, sums = loss_and_sums(
+        (hidden, weight, None), TeacherSignal.from_logits(logits), target, get_loss("forward_kl"), N
     )
     value.backward()
     assert value.dtype == sums["ce_loss"].dtype == torch.float32
@@ -237,9 +237,7 @@ def test_bf16_hidden_states_give_a_float32_loss_near_the_exact_one():
 def test_a_learned_temperature_receives_its_gradient(chunk):
     parts, target, logits = student(), labels(), normal(N, V, seed=5)
     ours, plain = get_loss("curriculum_temperature"), get_loss("curriculum_temperature")
-    value, _ = head_loss(
-        *parts, TeacherSignal.from_logits(logits), target, ours, denominator=N, progress=0.7, chunk=chunk
-    )
+    value, _ = loss_and_sums(parts, TeacherSignal.from_logits(logits), target, ours, N, progress=0.7, size=chunk)
     value.backward()
     (plain_loss(parts, logits, target, plain, progress=0.7) / N).backward()
     gradients = [loss.parameters()[0].grad for loss in (ours, plain)]
@@ -254,7 +252,7 @@ def test_a_loss_with_state_uses_its_state():
     for t in (0.0, 0.5, 1.0):
         if t:
             taid.step(1.0, t)
-        value, _ = head_loss(*parts, TeacherSignal.from_logits(logits), target, taid, denominator=N, chunk=3)
+        value, _ = loss_and_sums(parts, TeacherSignal.from_logits(logits), target, taid, N, size=3)
         hidden, weight, bias = parts
         assert bias is not None
         z = hidden @ weight.T + bias
@@ -267,9 +265,7 @@ def test_rows_that_see_each_other_are_not_split():
     assert POSITIONS_COUPLED == ["comparative"]
     parts, target, logits = student(), labels(), normal(N, V, seed=5)
     values = [
-        head_loss(
-            *parts, TeacherSignal.from_logits(logits), target, get_loss("comparative"), denominator=N, chunk=chunk
-        )[0]
+        loss_and_sums(parts, TeacherSignal.from_logits(logits), target, get_loss("comparative"), N, size=chunk)[0]
         for chunk in (1, N)
     ]
     torch.testing.assert_close(*values, rtol=0, atol=0)
@@ -283,7 +279,7 @@ def test_a_function_whose_file_says_that_rows_are_coupled_is_not_split():
     vars(module).update(centred=centred, COUPLES_ROWS=True, NEEDS_TEACHER=False)
     loss = FunctionLoss(centred, module, {})
     parts, target = student(), labels()
-    value, _ = head_loss(*parts, None, target, loss, denominator=N, chunk=2)
+    value, _ = loss_and_sums(parts, None, target, loss, N, size=2)
     assert_equal_gradients(
         value, plain_loss_of_the_student(parts, target, loss) / N, [p for p in parts if p is not None]
     )
@@ -296,8 +292,8 @@ def plain_loss_of_the_student(parts, target: Tensor, loss: Loss) -> Tensor:
 
 def test_metrics_are_sums_over_positions():
     parts, target, logits = student(), labels(), normal(N, V, seed=5)
-    _, sums = head_loss(
-        *parts, TeacherSignal.from_logits(logits), target, get_loss("forward_kl"), denominator=99, kd_ratio=0.5, chunk=3
+    _, sums = loss_and_sums(
+        parts, TeacherSignal.from_logits(logits), target, get_loss("forward_kl"), 99, kd_ratio=0.5, size=3
     )
     hidden, weight, bias = parts
     assert bias is not None
@@ -311,7 +307,7 @@ def test_metrics_are_sums_over_positions():
 
 def test_a_teacher_that_is_missing_is_named():
     with pytest.raises(ValueError, match="compares with a teacher"):
-        head_loss(*student(), None, labels(), get_loss("forward_kl"), denominator=N)
+        loss_and_sums(student(), None, labels(), get_loss("forward_kl"), N)
     with pytest.raises(InputError, match="did you mean 'forward_kl'"):
         get_loss("forward_k")
 
@@ -324,7 +320,7 @@ def test_the_sequence_and_the_origin_of_a_position_stay_with_it_in_every_chunk(n
 
     def value(sequence: Tensor | None = None, author: Tensor | None = None) -> Tensor:
         signal = TeacherSignal.from_logits(logits)
-        return head_loss(*parts, signal, target, loss, denominator=N, sequence=sequence, author=author, chunk=chunk)[0]
+        return loss_and_sums(parts, signal, target, loss, N, sequence=sequence, author=author, size=chunk)[0]
 
     hidden, weight, bias = parts
     assert bias is not None
