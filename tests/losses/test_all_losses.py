@@ -1,23 +1,29 @@
-"""What holds for every loss in the package: a new file without a case and a reference fails here."""
+"""What holds for every loss in the package; a loss without a file in tests/losses/cases fails here."""
 
 import inspect
+import re
 
 import pytest
 import torch
 
-from studykit.losses import LOG_FLOOR, LOSSES, Loss, LossInputs
+from studykit.errors import InputError
+from studykit.losses import LOG_FLOOR, LOSSES, Loss, LossInputs, get_loss
 
-from .cases import CASES, CATEGORIES, ROWS, Case, inputs, values, with_zeros
-from .reference import REFERENCES
+from .case import CATEGORIES, ROWS, Case, inputs, values, with_zeros
+from .cases import AT_ZEROS, CASES, FILES, each, reference
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
-ROW_BY_ROW = [case for case in CASES if not case.make().couples_rows]
 
 
 @pytest.mark.parametrize("name", LOSSES.names())
-def test_a_loss_has_a_reference_and_a_case(name):
-    assert name in REFERENCES, f"write {name} in tests/losses/reference.py"
-    assert any(case.name == name for case in CASES), f"list {name} in tests/losses/cases.py"
+def test_a_loss_has_a_case_file_with_reference_constants_and_cases(name):
+    assert name in FILES, f"write tests/losses/cases/{name}.py, like the others there: tests/losses/case.py says what"
+    missing = [part for part in ("reference", "CONSTANTS", "CASES") if not getattr(FILES[name], part, None)]
+    assert not missing, f"tests/losses/cases/{name}.py lacks {', '.join(missing)}"
+
+
+def test_no_case_file_is_left_of_a_loss_that_is_gone():
+    assert set(FILES) <= set(LOSSES.names())
 
 
 @pytest.mark.parametrize("name", LOSSES.names())
@@ -33,30 +39,21 @@ def test_a_loss_is_documented(name):
 def test_value_equals_the_slow_reference(case: Case, seed):
     logits, teacher_logp, target = inputs(seed)
     rows = [logp.exp().tolist() for logp in (teacher_logp, logits.detach().log_softmax(-1))]
-    expected = REFERENCES[case.name](*rows, target.tolist(), **case.options)
+    expected = reference(case, *rows, target.tolist())
     loss = case.make()
     actual = values(loss, logits, teacher_logp, target).tolist()
     # A learned parameter is float32, so that a temperature of 2 is one of 2 ± 1e-7.
     assert actual == pytest.approx(expected, rel=1e-6 if loss.parameters() else case.rounding)
 
 
-FINITE_AT_ZEROS = [
-    *(Case(name) for name in ("forward_kl", "jsd", "skew_forward_kl", "skew_reverse_kl", "total_variation")),
-    *(Case(name) for name in ("alpha_beta", "decoupled_kl", "taid", "curriculum_temperature", "sorted_l1")),
-    *(Case(name) for name in ("correlation", "contrastive_skew", "policy_gradient")),
-    Case("alpha_beta", {"alpha": 0.6, "beta": 0.4}),
-    Case("policy_gradient", {"discount": 1.0, "teacher_share": 0.2, "clip": 0.1}),
-]
-
-
-@pytest.mark.parametrize("case", FINITE_AT_ZEROS, ids=str)
+@pytest.mark.parametrize("case", AT_ZEROS, ids=str)
 def test_value_equals_the_slow_reference_where_the_teacher_has_zeros(case: Case):
     logits, teacher_logp, target = inputs(8)
     zero = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)) < 0.4
     zero = zero.scatter(1, target[:, None], False)
     teacher_logp = with_zeros(teacher_logp, zero)
     rows = [logp.exp().tolist() for logp in (teacher_logp, logits.detach().log_softmax(-1))]
-    expected = REFERENCES[case.name](*rows, target.tolist(), **case.options)
+    expected = reference(case, *rows, target.tolist())
     assert values(case.make(), logits, teacher_logp, target).tolist() == pytest.approx(expected, rel=1e-6)
 
 
@@ -101,19 +98,12 @@ def test_the_order_of_categories_does_not_matter(case: Case):
     torch.testing.assert_close(shuffled, values(case.make(), logits, teacher_logp, target))
 
 
-@pytest.mark.parametrize("case", ROW_BY_ROW, ids=str)
-def test_rows_do_not_see_each_other(case: Case):
+@every_case
+def test_rows_see_each_other_exactly_where_the_loss_says_so(case: Case):
     logits, teacher_logp, target = inputs(5)
     whole = values(case.make(), logits, teacher_logp, target)
     alone = [values(case.make(), logits[i : i + 1], teacher_logp[i : i + 1], target[i : i + 1]) for i in range(ROWS)]
-    torch.testing.assert_close(torch.cat(alone), whole)
-
-
-def test_only_comparing_positions_and_looking_ahead_couple_rows():
-    coupled = [case for case in CASES if case.make().couples_rows]
-    assert {case.name for case in coupled} == {"comparative", "policy_gradient"}
-    looking_ahead = [case for case in coupled if case.name == "policy_gradient"]
-    assert all(case.options.get("discount") or case.options.get("whiten") for case in looking_ahead)
+    assert torch.allclose(torch.cat(alone), whole, rtol=1e-7, atol=1e-7) == (not case.make().couples_rows)
 
 
 @every_case
@@ -196,9 +186,30 @@ def test_the_teacher_is_asked_for(case: Case):
 
 
 @every_case
-def test_a_fresh_loss_takes_the_state_of_another(case: Case):
-    loss, other = case.make(), case.make()
-    assert isinstance(loss, Loss)
-    other.load_state_dict(loss.state_dict())
+def test_a_fresh_loss_takes_the_state_of_one_that_has_moved(case: Case):
+    moved, other = case.make(), case.make()
+    assert isinstance(moved, Loss)
+    for mean_loss, progress in ((2.0, 0.25), (1.0, 0.5)):
+        moved.step(mean_loss, progress)
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            parameter.add_(0.5)
+    fresh = values(other, *inputs()).clone()
+    assert torch.equal(values(moved, *inputs()), fresh) == (not case.moves)
+    other.load_state_dict(moved.state_dict())
+    assert torch.equal(values(moved, *inputs()), values(other, *inputs()))
+    assert str(other.state_dict()) == str(moved.state_dict())
+
+
+@pytest.mark.parametrize(("name", "options", "sibling"), each("SIBLINGS"))
+def test_a_special_case_equals_its_sibling(name, options, sibling):
     logits, teacher_logp, target = inputs()
-    assert torch.equal(values(loss, logits, teacher_logp, target), values(other, logits, teacher_logp, target))
+    pair = [values(loss, logits, teacher_logp, target) for loss in (get_loss(name, **options), get_loss(sibling))]
+    torch.testing.assert_close(*pair)
+    torch.testing.assert_close(*(torch.autograd.grad(value.sum(), logits)[0] for value in pair))
+
+
+@pytest.mark.parametrize(("name", "options", "message"), each("REFUSED"))
+def test_a_wrong_option_is_refused_with_its_range(name, options, message):
+    with pytest.raises(InputError, match=f"loss '{name}': .*{re.escape(message)}"):
+        get_loss(name, **options)

@@ -6,7 +6,7 @@ import torch
 from studykit.losses import LOG_FLOOR, LossInputs
 from studykit.losses.comparative import Comparative
 
-from .cases import inputs, values
+from .case import inputs, values
 
 
 def test_the_number_of_pairs_grows_with_the_square_of_the_positions():
@@ -89,6 +89,12 @@ def test_a_category_impossible_at_one_position_counts():
     )
 
 
-def test_it_says_that_rows_belong_together_and_share_their_categories():
-    assert Comparative.couples_rows
+def test_categories_that_are_not_shared_give_another_value():
+    """Which the head and the methods must refuse: a folded teacher's columns are another token in every row."""
     assert Comparative.needs_shared_categories
+    logits, teacher_logp, target = inputs()
+    order = torch.stack([torch.randperm(logits.shape[1], generator=torch.Generator().manual_seed(i)) for i in range(6)])
+    sides = [side.gather(1, order) for side in (logits, teacher_logp)]
+    moved = (order == target[:, None]).int().argmax(-1)
+    shuffled = values(Comparative(), sides[0], sides[1], moved)
+    assert (shuffled - values(Comparative(), logits, teacher_logp, target)).abs().max() > 1e-3

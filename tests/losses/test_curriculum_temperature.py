@@ -5,7 +5,7 @@ import torch
 
 from studykit.losses.curriculum_temperature import CurriculumTemperature
 
-from .cases import inputs, values
+from .case import inputs, values
 
 
 def loss_at(temperature: float, scale_by_t2: bool = False) -> float:

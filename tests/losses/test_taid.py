@@ -9,7 +9,7 @@ from studykit.losses import LossInputs
 from studykit.losses.forward_kl import forward_kl
 from studykit.losses.taid import Taid
 
-from .cases import inputs, values
+from .case import inputs, values
 
 LOSSES = [3.0, 2.9, 2.95, 2.5, 2.2, 2.3, 1.9, 1.7, 1.75, 1.4, 1.3, 1.2, 1.25, 1.0, 0.9, 0.95, 0.8, 0.7, 0.75, 0.6]
 
