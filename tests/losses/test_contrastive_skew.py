@@ -5,12 +5,13 @@ from math import log
 import pytest
 import torch
 
-from studykit.losses import DATA, STUDENT, TEACHER, LossInputs, get_loss
+from studykit.losses import Author, LossInputs, get_loss
 
 from .case import Case, P, Q, inputs
 from .cases import reference
 from .test_all_losses import extreme_inputs
 
+DATA, TEACHER, STUDENT = Author
 AUTHOR = torch.tensor([DATA, STUDENT, TEACHER, STUDENT, STUDENT, DATA])
 
 
