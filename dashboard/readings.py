@@ -1,4 +1,4 @@
-"""What the pages show: readings of the results folder, kept until its files change."""
+"""What the pages show: readings of the results folder, cached until its files change."""
 
 import os
 from pathlib import Path
@@ -52,7 +52,7 @@ def runs() -> pd.DataFrame:
     return _runs(str(study()), fingerprint())
 
 
-def cells() -> list[dict[str, Any]]:
+def cells() -> list[results.CellState]:
     """Return the batch cells of the chosen study."""
     return _cells(str(study()), fingerprint())
 
@@ -99,7 +99,7 @@ def _runs(folder: str, version: str) -> pd.DataFrame:
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
-def _cells(folder: str, version: str) -> list[dict[str, Any]]:
+def _cells(folder: str, version: str) -> list[results.CellState]:
     return results.cells(folder)
 
 

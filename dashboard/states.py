@@ -1,4 +1,4 @@
-"""What is said where there is nothing, or nothing yet, or something broken: each in its own words."""
+"""What the pages show where there are no results, none yet, or damaged ones."""
 
 import re
 from pathlib import Path
@@ -14,10 +14,10 @@ ICONS = {
 }
 COLOURS: dict[str, Any] = {"done": "green", "running": "blue", "failed": "red", "stale": "orange"}
 MEANINGS = {
-    "done": "has its final record",
-    "running": "a living process holds it",
+    "done": "finished, with its record",
+    "running": "a process works on it",
     "failed": "ended with an error",
-    "stale": "was killed on the way; the same command takes it up again",
+    "stale": "was killed during its work; the same command resumes it",
 }
 
 
@@ -31,7 +31,7 @@ def empty(folder: Path) -> None:
 
 
 def no_study(reason: str) -> None:
-    """Say that the folder is not one of ours."""
+    """Say that the folder was not made by studykit."""
     st.title("This folder holds no study")
     st.error(plain(reason))
     st.markdown("Name a folder that `studykit` has filled in the environment variable `STUDYKIT_RESULTS`.")

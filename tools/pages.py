@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,6 +22,7 @@ from studykit.findings import Finding, markdown_table
 from studykit.findings.data_size import data_size
 from studykit.findings.methods import methods
 from studykit.findings.teacher_cache import teacher_cache
+from studykit.results.record import CellRecord, CellSpec, Record, RunRecord
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,7 +96,8 @@ class StudyPage(Page):
         done = frame[frame["status"] == "done"]
         run = results.run_folder(self.folder, done["run_id"].iloc[0]) if len(done) else None
         record = results.read_record(run) if run else None
-        return self.block(self.find(frame), done, record["spec"]["evaluation"]["items"] if record else 0)
+        evaluation = record.spec.evaluation if record else None
+        return self.block(self.find(frame), done, evaluation.items or 0 if evaluation else 0)
 
     def draw(self) -> None:
         """Draw the figures and write the finding as JSON; without runs do nothing."""
@@ -106,6 +109,55 @@ class StudyPage(Page):
         content = {"sentence": finding.sentence, **finding.numbers}
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         (self.folder / "finding.json").write_text(text, encoding="utf-8")
+
+
+class RecordsPage(Page):
+    """The page on the files of a study: a table of keys per record; the JSON schemas lie in the same folder."""
+
+    @property
+    def markers(self) -> tuple[str, str]:
+        """What stands before and after the generated block."""
+        return "<!-- generated: studykit/results/record.py -->", "<!-- end generated -->"
+
+    def generated(self) -> str:
+        """Return the text between the markers."""
+        return "\n\n".join(_record_table(kind, name) for name, kind in RECORDS.items())
+
+    def schemas(self) -> dict[str, str]:
+        """Return the JSON schemas by name of file."""
+        plain = {name: kind.model_json_schema(by_alias=True) for name, kind in RECORDS.items()}
+        return {f"{name}.schema.json": json.dumps(schema, indent=1) + "\n" for name, schema in plain.items()}
+
+    def draw(self) -> None:
+        """Write the JSON schemas."""
+        for name, text in self.schemas().items():
+            (ROOT / "docs" / name).write_text(text, encoding="utf-8")
+
+
+RECORDS: dict[str, type[Record]] = {"record": RunRecord, "cell": CellSpec, "cell-record": CellRecord}
+"""The typed files of a study by the name of their schema."""
+
+
+def _record_table(kind: type[Record], name: str) -> str:
+    """Return a record's keys with their types and meanings as Markdown."""
+    properties = kind.model_json_schema(by_alias=True)["properties"]
+    rows = [f"| `{key}` | {_type(about)} | {about.get('description', '')} |" for key, about in properties.items()]
+    purpose = (kind.__doc__ or "").partition("\n")[0]
+    head = f"### {purpose}\n\nSchema: [`{name}.schema.json`]({name}.schema.json)"
+    return "\n".join([head, "", "| key | type | meaning |", "| --- | --- | --- |", *rows])
+
+
+def _type(about: dict[str, Any]) -> str:
+    """Return the type of a key in words."""
+    if "anyOf" in about:
+        return " or ".join(dict.fromkeys(_type(part) for part in about["anyOf"] if part.get("type") != "null"))
+    if "$ref" in about:
+        return about["$ref"].rpartition("/")[2]
+    if "enum" in about:
+        return " or ".join(f"`{value}`" for value in about["enum"])
+    if about["type"] == "array":
+        return f"list of {_type(about['items'])}"
+    return str(about["type"])
 
 
 class BenchmarksPage(Page):
@@ -204,6 +256,7 @@ PAGES = (
     StudyPage("docs/methods.md", "methods", methods, _methods_block, _draw_methods),
     StudyPage("docs/teacher-cache.md", "teacher_cache", teacher_cache, _teacher_cache_block, _draw_teacher_cache),
     BenchmarksPage("docs/benchmarks.md", "benchmarks"),
+    RecordsPage("docs/records.md", "results"),
 )
 
 

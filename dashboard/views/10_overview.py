@@ -3,8 +3,6 @@
 Does distillation beat fine-tuning, by how much, and where does its advantage end? Curve, finding and what is missing.
 """
 
-from typing import Any
-
 import pandas as pd
 import streamlit as st
 
@@ -12,14 +10,15 @@ from dashboard import charts, links, readings, states
 from studykit import results
 from studykit.figures.difference_against_budget import difference_against_budget
 from studykit.figures.score_against_budget import score_against_budget
-from studykit.findings import FINDINGS, Finding
+from studykit.findings import FINDINGS, Finding, labels
+from studykit.results import CellState
 from studykit.results.record import STATUSES
 
 MOST_CURVES = 6  # with more methods only the two that are compared are drawn; the page of methods shows them all
 
 
 def page() -> None:
-    """Show the study's answer and how complete it is."""
+    """Show the study's finding and how complete it is."""
     st.title(states.plain(readings.study().name))
     frame = readings.runs()
     _counts(frame, readings.cells())
@@ -95,7 +94,7 @@ def _seeds(done: pd.DataFrame) -> str:
 
 
 def _described(done: pd.DataFrame, metric: str) -> str:
-    """Say the curve in words: first and last mean of each method."""
+    """Return the curve in words: first and last mean of each method."""
     parts = []
     for method, part in done.groupby("method"):
         means = part.groupby("budget_examples")[metric].mean()
@@ -131,16 +130,17 @@ def _comparable(frame: pd.DataFrame) -> pd.DataFrame:
             if len(names) > 1:
                 name = st.selectbox(column.capitalize(), names, key=column, bind="query-params", width=320)
                 frame = frame[(frame[column] == name) | frame[column].isna()]
+        named = labels(frame)
         for method, part in frame[frame["status"] == "done"].groupby("method"):
-            variants = sorted(part["options"].dropna().unique())
+            variants = sorted(named[part.index].unique())
             if len(variants) > 1:
-                chosen = st.selectbox(f"Options of {method}", variants, key=f"options-{method}", width=640)
-                frame = frame[(frame["method"] != method) | (frame["options"] == chosen)]
+                chosen = st.selectbox(f"Which {method}", variants, key=f"options-{method}", width=640)
+                frame = frame[(frame["method"] != method) | (named[frame.index] == chosen)]
     return frame
 
 
-def _counts(frame: pd.DataFrame, cells: list[dict[str, Any]]) -> None:
-    for what, found in (("Runs", frame["status"].tolist()), ("Notebooks", [cell["status"] for cell in cells])):
+def _counts(frame: pd.DataFrame, cells: list[CellState]) -> None:
+    for what, found in (("Runs", frame["status"].tolist()), ("Notebooks", [cell.status for cell in cells])):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{what}**", width=100)
             for status in STATUSES:
@@ -148,12 +148,12 @@ def _counts(frame: pd.DataFrame, cells: list[dict[str, Any]]) -> None:
 
 
 def _coverage(frame: pd.DataFrame) -> None:
-    """Show what each budget has of each method, so that a gap is seen where it is."""
+    """Show how many runs each budget has of each method, so that a gap is seen."""
     known = frame.dropna(subset=["method", "budget_examples"])
     if known.empty:
         return
     seeds = known["seed"].nunique()
-    with st.expander("What is there, by budget and method"):
+    with st.expander("Runs by budget and method"):
         counted = (
             known.groupby(["budget_examples", "method"]).apply(_standing, seeds).unstack().fillna(f"{seeds} missing")
         )
@@ -167,16 +167,26 @@ def _standing(part: pd.DataFrame, seeds: int) -> str:
     return ", ".join(f"{count} {status}" for count, status in counts if count)
 
 
-def _unfinished(frame: pd.DataFrame, cells: list[dict[str, Any]]) -> None:
+def _unfinished(frame: pd.DataFrame, cells: list[CellState]) -> None:
     """Lead to the runs and name the notebooks that are not done."""
     missing = sorted(frame.loc[frame["status"] != "done", "status"].unique())
     if missing:
         links.to_page("runs", f"Runs that are not done: {(frame['status'] != 'done').sum()}", status=missing)
-    broken = [cell for cell in cells if cell["status"] != "done"]
+    broken = [
+        {
+            "status": cell.status,
+            "notebook": cell.spec.notebook if cell.spec else cell.cell_id,
+            "parameters": cell.spec.parameters if cell.spec else None,
+            "error": cell.error,
+        }
+        for cell in cells
+        if cell.status != "done"
+    ]
     if broken:
         st.markdown("#### Notebooks that are not done")
-        shown = pd.DataFrame(broken).reindex(columns=["status", "notebook", "parameters", "error"])
-        st.dataframe(shown.astype("string"), hide_index=True, alt="Notebooks that are not done, with their error")
+        st.dataframe(
+            pd.DataFrame(broken).astype("string"), hide_index=True, alt="Notebooks that are not done, with their error"
+        )
 
 
 page()

@@ -20,6 +20,8 @@ FILTERS = {
     "budget_examples": "Budget (examples)",
     "seed": "Seed",
 }
+NOT_SET = "(not set)"
+ALWAYS = ["method", "status", "budget_examples", "seed", "run_id"]
 LAST = ["student", "teacher", "ablation", "run_id"]
 
 
@@ -31,7 +33,7 @@ def page() -> None:
     if frame.empty:
         st.info("This study holds no runs yet.", icon=":material/hourglass_empty:")
         return
-    shown = _searched(_filtered(frame))
+    shown = _searched(_with_options(_filtered(frame)))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{len(shown):,}** of {len(frame):,} runs")
         name = f"{readings.study().name}-runs.csv"
@@ -43,7 +45,7 @@ def page() -> None:
 
 
 def _filtered(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep what the pickers name; an empty picker keeps all, one with a single choice is left out."""
+    """Return the runs that match the pickers; an empty picker matches all, one with a single choice is left out."""
     keep = pd.Series(True, index=frame.index)
     with st.container(horizontal=True):
         for column, label in FILTERS.items():
@@ -56,8 +58,30 @@ def _filtered(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[keep]
 
 
+def _with_options(frame: pd.DataFrame) -> pd.DataFrame:
+    """Offer a picker for every option in which these runs differ, and return the runs that match."""
+    texts = {name: frame[name].astype("string").fillna(NOT_SET) for name in results.option_columns(frame)}
+    differing = {name: text for name, text in texts.items() if text.nunique() > 1}
+    if not differing:
+        return frame
+    keep = pd.Series(True, index=frame.index)
+    with st.expander(f"Options in which these runs differ: {len(differing)}"), st.container(horizontal=True):
+        for name, text in differing.items():
+            wanted = st.multiselect(
+                states.plain(name),
+                sorted(text.unique()),
+                key=name,
+                bind="query-params",
+                placeholder="all",
+                width=260,
+            )
+            if wanted:
+                keep &= text.isin(wanted)
+    return frame[keep]
+
+
 def _searched(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep rows that hold every word of the search box, in any column."""
+    """Return the rows that contain every word of the search box, in any column."""
     words = (
         st.text_input("Search", key="search", bind="query-params", placeholder="words in any column", width=440) or ""
     )
@@ -73,7 +97,10 @@ def _table(shown: pd.DataFrame) -> None:
     """Show the rows; the selection is kept by run, so that rows which arrive later do not move it."""
     ids = shown["run_id"].tolist()
     selected = [ids.index(st.query_params["run"])] if st.query_params.get("run") in ids else []
+    differs = st.toggle("Only columns that differ", value=True, key="differs", bind="query-params")
     filled = [column for column in map(str, shown) if shown[column].notna().any() and column != "study"]
+    if differs and len(shown) > 1:
+        filled = [name for name in filled if name in ALWAYS or shown[name].nunique(dropna=False) > 1]
     order = sorted(filled, key=lambda column: LAST.index(column) if column in LAST else -1)
     key = "runs-" + hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
     event = st.dataframe(

@@ -1,10 +1,10 @@
 """Run
 
-One run: what it was, what it gave, what it cost, how to repeat it, its curves, answers and notebook.
+One run: its options, scores and cost, how to repeat it, its curves, answers and notebook.
 """
 
 import shlex
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -14,9 +14,27 @@ from dashboard import answers, charts, links, notebooks, readings, states
 from studykit import results
 from studykit.errors import InputError
 from studykit.figures.loss_curves import loss_curves
+from studykit.scorers import metric
 
 AXES = {"step": "step", "num_tokens": "tokens", "time_s": "time"}
 NO_CURVE = {"stage", "step", "time_s", "epoch", "num_tokens"}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The run of the page.
+
+    Attributes:
+        run_id: its id.
+        status: as in the table of runs.
+        record: None while there is none, or where it is damaged.
+        spec: its specification as plain data; empty where it is damaged.
+    """
+
+    run_id: str
+    status: str
+    record: results.RunRecord | None
+    spec: dict[str, Any]
 
 
 def page() -> None:
@@ -26,8 +44,8 @@ def page() -> None:
     if run_id is None:
         return
     line = frame[frame["run_id"] == run_id].iloc[0]
-    record = _record(run_id)
-    _head(line, record)
+    run = _opened(line)
+    _head(line, run)
     parts = {
         "Curves": _curves,
         "Items": _items,
@@ -38,7 +56,7 @@ def page() -> None:
     }
     for tab, show in zip(st.tabs(list(parts), key="show", bind="query-params"), parts.values(), strict=True):
         with tab:
-            show(run_id, record)
+            show(run)
 
 
 def _chosen(frame: pd.DataFrame) -> str | None:
@@ -71,31 +89,43 @@ def _name(line: Any) -> str:
     return f"{method}{budget}{seed} ({line.status}, {line.run_id})"
 
 
-def _record(run_id: str) -> dict[str, Any]:
-    """Return the run's record; what is known without one where it is missing or damaged."""
-    folder = results.run_folder(readings.study(), run_id)
+def _opened(line: pd.Series) -> Opened:
+    """Read the run's record and specification; a record that is missing or damaged leaves what else is known."""
+    folder = results.run_folder(readings.study(), line["run_id"])
+    record = None
     try:
         record = results.read_record(folder)
     except InputError as error:
         st.error(f"The record of this run is damaged: {states.plain(str(error))}", icon=":material/warning:")
-        record = None
-    return record or {"spec": results.read_spec(folder) or {}}
+    return Opened(line["run_id"], line["status"], record, results.read_spec(folder) or {})
 
 
-def _head(line: pd.Series, record: dict[str, Any]) -> None:
-    """Show identity and scores; of a failed run its error."""
+def _head(line: pd.Series, run: Opened) -> None:
+    """Show identity, options and scores; of a failed run its error."""
     st.title(states.plain(_name(line).rpartition(" (")[0]))
-    states.badge(line["status"])
-    st.text(" · ".join(_facts(line, record)))
-    if "error" in record:
-        st.code(record["error"], language=None, wrap_lines=True)
-    _numbers(record.get("metrics", {}))
+    states.badge(run.status)
+    st.text(" · ".join(_facts(line, run)))
+    options = results.settings(pd.DataFrame([line]), results.option_columns(pd.DataFrame([line])))[0]
+    if options:
+        st.caption("Options other than the default")
+        st.code("\n".join(f"{name} = {value}" for name, value in options.items()), language=None, wrap_lines=True)
+    if run.record is None:
+        return
+    if run.record.error:
+        st.code(run.record.error, language=None, wrap_lines=True)
+    _numbers({_title(name): value * metric(name).scale for name, value in run.record.metrics.items()})
 
 
-def _facts(line: pd.Series, record: dict[str, Any]) -> list[str]:
+def _title(name: str) -> str:
+    return metric(name).label
+
+
+def _facts(line: pd.Series, run: Opened) -> list[str]:
     facts = [f"student {line['student']}", f"teacher {line['teacher']}", f"{line['steps']} steps"]
     known = [fact for fact, value in zip(facts, line[["student", "teacher", "steps"]], strict=True) if pd.notna(value)]
-    return [*known, *(f"{what} {_time(record[what])}" for what in ("started", "finished") if what in record)]
+    if run.record is not None:
+        known += [f"started {_time(run.record.started)}", f"finished {_time(run.record.finished)}"]
+    return known
 
 
 def _time(text: str) -> str:
@@ -109,10 +139,9 @@ def _numbers(numbers: dict[str, float]) -> None:
             st.metric(states.plain(name), f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}", width=170)
 
 
-def _curves(run_id: str, record: dict[str, Any]) -> None:
-    running = "status" not in record
-    stages = [stage["method"] for stage in record["spec"].get("stages", [])]
-    st.fragment(_drawn, run_every=5 if running else None)(run_id, stages)
+def _curves(run: Opened) -> None:
+    stages = [stage["method"] for stage in run.spec.get("stages", [])]
+    st.fragment(_drawn, run_every=5 if run.record is None else None)(run.run_id, stages)
 
 
 def _drawn(run_id: str, stages: list[str]) -> None:
@@ -145,51 +174,54 @@ def _by_stage(curve: pd.DataFrame, stages: list[str]) -> dict[str, pd.DataFrame]
     return {f"stage {place + 1}, {method}": curve[curve["stage"] == place] for place, method in enumerate(stages)}
 
 
-def _items(run_id: str, record: dict[str, Any]) -> None:
-    items, damaged = readings.items(results.run_folder(readings.study(), run_id))
+def _items(run: Opened) -> None:
+    items, damaged = readings.items(results.run_folder(readings.study(), run.run_id))
     if damaged:
         st.warning(f"{damaged} damaged line{'s' if damaged > 1 else ''} of the items left out")
-    answers.show(items, run_id)
+    answers.show(items, run.run_id)
 
 
-def _cost(run_id: str, record: dict[str, Any]) -> None:
-    if record.get("cost"):
-        _numbers(record["cost"])
+def _cost(run: Opened) -> None:
+    if run.record is not None and run.record.cost:
+        _numbers(run.record.cost)
     else:
         st.info("Cost is recorded when a run is done.", icon=":material/hourglass_empty:")
 
 
-def _specification(run_id: str, record: dict[str, Any]) -> None:
+def _specification(run: Opened) -> None:
     st.markdown("The command that repeats this run:")
     study = readings.study()
-    words = ["studykit", "run", str(study / "runs" / run_id / "spec.json"), "--study", study.name]
+    words = ["studykit", "run", str(study / "runs" / run.run_id / "spec.json"), "--study", study.name]
     st.code(shlex.join([*words, "--results", str(study.parent)]), language="bash")
-    st.json(record["spec"], expanded=True)
+    st.json(run.spec, expanded=True)
 
 
-def _environment(run_id: str, record: dict[str, Any]) -> None:
-    known = {part: record[part] for part in ("environment", "device", "parameters", "data", "files") if part in record}
-    if known:
-        st.json(known, expanded=2)
+def _environment(run: Opened) -> None:
+    if run.record is not None:
+        parts = ("environment", "device", "parameters", "train_threads", "data", "files")
+        st.json({part: value for part, value in run.record.to_json().items() if part in parts}, expanded=2)
     else:
         st.info("The environment is recorded when the run ends.", icon=":material/hourglass_empty:")
 
 
-def _notebook(run_id: str, record: dict[str, Any]) -> None:
-    """Show the executed notebook that asked for this run, with its log."""
-    cells = [cell for cell in readings.cells() if run_id in cell.get("runs", [])]
+def _notebook(run: Opened) -> None:
+    """Show the executed notebook that trained or read this run, with its log."""
+    cells = [cell for cell in readings.cells() if run.run_id in cell.runs]
     if not cells:
-        st.info("No executed notebook of this study asked for this run.")
+        st.info("No executed notebook of this study has this run.")
         return
-    names = [f"{cell['notebook']}, cell {Path(cell['folder']).name}" for cell in cells]
-    cell = cells[names.index(st.selectbox("Executed for", names))] if len(cells) > 1 else cells[0]
-    states.badge(cell["status"])
-    st.text(names[cells.index(cell)] + (f", {cell['wall_s']:.0f} s" if "wall_s" in cell else ""))
+    names = {cell.cell_id: f"{cell.spec.notebook if cell.spec else 'notebook'}, cell {cell.cell_id}" for cell in cells}
+    chosen = cells[0].cell_id
+    if len(cells) > 1:
+        chosen = st.selectbox("Executed for", list(names), format_func=names.__getitem__) or chosen
+    cell = next(cell for cell in cells if cell.cell_id == chosen)
+    states.badge(cell.status)
+    st.text(names[chosen] + (f", {cell.wall_s:.0f} s" if cell.wall_s is not None else ""))
     try:
-        notebooks.show(results.read_notebook(cell["folder"]))
+        notebooks.show(results.read_notebook(cell.folder))
     except InputError as error:
         st.error(states.plain(str(error)))
-    if log := results.read_log(cell["folder"]):
+    if log := results.read_log(cell.folder):
         with st.expander("Log"):
             st.code(log, language=None, height=320)
 

@@ -5,17 +5,16 @@ record is written last and is the only proof that the cell is done: papermill's 
 completed.
 """
 
-import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from studykit import results
 from studykit.batch import quick_nbformat
 from studykit.executors._processes import end_with_parent
-from studykit.files import replacing
-from studykit.results.layout import try_lock, write_json
+from studykit.files import replacing, try_lock
+from studykit.results.cells import collect_runs, finish_cell, read_cell_spec
 
 _OUTPUT_TIMEOUT_S = 60
 """For the rest of a notebook cell's output after its code has ended; with papermill's 4 s long outputs were lost."""
@@ -27,39 +26,23 @@ def main(folder: Path) -> int:
     while (lock := try_lock(folder / "lock")) is None:
         time.sleep(0.2)
     with lock:
-        return 0 if _is_done(folder / "record.json") else _run(folder)
+        return 0 if results.is_done(folder) else _run(folder)
 
 
 def _run(folder: Path) -> int:
-    cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
-    (folder / "record.json").unlink(missing_ok=True)
-    (folder / "runs.txt").unlink(missing_ok=True)
+    cell = read_cell_spec(folder)
     started = time.monotonic()
-    error = _execute(folder, cell)
+    with collect_runs(folder):
+        error = _execute(folder, cell)
     _clean(folder / "notebook.ipynb")
-    runs = (folder / "runs.txt").read_text(encoding="utf-8").split() if (folder / "runs.txt").exists() else []
-    (folder / "runs.txt").unlink(missing_ok=True)
-    record = {
-        "status": "failed" if error else "done",
-        "runs": list(dict.fromkeys(runs)),
-        "wall_s": round(time.monotonic() - started, 1),
-        "error": error and _shorten_paths(error),
-    }
-    write_json(folder / "record.json", record)
+    error = error and _shorten_paths(error)
+    finish_cell(folder, "failed" if error else "done", wall_s=time.monotonic() - started, error=error)
     return 1 if error else 0
 
 
-def _is_done(record: Path) -> bool:
-    try:
-        return json.loads(record.read_text(encoding="utf-8"))["status"] == "done"
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-def _execute(folder: Path, cell: dict[str, Any]) -> str | None:
+def _execute(folder: Path, cell: results.CellSpec) -> str | None:
     """Run the notebook through papermill; return the error in one line, or None."""
-    notebooks = (folder / cell["notebooks"]).resolve()  # a path that is absolute stays so
-    os.environ["STUDYKIT_CELL"] = str(folder.resolve())
+    notebooks = (folder / cell.notebooks).resolve()  # a path that is absolute stays so
     quick_nbformat.import_nbformat()
     import papermill
     from papermill.iorw import papermill_io
@@ -67,16 +50,16 @@ def _execute(folder: Path, cell: dict[str, Any]) -> str | None:
     papermill_io.register(str(folder.resolve()), WholeFiles())
     try:
         papermill.execute_notebook(
-            str(notebooks / f"{cell['notebook']}.ipynb"),
+            str(notebooks / f"{cell.notebook}.ipynb"),
             str(folder.resolve() / "notebook.ipynb"),
-            parameters=cell["parameters"],
+            parameters=cell.parameters,
             cwd=str(notebooks),
             kernel_name="python3",
             language="python",
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
-            execution_timeout=cell["timeout_s"],
+            execution_timeout=cell.timeout_s,
             iopub_timeout=_OUTPUT_TIMEOUT_S,
             extra_arguments=[f"--IPKernelApp.extra_extensions={quick_nbformat.__name__}"],
             shutdown_kernel="immediate",  # everything is on disk by then; a graceful end takes half a second

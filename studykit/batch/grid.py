@@ -24,8 +24,9 @@ from studykit.batch.batch_files import read_batch
 from studykit.batch.parameter_files import file_hashes
 from studykit.errors import Failure, InputError
 from studykit.executors import Executor
-from studykit.results.cells import cells as read_cells
-from studykit.results.layout import check_study, open_study, write_json
+from studykit.results.cells import finish_cell, read_cell, write_cell
+from studykit.results.layout import check_study, open_study
+from studykit.results.record import CellSpec, recorded_status
 
 _POLL_S = 0.2
 
@@ -53,10 +54,7 @@ class Cell:
 
     def status(self) -> str:
         """Return `done`, `failed` or `waiting`, from the cell's own record."""
-        try:
-            return json.loads((self.folder / "record.json").read_text(encoding="utf-8"))["status"]
-        except (OSError, ValueError, KeyError):
-            return "waiting"
+        return recorded_status(self.folder) or "waiting"
 
 
 def plan(
@@ -170,14 +168,14 @@ def _start(cell: Cell, executor: Executor, timeout_s: int) -> object:
     cell.folder.mkdir(parents=True, exist_ok=True)
     if cell.status() == "failed":
         (cell.folder / "record.json").unlink(missing_ok=True)
-    content = {
-        "cell_id": cell.cell_id,
-        "notebook": cell.notebook.stem,
-        "notebooks": os.path.relpath(cell.notebook.parent.resolve(), cell.folder.resolve()),
-        "parameters": cell.parameters,
-        "timeout_s": timeout_s,
-    }
-    write_json(cell.folder / "cell.json", content)
+    spec = CellSpec(
+        cell_id=cell.cell_id,
+        notebook=cell.notebook.stem,
+        notebooks=os.path.relpath(cell.notebook.parent.resolve(), cell.folder.resolve()),
+        parameters=cell.parameters,
+        timeout_s=timeout_s,
+    )
+    write_cell(cell.folder, spec)
     command = [sys.executable, "-m", "studykit.batch.execute", str(cell.folder)]
     return executor.submit(command, cell.folder / "log.txt")
 
@@ -191,8 +189,7 @@ def _has_ended(cell: Cell, handle: object, started: float, executor: Executor, t
         executor.cancel(handle)
     if cell.status() == "waiting":
         reason = f"stopped after {timeout_s} s" if code is None else f"the process ended with exit code {code}"
-        record = {"status": "failed", "runs": [], "wall_s": round(time.monotonic() - started, 1), "error": reason}
-        write_json(cell.folder / "record.json", record)
+        finish_cell(cell.folder, "failed", wall_s=time.monotonic() - started, error=reason)
     return True
 
 
@@ -214,5 +211,4 @@ def _counts(cells: list[Cell], running: Collection[str]) -> dict[str, int]:
 
 
 def _error(cell: Cell) -> str:
-    known = {c["cell_id"]: c for c in read_cells(cell.study_folder)}
-    return str(known.get(cell.cell_id, {}).get("error") or "not run")
+    return read_cell(cell.folder).error or "not run"

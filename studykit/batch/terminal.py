@@ -127,7 +127,7 @@ def findings_of(cells: Sequence[Cell]) -> list[Finding]:
         if question not in FINDINGS.names() or not folder.exists():
             continue
         own = {c.cell_id for c in cells if c.study_folder == folder and c.parameters.get("method", "kd") == method}
-        runs = {run for cell in results.cells(folder) if cell["cell_id"] in own for run in cell.get("runs", [])}
+        runs = {run for cell in results.cells(folder) if cell.cell_id in own for run in cell.runs}
         frame = results.load(folder)
         try:
             find = FINDINGS.member(question)

@@ -1,12 +1,17 @@
 """Data frames to plotly figures, the same in notebooks and dashboard. Torch-free.
 
-Methods keep their colour, marker and dash in every figure, so that nothing rests on colour alone. Backgrounds are
-transparent and text takes the surroundings' colour, so that a figure reads on light and dark."""
+A method has the same colour, marker and dash in every figure, so that nothing rests on colour alone. Backgrounds are
+transparent and text is of a grey that can be read on light and dark.
+"""
 
 import hashlib
 
 import pandas as pd
 import plotly.graph_objects as go
+
+from studykit.findings import labels
+from studykit.scorers import metric
+from studykit.statistics import Interval
 
 _STYLES = {
     "sft": ("#0072B2", "circle", "solid"),
@@ -23,24 +28,13 @@ _SPARE = (
 )
 
 
-_NAMES = {
-    "exact_match": "exact match (points)",
-    "token_error_rate": "phoneme or word error rate (%)",
-    "nll": "NLL (nats per token)",
-    "loss": "loss (nats per token)",
-    "train_s": "seconds of training",
-}
+_TITLES = {"loss": "loss (nats per token)", "train_s": "seconds of training"}
+"""Of columns that are no scorer's."""
 
 
-_IN_POINTS = {"exact_match", "token_error_rate"}
-
-
-_LOWER_IS_BETTER = {"token_error_rate", "nll"}
-
-
-def by_seed(frame: pd.DataFrame, column: str) -> dict[int, float]:
-    """Return a column's values by seed."""
-    return {int(seed): float(value) for seed, value in zip(frame["seed"], frame[column], strict=True)}
+def title(column: str) -> str:
+    """Return what an axis says of a column."""
+    return _TITLES.get(column) or metric(column).label
 
 
 def style(name: str) -> tuple[str, str, str]:
@@ -53,15 +47,23 @@ def style(name: str) -> tuple[str, str, str]:
     return _SPARE[colour][0], _SPARE[marker][1], _SPARE[rest % len(_SPARE)][2]
 
 
-def _done(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    if metric not in frame:
-        return frame.iloc[:0].assign(value=pd.Series(dtype=float))
-    done = frame[(frame["status"] == "done")].dropna(subset=[metric, "budget_examples"])
-    return done.assign(value=done[metric] * (100.0 if metric in _IN_POINTS else 1.0))
+def finished(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the finished runs that have a metric, with it as `value` in its unit, and their label as `name`."""
+    if column not in frame:
+        return frame.iloc[:0].assign(value=pd.Series(dtype=float), name=pd.Series(dtype=object))
+    done = frame[(frame["status"] == "done")].dropna(subset=[column, "budget_examples"])
+    return done.assign(value=done[column] * metric(column).scale, name=labels(done))
+
+
+def reach(interval: Interval) -> tuple[float, float]:
+    """Return how far the bounds of an interval lie below and above its mean; 0 without bounds."""
+    if interval.low is None or interval.high is None:
+        return 0.0, 0.0
+    return interval.mean - interval.low, interval.high - interval.mean
 
 
 def finish(figure: go.Figure, x: str, y: str, budgets: pd.Series | None = None) -> None:
-    """Give a figure its titles and the look that all of them share; budgets make a log axis with them as ticks."""
+    """Set a figure's titles and the look that all figures share; with budgets x is a log axis with them as ticks."""
     figure.update_layout(
         xaxis_title=x,
         yaxis_title=y,

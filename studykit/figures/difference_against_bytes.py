@@ -1,4 +1,4 @@
-"""What is kept of a teacher against what it costs a student, as plotly figures. Torch-free."""
+"""Each signal's paired difference to the dense teacher against its size, exact match above and NLL below."""
 
 from typing import Any
 
@@ -8,8 +8,9 @@ from plotly.subplots import make_subplots
 
 from studykit.figures import finish, style
 from studykit.findings.teacher_cache import teacher_cache
+from studykit.scorers import metric
 
-_PANELS = (("score_difference", "exact match, points", ".2f"), ("nll_difference", "NLL, nats per token", ".4f"))
+_PANELS = (("score_difference", metric("exact_match")), ("nll_difference", metric("nll")))
 _FORMS = {"top_k": ("the k likeliest tokens", "#009E73", "square"), "samples": ("samples", "#CC79A7", "triangle-up")}
 
 
@@ -21,23 +22,23 @@ def difference_against_bytes(frame: pd.DataFrame, baseline: str = "sft", arm: st
     Args:
         frame: finished runs of one budget from `results.load`, their signals measured.
         baseline: the method without a teacher.
-        arm: the method that hears the signals.
+        arm: the method that gets the signals.
     """
     figure: Any = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
     lines = teacher_cache(frame, baseline=baseline, arm=arm).numbers["lines"]
     kept = [line for line in lines if line["bytes"] is not None]
-    for row, (key, _, digits) in enumerate(_PANELS, 1):
+    for row, (key, shown) in enumerate(_PANELS, 1):
         for form in _FORMS:
             part = [line for line in kept if line["signal"].startswith(form) and key in line]
             if part:
-                _signals(figure, row, form, part, key, digits)
+                _signals(figure, row, form, part, key, f".{shown.digits + 1}f")
         without = next((line for line in lines if line["signal"] == baseline and key in line), None)
         if without and kept:
             _level(figure, row, baseline, without[key]["mean"], [line["bytes"] for line in kept])
         figure.add_hline(y=0, line={"color": "#888888", "width": 1}, row=row, col=1)
     finish(figure, "", "")
-    for row, (_, title, _) in enumerate(_PANELS, 1):
-        figure.update_yaxes(title=f"{title}<br>from dense", row=row, col=1)
+    for row, (_, shown) in enumerate(_PANELS, 1):
+        figure.update_yaxes(title=f"{shown.title}, {shown.unit}<br>from dense", row=row, col=1)
     ticks = sorted({round(line["bytes"], 1) for line in kept})
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:.0f}" for tick in ticks])
     figure.update_xaxes(title="bytes per response token", row=2, col=1)

@@ -3,10 +3,10 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from studykit.figures import _NAMES, finish, style
+from studykit.figures import finish, style, title
 
 MOST_POINTS = 2000
-"""Curves are thinned to about so many points in all; a title says when they are."""
+"""Number of points, of all curves together, to which longer curves are thinned; the axis title then says so."""
 
 
 def loss_curves(curves: dict[str, pd.DataFrame], column: str = "loss", x: str = "step") -> go.Figure:
@@ -37,5 +37,5 @@ def loss_curves(curves: dict[str, pd.DataFrame], column: str = "loss", x: str = 
             hovertemplate="%{x:,}<br>%{y:.4f}<extra>" + name + "</extra>",
         )
     label = {"step": "optimizer step", "num_tokens": "tokens through the student", "time_s": "seconds"}[x]
-    finish(figure, label + (" (thinned)" if thinned else ""), _NAMES.get(column, column.replace("_", " ")))
+    finish(figure, label + (" (thinned)" if thinned else ""), title(column))
     return figure

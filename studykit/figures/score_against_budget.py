@@ -1,11 +1,15 @@
-"""A metric against the budget in examples: each run a point, each method's mean a line with its 95% t band."""
+"""A metric against the budget in examples: each run a point, each method's mean a line with its 95% t band.
+
+Runs of one method with different options are different lines.
+"""
 
 from collections.abc import Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from studykit.figures import _IN_POINTS, _NAMES, _STYLES, _done, finish, style
+from studykit.figures import _STYLES, finish, finished, style, title
+from studykit.scorers import metric as metric_of
 from studykit.statistics import mean_interval
 
 
@@ -14,18 +18,18 @@ def score_against_budget(frame: pd.DataFrame, metric: str = "exact_match") -> go
 
     Args:
         frame: finished runs from `results.load`.
-        metric: a metric column; exact match and error rates are shown in points of 100.
+        metric: a metric column.
     """
     figure = go.Figure()
-    done = _done(frame, metric)
-    for method in sorted(map(str, done["method"].unique()), key=_order):
-        part = done[done["method"] == method]
+    done = finished(frame, metric)
+    for method in sorted(map(str, done["name"].unique()), key=_order):
+        part = done[done["name"] == method]
         rows = [(int(str(b)), mean_interval(list(g))) for b, g in part.groupby("budget_examples")["value"]]
         _band(figure, method, rows)
         _means(figure, method, rows)
         _points(figure, method, part)
     _teacher(figure, done, metric)
-    finish(figure, "examples in the budget", _NAMES.get(metric, metric), budgets=done["budget_examples"])
+    finish(figure, "examples in the budget", title(metric), budgets=done["budget_examples"])
     return figure
 
 
@@ -85,15 +89,16 @@ def _points(figure: go.Figure, method: str, part: pd.DataFrame) -> None:
 
 
 def _teacher(figure: go.Figure, done: pd.DataFrame, metric: str) -> None:
-    """Draw the teacher's own score, one line for each teacher."""
+    """Draw the score of the teacher itself, one line for each teacher."""
     column = f"teacher_{metric}"
     if column not in done:
         return
     for teacher, part in done.dropna(subset=[column]).groupby("teacher"):
-        level = float(part[column].mean()) * (100.0 if metric in _IN_POINTS else 1.0)
+        shown = metric_of(metric)
+        level = float(part[column].mean()) * shown.scale
         figure.add_hline(
             y=level,
             line={"color": "#7a7a7a", "dash": "dot", "width": 1},
-            annotation_text=f"{teacher} itself: {level:.{1 if metric in _IN_POINTS else 3}f}",
+            annotation_text=f"{teacher} itself: {level:.{shown.digits}f}",
             annotation_position="top left",
         )

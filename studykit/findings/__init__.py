@@ -1,19 +1,34 @@
 """What a study has found, computed from its table of runs: one question per file. Torch-free.
 
-A finding is a function `name(frame, *, option=default) -> Finding` in a file of the same name, and says the same in
-the notebook, on the terminal, in the dashboard and in the README:
+A finding is a function `name(frame, *, option=default) -> Finding` in a file of the same name, and gives the same
+answer in the notebook, on the terminal, in the dashboard and in the README:
 
     finding = FINDINGS.member("data_size")(results.load("results/lexicon"))
     finding.table, finding.sentence
 """
 
+import json
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from studykit import results
 from studykit.discovery import Room
+from studykit.findings._format import format_cell, format_interval, markdown_table
+
+__all__ = [
+    "FINDINGS",
+    "Finding",
+    "comparable",
+    "format_cell",
+    "format_interval",
+    "labels",
+    "markdown_table",
+    "short_names",
+]
 
 FINDINGS = Room("studykit.findings", kind="finding")
 
@@ -24,7 +39,7 @@ class Finding:
 
     Attributes:
         table: one row per setting, columns as shown to people.
-        sentence: the answer in words, with numbers, interval and seeds; says so where nothing can be said yet.
+        sentence: the answer in words, with numbers, interval and seeds; where there is no answer yet, it says why.
         numbers: the same as plain JSON data.
     """
 
@@ -36,77 +51,55 @@ class Finding:
 def comparable(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a study that differ from some runs in budget and seed only: one study may hold many variants.
 
-    Steps may go with the budget; at the budgets of these runs they must be theirs.
+    Steps may vary with the budget; at the budgets of these runs they must be equal.
 
     Args:
         frame: from `results.load`.
         runs: the rows to compare with, such as the arms of one notebook.
     """
-    same = frame["student"].isin(runs["student"]) & frame["options"].isin(runs["options"])
+    options = [results.configurations(part, results.option_columns(part)) for part in (frame, runs)]
+    same = frame["student"].isin(runs["student"]) & options[0].isin(options[1])
     here = frame["budget_examples"].isin(runs["budget_examples"])
     same &= ~here | frame["steps"].isin(runs["steps"])
     return frame[same & (frame["teacher"].isna() | frame["teacher"].isin(runs["teacher"].dropna()))]
 
 
-def labels(done: pd.DataFrame) -> pd.Series:
-    """Return a name for every run: its method, and where one method has several sets of options, what differs."""
-    names: dict[tuple[str, str], str] = {}
-    for method, part in done.groupby("method"):
-        variants = {str(text): set(str(text).split(", ")) for text in part["options"].unique()}
-        shared = set.intersection(*variants.values())
-        for text, options in variants.items():
-            own = sorted(options - shared)
-            names[str(method), text] = f"{method} ({', '.join(own)})" if own else str(method)
-    pairs = zip(done["method"], done["options"], strict=True)
-    return pd.Series([names[str(method), str(text)] for method, text in pairs], index=done.index, dtype=object)
+def labels(runs: pd.DataFrame) -> pd.Series:
+    """Return a name for every run: its method, and in brackets the options in which runs of this method differ.
 
+    Runs with one name may be averaged. Steps are named where they differ within one budget.
 
-def format_difference(interval: dict[str, Any] | None, digits: int) -> str:
-    """Return a signed difference with its interval, from plain data; nothing where there is none.
-
-    >>> format_difference({"mean": 1.0, "low": None, "high": None}, 1), format_difference(None, 1)
-    ('+1.0', '')
+    >>> labels(pd.DataFrame({"method": ["kd", "kd", "sft"], "batch_size": [64, 8, 64]})).tolist()
+    ['kd (batch_size=64)', 'kd (batch_size=8)', 'sft']
     """
-    if interval is None:
-        return ""
-    return format_interval(interval["mean"], interval["low"], interval["high"], digits, sign=True)
+    names = pd.Series(index=range(len(runs)), dtype=object)
+    for method, part in runs.reset_index(drop=True).groupby("method"):
+        columns = differing_columns(part, [name for name in results.identity_columns(part) if name != "method"])
+        if "budget_examples" in part:
+            schedule = results.schedule_columns(part)
+            within = [differing_columns(same, schedule) for _, same in part.groupby("budget_examples")]
+            columns += [name for name in schedule if any(name in differing for differing in within)]
+        shown = short_names(columns)
+        for row, values in zip(part.index, results.settings(part, columns, defaults=True), strict=True):
+            text = ", ".join(sorted(f"{shown[name]}={_text(value)}" for name, value in values.items()))
+            names[row] = f"{method} ({text})" if text else str(method)
+    return names.set_axis(runs.index)
 
 
-def format_interval(mean: float, low: float | None, high: float | None, digits: int = 1, sign: bool = False) -> str:
-    """Return "12.3 [11.0, 13.6]", or the mean alone without bounds.
+def differing_columns(runs: pd.DataFrame, columns: list[str]) -> list[str]:
+    """Return the columns in which some runs do not all have the same value."""
+    return [name for name in columns if results.configurations(runs, [name]).nunique() > 1]
 
-    >>> format_interval(12.34, 11.0, 13.6)
-    '12.3 [11.0, 13.6]'
-    >>> format_interval(0.5, None, None, sign=True)
-    '+0.5'
+
+def short_names(columns: Collection[str]) -> dict[str, str]:
+    """Return a name to show for every column of options: without `method_options.` where that stays clear.
+
+    >>> short_names(["method_options.beta", "batch_size"])
+    {'method_options.beta': 'beta', 'batch_size': 'batch_size'}
     """
-    show = f"{{:{'+' if sign else ''}.{digits}f}}".format
-    return show(mean) if low is None or high is None else f"{show(mean)} [{show(low)}, {show(high)}]"
+    short = {name: name.replace("method_options.", "") for name in columns}
+    return {name: name if Counter(short.values())[text] > 1 else text for name, text in short.items()}
 
 
-def format_cell(column: str, value: object) -> str:
-    """Return a table's value as people read it: counts with separators, NLL with three digits, scores with one.
-
-    >>> format_cell("budget", 1500), format_cell("sft NLL", 1.6), format_cell("sft", 11.0), format_cell("x", "+1.0")
-    ('1,500', '1.600', '11.0', '+1.0')
-    """
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.3f}" if "NLL" in column else f"{value:.1f}"
-    return str(value)
-
-
-def markdown_table(table: pd.DataFrame, left: Collection[str] = ("method",)) -> str:
-    """Return a table as Markdown, values as people read them; columns of numbers, all but `left`, are right-aligned.
-
-    >>> print(markdown_table(pd.DataFrame({"method": ["kd"], "budget": [1500]})))
-    | method | budget |
-    | --- | ---: |
-    | kd | 1,500 |
-    """
-    columns = [str(column) for column in table.columns]
-    rows = [map(format_cell, columns, row) for row in table.itertuples(index=False, name=None)]
-    sides = ["---" if column in left else "---:" for column in columns]
-    lines = [" | ".join(cells) for cells in (columns, sides, *rows)]
-    return "\n".join(f"| {line} |" for line in lines)
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

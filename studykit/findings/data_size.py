@@ -5,7 +5,9 @@ from typing import Any
 import pandas as pd
 
 from studykit.findings import Finding, format_interval
-from studykit.statistics import crossover, mean_interval, paired_difference
+from studykit.findings._lines import Comparison, Line, lines_of, require_one, require_one_setting
+from studykit.scorers import metric
+from studykit.statistics import Interval, crossover
 
 
 def data_size(
@@ -25,143 +27,124 @@ def data_size(
     Args:
         frame: from `results.load`.
         baseline, arm: methods to compare.
-        score: the metric in points of 100, higher is better.
-        nll: the second metric, nats per token, lower is better.
+        score: the first metric.
+        nll: the second metric.
         teacher, student: names to keep; None keeps all, and more than one is refused.
 
     Raises:
         ValueError: the rows mix students or teachers, or runs of one method with different options, so that no pair is
             comparable.
     """
-    done = frame[(frame["status"] == "done") & frame["method"].isin([baseline, arm])]
-    done = done if student is None else done[done["student"] == student]
-    keeps = done["teacher"].isna() | (done["teacher"] == teacher)
-    done = done if teacher is None else done[keeps]
-    for column in ("student", "teacher"):
-        if (names := sorted(done[column].dropna().unique())) and len(names) > 1:
-            raise ValueError(f"data_size compares one {column}, the table holds {', '.join(names)}: name one")
-    if (twice := done.duplicated(["method", "budget_examples", "seed"])).any():
-        shown = done[twice].iloc[0]
-        raise ValueError(
-            f"the table holds several runs of {shown['method']} at {shown['budget_examples']:,} examples, seed "
-            f"{shown['seed']}: their options differ, keep one of each"
-        )
-    rows = [
-        line
-        for budget in sorted(done["budget_examples"].dropna().unique())
-        if (line := _budget(done[done["budget_examples"] == budget], int(budget), baseline, arm, score, nll))
-    ]
-    end = _where_it_ends(rows)
-    own = _teacher_score(done, score)
-    table = pd.DataFrame([_shown(line, baseline, arm) for line in rows])
+    runs = arms(frame, baseline, arm, teacher=teacher, student=student)
+    lines = [line for line in lines_of(runs, baseline, score, nll) if line.name == arm and _has_pairs(line.score)]
+    end = None
+    if len(lines) > 1:
+        end = crossover([line.budget for line in lines], [_pairs(line.score).by_seed for line in lines])
+    of_teacher = _teacher_score(runs, score)
     numbers = {
         "baseline": baseline,
         "arm": arm,
         "score": score,
-        "budgets": [_without_seeds(line) for line in rows],
+        "budgets": [_plain(line, baseline, arm) for line in lines],
         "advantage_ends": None if end is None else vars(end),
-        "teacher_score": own,
+        "teacher_score": of_teacher,
     }
-    sentence = _sentence(rows, end, baseline, arm)
-    if own is not None and rows:
-        sentence += f" The teacher itself scores {own:.1f}."
-    return Finding(table, sentence, numbers)
+    sentence = _sentence(lines, end, baseline, arm, metric(score).unit)
+    if of_teacher is not None and lines:
+        sentence += f" The teacher itself scores {of_teacher:.1f}."
+    return Finding(pd.DataFrame([_shown(line, baseline, arm, score, nll) for line in lines]), sentence, numbers)
 
 
-def _budget(part: pd.DataFrame, budget: int, baseline: str, arm: str, score: str, nll: str) -> dict[str, Any] | None:
-    """Return one budget's intervals; None until both arms have a seed in common."""
-    line: dict[str, Any] = {"budget_examples": budget}
-    for metric, scale in ((score, 100.0), (nll, 1.0)):
-        if metric not in part:
-            continue
-        values = {
-            method: (part[part["method"] == method].dropna(subset=[metric]).set_index("seed")[metric] * scale).to_dict()
-            for method in (baseline, arm)
-        }
-        seeds = sorted(set(values[baseline]) & set(values[arm]))
-        if not seeds:
-            continue
-        paired = [{int(seed): values[method][seed] for seed in seeds} for method in (arm, baseline)]
-        line[metric] = {
-            baseline: vars(mean_interval(list(paired[1].values()))),
-            arm: vars(mean_interval(list(paired[0].values()))),
-            "difference": vars(paired_difference(paired[0], paired[1])),
-            "by_seed": {seed: paired[0][seed] - paired[1][seed] for seed in paired[0]},
-        }
-    if score not in line:
-        return None
-    line["score"] = line.pop(score)
-    if nll in line:
-        line["nll"] = line.pop(nll)
-    return line
+def arms(
+    frame: pd.DataFrame, baseline: str, arm: str, *, teacher: str | None = None, student: str | None = None
+) -> pd.DataFrame:
+    """Return the finished runs of two methods that may be compared, with their method as `name`.
+
+    Raises:
+        ValueError: they mix students, teachers or options.
+    """
+    runs = frame[(frame["status"] == "done") & frame["method"].isin([baseline, arm])]
+    runs = runs if student is None else runs[runs["student"] == student]
+    runs = runs if teacher is None else runs[runs["teacher"].isna() | (runs["teacher"] == teacher)]
+    for column in ("student", "teacher"):
+        require_one(runs, column, "data_size", "name one")
+    runs = runs.assign(name=runs["method"])
+    require_one_setting(runs)
+    return runs
 
 
-def _teacher_score(done: pd.DataFrame, score: str) -> float | None:
+def _has_pairs(comparison: Comparison | None) -> bool:
+    return comparison is not None and comparison.difference is not None
+
+
+def _pairs(comparison: Comparison | None) -> Any:
+    """Return a comparison that is known to have pairs."""
+    assert _has_pairs(comparison)
+    return comparison
+
+
+def _teacher_score(runs: pd.DataFrame, score: str) -> float | None:
     column = f"teacher_{score}"
-    known = done[column].dropna() if column in done else done["status"].iloc[:0]
-    return 100.0 * float(known.mean()) if len(known) else None
+    known = runs[column].dropna() if column in runs else runs["status"].iloc[:0]
+    return metric(score).scale * float(known.mean()) if len(known) else None
 
 
-def _where_it_ends(rows: list[dict[str, Any]]) -> Any:
-    if len(rows) < 2:
-        return None
-    return crossover([r["budget_examples"] for r in rows], [r["score"]["by_seed"] for r in rows])
-
-
-def _shown(line: dict[str, Any], baseline: str, arm: str) -> dict[str, Any]:
+def _shown(line: Line, baseline: str, arm: str, score: str, nll: str) -> dict[str, Any]:
     """Return one line of the table as people read it."""
-    points, shown = line["score"], {"budget": line["budget_examples"], "seeds": line["score"]["difference"]["n"]}
-    for method in (baseline, arm):
-        shown[method] = round(points[method]["mean"], 1)
-    shown[f"{arm} - {baseline}"] = _interval(points["difference"], 1)
-    if "nll" in line:
-        for method in (baseline, arm):
-            shown[f"{method} NLL"] = round(line["nll"][method]["mean"], 3)
-        shown[f"NLL {arm} - {baseline}"] = _interval(line["nll"]["difference"], 3)
+    points, digits = _pairs(line.score), metric(score).digits
+    shown: dict[str, Any] = {"budget": line.budget, "seeds": points.difference.n}
+    shown |= {method: round(mean.mean, digits) for method, mean in _means(points, baseline, arm).items()}
+    shown[f"{arm} - {baseline}"] = format_interval(points.difference, digits, sign=True)
+    if _has_pairs(line.nll):
+        nats, digits = _pairs(line.nll), metric(nll).digits
+        shown |= {f"{method} NLL": round(mean.mean, digits) for method, mean in _means(nats, baseline, arm).items()}
+        shown[f"NLL {arm} - {baseline}"] = format_interval(nats.difference, digits, sign=True)
     return shown
 
 
-def _interval(interval: dict[str, Any], digits: int) -> str:
-    return format_interval(interval["mean"], interval["low"], interval["high"], digits, sign=True)
+def _means(comparison: Any, baseline: str, arm: str) -> dict[str, Interval]:
+    """Return the means of both arms over their pairs, the baseline's first."""
+    return {baseline: comparison.paired[1], arm: comparison.paired[0]}
 
 
-def _sentence(rows: list[dict[str, Any]], end: Any, baseline: str, arm: str) -> str:
-    if not rows:
+def _sentence(lines: list[Line], end: Interval | None, baseline: str, arm: str, unit: str) -> str:
+    if not lines:
         return f"No budget has both {baseline} and {arm} finished yet."
     arm, baseline = arm.upper(), baseline.upper()
-    parts = []
-    for line in (rows[0], rows[-1]) if len(rows) > 1 else (rows[0],):
-        difference = line["score"]["difference"]
-        verdict = (
-            ""
-            if difference["n"] < 2
-            else (", clear of zero" if difference["low"] > 0 or difference["high"] < 0 else ", not clear of zero")
-        )
-        seeds = f"n = {difference['n']} seed{'s' if difference['n'] > 1 else ''}"
-        parts.append(f"{_interval(difference, 1)} points at {line['budget_examples']:,} examples ({seeds}{verdict})")
-    text = f"{arm} - {baseline}: {'; '.join(parts)}."
-    if len(rows) < 2:
-        return text
+    ends = (lines[0], lines[-1]) if len(lines) > 1 else (lines[0],)
+    text = f"{arm} - {baseline}: {'; '.join(_at_budget(line, unit) for line in ends)}."
+    return f"{text} {_where_it_ends(lines, end, arm)}" if len(lines) > 1 else text
+
+
+def _at_budget(line: Line, unit: str) -> str:
+    difference = _pairs(line.score).difference
+    verdict = "" if difference.n < 2 else f", {'' if difference.excludes_zero else 'not '}clear of zero"
+    seeds = f"n = {difference.n} seed{'s' if difference.n > 1 else ''}"
+    return f"{format_interval(difference, sign=True)} {unit} at {line.budget:,} examples ({seeds}{verdict})"
+
+
+def _where_it_ends(lines: list[Line], end: Interval | None, arm: str) -> str:
+    differences = [_pairs(line.score).difference for line in lines]
     if end is not None:
-        if not any((line["score"]["difference"]["low"] or 0) > 0 for line in rows):
-            return f"{text} No budget has an advantage clear of zero, so none can be said to end."
+        if not any(difference.excludes_zero and difference.mean > 0 for difference in differences):
+            return "No budget has an advantage clear of zero, so none can be said to end."
         bounds = "" if end.low is None else f" [{end.low:,.0f}, {end.high:,.0f}]"
-        seeds = len(set.intersection(*(set(line["score"]["by_seed"]) for line in rows)))
-        return f"{text} Its advantage ends near {end.mean:,.0f}{bounds} examples ({end.n} of {seeds} seeds cross zero)."
-    if all(line["score"]["difference"]["mean"] > 0 for line in rows):
-        return (
-            f"{text} The mean difference is above zero at every budget: no end of the advantage within these budgets."
-        )
-    if all(line["score"]["difference"]["mean"] <= 0 for line in rows):
-        return f"{text} {arm} has no advantage at any of these budgets."
-    return f"{text} The difference changes sign without falling from above zero: no end of an advantage can be named."
+        seeds = len(set.intersection(*(set(_pairs(line.score).by_seed) for line in lines)))
+        return f"Its advantage ends near {end.mean:,.0f}{bounds} examples ({end.n} of {seeds} seeds cross zero)."
+    if all(difference.mean > 0 for difference in differences):
+        return "The mean difference is above zero at every budget: no end of the advantage within these budgets."
+    if all(difference.mean <= 0 for difference in differences):
+        return f"{arm} has no advantage at any of these budgets."
+    return "The difference changes sign without falling from above zero: no end of an advantage can be named."
 
 
-def _without_seeds(line: dict[str, Any]) -> dict[str, Any]:
-    """JSON wants text keys; the seeds' own differences stay, under their number as text."""
-    out: dict[str, Any] = {"budget_examples": line["budget_examples"]}
-    for metric in ("score", "nll"):
-        if metric in line:
-            out[metric] = {k: v for k, v in line[metric].items() if k != "by_seed"}
-            out[metric]["by_seed"] = {str(seed): value for seed, value in line[metric]["by_seed"].items()}
-    return out
+def _plain(line: Line, baseline: str, arm: str) -> dict[str, Any]:
+    """Return a line as plain JSON data; seeds are text, since JSON has no other keys."""
+    content: dict[str, Any] = {"budget_examples": line.budget}
+    for key, comparison in (("score", line.score), ("nll", line.nll)):
+        if _has_pairs(comparison):
+            pairs = _pairs(comparison)
+            content[key] = {method: vars(mean) for method, mean in _means(pairs, baseline, arm).items()}
+            content[key]["difference"] = vars(pairs.difference)
+            content[key]["by_seed"] = {str(seed): value for seed, value in pairs.by_seed.items()}
+    return content

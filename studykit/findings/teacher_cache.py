@@ -4,11 +4,14 @@ from typing import Any
 
 import pandas as pd
 
-from studykit.findings import Finding, format_difference
-from studykit.statistics import mean_interval, paired_difference
+from studykit.findings import Finding, format_interval
+from studykit.findings._lines import Comparison, Line, finished, lines_of, require_one, require_one_setting
+from studykit.scorers import metric
+from studykit.statistics import Interval
 
 DENSE = "dense"
 _MEASURED = {"bytes": "bytes_per_position", "kept_mass": "kept_mass", "cosine": "gradient_cosine"}
+_FORMS = ("top_k", "samples")
 
 
 def teacher_cache(
@@ -21,97 +24,81 @@ def teacher_cache(
 ) -> Finding:
     """Return size, quality and cost of every signal by budget, and its paired difference to the dense live teacher.
 
-    A signal is what a student hears of its teacher: nothing (the baseline), the live teacher's whole distribution
+    A signal is what a student gets from its teacher: nothing (the baseline), the live teacher's whole distribution
     (dense), its k likeliest tokens, or samples. Only finished runs with one stage count; pairs share a seed.
 
     Args:
-        frame: from `results.load`; what was kept is there where `study.measure_signals` has measured it.
+        frame: from `results.load`; sizes are there where `study.measure_signals` has measured them.
         baseline: the method without a teacher.
-        arm: the method that hears all the other signals.
-        score: the metric in points of 100, higher is better.
-        nll: the second metric, nats per token, lower is better.
+        arm: the method that gets all the other signals.
+        score: the first metric.
+        nll: the second metric.
 
     Raises:
-        ValueError: the rows mix students, or hold a signal, budget and seed twice.
+        ValueError: the rows mix students or options, or hold a signal, budget and seed twice.
     """
-    done = frame[(frame["status"] == "done") & frame["method"].isin([baseline, arm])]
-    done = done[done[score].notna()] if score in done else done.iloc[:0]
-    if done.empty:
-        return Finding(pd.DataFrame(), _sentence([], baseline), {"baseline": baseline, "score": score, "lines": []})
-    if (names := sorted(done["student"].unique())) and len(names) > 1:
-        raise ValueError(f"teacher_cache compares one student, the table holds {', '.join(names)}: keep one")
-    heard = [
-        baseline if m == baseline else _signal(str(o)) for m, o in zip(done["method"], done["options"], strict=True)
+    runs = finished(frame[frame["method"].isin([baseline, arm])], score)
+    require_one(runs, "student", "teacher_cache")
+    runs = runs.assign(name=_signals(runs, baseline))
+    require_one_setting(runs, [f"teacher_{form}" for form in _FORMS])
+    columns = (*_MEASURED.values(), "teacher_tokens", "cache_tokens")
+    lines = lines_of(runs, DENSE, score, nll, columns)
+    lines.sort(key=lambda line: (line.budget, *_rank(line, baseline)))
+    numbers = {"baseline": baseline, "score": score, "lines": [_plain(line, baseline) for line in lines]}
+    table = pd.DataFrame([_shown(line, baseline, score, nll) for line in lines])
+    return Finding(table, _sentence(lines, baseline, metric(score).unit), numbers)
+
+
+def _signals(runs: pd.DataFrame, baseline: str) -> pd.Series:
+    """Return the signal of each run: the baseline's name, `top_k=8`, `samples=16` or dense."""
+    empty = pd.Series(None, index=runs.index, dtype=object)
+    counts = [runs.get(f"teacher_{form}", empty) for form in _FORMS]
+    names = [
+        baseline if method == baseline else _signal(dict(zip(_FORMS, kept, strict=True)))
+        for method, *kept in zip(runs["method"], *counts, strict=True)
     ]
-    done = done.assign(signal=pd.Series(heard, index=done.index, dtype=object))
-    if (twice := done.duplicated(["signal", "budget_examples", "seed"])).any():
-        shown = done[twice].iloc[0]
-        raise ValueError(f"the table holds {shown['signal']} at {shown['budget_examples']:,} examples twice: keep one")
-    lines = []
-    for budget in sorted(done["budget_examples"].dropna().unique()):
-        part = done[done["budget_examples"] == budget]
-        dense = part[part["signal"] == DENSE]
-        own = [_line(part[part["signal"] == name], dense, baseline, score, nll) for name in part["signal"].unique()]
-        lines += sorted(own, key=lambda line: _rank(line, baseline))
-    numbers = {"baseline": baseline, "score": score, "lines": lines}
-    return Finding(pd.DataFrame([_shown(line) for line in lines]), _sentence(lines, baseline), numbers)
+    return pd.Series(names, index=runs.index, dtype=object)
 
 
-def _signal(options: str) -> str:
-    """Return what a run's options say of its teacher.
-
-    >>> _signal("lr=0.004, source=lexicon, teacher_top_k=8"), _signal("lr=0.004")
-    ('top_k=8', 'dense')
-    """
-    kept = [part.removeprefix("teacher_") for part in options.split(", ") if part.startswith("teacher_")]
-    return next((part for part in kept if part.startswith(("top_k=", "samples="))), DENSE)
+def _signal(kept: dict[str, Any]) -> str:
+    return next((f"{form}={count:.0f}" for form, count in kept.items() if pd.notna(count)), DENSE)
 
 
-def _rank(line: dict[str, Any], baseline: str) -> tuple[int, float, str]:
-    first = {baseline: 0, DENSE: 1}.get(line["signal"], 2)
-    return first, float("inf") if line["bytes"] is None else line["bytes"], line["signal"]
+def _rank(line: Line, baseline: str) -> tuple[int, float, str]:
+    size = line.means[_MEASURED["bytes"]]
+    return {baseline: 0, DENSE: 1}.get(line.name, 2), float("inf") if size is None else size, line.name
 
 
-def _line(own: pd.DataFrame, dense: pd.DataFrame, baseline: str, score: str, nll: str) -> dict[str, Any]:
-    signal = str(own["signal"].iloc[0])
-    line: dict[str, Any] = {
-        "budget_examples": int(own["budget_examples"].iloc[0]),
-        "signal": signal,
-        "seeds": len(own),
-        **{name: _mean(own, column) for name, column in _MEASURED.items()},
-        "teacher_tokens": _mean(own, "teacher_tokens" if signal == DENSE else "cache_tokens"),
-    }
-    if signal == baseline:
-        line["teacher_tokens"] = 0.0
-    for key, metric, scale in (("score", score, 100.0), ("nll", nll, 1.0)):
-        if metric not in own or not own[metric].notna().all():
-            continue
-        values, other = ({int(s): v * scale for s, v in zip(f["seed"], f[metric], strict=True)} for f in (own, dense))
-        line[key] = vars(mean_interval(list(values.values())))
-        if signal != DENSE and set(values) & set(other):
-            line[f"{key}_difference"] = vars(paired_difference(values, other))
-    return line
+def _plain(line: Line, baseline: str) -> dict[str, Any]:
+    """Return a line as plain JSON data."""
+    identity = {"budget_examples": line.budget, "signal": line.name, "seeds": line.seeds}
+    measured = {name: line.means[column] for name, column in _MEASURED.items()}
+    return identity | measured | {"teacher_tokens": _teacher_tokens(line, baseline)} | line.plain()
 
 
-def _mean(own: pd.DataFrame, column: str) -> float | None:
-    known = own[column].dropna() if column in own else own["seed"].iloc[:0]
-    return float(known.mean()) if len(known) else None
+def _teacher_tokens(line: Line, baseline: str) -> float | None:
+    """Return the tokens that went through the teacher; for a cache those that fill an empty one."""
+    if line.name == baseline:
+        return 0.0
+    return line.means["teacher_tokens" if line.name == DENSE else "cache_tokens"]
 
 
-def _shown(line: dict[str, Any]) -> dict[str, Any]:
+def _shown(line: Line, baseline: str, score: str, nll: str) -> dict[str, Any]:
     """Return one line of the table as people read it."""
+    points, nats = (Comparison(Interval(0, None, None, 0)) if c is None else c for c in (line.score, line.nll))
+    digits = metric(nll).digits
     return {
-        "budget": line["budget_examples"],
-        "signal": line["signal"],
-        "seeds": line["seeds"],
-        "bytes": _text(line["bytes"], ".1f"),
-        "kept mass": _text(line["kept_mass"], ".4f"),
-        "cosine": _text(line["cosine"], ".4f"),
-        "score": round(line["score"]["mean"], 1),
-        "score - dense": format_difference(line.get("score_difference"), 1),
-        "NLL": _text(line["nll"]["mean"], ".3f") if "nll" in line else "",
-        "NLL - dense": format_difference(line.get("nll_difference"), 4),
-        "teacher reads": _text(line["teacher_tokens"], ",.0f"),
+        "budget": line.budget,
+        "signal": line.name,
+        "seeds": line.seeds,
+        "bytes": _text(line.means[_MEASURED["bytes"]], ".1f"),
+        "kept mass": _text(line.means[_MEASURED["kept_mass"]], ".4f"),
+        "cosine": _text(line.means[_MEASURED["cosine"]], ".4f"),
+        "score": round(points.mean.mean, metric(score).digits),
+        "score - dense": format_interval(points.difference, metric(score).digits, sign=True),
+        "NLL": "" if line.nll is None else f"{nats.mean.mean:.{digits}f}",
+        "NLL - dense": format_interval(nats.difference, digits + 1, sign=True),
+        "teacher reads": _text(_teacher_tokens(line, baseline), ",.0f"),
     }
 
 
@@ -119,48 +106,51 @@ def _text(value: float | None, how: str) -> str:
     return "" if value is None else format(value, how)
 
 
-def _sentence(lines: list[dict[str, Any]], baseline: str) -> str:
+def _sentence(lines: list[Line], baseline: str, unit: str) -> str:
     parts = []
-    for budget in dict.fromkeys(line["budget_examples"] for line in lines):
-        part = [line for line in lines if line["budget_examples"] == budget and "score_difference" in line]
-        kept = [line for line in part if line["bytes"] is not None and "nll_difference" in line]
-        if kept:
-            without = next((line for line in part if line["signal"] == baseline), None)
-            parts.append(f"At {budget:,} examples {_smallest(kept)}{_without(without)}")
+    for budget in dict.fromkeys(line.budget for line in lines):
+        part = [line for line in lines if line.budget == budget and _differences(line)]
+        sized = [line for line in part if line.means[_MEASURED["bytes"]] is not None and len(_differences(line)) == 2]
+        if sized:
+            without = next((line for line in part if line.name == baseline), None)
+            parts.append(f"At {budget:,} examples {_smallest(sized, unit)}{_without(without, unit)}")
     if not parts:
         return f"No budget has both {DENSE} and a signal of known size finished yet."
     return " ".join(parts)
 
 
-def _smallest(kept: list[dict[str, Any]]) -> str:
+def _smallest(sized: list[Line], unit: str) -> str:
     """Name the smallest signal whose intervals contain zero, and what these intervals could not have shown."""
-    bounded = [line for line in kept if all(end["low"] is not None for end in _differences(line))]
+    bounded = [line for line in sized if all(end.low is not None for end in _differences(line))]
     if not bounded:
         return f"one seed gives no interval: no signal can be said to do as well as the {DENSE} teacher, or worse."
-    alike = [all(end["low"] <= 0 <= end["high"] for end in _differences(line)) for line in bounded]
+    alike = [not any(end.excludes_zero for end in _differences(line)) for line in bounded]
     if not any(alike):
         return f"every one of {len(bounded)} signals differs from the {DENSE} teacher in score or NLL, clear of zero."
     first = alike.index(True)
-    line, later = bounded[first], alike[first + 1 :]
-    points, nats = ((end["high"] - end["low"]) / 2 for end in _differences(line))
+    line, larger = bounded[first], alike[first + 1 :]
+    score, nll = _differences(line)
+    points, nats = (((end.high or 0.0) - (end.low or 0.0)) / 2 for end in (score, nll))
     text = (
-        f"the smallest signal without a clear difference to the {DENSE} teacher is {line['signal']}, "
-        f"{line['bytes']:.1f} bytes a response token: {format_difference(line['score_difference'], 1)} points, "
-        f"{format_difference(line['nll_difference'], 4)} nats (n = {line['score_difference']['n']} seeds). A "
-        f"difference within {points:.1f} points or {nats:.4f} nats, the intervals' half widths, would not have been "
-        "seen."
+        f"the smallest signal without a clear difference to the {DENSE} teacher is {line.name}, "
+        f"{line.means[_MEASURED['bytes']]:.1f} bytes a response token: {format_interval(score, sign=True)} {unit}, "
+        f"{format_interval(nll, 4, sign=True)} nats (n = {score.n} seeds). A difference within {points:.1f} {unit} or "
+        f"{nats:.4f} nats, the intervals' half widths, would not have been seen."
     )
-    if later and not all(later):
-        text += f" Of {len(later)} larger signals {later.count(False)} differ, clear of zero."
+    if larger and not all(larger):
+        text += f" Of {len(larger)} larger signals {larger.count(False)} differ, clear of zero."
     return text
 
 
-def _differences(line: dict[str, Any]) -> list[dict[str, Any]]:
-    return [line["score_difference"], line["nll_difference"]]
+def _differences(line: Line) -> list[Interval]:
+    """Return the differences in score and NLL to the dense teacher, as far as there are any; none without a score."""
+    score, nll = (None if c is None else c.difference for c in (line.score, line.nll))
+    return [] if score is None else [score] if nll is None else [score, nll]
 
 
-def _without(line: dict[str, Any] | None) -> str:
+def _without(line: Line | None, unit: str) -> str:
     if line is None:
         return ""
-    nats = f", {format_difference(line['nll_difference'], 4)} nats" if "nll_difference" in line else ""
-    return f" No teacher at all: {format_difference(line['score_difference'], 1)} points{nats}."
+    score, *nll = _differences(line)
+    nats = f", {format_interval(nll[0], 4, sign=True)} nats" if nll else ""
+    return f" No teacher at all: {format_interval(score, sign=True)} {unit}{nats}."

@@ -1,4 +1,4 @@
-"""What was measured, on disk: the only owner of the schema. Torch-free.
+"""What was measured, on disk: the only room that knows the layout. Torch-free.
 
     frame = load("results")                      # one row per run, all studies under the folder
     frame = load("results/lexicon")              # one study
@@ -11,17 +11,70 @@ A study is a folder with `study.json`. Each run has a folder named by its conten
                                   metrics.jsonl      training curves, one line per log
                                   items.jsonl        id, prompt, reference, answer and scores of each held-out item
                                   record.json        written last: its existence means complete
-    results/<study>/signals/<run_id>.json            what a run's cached teacher kept, where it was measured
-    results/<study>/cells/<cell_id>/                 executed notebooks of a batch
+    results/<study>/signals/<run_id>.json            size and quality of a run's cached teacher, where measured
+    results/<study>/cells/<cell_id>/cell.json        which notebook a cell of a batch executes, and how
+                                    notebook.ipynb   executed
+                                    record.json      written last
     results/<study>/index.jsonl                      derived; rebuilt whenever it is missing
+
+`docs/records.md` lists the keys of the records, which are the fields of `RunRecord`, `CellSpec` and `CellRecord`.
+
+**Options are columns.** A field of the specification in which a run differs from the default is a column of `load`,
+named after the field: `learning_rate`, `batch_size`, `teacher_top_k`, `lora_r`, `student_attn_implementation`, a key of a
+mapping after a dot (`method_options.beta`, `source_options.tasks`), and where stages differ each stage's own
+(`stage_2.learning_rate`). `studykit.results.options` has the whole rule. Runs may be averaged if `identity_columns` agree,
+which is what `configurations` compares.
 """
 
 from studykit.files import read_lines, write_json
-from studykit.results.cells import cells, read_log, read_notebook
+from studykit.results.cells import CellState, cells, read_log, read_notebook
 from studykit.results.layout import find_run, open_study, run_folder, studies
-from studykit.results.record import read_items, read_metrics, read_record, read_spec
+from studykit.results.options import configurations, identity_columns, option_columns, schedule_columns, settings
+from studykit.results.record import (
+    CellRecord,
+    CellSpec,
+    RunRecord,
+    is_done,
+    read_items,
+    read_metrics,
+    read_record,
+    read_spec,
+)
 from studykit.results.signals import read_signals, write_signal
 from studykit.results.table import IDENTITY_COLUMNS, damaged_records, fingerprint, load, metric_columns, rebuild_index
 from studykit.results.writer import RunWriter
 
-__all__ = ['IDENTITY_COLUMNS', 'RunWriter', 'cells', 'damaged_records', 'find_run', 'fingerprint', 'load', 'metric_columns', 'open_study', 'read_items', 'read_lines', 'read_log', 'read_metrics', 'read_notebook', 'read_record', 'read_signals', 'read_spec', 'rebuild_index', 'run_folder', 'studies', 'write_json', 'write_signal']
+__all__ = [
+    "IDENTITY_COLUMNS",
+    "CellRecord",
+    "CellSpec",
+    "CellState",
+    "RunRecord",
+    "RunWriter",
+    "cells",
+    "configurations",
+    "damaged_records",
+    "find_run",
+    "fingerprint",
+    "identity_columns",
+    "is_done",
+    "load",
+    "metric_columns",
+    "open_study",
+    "option_columns",
+    "read_items",
+    "read_lines",
+    "read_log",
+    "read_metrics",
+    "read_notebook",
+    "read_record",
+    "read_signals",
+    "read_spec",
+    "rebuild_index",
+    "run_folder",
+    "schedule_columns",
+    "settings",
+    "studies",
+    "write_json",
+    "write_signal",
+]

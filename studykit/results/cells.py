@@ -1,50 +1,127 @@
-"""The cells of batches: parameters, status, executed notebook and log of each."""
+"""The cells of batches: what each executes, how it stands, its runs, its executed notebook and its log.
 
-import fcntl
-import hashlib
+    write_cell(folder, CellSpec(...))                     # the batch, before it starts the cell
+    with collect_runs(folder):                            # the process that executes the notebook
+        ...                                               # every `RunWriter` opened meanwhile is a run of the cell
+    finish_cell(folder, "done", wall_s=12.5)              # writes record.json last, with the ids of the runs
+
+The notebook's kernel is a process started by the one that executes the cell. What it inherits is its environment, so
+the variable `STUDYKIT_CELL` carries the cell's folder to it. Variable and ledger are read and written in this file only.
+"""
+
 import json
 import os
-import platform
-import re
-import shutil
-import subprocess
-import time
-import traceback
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Literal
 
-import pandas as pd
-
-from studykit.files import json_object
 from studykit.errors import InputError
-from studykit.files import is_locked, read_lines, replacing, try_lock, write_json
-from studykit.spec import Lora, Part, RunSpec, Stage
-from studykit.scorers import SCORERS
+from studykit.files import is_locked, json_object, read_lines, write_json
+from studykit.results.record import CellRecord, CellSpec, read_typed, write_record
+
+_VARIABLE = "STUDYKIT_CELL"
+_LEDGER = "runs.jsonl"
+_FIRST_VERSION: dict[str, Any] = {"schema": 1}
 
 
-def cells(study_folder: str | Path) -> list[dict[str, Any]]:
-    """Return the cells of all batches of a study: parameters, status, run ids, folder."""
-    found = []
-    for folder in sorted((Path(study_folder) / "cells").glob("*")):
-        try:
-            cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        try:
-            cell |= json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            cell["status"] = "running" if is_locked(folder / "lock") else "stale"
-        found.append({**cell, "folder": str(folder)})
-    return found
+@dataclass(frozen=True)
+class CellState:
+    """One cell of a study.
+
+    Attributes:
+        folder: its folder, named by its id.
+        spec: what it executes; None where `cell.json` is damaged.
+        status: `done`, `failed`, `running` or `stale`.
+        runs: ids of its runs, also while it is running.
+        wall_s: seconds of the execution, once it is over.
+        error: what failed, or what is damaged.
+    """
+
+    folder: Path
+    spec: CellSpec | None
+    status: str
+    runs: tuple[str, ...] = ()
+    wall_s: float | None = None
+    error: str | None = None
+
+    @property
+    def cell_id(self) -> str:
+        """Return the name of the folder."""
+        return self.folder.name
+
+
+def write_cell(folder: Path, spec: CellSpec) -> None:
+    """Put `cell.json` in place."""
+    write_json(folder / "cell.json", spec.to_json() | {"parameters": spec.parameters})
+
+
+def read_cell_spec(folder: Path) -> CellSpec:
+    """Return what a cell executes.
+
+    Raises:
+        InputError: no `cell.json`, or a damaged one.
+    """
+    spec = read_typed(folder / "cell.json", CellSpec, _FIRST_VERSION)
+    if spec is None:
+        raise InputError(f"{folder} is no cell of a batch: it has no cell.json")
+    return spec
+
+
+@contextmanager
+def collect_runs(folder: Path) -> Iterator[None]:
+    """Count the runs opened by this process and its children as runs of the cell; an earlier record is removed."""
+    for name in ("record.json", _LEDGER):
+        (folder / name).unlink(missing_ok=True)
+    before = os.environ.get(_VARIABLE)
+    os.environ[_VARIABLE] = str(folder.resolve())
+    try:
+        yield
+    finally:
+        os.environ.pop(_VARIABLE)
+        if before is not None:
+            os.environ[_VARIABLE] = before
+
+
+def add_run_to_cell(run_id: str) -> None:
+    """Count a run as one of the cell whose notebook this process executes, if it executes one."""
+    if folder := os.environ.get(_VARIABLE):
+        with (Path(folder) / _LEDGER).open("a", encoding="utf-8") as ledger:
+            ledger.write(json.dumps({"run_id": run_id}) + "\n")
+
+
+def finish_cell(
+    folder: Path, status: Literal["done", "failed"], *, wall_s: float, error: str | None = None
+) -> CellRecord:
+    """Write the cell's record with the ids of its runs; it is written last and means that the cell is over."""
+    record = CellRecord(status=status, runs=_collected(folder), wall_s=round(wall_s, 1), error=error)
+    write_record(folder, record)
+    (folder / _LEDGER).unlink(missing_ok=True)
+    return record
+
+
+def read_cell(folder: Path) -> CellState:
+    """Return how a cell stands; one with damaged files has failed, and `error` says what is wrong."""
+    spec = None
+    try:
+        spec = read_cell_spec(folder)
+        record = read_typed(folder / "record.json", CellRecord, _FIRST_VERSION)
+    except InputError as error:
+        return CellState(folder, spec, "failed", error=str(error))
+    if record is None:
+        return CellState(folder, spec, "running" if is_locked(folder / "lock") else "stale", _collected(folder))
+    return CellState(folder, spec, record.status, record.runs, record.wall_s, record.error)
+
+
+def cells(study_folder: str | Path) -> list[CellState]:
+    """Return the cells of all batches of a study, by id."""
+    folders = sorted((Path(study_folder) / "cells").glob("*"))
+    return [read_cell(folder) for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
 
 
 def read_notebook(cell_folder: str | Path) -> list[dict[str, Any]]:
-    """Return the cells of a batch cell's executed notebook, texts joined; none while there is no notebook.
+    """Return the cells of an executed notebook, each text in one piece; none while there is no notebook.
 
     Each has `cell_type`, `source` and, for code, `outputs` in the notebook format's own words.
 
@@ -62,20 +139,26 @@ def read_notebook(cell_folder: str | Path) -> list[dict[str, Any]]:
 
 
 def read_log(cell_folder: str | Path, last_bytes: int = 20_000) -> str:
-    """Return the end of a batch cell's log; empty while there is none."""
+    """Return the end of a cell's log; empty while there is none."""
     try:
         return (Path(cell_folder) / "log.txt").read_bytes()[-last_bytes:].decode("utf-8", errors="replace")
     except FileNotFoundError:
         return ""
 
 
+def _collected(folder: Path) -> tuple[str, ...]:
+    """Return the ids in the ledger, each once, in the order in which the runs were opened."""
+    lines, _ = read_lines(folder / _LEDGER)
+    return tuple(dict.fromkeys(str(line["run_id"]) for line in lines if "run_id" in line))
+
+
 def _text(value: str | list[str]) -> str:
-    """Join a notebook's text, kept as one text or as lines."""
+    """Return a notebook's text, which may be stored as one text or as lines, in one piece."""
     return value if isinstance(value, str) else "".join(value)
 
 
 def _outputs(cell: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a notebook cell's outputs with their texts joined; what is JSON by itself stays."""
+    """Return the outputs of a notebook's cell, each text in one piece; output that is JSON stays as it is."""
     joined = []
     for output in cell.get("outputs", []):
         data = {kind: _text(v) if kind.startswith("text/") else v for kind, v in output.get("data", {}).items()}

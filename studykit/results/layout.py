@@ -1,40 +1,21 @@
-"""Where studies, runs and cells lie under a results folder; only names that stay inside it are followed."""
+"""Folders of studies and runs under a results folder; a name that leads out of it is refused."""
 
-import fcntl
-import hashlib
-import json
 import os
-import platform
 import re
-import shutil
-import subprocess
-import time
-import traceback
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
-
-import pandas as pd
 
 from studykit.errors import InputError
-from studykit.files import is_locked, read_lines, replacing, try_lock, write_json
-from studykit.spec import Lora, Part, RunSpec, Stage
-from studykit.scorers import SCORERS
+from studykit.files import write_json
 from studykit.results.record import SCHEMA
-
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
 def open_study(root: str | Path, study: str) -> Path:
-    """Return the folder of a study, made and marked as ours where it did not exist.
+    """Return the folder of a study; it is created, with its `study.json`, where it does not exist.
 
     Raises:
-        InputError: a name that is no plain folder name, or a folder with foreign content.
+        InputError: a name that is no plain folder name, or a folder with files of another origin.
     """
     folder = check_study(root, study)
     if not (folder / "study.json").exists():
@@ -43,10 +24,10 @@ def open_study(root: str | Path, study: str) -> Path:
 
 
 def check_study(root: str | Path, study: str) -> Path:
-    """Return the folder a study has, or would be given; nothing is written.
+    """Return the folder of a study without creating it.
 
     Raises:
-        InputError: a name that is no plain folder name, or a folder with foreign content.
+        InputError: a name that is no plain folder name, or a folder with files of another origin.
     """
     root = Path(root)
     if not study or Path(study).name != study or study.startswith("."):
@@ -108,9 +89,10 @@ def find_run(root: str | Path, run_id: str) -> Path:
 
 
 def run_folders(study: Path) -> list[Path]:
+    """Return the folders of all runs of a study, by id; links are passed over."""
     runs = study / "runs"
     if not runs.is_dir():
         return []
-    with os.scandir(runs) as found:  # it knows folders from links without asking about each of thousands
+    with os.scandir(runs) as found:  # tells folders from links without one call per folder
         names = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
     return [runs / name for name in sorted(names) if _RUN_ID.fullmatch(name)]

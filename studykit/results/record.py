@@ -1,35 +1,121 @@
-"""Versions of a record, and the step from each to the next.
+"""The files of a run and of a batch's cell as typed records, their versions, and how they are read.
 
-A reader accepts every older version through `MIGRATIONS` and refuses a newer one clearly. A change of the record's
-layout adds one function here and raises `SCHEMA`."""
+    record = read_record(run_folder("results/lexicon", run_id))
+    record.spec.stages[0].method, record.metrics["nll"], record.environment.processor
+
+`RunRecord` is a run's `record.json`; `CellSpec` and `CellRecord` are the `cell.json` and `record.json` of a cell. A
+reader accepts every older version through `MIGRATIONS` and refuses a newer one. Whoever changes the layout of a record
+adds one function there and raises `SCHEMA`.
+"""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studykit.errors import InputError
-from studykit.files import json_object, read_lines
-from studykit.spec import from_schema_1, is_schema_1
+from studykit.files import json_object, read_lines, write_json
+from studykit.spec import RunSpec, from_schema_1, is_schema_1
 
 SCHEMA = 2
-
+"""Version of the layout of records."""
 
 STATUSES = ("done", "failed", "running", "stale")
-"""`running` holds its folder's lock; `stale` holds none and left no record: killed on the way, and resumable."""
+"""`running` holds its folder's lock; `stale` holds none and left no record: killed during its work, and resumable."""
 
 
+class Record(BaseModel):
+    """Base of all records: frozen, strict about unknown keys and types, finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON data, `None` left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Manifest(Record):
+    """Which examples a stage was trained on, by counts and hashes; a sampler may add keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    examples: int | None = Field(default=None, description="number of examples in the budget")
+    response_tokens: int | None = Field(default=None, description="number of supervised tokens in them")
+    examples_sha256: str | None = Field(default=None, description="hash of the examples in their order")
+
+
+class Environment(Record):
+    """What the numbers depend on besides the specification; no names of machines, people or folders."""
+
+    python: str
+    platform: str = Field(description="operating system and machine type")
+    processor: str | None = Field(default=None, description="model name of the processor")
+    gpu: str | None = Field(default=None, description="model name of the GPU that computed")
+    cores: int | None = None
+    threads: str | None = Field(default=None, description="value of OMP_NUM_THREADS")
+    packages: dict[str, str] = {}
+    git_revision: str | None = None
+    git_dirty: bool = Field(default=False, description="whether code differed from that revision")
+
+
+class RunRecord(Record):
+    """`record.json` of a run: written last, so that its existence means complete."""
+
+    schema_version: int = Field(default=SCHEMA, alias="schema", description="version of this layout")
+    run_id: str = Field(description="name of the run's folder: 12 hex digits of its specification's hash")
+    status: Literal["done", "failed"]
+    ablation: str = Field(default="", description="the question that the run was trained for")
+    started: str = Field(description="UTC, ISO 8601")
+    finished: str = Field(description="UTC, ISO 8601")
+    spec: RunSpec = Field(description="the specification with its hashes")
+    metrics: dict[str, int | float] = Field(default={}, description="the student's scores on the held-out items")
+    teacher_metrics: dict[str, int | float] = Field(default={}, description="the teacher's scores on the same items")
+    cost: dict[str, int | float] = Field(default={}, description="tokens, seconds and memory")
+    data: tuple[Manifest, ...] = Field(default=(), description="one manifest per stage")
+    device: str | None = Field(default=None, description="type of the device that trained")
+    parameters: dict[str, int] | None = Field(default=None, description="number of parameters, total and trainable")
+    train_threads: tuple[int | None, ...] = Field(default=(), description="threads of each stage; null on a GPU")
+    teacher_is_folded: bool = Field(default=False, description="whether a cache gave the teacher's distribution")
+    error: str | None = Field(default=None, description="of a failed run")
+    environment: Environment | None = None
+    files: dict[str, str] = Field(default={}, description="sha256 of the other files of the folder")
+
+
+class CellSpec(Record):
+    """`cell.json`: which notebook a cell of a batch executes, with which parameters."""
+
+    schema_version: int = Field(default=SCHEMA, alias="schema", description="version of this layout")
+    cell_id: str = Field(description="name of the cell's folder: 12 hex digits of the hash of code and parameters")
+    notebook: str = Field(description="name of the notebook without its ending")
+    notebooks: str = Field(description="folder of the notebook, relative to the cell's folder")
+    parameters: dict[str, Any] = Field(description="all parameters of the notebook, defaults included")
+    timeout_s: float = Field(description="seconds after which the cell is stopped")
+
+
+class CellRecord(Record):
+    """`record.json` of a cell: written last, so that its existence means complete."""
+
+    schema_version: int = Field(default=SCHEMA, alias="schema", description="version of this layout")
+    status: Literal["done", "failed"]
+    runs: tuple[str, ...] = Field(default=(), description="ids of the runs that the notebook trained or read")
+    wall_s: float = Field(description="seconds of the execution")
+    error: str | None = Field(default=None, description="of a failed cell")
 
 
 def _fields_renamed(record: dict[str, Any]) -> dict[str, Any]:
     """From 1 to 2: fields of the specification have other names; the run keeps its id, which is its folder's name."""
-    return record | {"schema": 2, "spec": from_schema_1(record["spec"])}
+    spec = {"spec": from_schema_1(record["spec"])} if "spec" in record else {}
+    return record | {"schema": 2} | spec
 
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _fields_renamed}
-"""From version n to n + 1."""
+"""From version n to n + 1; a record of a cell had no version before 2."""
 
 
 def migrate(record: dict[str, Any], where: str) -> dict[str, Any]:
@@ -49,26 +135,61 @@ def migrate(record: dict[str, Any], where: str) -> dict[str, Any]:
     return record
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return a run's final record in today's layout, or None while there is none.
+def read_record(folder: Path) -> RunRecord | None:
+    """Return a run's record in today's layout, or None while there is none.
 
     Raises:
-        InputError: not JSON, not ours, or from a newer version.
+        InputError: not JSON, not written by studykit, or from a newer version.
     """
-    file = folder / "record.json"
+    return read_typed(folder / "record.json", RunRecord)
+
+
+def read_typed(file: Path, kind: type[R], oldest: dict[str, Any] | None = None) -> R | None:
+    """Return a file as a typed record in today's layout, or None where there is no file.
+
+    Args:
+        file: the JSON file.
+        kind: the type of record.
+        oldest: keys that a file of the first version lacks.
+
+    Raises:
+        InputError: not JSON, not written by studykit, or from a newer version.
+    """
     try:
-        record = json_object(json.loads(file.read_text(encoding="utf-8")))
+        plain = (oldest or {}) | json_object(json.loads(file.read_text(encoding="utf-8")))
+        return kind.model_validate_json(json.dumps(migrate(plain, str(file))), strict=True)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise InputError(f"{file} is damaged ({error}): remove the folder and run again") from None
-    if "schema" in record and (missing := {"run_id", "status", "spec"} - set(record)) and record["schema"] in (1, 2):
-        raise InputError(f"{file} is damaged (it lacks {', '.join(sorted(missing))}): remove the folder and run again")
-    return migrate(record, str(file))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        reason = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = str(error)
+    raise InputError(f"{file} is damaged ({reason}): remove the folder and run again")
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Put `record.json` in place, whole and durable."""
+    write_json(folder / "record.json", record.to_json())
+
+
+def recorded_status(folder: Path) -> str | None:
+    """Return the status in the record of a run or cell; None where there is no readable record."""
+    try:
+        return json_object(json.loads((folder / "record.json").read_text(encoding="utf-8"))).get("status")
+    except (OSError, ValueError):
+        return None
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run or cell is finished and did not fail."""
+    return recorded_status(folder) == "done"
 
 
 def read_spec(folder: Path) -> dict[str, Any] | None:
-    """Return what a run was asked to do, also while it has no record; None where the file is missing or damaged."""
+    """Return a run's specification under today's names, also while it has no record; None if missing or damaged."""
     try:
         plain = json_object(json.loads((folder / "spec.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -77,11 +198,11 @@ def read_spec(folder: Path) -> dict[str, Any] | None:
 
 
 def read_items(folder: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return a run's held-out items and how many damaged lines were left out."""
+    """Return a run's held-out items and the number of damaged lines, which are left out."""
     return read_lines(folder / "items.jsonl")
 
 
 def read_metrics(folder: Path) -> tuple[pd.DataFrame, int]:
-    """Return a run's training curves, one row per log, and how many damaged lines were left out."""
+    """Return a run's training curves, one row per log, and the number of damaged lines, which are left out."""
     lines, damaged = read_lines(folder / "metrics.jsonl")
     return pd.DataFrame(lines), damaged

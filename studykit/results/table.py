@@ -1,33 +1,21 @@
-"""The table of runs: one row per run, tolerant of torn and damaged files, and never silent about them."""
+"""All runs of a study as a table, and the index that spares reading every record again."""
 
-import fcntl
 import hashlib
 import json
-import os
-import platform
-import re
-import shutil
-import subprocess
-import time
-import traceback
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any
 
 import pandas as pd
 
 from studykit.errors import InputError
-from studykit.files import is_locked, read_lines, replacing, try_lock, write_json
-from studykit.spec import Lora, Part, RunSpec, Stage
-from studykit.scorers import SCORERS
-from studykit.results.layout import _RUN_ID, run_folders, studies
-from studykit.results.record import SCHEMA, read_record, read_spec
+from studykit.files import is_locked, read_lines, replacing
+from studykit.results.layout import run_folders, studies
+from studykit.results.options import fill_defaults, option_columns, option_values
+from studykit.results.record import SCHEMA, Manifest, RunRecord, read_record, read_spec
 from studykit.results.signals import read_signals
-
+from studykit.scorers import SCORERS
+from studykit.spec import RunSpec
 
 IDENTITY_COLUMNS = (
     "run_id",
@@ -41,25 +29,19 @@ IDENTITY_COLUMNS = (
     "seed",
     "status",
     "steps",
-    "options",
 )
-
-
-_TRAINING = ("lr_scheduler_type", "warmup_ratio", "weight_decay", "max_grad_norm", "bf16")
-
-
-_ADAPTERS = ("lora_alpha", "lora_dropout", "lora_target_modules")
 
 
 def load(root: str | Path = "results") -> pd.DataFrame:
     """Return one row per run of a study, or of all studies under a folder.
 
     Columns: `run_id, study, ablation, method, student, teacher, budget_examples, budget_tokens, seed, status, steps`,
-    then metrics and costs. `status` is `done`, `failed`, `running` or `stale`. A metric that was not measured is
-    missing, never 0. A folder that does not exist gives an empty table.
+    then the options in which a run differs from the defaults (see `studykit.results.options`), then metrics and costs.
+    `status` is `done`, `failed`, `running` or `stale`. A metric that was not measured is missing, never 0. A folder
+    that does not exist gives an empty table.
 
     Raises:
-        InputError: the folder holds things, but no study.
+        InputError: the folder has files, but no study.
     """
     rows = [line for study in studies(root) for line in _study_rows(study)]
     frame = pd.DataFrame(rows)
@@ -68,8 +50,14 @@ def load(root: str | Path = "results") -> pd.DataFrame:
             frame[column] = pd.Series(dtype="object")
     counts = ["budget_examples", "budget_tokens", "seed", "steps"]
     frame[counts] = frame[counts].astype("Int64")
-    order = [*IDENTITY_COLUMNS, *(c for c in frame.columns if c not in IDENTITY_COLUMNS)]
-    return frame[order].sort_values(["study", "budget_examples", "method", "seed", "run_id"], ignore_index=True)
+    options = sorted(option_columns(frame))
+    for column in options:
+        frame[column] = pd.Series([line.get(column) for line in rows], dtype=object)
+    fill_defaults(frame)
+    for column in options:
+        frame[column] = _typed(frame[column])
+    order = dict.fromkeys([*IDENTITY_COLUMNS, *options, *frame.columns])
+    return frame[list(order)].sort_values(["study", "budget_examples", "method", "seed", "run_id"], ignore_index=True)
 
 
 def metric_columns(frame: pd.DataFrame) -> list[str]:
@@ -78,37 +66,70 @@ def metric_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def damaged_records(study_folder: str | Path) -> dict[str, str]:
-    """Return the runs whose final record cannot be read, with what is wrong; the index vouches for finished runs."""
+    """Return the runs whose record cannot be read, with the reason; runs in the index have been read before."""
     study = Path(study_folder)
-    known = {line.get("run_id") for line in read_lines(study / "index.jsonl")[0]}
-    found = {}
+    indexed = {line.get("run_id") for line in read_lines(study / "index.jsonl")[0]}
+    reasons = {}
     for folder in run_folders(study):
-        if folder.name not in known:
+        if folder.name not in indexed:
             try:
                 read_record(folder)
             except InputError as error:
-                found[folder.name] = str(error)
-    return found
+                reasons[folder.name] = str(error)
+    return reasons
 
 
 def fingerprint(study_folder: str | Path) -> str:
     """Return a short text that changes when a run or cell of the study starts, ends or dies: a key for caches."""
     folders = [*run_folders(Path(study_folder)), *sorted((Path(study_folder) / "cells").glob("*/"))]
-    seen = [(folder.name, _record_time(folder)) for folder in folders]
-    return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+    states = [(folder.name, _record_time(folder)) for folder in folders]
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
 
 
 def rebuild_index(study_folder: str | Path) -> int:
-    """Throw the index away, read every record anew, and return the number of runs."""
+    """Delete the index, read every record anew, and return the number of runs."""
     (Path(study_folder) / "index.jsonl").unlink(missing_ok=True)
     return len(_study_rows(Path(study_folder)))
 
 
-def _study_rows(study: Path) -> list[dict[str, Any]]:
-    """Read finished runs from the index and the rest from their folders; a grown index is put in place.
+def row(record: RunRecord, study: str) -> dict[str, Any]:
+    """Return a run's line of the table: identity, status, options, metrics, cost."""
+    return {
+        **_described(record.run_id, study, record.status, record.spec, record.data),
+        "ablation": record.ablation,
+        **option_values(record.spec),
+        **record.metrics,
+        **{f"teacher_{name}": value for name, value in record.teacher_metrics.items()},
+        **record.cost,
+    }
 
-    A finished run never changes, since its id is its content, so a line of the index needs no second look while the
-    record it was read from is there.
+
+def _described(
+    run_id: str, study: str, status: str, spec: RunSpec, manifests: Iterable[Manifest] = ()
+) -> dict[str, Any]:
+    """Return the identity columns of a run; its budget is that of its manifests, or the specified one without any."""
+    drawn = _distinct((m.examples_sha256, m.examples, m.response_tokens) for m in manifests)
+    specified = _distinct((repr(stage.data), stage.data.budget.examples, None) for stage in spec.stages)
+    return {
+        "run_id": run_id,
+        "study": study,
+        "ablation": "",
+        "method": " > ".join(stage.method for stage in spec.stages),
+        "student": spec.student.name,
+        "teacher": None if spec.teacher is None else spec.teacher.name,
+        "budget_examples": _total(examples for _, examples, _ in drawn or specified),
+        "budget_tokens": _total(tokens for _, _, tokens in drawn),
+        "seed": spec.seed,
+        "status": status,
+        "steps": sum(stage.steps for stage in spec.stages),
+    }
+
+
+def _study_rows(study: Path) -> list[dict[str, Any]]:
+    """Read finished runs from the index and the others from their folders; a changed index is written.
+
+    A finished run never changes, since its id is the hash of its content, so that its line of the index is right as
+    long as its record exists.
     """
     index, _ = read_lines(study / "index.jsonl")
     known = {line.get("run_id"): line for line in index if line.pop("schema", None) == SCHEMA}
@@ -133,95 +154,44 @@ def _write_index(study: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _row(study: Path, folder: Path) -> dict[str, Any]:
+    """Read a run's line of the table from its folder; a damaged run has its id and status only."""
     try:
         record = read_record(folder)
-    except InputError:
-        record = {"run_id": folder.name, "status": "failed", "spec": None}
-    if record is None:
+        if record is not None:
+            return row(record, study.name)
         status = "running" if is_locked(folder / "lock") else "stale"
-        record = {"run_id": folder.name, "status": status, "spec": read_spec(folder)}
-    try:
-        return row(record, study.name)
-    except (KeyError, TypeError, AttributeError):  # a specification that is missing or no longer readable
-        return {"run_id": folder.name, "study": study.name, "status": record["status"]}
+        spec = RunSpec.parse(read_spec(folder) or {})
+        return _described(folder.name, study.name, status, spec) | option_values(spec)
+    except InputError:
+        damaged = (folder / "record.json").exists()
+        status = "failed" if damaged else "running" if is_locked(folder / "lock") else "stale"
+        return {"run_id": folder.name, "study": study.name, "status": status}
 
 
-def row(record: dict[str, Any], study: str) -> dict[str, Any]:
-    """Return one line of the table of runs: identity, status, metrics, cost."""
-    spec = record["spec"]
-    manifests = record.get("data", [])
-    stages = spec["stages"]
-    asked = [stage["data"].get("budget", {}).get("examples") for stage in _distinct(stages, "data")]
-    drawn = _distinct(manifests, "examples_sha256")  # stages on the same examples have one budget
-    return {
-        "run_id": record["run_id"],
-        "study": study,
-        "ablation": record.get("ablation", ""),
-        "method": " > ".join(stage["method"] for stage in stages),
-        "student": spec["student"]["name"],
-        "teacher": (spec.get("teacher") or {}).get("name"),
-        "budget_examples": _total([m["examples"] for m in drawn] or asked),
-        "budget_tokens": _total([m.get("response_tokens") for m in drawn]),
-        "seed": spec["seed"],
-        "status": record["status"],
-        "steps": sum(stage["steps"] for stage in stages),
-        "options": _options(spec),
-        **record.get("metrics", {}),
-        **{f"teacher_{name}": value for name, value in record.get("teacher_metrics", {}).items()},
-        **record.get("cost", {}),
-    }
+def _distinct(parts: Iterable[tuple[Any, int | None, int | None]]) -> list[tuple[Any, int | None, int | None]]:
+    """Return the parts without those whose hash repeats an earlier one: stages on the same examples have one budget."""
+    first: dict[Any, tuple[Any, int | None, int | None]] = {}
+    for number, part in enumerate(parts):
+        first.setdefault(number if part[0] is None else part[0], part)
+    return list(first.values())
 
 
-def _options(spec: dict[str, Any]) -> str:
-    """Return in words what else tells runs of one method apart: runs with other options are not to be averaged."""
-    parts: dict[str, Any] = {}
-    for number, stage in enumerate(spec["stages"]):
-        where = f"stage {number + 1} " if len(spec["stages"]) > 1 else ""
-        batch = stage.get("batch_size", 1) * stage.get("gradient_accumulation_steps", 1)
-        budget = stage["data"].get("budget", {})
-        own = {"lr": stage.get("learning_rate"), "batch": batch, "sampler": budget.get("sampler")}
-        own |= {
-            "source": stage["data"]["source"],
-            **stage["data"].get("options", {}),
-            **{f"sampler_{name}": value for name, value in (budget.get("options") or {}).items()},
-            **_changed(Stage, stage, _TRAINING),
-            **stage.get("method_options", {}),
-        }
-        parts |= {f"{where}{name}": value for name, value in own.items()}
-    if lora := spec["student"].get("lora"):
-        parts |= {"lora_r": lora.get("lora_r"), **_changed(Lora, lora, _ADAPTERS)}
-    teacher = spec.get("teacher") or {}
-    parts |= {f"teacher_{name}": teacher.get(name) for name in ("top_k", "samples", "pruned")}
-    parts["test_items"] = (spec.get("evaluation") or {}).get("items")
-    return ", ".join(f"{name}={_short(value)}" for name, value in parts.items() if value is not None)
-
-
-def _distinct(parts: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
-    """Return the parts without those whose value repeats an earlier one's; parts without it all stay."""
-    kept: list[dict[str, Any]] = []
-    for part in parts:
-        if part.get(key) is None or all(part[key] != other.get(key) for other in kept):
-            kept.append(part)
-    return kept
-
-
-def _short(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _total(counts: list[int | None]) -> int | None:
+def _total(counts: Iterable[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
 
 
+def _typed(column: pd.Series) -> pd.Series:
+    """Return a column of numbers with a type of numbers; missing ones do not turn counts into floats."""
+    types = {type(value) for value in column.dropna()}
+    if types == {int}:
+        return column.astype("Int64")
+    return column.astype(float) if types and types <= {int, float} else column
+
+
 def _record_time(folder: Path) -> int | bool:
-    """Return when the record was written, or whether somebody is at it."""
+    """Return when the record was written; without a record, whether a process works in the folder."""
     try:
         return (folder / "record.json").stat().st_mtime_ns
     except OSError:
         return is_locked(folder / "lock")
-
-
-def _changed(part: type[Part], values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the values that are not their field's default."""
-    return {name: values[name] for name in names if name in values and values[name] != part.model_fields[name].default}

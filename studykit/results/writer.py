@@ -2,50 +2,39 @@
 
     with RunWriter(study_folder, spec, ablation="data_size") as run:
         ...train, writing into run.folder...
-        run.write_items(items, scores)
+        run.write_items(items)
         run.finish(metrics, cost, data)
 
-Only one process holds a run at a time: the folder's `lock` file is locked for as long as the writer is open, and the
-system lets go of it when the process dies, however it dies.
+Only one process holds a run at a time: the folder's `lock` file is locked as long as the writer is open, and the system
+releases it when the process dies, in whatever way.
 """
 
-import fcntl
 import hashlib
 import json
-import os
-import platform
-import re
 import shutil
-import subprocess
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
-
-import pandas as pd
+from typing import IO, Any, Literal, Self
 
 from studykit.errors import InputError
-from studykit.files import is_locked, read_lines, replacing, try_lock, write_json
-from studykit.spec import Lora, Part, RunSpec, Stage
-from studykit.scorers import SCORERS
-from studykit.results.record import SCHEMA
-
-
-_PACKAGES = ("studykit", "torch", "transformers", "accelerate", "peft", "datasets", "numpy")
+from studykit.files import replacing, try_lock, write_json
+from studykit.results.cells import add_run_to_cell
+from studykit.results.environment import environment
+from studykit.results.record import RunRecord, is_done, write_record
+from studykit.spec import RunSpec
 
 
 class RunWriter:
-    """The one writer of a run's folder; a context manager that records failure by itself.
+    """The one writer of a run's folder; a context manager that records a failure.
 
     Args:
         study_folder: from `open_study`.
         spec: the pinned specification.
-        ablation: which question asked for the run.
+        ablation: the question that the run is trained for.
     """
 
     def __init__(self, study_folder: Path, spec: RunSpec, *, ablation: str = ""):
@@ -56,16 +45,14 @@ class RunWriter:
 
     @property
     def is_done(self) -> bool:
-        """Whether a finished record is there."""
-        try:
-            return json.loads((self.folder / "record.json").read_text(encoding="utf-8"))["status"] == "done"
-        except (OSError, ValueError, KeyError):
-            return False
+        """Whether the run is finished."""
+        return is_done(self.folder)
 
     def __enter__(self) -> Self:
         while (lock := try_lock(self.folder / "lock")) is None:
-            time.sleep(0.5)  # however long it trains: the system takes the lock from a holder that dies
+            time.sleep(0.5)  # without a limit: the system releases the lock of a holder that dies
         self._lock = lock
+        add_run_to_cell(self.spec.run_id)
         if not self.is_done:
             (self.folder / "record.json").unlink(missing_ok=True)  # a failed attempt is tried again
             write_json(self.folder / "spec.json", json.loads(self.spec.canonical()))
@@ -73,10 +60,9 @@ class RunWriter:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, InputError) and not self.is_done and not (self.folder / "checkpoints").exists():
-            shutil.rmtree(self.folder, ignore_errors=True)  # wrong input leaves nothing behind
+            shutil.rmtree(self.folder, ignore_errors=True)  # wrong input leaves no run
         elif isinstance(error, Exception) and not self.is_done:
-            text = "".join(traceback.format_exception_only(error)).strip()
-            self._record("failed", error=text)
+            self._record("failed", error="".join(traceback.format_exception_only(error)).strip())
         if self._lock is not None:
             self._lock.close()
 
@@ -87,56 +73,39 @@ class RunWriter:
                 stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
     def finish(
-        self, metrics: dict[str, float], cost: dict[str, float], data: list[dict[str, Any]], **more: Any
+        self,
+        metrics: dict[str, float],
+        cost: dict[str, float],
+        data: list[dict[str, Any]],
+        *,
+        gpu: str | None = None,
+        **more: Any,
     ) -> None:
-        """Write the final record; nothing is written to the folder after it."""
-        self._record("done", metrics=metrics, cost=cost, data=data, **more)
+        """Write the record; nothing is written to the folder after it.
 
-    def _record(self, status: str, **content: Any) -> None:
+        Args:
+            metrics: the student's scores on the held-out items.
+            cost: tokens, seconds and memory.
+            data: one manifest per stage.
+            gpu: model name of the GPU that computed.
+            more: other fields of `RunRecord`.
+        """
+        self._record("done", gpu, metrics=metrics, cost=cost, data=data, **more)
+
+    def _record(self, status: Literal["done", "failed"], gpu: str | None = None, **fields: Any) -> None:
         files = sorted(f for f in self.folder.glob("*.json*") if f.name != "record.json" and not f.name.startswith("."))
-        record = {
-            "schema": SCHEMA,
-            "run_id": self.spec.run_id,
-            "status": status,
-            "ablation": self.ablation,
-            "started": self._started,
-            "finished": _now(),
-            "spec": json.loads(self.spec.canonical()),
-            **content,
-            "environment": environment(),
-            "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
-        }
-        write_json(self.folder / "record.json", record)
-
-
-@cache
-def environment() -> dict[str, Any]:
-    """Return what the numbers depend on besides the specification: versions, machine, revision; no names or paths."""
-    packages = {}
-    for package in _PACKAGES:
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "packages": packages,
-        "git_revision": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "studykit", "notebooks")),
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    """Ask git about the checkout this code runs from; None outside one."""
-    place = Path(__file__).parents[2]
-    try:
-        done = subprocess.run(["git", "-C", str(place), *arguments], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        record = RunRecord(
+            run_id=self.spec.run_id,
+            status=status,
+            ablation=self.ablation,
+            started=self._started,
+            finished=_now(),
+            spec=self.spec,
+            environment=environment().model_copy(update={"gpu": gpu}),
+            files={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+            **fields,
+        )
+        write_record(self.folder, record)
 
 
 def _now() -> str:

@@ -1,9 +1,12 @@
 """Per-item scores on held-out items, one scorer per file.
 
-A scorer is a function `name(item) -> Score` in a file of the same name, with `HIGHER_IS_BETTER` beside it. A run's
-metric is the weighted mean of its items' scores, so that an error rate over tokens is one number over all tokens:
+A scorer is a function `name(item) -> Score` in a file of the same name, with a `METRIC` that tells how its mean
+is shown.
+A run's metric is the mean of its items' scores by weight, so that an error rate over tokens is one number over all
+tokens:
 
     scores = score_items(items, ("exact_match", "nll"))
+    metric("exact_match").label                                          # "exact match (points)"
 """
 
 from collections.abc import Sequence
@@ -21,9 +24,9 @@ class Item:
 
     Attributes:
         id: the example's id.
-        prompt: what was asked, as plain text.
+        prompt: the messages before the answer, as plain text.
         reference: the annotated answer.
-        answer: what the student generated, special tokens removed; None if no scorer asked for generation.
+        answer: what the student generated, special tokens removed; None if no scorer needs it.
         reference_nll: negative log-likelihood of the reference under the student, summed over its tokens, nats.
         reference_tokens: supervised tokens of the reference, the end token included.
     """
@@ -36,15 +39,41 @@ class Item:
     reference_tokens: int
 
 
+@dataclass(frozen=True)
+class Metric:
+    """How the mean of a score is shown.
+
+    Attributes:
+        title: in words.
+        unit: after scaling; "" for none.
+        scale: factor from the stored value to the unit, such as 100 from a share to points.
+        higher_is_better: the direction.
+        digits: decimals in tables.
+    """
+
+    title: str
+    unit: str
+    scale: float
+    higher_is_better: bool
+    digits: int
+
+    @property
+    def label(self) -> str:
+        """Return title and unit for an axis.
+
+        >>> Metric("NLL", "nats per token", 1, False, 3).label
+        'NLL (nats per token)'
+        """
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
 class Scorer:
     """The flags of a scorer; its file sets them in capitals.
 
     Attributes:
-        higher_is_better: True for a share of right answers, False for an error rate.
         needs_generation: False where the scorer reads no generated answer.
     """
 
-    higher_is_better: bool = False
     needs_generation: bool = True
 
 
@@ -53,6 +82,13 @@ class Score(NamedTuple):
 
     value: float
     weight: float = 1.0
+
+
+def metric(name: str) -> Metric:
+    """Return how a scorer's metric is shown; a column that is no scorer's is shown as it is."""
+    if name in SCORERS.names():
+        return SCORERS.module(name).METRIC
+    return Metric(name.replace("_", " "), "", 1.0, True, 3)
 
 
 def score_items(items: Sequence[Item], scorers: Sequence[str]) -> list[dict[str, Score]]:
@@ -80,5 +116,5 @@ def weighted_means(scores: Sequence[dict[str, Score]]) -> dict[str, float]:
 
 
 def needs_generation(scorers: Sequence[str]) -> bool:
-    """Whether any of the scorers looks at a generated answer."""
+    """Whether any of the scorers reads a generated answer."""
     return any(flags(Scorer, SCORERS.module(name))["needs_generation"] for name in scorers)

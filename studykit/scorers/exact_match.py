@@ -1,8 +1,8 @@
 """Share of items answered exactly as annotated, spaces apart; in [0, 1]."""
 
-from studykit.scorers import Item, Score
+from studykit.scorers import Item, Metric, Score
 
-HIGHER_IS_BETTER = True
+METRIC = Metric("exact match", "points", 100.0, True, 1)
 
 
 def exact_match(item: Item) -> Score:

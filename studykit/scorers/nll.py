@@ -1,8 +1,8 @@
 """Negative log-likelihood of the annotated answer, nats per token, end token included."""
 
-from studykit.scorers import Item, Score
+from studykit.scorers import Item, Metric, Score
 
-HIGHER_IS_BETTER = False
+METRIC = Metric("NLL", "nats per token", 1.0, False, 3)
 NEEDS_GENERATION = False
 
 

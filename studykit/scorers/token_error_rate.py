@@ -6,9 +6,9 @@ run is all edits over all reference words, not a mean of rates.
 
 from collections.abc import Sequence
 
-from studykit.scorers import Item, Score
+from studykit.scorers import Item, Metric, Score
 
-HIGHER_IS_BETTER = False
+METRIC = Metric("phoneme or word error rate", "%", 100.0, False, 1)
 
 
 def token_error_rate(item: Item) -> Score:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import resource
 import shutil
 import sys
@@ -59,7 +58,6 @@ def run_pinned(resolved: ResolvedRun, study: str, ablation: str, root: str | Pat
     record = results.read_record(writer.folder)
     if record is None:
         raise FileNotFoundError(f"{writer.folder}/record.json vanished while the run was read")
-    _tell_cell(resolved.run_id)
     return row(record, study)
 
 
@@ -94,6 +92,7 @@ def _train_and_score(resolved: ResolvedRun, writer: results.RunWriter) -> None:
         cost,
         trained.manifests,
         device=device().type,
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         parameters=_parameters(trained),
         train_threads=trained.threads,
         teacher_metrics=own,
@@ -119,13 +118,6 @@ def teacher_score(resolved: ResolvedRun) -> dict[str, float]:
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(weighted_means(scores)), encoding="utf-8")
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _tell_cell(run_id: str) -> None:
-    """Leave the run's id with the cell of a batch that asked for it, if one did."""
-    if folder := os.environ.get("STUDYKIT_CELL"):
-        with (Path(folder) / "runs.txt").open("a", encoding="utf-8") as stream:
-            stream.write(run_id + "\n")
 
 
 def _save_model(trained: Trained, folder: Path, card: str) -> None:

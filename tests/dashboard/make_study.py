@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from studykit.results import RunWriter, open_study, write_json
+from studykit.results import CellSpec, RunWriter, open_study, write_json
+from studykit.results.cells import add_run_to_cell, collect_runs, finish_cell, write_cell
 from studykit.spec import RunSpec
 
 BUDGETS = (100, 300, 1_000, 3_000, 10_000)
@@ -60,24 +61,31 @@ def write_study(root: Path, name: str = "sample") -> Path:
                 for method, mean in SCORES.items()
             ]
             if (budget, seed) == (100, 0):
-                write_cell(study, ids, budget, seed)
+                _finished_cell(study, ids, budget, seed)
     _fail(study, spec_of("kd", 30_000, 0))
     with RunWriter(study, spec_of("sft", 30_000, 0), ablation="data_size"):
         pass
-    cell = study / "cells" / "01_data_size-0badcafe"
-    write_json(cell / "cell.json", {"notebook": "01_data_size", "parameters": {"budget": 30_000}, "study": name})
-    write_json(cell / "record.json", {"status": "failed", "runs": [], "wall_s": 3.0, "error": "MemoryError: made up"})
+    cell = _cell(study, "0badcafe0000", {"budget": 30_000})
+    finish_cell(cell, "failed", wall_s=3.0, error="MemoryError: made up")
     return study
 
 
-def write_cell(study: Path, runs: list[str], budget: int, seed: int) -> None:
+def _finished_cell(study: Path, runs: list[str], budget: int, seed: int) -> None:
     """Write a finished batch cell with an executed notebook that has each kind of output."""
-    cell = study / "cells" / "01_data_size-1234abcd"
-    parameters = {"budget": budget, "seed": seed}
-    write_json(cell / "cell.json", {"notebook": "01_data_size", "parameters": parameters, "study": study.name})
+    cell = _cell(study, "1234abcd0000", {"budget": budget, "seed": seed})
+    with collect_runs(cell):
+        for run in runs:
+            add_run_to_cell(run)
     write_json(cell / "notebook.ipynb", notebook())
     (cell / "log.txt").write_text("Executing 7 cells\nall done\n")
-    write_json(cell / "record.json", {"status": "done", "runs": runs, "wall_s": 21.5, "error": None})
+    finish_cell(cell, "done", wall_s=21.5)
+
+
+def _cell(study: Path, cell_id: str, parameters: dict[str, Any]) -> Path:
+    folder = study / "cells" / cell_id
+    spec = CellSpec(cell_id=cell_id, notebook="01_data_size", notebooks="..", parameters=parameters, timeout_s=60)
+    write_cell(folder, spec)
+    return folder
 
 
 def notebook() -> dict[str, Any]:

@@ -144,9 +144,9 @@ def _select_first_row(page):
 
 
 def test_a_shared_link_opens_the_same_view_as_the_first_request(served, page, results_root):
-    cell = next(cell for cell in results.cells(results_root / "sample") if cell["status"] == "done")
+    cell = next(cell for cell in results.cells(results_root / "sample") if cell.status == "done")
     address = served(PLAIN, results_root)
-    page.goto(f"{address}/run?study=sample&run={cell['runs'][0]}&show=Notebook", wait_until="domcontentloaded")
+    page.goto(f"{address}/run?study=sample&run={cell.runs[0]}&show=Notebook", wait_until="domcontentloaded")
     page.get_by_role("heading", name="Question").wait_for()
     page.get_by_text("ValueError in this cell").wait_for()
     page.goto(f"{address}/runs?study=sample&method=kd&seed=1", wait_until="domcontentloaded")

@@ -42,12 +42,22 @@ def test_another_baseline_is_compared_with(opened, copied):
 
 
 def test_runs_that_cannot_be_compared_say_why(opened, copied):
-    for seed in (0, 1, 2):
-        write_run(copied / "sample", spec_of("kd", 100, seed), score=0.2)
-    frame = results.load(copied)
-    assert (frame["method"] == "kd").sum() >= 15
+    other = spec_of("kd", 100, 0)  # the same run once more: with another seed for its data, which is no option
+    budget = other.stages[0].data.budget.model_copy(update={"seed": 5})
+    data = other.stages[0].data.model_copy(update={"budget": budget})
+    stages = (other.stages[0].model_copy(update={"data": data}),)
+    write_run(copied / "sample", other.model_copy(update={"stages": stages}), score=0.2)
     app = opened(copied, PAGE, budget="100")
-    assert not app.exception
+    assert "No comparison: the table holds kd at 100 examples twice" in app.warning[0].value.replace("\\", "")
+
+
+def test_runs_with_other_options_are_other_methods(opened, copied):
+    for seed in (0, 1, 2):
+        spec = spec_of("kd", 100, seed)
+        stages = (spec.stages[0].model_copy(update={"batch_size": 8}),)
+        write_run(copied / "sample", spec.model_copy(update={"stages": stages}), score=0.2)
+    app = opened(copied, PAGE, budget="100")
+    assert drawn(app) == {"sft", "kd (batch_size=8)", "kd (batch_size=64)"}
 
 
 @pytest.mark.parametrize("budget", ["100", "10000"])

@@ -174,8 +174,8 @@ def test_items_are_filtered_by_right_and_wrong(opened, results_root):
 
 
 def test_the_executed_notebook_is_shown_natively(opened, results_root):
-    cell = next(cell for cell in results.cells(results_root / "sample") if cell["status"] == "done")
-    app = opened(results_root, RUN, run=cell["runs"][0])
+    cell = next(cell for cell in results.cells(results_root / "sample") if cell.status == "done")
+    app = opened(results_root, RUN, run=cell.runs[0])
     assert any("## Question" in markdown.value for markdown in app.markdown)
     code = [code.value for code in app.code]
     assert {"budget = 100", "   budget  kd\n0     100  11", "printed\ntwice", "ValueError: made up"} <= set(code)

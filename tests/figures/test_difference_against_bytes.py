@@ -8,19 +8,20 @@ import pytest
 
 from studykit.figures.difference_against_bytes import difference_against_bytes
 
-SIGNALS = {  # method and options: points by seed, bytes; t(1; 0.975) / √2 = 8.9846, times s = 1 / √2: 6.3531
-    ("kd", "lr=1"): ([20.0, 22.0], None),
-    ("kd", "lr=1, teacher_top_k=4"): ([21.0, 24.0], 20.0),
-    ("kd", "lr=1, teacher_top_k=2"): ([15.0, 18.0], 12.0),
-    ("kd", "lr=1, teacher_samples=8"): ([19.0, 24.0], 15.0),
-    ("sft", "lr=1"): ([10.0, 11.0], None),
+SIGNALS = {  # method and option: points by seed, bytes; t(1; 0.975) / √2 = 8.9846, times s = 1 / √2: 6.3531
+    ("kd", None): ([20.0, 22.0], None),
+    ("kd", ("teacher_top_k", 4)): ([21.0, 24.0], 20.0),
+    ("kd", ("teacher_top_k", 2)): ([15.0, 18.0], 12.0),
+    ("kd", ("teacher_samples", 8)): ([19.0, 24.0], 15.0),
+    ("sft", None): ([10.0, 11.0], None),
 }
 
 
 @pytest.fixture
 def frame():
     rows = [
-        {"method": m, "options": o, "seed": s, "exact_match": x / 100, "nll": x / 10, "bytes_per_position": size}
+        {"method": m, "seed": s, "exact_match": x / 100, "nll": x / 10, "bytes_per_position": size}
+        | (dict([o]) if o else {})
         for (m, o), (scores, size) in SIGNALS.items()
         for s, x in enumerate(scores)
     ]

@@ -153,7 +153,7 @@ def test_figures_are_plain_json_and_transparent(frame):
 
 
 def test_methods_come_best_first_with_interval_and_cost(frame):
-    done = frame[frame["budget_examples"] == 100].assign(options="lr=1", train_s=[3.0, 4.0, 5.0, 10.0, 20.0, 30.0])
+    done = frame[frame["budget_examples"] == 100].assign(train_s=[3.0, 4.0, 5.0, 10.0, 20.0, 30.0])
     figure: Any = methods_compared(done)
     scores, costs = ({t.y[0]: t for t in figure.data if t.xaxis == axis} for axis in ("x", "x2"))
     assert list(scores) == ["sft", "kd"]  # drawn from the bottom up
@@ -166,7 +166,7 @@ def test_methods_come_best_first_with_interval_and_cost(frame):
 
 
 def test_where_lower_is_better_the_lowest_comes_first(frame):
-    done = frame[frame["budget_examples"] == 100].assign(options="lr=1")
+    done = frame[frame["budget_examples"] == 100]
     figure: Any = methods_compared(done, "nll")
     assert [t.y[0] for t in figure.data] == ["sft", "kd"]
     assert methods_compared(done.iloc[:0]).data == ()

@@ -4,7 +4,7 @@ import pandas as pd
 
 from studykit.findings import comparable
 
-RUN = {"student": "small", "teacher": "large", "options": "lr=1", "budget_examples": 500, "steps": 300}
+RUN = {"student": "small", "teacher": "large", "learning_rate": 1.0, "budget_examples": 500, "steps": 300}
 
 
 def kept(**changes):
@@ -21,5 +21,5 @@ def test_another_budget_may_have_its_own_steps_and_the_same_may_not():
 def test_other_students_teachers_and_options_are_left_out_and_runs_without_a_teacher_stay():
     assert not kept(student="medium")
     assert not kept(teacher="larger")
-    assert not kept(options="lr=2")
+    assert not kept(learning_rate=2.0)
     assert kept(teacher=None)

@@ -7,6 +7,7 @@ import pytest
 
 from studykit.findings import FINDINGS, format_interval
 from studykit.findings.data_size import data_size
+from studykit.statistics import Interval
 
 
 def runs(scores, **changes):
@@ -168,5 +169,5 @@ def test_every_finding_says_something_about_an_empty_table(name):
 
 
 def test_an_interval_is_shown_with_sign_and_digits():
-    assert format_interval(1.25, 0.5, 2.0, 2, sign=True) == "+1.25 [+0.50, +2.00]"
-    assert format_interval(-1.0, -2.0, None) == "-1.0"
+    assert format_interval(Interval(1.25, 0.5, 2.0, 3), 2, sign=True) == "+1.25 [+0.50, +2.00]"
+    assert format_interval(Interval(-1.0, -2.0, None, 1)) == "-1.0"

@@ -8,14 +8,14 @@ import pytest
 from studykit.findings import FINDINGS, labels
 from studykit.findings.methods import methods
 
-SCORES = {  # method, options, budget: points by seed
-    ("sft", "lr=1", 500): [10.0, 12.0, 14.0],
-    ("kd", "lr=1", 500): [15.0, 16.0, 20.0],
-    ("gkd", "lr=1, lmbda=0.5", 500): [9.0, 11.0, 14.5],
-    ("taid", "lr=1, schedule=adaptive", 500): [20.0, 22.0, 24.0],
-    ("taid", "lr=1, schedule=fixed", 500): [2.0, 4.1, 6.0],
-    ("sft", "lr=1", 9000): [40.0, 41.0],
-    ("kd", "lr=1", 9000): [41.0, 40.0],
+SCORES = {  # method, one option, budget: points by seed
+    ("sft", None, 500): [10.0, 12.0, 14.0],
+    ("kd", None, 500): [15.0, 16.0, 20.0],
+    ("gkd", ("method_options.lmbda", 0.5), 500): [9.0, 11.0, 14.5],
+    ("taid", ("method_options.schedule", "adaptive"), 500): [20.0, 22.0, 24.0],
+    ("taid", ("method_options.schedule", "fixed"), 500): [2.0, 4.1, 6.0],
+    ("sft", None, 9000): [40.0, 41.0],
+    ("kd", None, 9000): [41.0, 40.0],
 }
 
 
@@ -23,10 +23,11 @@ SCORES = {  # method, options, budget: points by seed
 def frame():
     rows = [
         {
-            "run_id": f"{method}{options}{budget}{seed}",
+            "run_id": f"{method}{option}{budget}{seed}",
             "status": "done",
             "method": method,
-            "options": options,
+            "learning_rate": 1.0,
+            **(dict([option]) if option else {}),
             "student": "small",
             "budget_examples": budget,
             "seed": seed,
@@ -37,7 +38,7 @@ def frame():
             "teacher_tokens": None if method == "sft" else 50.0,
             "scored_tokens": 7.0 if method == "gkd" else None,
         }
-        for (method, options, budget), scores in SCORES.items()
+        for (method, option, budget), scores in SCORES.items()
         for seed, points in enumerate(scores)
     ]
     rows.append(rows[0] | {"run_id": "x", "seed": 9, "status": "failed", "exact_match": 0.99})
@@ -81,7 +82,7 @@ def test_where_the_baseline_is_best_no_method_is_called_best(frame):
 
 
 def test_many_comparisons_come_with_a_warning(frame):
-    more = [frame.assign(method="kd", options=f"lr=1, temperature={t}") for t in range(6)]
+    more = [frame.assign(method="kd", **{"method_options.temperature": float(t)}) for t in range(6)]
     many = pd.concat([frame, *(f[f["budget_examples"] == 500].iloc[:3] for f in more)])
     assert "by chance alone" in methods(many).sentence
     assert "by chance alone" not in methods(frame).sentence

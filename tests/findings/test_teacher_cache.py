@@ -9,21 +9,23 @@ from studykit.findings import FINDINGS
 from studykit.findings.teacher_cache import teacher_cache
 
 DENSE = [20.0, 22.0, 24.0]
-SIGNALS = {  # options: exact match in points by seed, bytes
-    "lr=1": (DENSE, None),
-    "lr=1, teacher_top_k=2": ([15.0, 18.0, 18.0], 12.0),  # differences -5, -4, -6
-    "lr=1, teacher_top_k=4": ([21.0, 24.0, 27.0], 20.0),  # 1, 2, 3: t(2; 0.975) / √3 = 2.4841, so [-0.48, 4.48]
-    "lr=1, teacher_top_k=16": ([30.0, 33.0, 34.0], 68.0),  # 10, 11, 10
-    "lr=1, teacher_samples=8": ([19.0, 24.0, 23.0], 15.0),  # -1, 2, -1, but in NLL clear of zero
+SIGNALS = {  # option of the teacher: exact match in points by seed, bytes
+    None: (DENSE, None),
+    ("top_k", 2): ([15.0, 18.0, 18.0], 12.0),  # differences -5, -4, -6
+    ("top_k", 4): ([21.0, 24.0, 27.0], 20.0),  # 1, 2, 3: t(2; 0.975) / √3 = 2.4841, so [-0.48, 4.48]
+    ("top_k", 16): ([30.0, 33.0, 34.0], 68.0),  # 10, 11, 10
+    ("samples", 8): ([19.0, 24.0, 23.0], 15.0),  # -1, 2, -1, but in NLL clear of zero
 }
 
 
-def row(method, options, seed, points, size, nll):
+def row(method, option, seed, points, size, nll):
     return {
-        "run_id": f"{method}{options}{seed}",
+        "run_id": f"{method}{option}{seed}",
         "status": "done",
         "method": method,
-        "options": options,
+        "learning_rate": 1.0,
+        "teacher_top_k": option[1] if option and option[0] == "top_k" else None,
+        "teacher_samples": option[1] if option and option[0] == "samples" else None,
         "student": "small",
         "budget_examples": 1500,
         "seed": seed,
@@ -37,14 +39,19 @@ def row(method, options, seed, points, size, nll):
     }
 
 
+def is_dense(frame):
+    """Whether no part of the teacher was kept: the live teacher, or none."""
+    return frame["teacher_top_k"].isna() & frame["teacher_samples"].isna()
+
+
 @pytest.fixture
 def frame():
     rows = [
-        row("kd", options, seed, points, size, 1 - points / 1000 + (0.5 if "samples" in options else 0))
-        for options, (scores, size) in SIGNALS.items()
+        row("kd", option, seed, points, size, 1 - points / 1000 + (0.5 if option and option[0] == "samples" else 0))
+        for option, (scores, size) in SIGNALS.items()
         for seed, points in enumerate(scores)
     ]
-    rows += [row("sft", "lr=1", seed, points, None, 2.0) for seed, points in enumerate([10.0, 12.0, 14.0])]
+    rows += [row("sft", None, seed, points, None, 2.0) for seed, points in enumerate([10.0, 12.0, 14.0])]
     rows.append(rows[0] | {"run_id": "x", "seed": 9, "status": "failed", "exact_match": 0.99})
     return pd.DataFrame(rows).astype({"budget_examples": "Int64", "seed": "Int64"})
 
@@ -77,18 +84,18 @@ def test_the_sentence_names_the_smallest_that_is_clear_of_zero_in_neither_and_wh
 
 
 def test_where_larger_signals_do_no_better_or_worse_nothing_is_said_of_them(frame):
-    assert "larger signals" not in teacher_cache(frame[~frame["options"].str.contains("top_k=16")]).sentence
+    assert "larger signals" not in teacher_cache(frame[frame["teacher_top_k"] != 16]).sentence
 
 
 def test_where_all_differ_it_says_so(frame):
-    kept = frame[frame["options"].isin(["lr=1", "lr=1, teacher_top_k=2", "lr=1, teacher_samples=8"])]
+    kept = frame[is_dense(frame) | (frame["teacher_top_k"] == 2) | (frame["teacher_samples"] == 8)]
     assert "every one of 2 signals differs from the dense teacher" in teacher_cache(kept).sentence
 
 
 @pytest.mark.parametrize(("metric", "apart"), [("nll", -0.01), ("nll", 0.01), ("exact_match", -1), ("exact_match", 1)])
 def test_one_metric_on_either_side_of_zero_is_enough_to_differ(frame, metric, apart):
-    dense = frame[(frame["options"] == "lr=1") & (frame["method"] == "kd") & (frame["status"] == "done")]
-    other = dense.assign(options="lr=1, teacher_top_k=4", bytes_per_position=20.0)
+    dense = frame[is_dense(frame) & (frame["method"] == "kd") & (frame["status"] == "done")]
+    other = dense.assign(teacher_top_k=4, bytes_per_position=20.0)
     assert "is top_k=4" in teacher_cache(pd.concat([dense, other])).sentence
     other = other.assign(**{metric: other[metric] + apart})
     assert "every one of 1 signals differs" in teacher_cache(pd.concat([dense, other])).sentence
@@ -110,7 +117,7 @@ def test_budgets_are_apart(frame):
 
 
 def test_only_seeds_that_both_have_are_paired(frame):
-    fewer = frame[~((frame["options"] == "lr=1") & (frame["method"] == "kd") & (frame["seed"] == 0))]
+    fewer = frame[~(is_dense(frame) & (frame["method"] == "kd") & (frame["seed"] == 0))]
     line = next(x for x in teacher_cache(fewer).numbers["lines"] if x["signal"] == "top_k=4")
     assert (line["seeds"], line["score_difference"]["n"]) == (3, 2)
     assert line["score_difference"]["mean"] == pytest.approx(2.5)
@@ -118,10 +125,10 @@ def test_only_seeds_that_both_have_are_paired(frame):
 
 @pytest.mark.parametrize("missing", ["dense", "cached", "measured", "all"])
 def test_without_a_dense_teacher_or_sizes_it_says_so(frame, missing):
-    dense = (frame["options"] == "lr=1") & (frame["method"] == "kd")
+    dense = is_dense(frame) & (frame["method"] == "kd")
     left = {
         "dense": frame[~dense],
-        "cached": frame[frame["options"] == "lr=1"],
+        "cached": frame[is_dense(frame)],
         "measured": frame.drop(columns=["bytes_per_position", "kept_mass", "gradient_cosine", "cache_tokens"]),
         "all": frame.iloc[:0],
     }[missing]
@@ -137,9 +144,11 @@ def test_a_table_without_nll_has_no_verdict_and_no_column_of_zeros(frame):
 def test_mixed_students_and_signals_that_are_there_twice_are_refused(frame):
     with pytest.raises(ValueError, match="one student"):
         teacher_cache(pd.concat([frame, frame.assign(student="large")]))
-    more = frame[frame["options"] == "lr=1, teacher_top_k=2"].assign(options="lr=2, teacher_top_k=2")
+    same = frame[frame["teacher_top_k"] == 2]
     with pytest.raises(ValueError, match="holds top_k=2 at 1,500 examples twice"):
-        teacher_cache(pd.concat([frame, more]))
+        teacher_cache(pd.concat([frame, same]))
+    with pytest.raises(ValueError, match="holds top_k=2 at 1,500 examples with several values of learning_rate"):
+        teacher_cache(pd.concat([frame, same.assign(learning_rate=2.0, seed=same["seed"] + 5)]))
 
 
 def test_numbers_are_plain_json_and_the_finding_is_found_by_name(frame):

@@ -34,7 +34,7 @@ def test_an_old_run_keeps_the_id_that_its_schema_gave_it(folder):
     assert hashlib.sha256(f"{record['schema']}:{text}".encode()).hexdigest()[:12] == folder.name
     today = results.read_record(folder)
     assert today is not None
-    assert today["run_id"] == folder.name
+    assert today.run_id == folder.name
 
 
 @every_run
@@ -46,7 +46,7 @@ def test_its_specification_is_read_under_todays_names(folder):
     assert all(stage.data.sha256 for stage in spec.stages)
     record = results.read_record(folder)
     assert record is not None
-    assert record["spec"] == plain
+    assert json.loads(record.spec.canonical()) == plain
 
 
 def test_old_runs_stand_in_the_table_with_what_they_measured(v1):
@@ -71,6 +71,6 @@ def test_old_and_new_runs_stand_side_by_side(v1, make_run, make_spec):
 
 def test_an_old_cell_names_its_runs(v1):
     [cell] = results.cells(v1)
-    assert cell["status"] == "done"
-    assert set(cell["runs"]) & {folder.name for folder in RUNS}
-    assert results.read_notebook(cell["folder"])
+    assert cell.status == "done"
+    assert set(cell.runs) & {folder.name for folder in RUNS}
+    assert results.read_notebook(cell.folder)

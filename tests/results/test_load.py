@@ -121,7 +121,7 @@ def test_a_failed_run_says_so_and_is_tried_again(study, make_spec, make_run):
     assert statuses(study)[spec.run_id] == "failed"
     record = results.read_record(run.folder)
     assert record is not None
-    assert record["error"] == "MemoryError: no room for it"
+    assert record.error == "MemoryError: no room for it"
     make_run(study, spec)
     assert statuses(study)[spec.run_id] == "done"
 

@@ -1,4 +1,4 @@
-"""Single runs and cells: ids that lead nowhere else, torn and damaged lines, notebooks and logs."""
+"""Single runs, notebooks and logs: ids that lead nowhere else, torn and damaged lines."""
 
 import json
 
@@ -6,7 +6,6 @@ import pytest
 
 from studykit import results
 from studykit.errors import InputError
-from studykit.results.layout import try_lock, write_json
 
 
 @pytest.mark.parametrize(
@@ -42,7 +41,7 @@ def test_a_run_is_found_in_any_study(study):
     assert folder == results.run_folder(study, run_id)
     record = results.read_record(folder)
     assert record is not None
-    assert record["spec"] == results.read_spec(folder)
+    assert json.loads(record.spec.canonical()) == results.read_spec(folder)
     assert results.read_items(folder) == ([{"id": "a", "answer": "K AE T", "scores": {"exact_match": 1.0}}], 0)
     metrics, damaged = results.read_metrics(folder)
     assert (metrics["loss"].tolist(), damaged) == ([2.5, 2.0], 0)
@@ -72,25 +71,6 @@ def spec(study):
     plain = results.read_spec(next((study / "runs").iterdir()))
     assert plain is not None
     return RunSpec.parse(plain | {"seed": 77})
-
-
-def test_cells_tell_how_they_stand(study):
-    for name, record in (("a", {"status": "done", "runs": ["0123456789ab"]}), ("b", None), ("c", None)):
-        write_json(study / "cells" / name / "cell.json", {"cell_id": name, "parameters": {"seed": 1}})
-        if record:
-            write_json(study / "cells" / name / "record.json", record)
-    (study / "cells" / "d").mkdir()
-    (study / "cells" / "d" / "cell.json").write_text("{torn")
-    lock = try_lock(study / "cells" / "b" / "lock")
-    assert lock is not None
-    with lock:
-        assert [(cell["cell_id"], cell["status"]) for cell in results.cells(study)] == [
-            ("a", "done"),
-            ("b", "running"),
-            ("c", "stale"),
-        ]
-        assert try_lock(study / "cells" / "b" / "lock") is None
-    assert [cell["status"] for cell in results.cells(study)] == ["done", "stale", "stale"]
 
 
 def test_an_executed_notebook_is_read_with_its_texts_joined(tmp_path):

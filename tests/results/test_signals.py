@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from studykit.results import load, read_signals, rebuild_index, write_signal
+from studykit.results import configurations, load, read_signals, rebuild_index, write_signal
 
 REPORT = {
     "bytes_per_position": 18.5,
@@ -59,7 +59,7 @@ def test_runs_with_other_signals_have_other_options(study, make_spec, make_run):
     for kept in kinds:
         make_run(study, spec.model_copy(update={"teacher": spec.teacher.model_copy(update=kept)}))
     frame = load(study)
-    assert frame[frame["budget_examples"] == 200]["options"].nunique() == len(kinds)
+    assert configurations(frame[frame["budget_examples"] == 200]).nunique() == len(kinds)
 
 
 def test_what_a_method_and_its_teacher_call_alike_is_kept_apart(study, make_spec, make_run):
@@ -69,19 +69,10 @@ def test_what_a_method_and_its_teacher_call_alike_is_kept_apart(study, make_spec
         stages = (spec.stages[0].model_copy(update={"method_options": {"top_k": k}}),)
         make_run(study, spec.model_copy(update={"stages": stages}))
         make_run(study, spec.model_copy(update={"stages": stages, "teacher": cached}))
-    options = load(study)["options"]
-    assert sum("top_k=50" in text for text in options) == 2
-    assert options[options.str.contains("top_k")].nunique() == 4
-
-
-@pytest.mark.parametrize(
-    "changes", [{"weight_decay": 0.1}, {"lr_scheduler_type": "linear"}, {"warmup_ratio": 0.1}, {"bf16": True}]
-)
-def test_other_settings_of_training_are_other_options(changes, study, make_spec, make_run):
-    for spec in (make_spec("kd", 200), make_spec("kd", 200, **changes)):
-        make_run(study, spec)
     frame = load(study)
-    assert frame[frame["budget_examples"] == 200]["options"].nunique() == 2
+    assert (frame["method_options.top_k"] == 50).sum() == 2
+    assert (frame["teacher_top_k"] == 4).sum() == 2
+    assert configurations(frame[frame["method"] == "skd"]).nunique() == 4
 
 
 def test_damaged_files_are_as_good_as_not_measured(study):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from studykit.errors import InputError
-from studykit.scorers import SCORERS, Item, Score, needs_generation, score_items, weighted_means
+from studykit.scorers import SCORERS, Item, Score, metric, needs_generation, score_items, weighted_means
 from studykit.scorers.token_error_rate import edit_distance
 
 
@@ -84,12 +84,20 @@ def test_only_likelihood_needs_no_answer():
 
 @pytest.mark.parametrize("name", SCORERS.names())
 def test_every_scorer_says_which_way_is_better(name):
-    assert isinstance(SCORERS.module(name).HIGHER_IS_BETTER, bool)
+    shown = metric(name)
+    assert shown.title
+    assert shown.scale in (1.0, 100.0)
     assert SCORERS.describe(name)
     perfect, wrong = (
         score(name, item("K AE T", answer, nll, 4)).value for answer, nll in (("K AE T", 0.0), ("T T", 9.0))
     )
-    assert (perfect > wrong) == SCORERS.module(name).HIGHER_IS_BETTER
+    assert (perfect > wrong) == shown.higher_is_better
+
+
+def test_a_column_that_is_no_scorers_is_shown_as_it_is():
+    assert metric("peak_mem_gib").label == "peak mem gib"
+    assert metric("peak_mem_gib").scale == 1.0
+    assert metric("exact_match").label == "exact match (points)"
 
 
 def test_an_unknown_scorer_is_refused():

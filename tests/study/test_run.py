@@ -12,6 +12,7 @@ from transformers import get_scheduler
 from studykit import results, study
 from studykit.data import Inputs
 from studykit.errors import InputError
+from studykit.results.cells import collect_runs, finish_cell
 from studykit.spec import RunSpec
 from studykit.study.pin import SCHEDULES, pin
 from studykit.training.loop import DistillTrainer
@@ -275,12 +276,13 @@ def test_a_retried_run_does_not_train_finished_stages_again(
     assert len(training_steps) == 6
 
 
-def test_a_batch_cell_is_told_which_runs_it_asked_for(plain_spec, tmp_path, monkeypatch):
-    cell = tmp_path / "cell"
-    cell.mkdir()
-    monkeypatch.setenv("STUDYKIT_CELL", str(cell))
-    row = study.run(plain_spec(), root=tmp_path / "results")
-    assert (cell / "runs.txt").read_text(encoding="utf-8").split() == [row["run_id"]]
+def test_a_run_is_counted_for_the_cell_whose_notebook_trains_or_reads_it(plain_spec, tmp_path):
+    for name in ("first", "second"):
+        cell = tmp_path / name
+        cell.mkdir()
+        with collect_runs(cell):
+            row = study.run(plain_spec(), root=tmp_path / "results")
+        assert finish_cell(cell, "done", wall_s=1.0).runs == (row["run_id"],)
 
 
 def test_signals_are_measured_once_for_runs_with_a_cached_teacher(plain_spec, stage, tmp_path, monkeypatch):

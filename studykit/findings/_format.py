@@ -1,0 +1,51 @@
+"""Numbers and tables of findings as text."""
+
+from collections.abc import Collection
+
+import pandas as pd
+
+from studykit.statistics import Interval
+
+
+def format_interval(interval: Interval | None, digits: int = 1, sign: bool = False) -> str:
+    """Return "12.3 [11.0, 13.6]", the mean alone without bounds, and nothing without an interval.
+
+    >>> format_interval(Interval(12.34, 11.0, 13.6, 3))
+    '12.3 [11.0, 13.6]'
+    >>> format_interval(Interval(0.5, None, None, 1), sign=True), format_interval(None)
+    ('+0.5', '')
+    """
+    if interval is None:
+        return ""
+    show = f"{{:{'+' if sign else ''}.{digits}f}}".format
+    if interval.low is None or interval.high is None:
+        return show(interval.mean)
+    return f"{show(interval.mean)} [{show(interval.low)}, {show(interval.high)}]"
+
+
+def format_cell(column: str, value: object) -> str:
+    """Return a table's value as people read it: counts with separators, NLL with three digits, scores with one.
+
+    >>> format_cell("budget", 1500), format_cell("sft NLL", 1.6), format_cell("sft", 11.0), format_cell("x", "+1.0")
+    ('1,500', '1.600', '11.0', '+1.0')
+    """
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3f}" if "NLL" in column else f"{value:.1f}"
+    return str(value)
+
+
+def markdown_table(table: pd.DataFrame, left: Collection[str] = ("method",)) -> str:
+    """Return a table as Markdown, values as people read them; columns of numbers, all but `left`, are right-aligned.
+
+    >>> print(markdown_table(pd.DataFrame({"method": ["kd"], "budget": [1500]})))
+    | method | budget |
+    | --- | ---: |
+    | kd | 1,500 |
+    """
+    columns = [str(column) for column in table.columns]
+    rows = [map(format_cell, columns, row) for row in table.itertuples(index=False, name=None)]
+    sides = ["---" if column in left else "---:" for column in columns]
+    lines = [" | ".join(cells) for cells in (columns, sides, *rows)]
+    return "\n".join(f"| {line} |" for line in lines)

@@ -1,0 +1,144 @@
+"""What the findings share: the runs that count, and one line per setting and budget with its paired differences."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from studykit import results
+from studykit.findings import differing_columns
+from studykit.scorers import metric
+from studykit.statistics import Interval, mean_interval, paired_difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of a setting, alone and against the baseline.
+
+    Attributes:
+        mean: over the setting's seeds.
+        difference: setting - baseline over the seeds that both have; None without any, and for the baseline itself.
+        by_seed: the differences by seed.
+        paired: means of the setting and of the baseline over the seeds that both have.
+    """
+
+    mean: Interval
+    difference: Interval | None = None
+    by_seed: dict[int, float] = field(default_factory=dict)
+    paired: tuple[Interval, Interval] | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """The runs of one setting at one budget.
+
+    Attributes:
+        budget: in examples.
+        name: of the setting: a method, a signal.
+        seeds: number of its runs.
+        score, nll: the two metrics, in the units in which they are shown; None where one was not measured.
+        means: mean of other columns over the seeds; None where one was not measured.
+    """
+
+    budget: int
+    name: str
+    seeds: int
+    score: Comparison | None
+    nll: Comparison | None
+    means: dict[str, float | None]
+
+    def plain(self) -> dict[str, Any]:
+        """Return score, NLL and their differences as plain data, without what was not measured."""
+        both = {"score": self.score, "nll": self.nll}
+        content: dict[str, Any] = {}
+        for key, comparison in both.items():
+            if comparison is not None:
+                content[key] = vars(comparison.mean)
+                if comparison.difference is not None:
+                    content[f"{key}_difference"] = vars(comparison.difference)
+        return content
+
+
+def finished(frame: pd.DataFrame, score: str) -> pd.DataFrame:
+    """Return the finished runs that have a score."""
+    return frame[(frame["status"] == "done") & frame[score].notna()] if score in frame else frame.iloc[:0]
+
+
+def require_one(runs: pd.DataFrame, column: str, finding: str, remedy: str = "keep one") -> None:
+    """Refuse runs with several values of a column.
+
+    Raises:
+        ValueError: naming them.
+    """
+    names = sorted(runs[column].dropna().unique()) if column in runs else []
+    if len(names) > 1:
+        raise ValueError(f"{finding} compares one {column}, the table holds {', '.join(names)}: {remedy}")
+
+
+def require_one_setting(named: pd.DataFrame, explained: Collection[str] = ()) -> None:
+    """Refuse runs of one name and budget that may not be averaged.
+
+    Args:
+        named: runs with a column `name`.
+        explained: columns of options that the name stands for.
+
+    Raises:
+        ValueError: naming the options in which they differ, or the run that is there twice.
+    """
+    columns = [*results.identity_columns(named), *results.schedule_columns(named)]
+    columns = [column for column in columns if column not in explained]
+    for (name, budget), part in named.groupby(["name", "budget_examples"]):
+        which = f"the table holds {name} at {budget:,} examples"
+        if differing := differing_columns(part, columns):
+            raise ValueError(f"{which} with several values of {', '.join(differing)}: keep one of each")
+        if part["seed"].duplicated().any():
+            raise ValueError(f"{which} twice: keep one")
+
+
+def lines_of(named: pd.DataFrame, baseline: str, score: str, nll: str, means: Collection[str] = ()) -> list[Line]:
+    """Return a line per budget and name, budgets increasing.
+
+    Args:
+        named: finished runs with a column `name`.
+        baseline: the name that the others are compared with.
+        score, nll: the two metrics.
+        means: other columns to average.
+    """
+    lines = []
+    for budget in sorted(named["budget_examples"].dropna().unique()):
+        part = named[named["budget_examples"] == budget]
+        base = part[part["name"] == baseline]
+        for name in part["name"].unique():
+            own = part[part["name"] == name]
+            first, second = (_compare(own, base, column, name == baseline) for column in (score, nll))
+            averages = {column: _mean(own, column) for column in means}
+            lines.append(Line(int(budget), str(name), len(own), first, second, averages))
+    return lines
+
+
+def by_seed(runs: pd.DataFrame, name: str) -> dict[int, float]:
+    """Return a metric by seed, in the unit in which it is shown; runs without it are left out."""
+    if name not in runs:
+        return {}
+    known, scale = runs.dropna(subset=[name]), metric(name).scale
+    return {int(seed): value * scale for seed, value in zip(known["seed"], known[name], strict=True)}
+
+
+def _compare(own: pd.DataFrame, base: pd.DataFrame, name: str, is_baseline: bool) -> Comparison | None:
+    values, others = by_seed(own, name), by_seed(base, name)
+    if not values:
+        return None
+    mean, seeds = mean_interval(list(values.values())), sorted(set(values) & set(others))
+    if is_baseline or not seeds:
+        return Comparison(mean)
+    first, second = ({seed: side[seed] for seed in seeds} for side in (values, others))
+    paired = mean_interval(list(first.values())), mean_interval(list(second.values()))
+    return Comparison(
+        mean, paired_difference(first, second), {seed: first[seed] - second[seed] for seed in seeds}, paired
+    )
+
+
+def _mean(own: pd.DataFrame, column: str) -> float | None:
+    known = own[column].dropna() if column in own else own["seed"].iloc[:0]
+    return float(known.mean()) if len(known) else None

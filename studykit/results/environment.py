@@ -1,0 +1,54 @@
+"""What the numbers of a run depend on besides its specification: versions, processor, revision of the code."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from studykit.results.record import Environment
+
+_PACKAGES = ("studykit", "torch", "transformers", "accelerate", "peft", "datasets", "numpy")
+
+
+@cache
+def environment() -> Environment:
+    """Return versions, machine type and revision; no names of machines or people, no folders."""
+    return Environment(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        processor=processor(),
+        cores=os.cpu_count(),
+        threads=os.environ.get("OMP_NUM_THREADS"),
+        packages={package: found for package in _PACKAGES if (found := _version(package))},
+        git_revision=_git("rev-parse", "HEAD"),
+        git_dirty=bool(_git("status", "--porcelain", "--untracked-files=no", "--", "studykit", "notebooks")),
+    )
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """Return the model name of the processor, since float results differ between models; None where it is unknown."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Run git in the checkout of this code; None outside one."""
+    checkout = Path(__file__).parents[2]
+    try:
+        done = subprocess.run(["git", "-C", str(checkout), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,216 @@
+"""The options of runs as columns, and which runs may be averaged.
+
+A column is named after its field of the specification:
+
+- a field of a stage by its own name: `learning_rate`, `batch_size`, `max_length`, `padding_free`, ...
+- a field of student, teacher, evaluation or validation with that word in front: `student_attn_implementation`,
+  `teacher_top_k`, `evaluation_items`, `validation_split`; those of `student.lora` are `lora_r`, `lora_alpha`, ...
+- a stage's data and budget: `source`, `split`, `sampler`
+- one key of a mapping after a dot: `method_options.beta`, `source_options.tasks`, `sampler_options.reference`,
+  `student_random_config.hidden_size`
+- where the stages of a run differ in a field: `stage_1.learning_rate`, `stage_2.learning_rate`, and then also
+  `stage_1.steps`, `stage_1.examples`; a value that all stages share has the plain name
+
+A value that is the field's default is left out of `option_values`; a list or mapping is its JSON text, so that every
+value can be compared. Method, names of models, budget, steps and seed have columns of their own and are no options;
+hashes are none either.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel
+
+from studykit.spec import Budget, Data, Evaluation, Lora, RunSpec, Stage, Student, Teacher
+
+_NO_OPTIONS = ("name", "sha256", "selected_sha256", "method", "steps", "data", "budget", "validation", "lora")
+_OPTIONS_OF = {Data: "source_options", Budget: "sampler_options"}
+_PARTS: tuple[tuple[type[BaseModel], str], ...] = (
+    (Student, "student_"),
+    (Lora, ""),
+    (Teacher, "teacher_"),
+    (Stage, ""),
+    (Data, ""),
+    (Data, "validation_"),
+    (Budget, "validation_"),
+    (Evaluation, "evaluation_"),
+    (Data, "evaluation_"),
+    (Budget, "evaluation_"),
+)
+_STAGE = re.compile(r"stage_\d+\.")
+_SCHEDULE = re.compile(r"(stage_\d+\.)?(steps|examples|tokens)")
+
+
+def option_values(spec: RunSpec) -> dict[str, Any]:
+    """Return the options of a run that are not default, by name of column.
+
+    >>> stage = {"data": {"source": "lexicon"}, "method": "kd", "steps": 9, "learning_rate": 0.1, "batch_size": 8}
+    >>> option_values(RunSpec.parse({"student": {"name": "a"}, "stages": [stage | {"method_options": {"beta": 0.5}}]}))
+    {'source': 'lexicon', 'method_options.beta': 0.5, 'batch_size': 8, 'learning_rate': 0.1}
+    """
+    values = _stages(spec.stages) | _values(spec.student, "student_")
+    if spec.student.lora is not None:
+        values |= {"lora_r": spec.student.lora.lora_r} | _values(spec.student.lora, "")
+    if spec.teacher is not None:
+        values |= _values(spec.teacher, "teacher_")
+    if spec.evaluation is not None:
+        values |= _data(spec.evaluation.data, "evaluation_") | _values(spec.evaluation, "evaluation_")
+    drawn_by_run = [name for name in values if name.endswith("_seed") and values[name] == spec.seed]
+    return {name: value for name, value in values.items() if name not in drawn_by_run}
+
+
+def option_columns(frame: pd.DataFrame) -> list[str]:
+    """Return the columns of a table of runs that are options."""
+    return [name for name in map(str, frame.columns) if _is_option(name)]
+
+
+def identity_columns(frame: pd.DataFrame) -> list[str]:
+    """Return the columns in which runs that are averaged must agree: method, models and all options."""
+    return [name for name in ("method", "student", "teacher") if name in frame] + option_columns(frame)
+
+
+def settings(
+    frame: pd.DataFrame, columns: Iterable[str] | None = None, *, defaults: bool = False
+) -> list[dict[str, Any]]:
+    """Return the values of each run by column, without those that are missing.
+
+    Args:
+        frame: a table of runs.
+        columns: `identity_columns` where none are given.
+        defaults: whether to include values that are the default.
+    """
+    names = identity_columns(frame) if columns is None else list(columns)
+    left_out = {name: (None,) if defaults else (None, DEFAULTS.get(name)) for name in names}
+    values = {name: [_plain(value) for value in frame[name]] for name in names}
+    return [
+        {name: values[name][row] for name in names if values[name][row] not in left_out[name]}
+        for row in range(len(frame))
+    ]
+
+
+def configurations(frame: pd.DataFrame, columns: Iterable[str] | None = None) -> pd.Series:
+    """Return a text for each run that is the same for runs which may be averaged, and different for all others.
+
+    Args:
+        frame: a table of runs.
+        columns: `identity_columns` where none are given.
+    """
+    texts = [json.dumps(values, sort_keys=True, ensure_ascii=False) for values in settings(frame, columns)]
+    return pd.Series(texts, index=frame.index, dtype=object)
+
+
+def schedule_columns(frame: pd.DataFrame) -> list[str]:
+    """Return the columns that may vary with the budget and must agree within one: steps, and the stages' budgets."""
+    return [name for name in map(str, frame.columns) if _SCHEDULE.fullmatch(name)]
+
+
+def fill_defaults(frame: pd.DataFrame) -> None:
+    """Write a field's default where a run has it; the column exists since another run has another value."""
+    for name in option_columns(frame):
+        default = DEFAULTS.get(name)
+        part = next(column for prefix, column in _PRESENT.items() if name.startswith(prefix))
+        if default is not None and part in frame:
+            by_stage = [column for column in map(str, frame.columns) if column != name and _STAGE.sub("", column) == name]
+            has_default = frame[name].isna() & frame[part].notna() & frame[by_stage].isna().all(axis=1)
+            frame[name] = frame[name].mask(has_default, default)
+
+
+def _stages(stages: tuple[Stage, ...]) -> dict[str, Any]:
+    """Return the options of all stages: shared values under the plain name, others under `stage_1.`, `stage_2.`, ..."""
+    if len(stages) == 1:
+        return _stage(stages[0])
+    each = []
+    for stage in stages:
+        budget = {name: getattr(stage.data.budget, name) for name in ("examples", "tokens")}
+        each.append(_stage(stage) | {"steps": stage.steps} | {k: v for k, v in budget.items() if v is not None})
+    shared = {name: value for name, value in each[0].items() if all(other.get(name) == value for other in each)}
+    apart = {
+        f"stage_{number}.{name}": value
+        for number, values in enumerate(each, 1)
+        for name, value in values.items()
+        if name not in shared
+    }
+    return {name: value for name, value in shared.items() if not _SCHEDULE.fullmatch(name)} | apart
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    validation = {} if stage.validation is None else _data(stage.validation, "validation_")
+    return _data(stage.data, "") | validation | _values(stage, "")
+
+
+def _data(data: Data, prefix: str) -> dict[str, Any]:
+    """Return the options of a part's data; how much a stage trains on is its budget and no option."""
+    budget = _values(data.budget, prefix)
+    if not prefix:
+        budget = {name: value for name, value in budget.items() if name not in ("examples", "tokens", "seed")}
+    return _values(data, prefix) | budget
+
+
+def _values(part: BaseModel, prefix: str) -> dict[str, Any]:
+    """Return the values of a part that are not default, by name of column; parts inside it are left out."""
+    values: dict[str, Any] = {}
+    for field, info in type(part).model_fields.items():
+        value = getattr(part, field)
+        if field in _NO_OPTIONS or value is None or (value == info.default and not info.is_required()):
+            continue
+        name = _column(type(part), field, prefix)
+        if isinstance(value, dict):
+            values |= {f"{name}.{key}": _comparable(option) for key, option in value.items()}
+        else:
+            values[name] = _comparable(value)
+    return values
+
+
+def _column(part: type[BaseModel], field: str, prefix: str) -> str:
+    return prefix + (_OPTIONS_OF[part] if field == "options" and part in _OPTIONS_OF else field)
+
+
+def _comparable(value: Any) -> Any:
+    """Return a value that can be compared and grouped by: lists, mappings and null as JSON text."""
+    return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """Return a table's value as plain data, None where it is missing; a whole number is the same in either type."""
+    if value is None or value is pd.NA or value != value:
+        return None
+    value = value.item() if hasattr(value, "item") else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _is_option(name: str) -> bool:
+    field = _STAGE.sub("", name)
+    if field != name and _SCHEDULE.fullmatch(name):
+        return True
+    return field in DEFAULTS or field.partition(".")[0] in _MAPPINGS
+
+
+def _defaults() -> dict[str, Any]:
+    """Return the default of every column that is named after a field; None where the field has none."""
+    fields = [(part, field, prefix) for part, prefix in _PARTS for field in part.model_fields]
+    defaults: dict[str, Any] = {"sampler": Budget.model_fields["sampler"].default}
+    for part, field, prefix in fields:
+        info = part.model_fields[field]
+        if field not in _NO_OPTIONS and not isinstance(info.default, dict):
+            without = info.is_required() or info.default is None
+            defaults[_column(part, field, prefix)] = None if without else _comparable(info.default)
+    return defaults | {"lora_r": None}  # its presence says that a student has adapters
+
+
+DEFAULTS = _defaults()
+_PRESENT = {
+    "evaluation_": "evaluation_source",
+    "validation_": "validation_source",
+    "lora_": "lora_r",
+    "student_": "student",
+    "teacher_": "teacher",
+    "": "method",
+}
+_MAPPINGS = (
+    "method_options",
+    "student_random_config",
+    *(f"{part}{options}" for part in ("", "validation_", "evaluation_") for options in _OPTIONS_OF.values()),
+)

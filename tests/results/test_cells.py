@@ -1,0 +1,102 @@
+"""Cells of batches: how they stand, which runs are theirs, and what a damaged one leaves readable."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from studykit import results
+from studykit.errors import InputError
+from studykit.files import try_lock
+from studykit.results import CellRecord, CellSpec, RunWriter
+from studykit.results.cells import add_run_to_cell, collect_runs, finish_cell, read_cell, read_cell_spec, write_cell
+
+PARAMETERS = {"seed": 1, "teacher": None, "nested": {"none": None}}
+
+
+@pytest.fixture
+def make_cell(study):
+    """Write the `cell.json` of a cell and return its folder."""
+
+    def make(name="a"):
+        folder = study / "cells" / name
+        write_cell(folder, CellSpec(cell_id=name, notebook="n", notebooks="..", parameters=PARAMETERS, timeout_s=60))
+        return folder
+
+    return make
+
+
+def test_what_a_cell_executes_is_read_as_it_was_written(make_cell):
+    folder = make_cell()
+    assert read_cell_spec(folder).parameters == PARAMETERS
+    assert json.loads((folder / "cell.json").read_text())["schema"] == 2
+
+
+def test_a_folder_without_one_is_no_cell(tmp_path):
+    with pytest.raises(InputError, match=r"has no cell\.json"):
+        read_cell_spec(tmp_path)
+
+
+def test_cells_tell_how_they_stand(study, make_cell):
+    done, running, _ = (make_cell(name) for name in "abc")
+    finish_cell(done, "done", wall_s=1.26)
+    lock = try_lock(running / "lock")
+    assert lock is not None
+    with lock:
+        assert {cell.cell_id: cell.status for cell in results.cells(study)} == {
+            "a": "done",
+            "b": "running",
+            "c": "stale",
+        }
+        assert try_lock(running / "lock") is None
+    assert [cell.status for cell in results.cells(study)] == ["done", "stale", "stale"]
+    assert read_cell(done).wall_s == 1.3
+
+
+@pytest.mark.parametrize("file", ["cell.json", "record.json"])
+@pytest.mark.parametrize("text", ["{torn", "[]", "{}", '{"schema": 99}', '{"status": "good", "wall_s": 1}', "\udcff"])
+def test_a_damaged_cell_has_failed_with_the_reason_and_spoils_no_other(study, make_cell, file, text):
+    good, bad = make_cell("good"), make_cell("bad")
+    finish_cell(good, "done", wall_s=1.0)
+    (bad / file).write_text(text, errors="surrogateescape")
+    damaged, other = results.cells(study)
+    assert (damaged.status, other.status) == ("failed", "done")
+    assert str(bad / file) in (damaged.error or "")
+
+
+def test_runs_opened_by_this_process_and_its_children_are_the_cells(study, make_cell, make_run, make_spec):
+    folder = make_cell()
+    add_run_to_cell("0" * 12)  # outside a cell it counts for none
+    with collect_runs(folder):
+        first = make_run(study, make_spec("kd", 500)).name
+        with RunWriter(study, make_spec("sft", 100)) as found:  # finished long ago, and read by the cell
+            assert found.is_done
+        child = "from studykit.results.cells import add_run_to_cell; add_run_to_cell('a' * 12)"
+        subprocess.run([sys.executable, "-c", child], check=True)
+        make_run(study, make_spec("kd", 500))
+        assert read_cell(folder).runs == (first, found.folder.name, "a" * 12)  # also while it works
+    add_run_to_cell("0" * 12)
+    assert finish_cell(folder, "failed", wall_s=2.0, error="broken").runs == (first, found.folder.name, "a" * 12)
+    cell = read_cell(folder)
+    assert (cell.status, cell.error, len(cell.runs)) == ("failed", "broken", 3)
+    assert {file.name for file in folder.iterdir()} == {"cell.json", "record.json"}
+
+
+def test_a_cell_that_is_tried_again_starts_without_record_and_runs(make_cell):
+    folder = make_cell()
+    with collect_runs(folder):
+        add_run_to_cell("0" * 12)
+    finish_cell(folder, "failed", wall_s=1.0)
+    with collect_runs(folder):
+        assert not (folder / "record.json").exists()
+    assert finish_cell(folder, "done", wall_s=1.0) == CellRecord(status="done", wall_s=1.0)
+
+
+def test_cells_inside_a_cell_count_apart(make_cell):
+    outer, inner = make_cell("outer"), make_cell("inner")
+    with collect_runs(outer):
+        with collect_runs(inner):
+            add_run_to_cell("1" * 12)
+        add_run_to_cell("2" * 12)
+    assert (read_cell(outer).runs, read_cell(inner).runs) == (("2" * 12,), ("1" * 12,))

@@ -1,0 +1,172 @@
+"""Options are columns, and whatever differs between two runs tells them apart."""
+
+import copy
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from studykit import results
+from studykit.findings import labels
+from studykit.results.options import DEFAULTS, option_columns, option_values
+from studykit.scorers import SCORERS
+from studykit.spec import RunSpec
+
+DATA = {"source": "lexicon", "budget": {"examples": 100}}
+STAGE = {"data": DATA, "method": "kd", "steps": 10, "learning_rate": 0.01}
+PLAIN = {
+    "student": {"name": "small"},
+    "teacher": {"name": "large"},
+    "stages": [STAGE],
+    "evaluation": {"data": {"source": "lexicon", "split": "test"}},
+}
+CHANGES = {  # place in the specification: another value, its column
+    ("student", "revision"): ("a1", "student_revision"),
+    ("student", "attn_implementation"): ("eager", "student_attn_implementation"),
+    ("student", "random_config"): ({"hidden_size": 8}, "student_random_config.hidden_size"),
+    ("student", "lora"): ({}, "lora_r"),
+    ("teacher", "name"): ("larger", "teacher"),
+    ("teacher", "revision"): ("a1", "teacher_revision"),
+    ("teacher", "top_k"): (8, "teacher_top_k"),
+    ("teacher", "samples"): (8, "teacher_samples"),
+    ("teacher", "pruned"): (0.5, "teacher_pruned"),
+    ("teacher", "engine"): ("vllm", "teacher_engine"),
+    ("teacher", "attn_implementation"): ("eager", "teacher_attn_implementation"),
+    ("stages", 0, "data", "source"): ("jsonl", "source"),
+    ("stages", 0, "data", "split"): ("validation", "split"),
+    ("stages", 0, "data", "options"): ({"tasks": ["a, b", "c"]}, "source_options.tasks"),
+    ("stages", 0, "data", "budget", "sampler"): ("stratified", "sampler"),
+    ("stages", 0, "data", "budget", "options"): ({"reference": "x"}, "sampler_options.reference"),
+    ("stages", 0, "validation"): ({"source": "lexicon"}, "validation_source"),
+    ("stages", 0, "method_options"): ({"beta": 0.5}, "method_options.beta"),
+    ("stages", 0, "batch_size"): (32, "batch_size"),
+    ("stages", 0, "gradient_accumulation_steps"): (2, "gradient_accumulation_steps"),
+    ("stages", 0, "learning_rate"): (0.02, "learning_rate"),
+    ("stages", 0, "lr_scheduler_type"): ("linear", "lr_scheduler_type"),
+    ("stages", 0, "warmup_ratio"): (0.1, "warmup_ratio"),
+    ("stages", 0, "weight_decay"): (0.1, "weight_decay"),
+    ("stages", 0, "max_grad_norm"): (2.0, "max_grad_norm"),
+    ("stages", 0, "max_length"): (64, "max_length"),
+    ("stages", 0, "gradient_checkpointing"): (True, "gradient_checkpointing"),
+    ("stages", 0, "padding_free"): (True, "padding_free"),
+    ("stages", 0, "bf16"): (True, "bf16"),
+    ("stages", 0, "steps"): (20, "steps"),
+    ("evaluation", "items"): (50, "evaluation_items"),
+    ("evaluation", "scorers"): (["nll"], "evaluation_scorers"),
+    ("evaluation", "max_new_tokens"): (16, "evaluation_max_new_tokens"),
+    ("evaluation", "batch_size"): (16, "evaluation_batch_size"),
+    ("evaluation", "data", "source"): ("jsonl", "evaluation_source"),
+    ("evaluation", "data", "split"): ("validation", "evaluation_split"),
+    ("evaluation", "data", "options"): ({"tasks": ["a"]}, "evaluation_source_options.tasks"),
+    ("evaluation", "data", "budget"): ({"examples": 9, "seed": 3}, "evaluation_seed"),
+}
+every_change = pytest.mark.parametrize(("place", "change"), CHANGES.items(), ids=lambda x: ".".join(map(str, x)))
+
+
+def changed(place, value, plain=PLAIN):
+    """Return a specification with another value at a place."""
+    content = copy.deepcopy(plain)
+    part = content
+    for key in place[:-1]:
+        part = part.setdefault(key, {}) if isinstance(part, dict) else part[key]
+    part[place[-1]] = value
+    return RunSpec.parse(content)
+
+
+@pytest.fixture
+def frame_of(tmp_path, make_run):
+    """Write a run for each specification and load their table."""
+
+    def make(*specs):
+        study = results.open_study(tmp_path, "sample")
+        for spec in specs:
+            make_run(study, spec)
+        return results.load(study)
+
+    return make
+
+
+@every_change
+def test_whatever_differs_is_a_column_and_is_never_averaged(place, change, frame_of):
+    value, column = change
+    frame = frame_of(RunSpec.parse(PLAIN), changed(place, value))
+    assert frame[column].nunique(dropna=False) == 2
+    assert labels(frame).nunique() == 2
+    if column != "steps":
+        assert results.configurations(frame).nunique() == 2
+        assert column in results.identity_columns(frame)
+
+
+def test_every_field_of_a_specification_has_a_case():
+    columns = {column for _, column in CHANGES.values()}
+    paired = {f"{part}_{field}" for part in ("validation", "evaluation") for field in ("examples", "tokens", "seed")}
+    sampled = {name for name in DEFAULTS if "_sampler" in name or name.startswith(("validation_", "lora_"))}
+    assert set(DEFAULTS) - columns - paired - sampled - {"student_random_config"} == set()
+
+
+def test_seed_budget_and_hashes_are_no_options(frame_of):
+    other: dict[str, Any] = copy.deepcopy(PLAIN) | {"seed": 1}
+    other["stages"][0]["data"] = DATA | {"budget": {"examples": 200, "seed": 1}, "sha256": "a"}
+    other["student"]["sha256"] = "b"
+    frame = frame_of(RunSpec.parse(PLAIN), RunSpec.parse(other))
+    assert results.configurations(frame).nunique() == 1
+    assert set(labels(frame)) == {"kd"}
+
+
+def test_a_default_is_shown_where_another_run_differs_and_no_column_exists_where_none_does(frame_of):
+    frame = frame_of(RunSpec.parse(PLAIN), changed(("stages", 0, "batch_size"), 32))
+    assert sorted(frame["batch_size"]) == [32, 64]
+    assert frame["batch_size"].dtype == "Int64"
+    assert "warmup_ratio" not in frame
+    assert set(labels(frame)) == {"kd (batch_size=32)", "kd (batch_size=64)"}
+
+
+def test_the_default_of_a_part_that_a_run_lacks_is_not_shown(frame_of):
+    without = {name: part for name, part in PLAIN.items() if name != "evaluation"}
+    frame = frame_of(RunSpec.parse(without), changed(("evaluation", "max_new_tokens"), 16))
+    assert frame["evaluation_max_new_tokens"].isna().sum() == 1
+
+
+def test_a_list_with_a_comma_in_it_is_one_value(frame_of):
+    specs = [changed(("stages", 0, "method_options"), {"tasks": tasks}) for tasks in (["a, b"], ["a", "b"])]
+    frame = frame_of(*specs)
+    assert set(frame["method_options.tasks"]) == {'["a, b"]', '["a", "b"]'}
+    assert set(labels(frame)) == {'kd (tasks=["a, b"])', 'kd (tasks=["a", "b"])'}
+
+
+def test_null_among_options_is_another_value_than_none(frame_of):
+    frame = frame_of(RunSpec.parse(PLAIN), changed(("stages", 0, "method_options"), {"beta": None}))
+    assert results.configurations(frame).nunique() == 2
+
+
+def test_what_stages_share_has_the_plain_name_and_the_rest_each_its_own(frame_of):
+    second = STAGE | {"learning_rate": 0.5, "steps": 20, "batch_size": 8, "data": {"source": "lexicon"}}
+    frame = frame_of(RunSpec.parse(PLAIN | {"stages": [STAGE | {"batch_size": 8}, second]}), RunSpec.parse(PLAIN))
+    two = frame[frame["method"] == "kd > kd"].iloc[0].to_dict()
+    assert (two["batch_size"], two["source"]) == (8, "lexicon")
+    assert (two["stage_1.learning_rate"], two["stage_2.learning_rate"]) == (0.01, 0.5)
+    assert (two["stage_1.steps"], two["stage_2.steps"], two["stage_1.examples"]) == (10, 20, 100)
+    assert pd.isna(two["learning_rate"])
+    assert "stage_1.learning_rate" in option_columns(frame)
+
+
+def test_the_order_of_stages_tells_runs_apart(frame_of):
+    stages = [STAGE, STAGE | {"learning_rate": 0.5}]
+    frame = frame_of(RunSpec.parse(PLAIN | {"stages": stages}), RunSpec.parse(PLAIN | {"stages": stages[::-1]}))
+    assert results.configurations(frame).nunique() == 2
+
+
+def test_options_are_named_like_no_metric_or_cost():
+    taken = {f"{prefix}{name}" for prefix in ("", "teacher_") for name in SCORERS.names()}
+    taken |= {"train_s", "teacher_s", "teacher_tokens", "student_tokens", "generated_tokens", "peak_mem_gib"}
+    assert not taken & set(DEFAULTS)
+    assert option_columns(pd.DataFrame(columns=sorted(taken))) == []
+
+
+def test_rows_of_a_comparison_and_of_the_table_agree(frame_of):
+    """A row has no default filled in, and a table has."""
+    spec = RunSpec.parse(PLAIN)
+    frame = frame_of(spec, changed(("stages", 0, "batch_size"), 32))
+    row = pd.DataFrame([{"method": "kd", "student": "small", "teacher": "large"} | option_values(spec)])
+    [text] = results.configurations(row)
+    assert (results.configurations(frame) == text).tolist().count(True) == 1
