@@ -5,6 +5,7 @@ record is written last and is the only proof that the cell is done: papermill's 
 completed.
 """
 
+import json
 import sys
 import time
 from pathlib import Path

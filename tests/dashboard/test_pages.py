@@ -143,7 +143,7 @@ def test_a_run_shows_scores_cost_command_and_environment(opened, results_root):
     line = results.load(results_root).iloc[0]
     app = opened(results_root, RUN, run=line["run_id"])
     shown = {metric.label.replace("\\", ""): metric.value for metric in app.metric}
-    assert shown["exact_match"] == f"{line['exact_match']:.4g}"
+    assert shown["exact match (points)"] == f"{100 * line['exact_match']:.4g}"
     assert shown["train_s"] == "12.5"
     command = f"studykit run {results_root}/sample/runs/{line['run_id']}/spec.json --study sample"
     command += f" --results {results_root}"

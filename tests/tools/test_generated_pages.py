@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from studykit.losses import LossInputs
-from tools.pages import PAGES, ROOT
+from tools.pages import PAGES, ROOT, RecordsPage
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.file)
@@ -60,3 +60,10 @@ def test_the_loss_of_the_readme_is_a_loss():
 
     assert names["hellinger"](x).item() == pytest.approx(1 - 0.0625**0.5 - 0.4375**0.5)
     assert names["hellinger"](LossInputs(p.log(), p.log(), torch.tensor([0]))).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_schemas_of_records_are_those_of_the_types():
+    page = next(page for page in PAGES if isinstance(page, RecordsPage))
+    for name, text in page.schemas().items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, "run `make figures`"
+        assert name in (ROOT / page.file).read_text(encoding="utf-8")
