@@ -268,7 +268,13 @@ def test_a_cell_whose_batch_is_gone_before_it_starts_ends_by_itself(hanging):
     cell = only_cell(root)
     cell.folder.mkdir(parents=True)
     environment = os.environ | {MARKER: str(root), "STUDYKIT_FOLLOW_PARENT": "1"}  # adopted by another already
-    content = {"notebook": "01_hang", "notebooks": "../../../../notebooks", "parameters": {}, "timeout_s": 60}
+    content = {
+        "cell_id": cell.cell_id,
+        "notebook": "01_hang",
+        "notebooks": "../../../../notebooks",
+        "parameters": {},
+        "timeout_s": 60,
+    }
     (cell.folder / "cell.json").write_text(json.dumps(content))
     command = [sys.executable, "-m", "studykit.batch.execute", str(cell.folder)]
     done = subprocess.run(command, env=environment, start_new_session=True, timeout=PATIENCE_S)
