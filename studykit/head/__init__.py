@@ -60,25 +60,23 @@ def head_loss(
     """Return the objective summed over positions / denominator.
 
     Args:
-        hidden: [N, H], student's hidden states at the supervised positions; float64 remains float64, all other dtypes
-            are computed in float32 from the logits on.
+        hidden: [N, H], student's hidden states; from the logits on all but float64 is computed in float32.
         head: the student's; the matrix products are in its weight's dtype, or in autocast's where that is on.
         signal: the teacher's, at the same N positions; None for losses on the label alone.
         labels: of the N positions.
         objective: the loss, its temperature and its share against cross-entropy.
         denominator: the supervised tokens of the whole optimizer step, over all micro-batches and ranks.
-        chunking: how many positions at a time.
+        chunking: number of positions per chunk.
 
     Returns:
-        The loss, a float32 scalar with graph (0 with a graph when N is 0), and detached sums over positions:
-        `ce_loss`, `kd_loss` for a loss with a teacher, `entropy` of the student (all in nats), `correct` (argmax hits)
-        and `tokens`.
+        The loss, a scalar with graph (also when N is 0), and detached sums over positions: `ce_loss`, `kd_loss` for a
+        loss with a teacher, `entropy` of the student (all in nats), `correct` (argmax hits) and `tokens`.
 
     Example:
         >>> from studykit.losses import get_loss
         >>> hidden, head = torch.eye(2), OutputHead(torch.eye(2).requires_grad_())
-        >>> objective = Objective(get_loss("cross_entropy"))
-        >>> value, sums = head_loss(hidden, head, None, Labels(torch.tensor([0, 1])), objective, denominator=2)
+        >>> labels, objective = Labels(torch.tensor([0, 1])), Objective(get_loss("cross_entropy"))
+        >>> value, sums = head_loss(hidden, head, None, labels, objective, denominator=2)
         >>> round(value.item(), 4)                                          # log(1 + 1/e)
         0.3133
     """

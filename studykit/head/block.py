@@ -86,8 +86,7 @@ def run_block(
     Args:
         rules: the objective, and scale and cap of the logits.
         raw: the student's logits before scale and cap, [b, V].
-        signal: the teacher's of the whole chunk, or None.
-        rows: the rows of the chunk that form this block.
+        signal, rows: the teacher's signal of the whole chunk, or None; the rows of it that form this block.
         labels: of the block.
         wants_grad: whether derivatives are computed; otherwise they are None and empty.
         learned: parameters of the loss.
@@ -97,12 +96,8 @@ def run_block(
     logp = logits.log_softmax(dim=-1)
     q = logp.exp()
     ce = -logp.gather(1, target[:, None]).sum()
-    sums = {
-        "ce_loss": ce,
-        "entropy": -(q * logp).sum(),
-        "correct": (logits.max(dim=-1).indices == target).sum(),
-        "tokens": torch.ones_like(target).sum(),
-    }
+    correct, tokens = (logits.max(dim=-1).indices == target).sum(), torch.ones_like(target).sum()
+    sums = {"ce_loss": ce, "entropy": -(q * logp).sum(), "correct": correct, "tokens": tokens}
     if signal is None:
         x = objective.inputs(logp, None, target, labels)
         value, grad, learned_grads = _differentiate(objective.loss, x, wants_grad, learned)

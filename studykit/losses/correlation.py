@@ -28,9 +28,8 @@ def correlation(
     Prefer it for a noisy or pruned teacher: it compares the shape of p and not its exact values. The student's
     confidence is left free, so mix in cross-entropy and check the calibration. Temperatures above 1 help.
 
-    Over a whole vocabulary Pearson's correlation is decided by the largest entry alone. So the categories are the label
-    and the teacher's likeliest other tokens, top_k in all, and one that sums the rest. A category that is impossible
-    for both sides is left out. Spearman's ranks are soft: rank of i = Σ_j sigmoid((log p_i - log p_j) / softness).
+    Over a whole vocabulary Pearson's correlation depends on the largest entry alone. So the categories are the label,
+    the teacher's likeliest others, top_k in all, and the sum of the rest; those impossible for both sides are left out.
 
     Args:
         x: `student_logp` and `teacher_logp` [N, C], and `target` [N].
@@ -44,8 +43,8 @@ def correlation(
 
     Source:
         Kim, Ham, Cho, Kim (2024), Robustness-Reinforced Knowledge Distillation with Correlation Distance and Network
-        Pruning, carried over from image classes to tokens; soft ranks are those of Qin, Liu, Li (2010), A General
-        Approximation Framework for Direct Optimization of Information Retrieval Measures.
+        Pruning, applied to tokens; soft ranks: Qin, Liu, Li (2010), A General Approximation Framework for Direct
+        Optimization of Information Retrieval Measures.
 
     Example:
         >>> p, q = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.2, 0.3, 0.5]])
@@ -55,8 +54,7 @@ def correlation(
     """
     p, q, counts = _fold(x, top_k)
     value = 1 - _pearson(p.exp(), q.exp(), counts)
-    if top_k > LARGEST_RANKED:
-        p, q, counts = _fold(x, LARGEST_RANKED)
+    p, q, counts = _fold(x, LARGEST_RANKED) if top_k > LARGEST_RANKED else (p, q, counts)
     rank = 1 - _pearson(_soft_rank(p / softness, counts), _soft_rank(q / softness, counts), counts)
     return value_weight * value + rank_weight * rank
 
@@ -64,15 +62,15 @@ def correlation(
 def _fold(x: LossInputs, k: int) -> tuple[Tensor, Tensor, Tensor]:
     p, q = x.teacher, x.student_logp
     if p.shape[1] > k + 1:
-        kept = p.scatter(1, x.target[:, None], torch.inf).topk(k, dim=-1).indices
-        p, q = _with_rest(p, kept), _with_rest(q, kept)
+        listed = p.scatter(1, x.target[:, None], torch.inf).topk(k, dim=-1).indices
+        p, q = _with_rest(p, listed), _with_rest(q, listed)
     counts = torch.maximum(p, q.detach()) > 0.99 * LOG_FLOOR
     return p, q, counts.to(p.dtype)
 
 
-def _with_rest(logp: Tensor, kept: Tensor) -> Tensor:
-    rest = logp.scatter(1, kept, -torch.inf).logsumexp(dim=-1, keepdim=True)
-    return torch.cat([logp.gather(1, kept), rest], dim=1)
+def _with_rest(logp: Tensor, listed: Tensor) -> Tensor:
+    rest = logp.scatter(1, listed, -torch.inf).logsumexp(dim=-1, keepdim=True)
+    return torch.cat([logp.gather(1, listed), rest], dim=1)
 
 
 def _soft_rank(logp: Tensor, counts: Tensor) -> Tensor:
