@@ -63,20 +63,18 @@ def head_loss(
         hidden: [N, H], student's hidden states; from the logits on all but float64 is computed in float32.
         head: the student's; the matrix products are in its weight's dtype, or in autocast's where that is on.
         signal: the teacher's, at the same N positions; None for losses on the label alone.
-        labels: of the N positions.
-        objective: the loss, its temperature and its share against cross-entropy.
+        labels, objective: of the N positions; the loss, its temperature and its share against cross-entropy.
         denominator: the supervised tokens of the whole optimizer step, over all micro-batches and ranks.
         chunking: number of positions per chunk.
 
     Returns:
-        The loss, a scalar with graph (also when N is 0), and detached sums over positions: `ce_loss`, `kd_loss` for a
-        loss with a teacher, `entropy` of the student (all in nats), `correct` (argmax hits) and `tokens`.
+        The loss, a scalar with graph (also at N = 0), and detached sums over positions: `ce_loss`, `kd_loss` with a
+        teacher, `entropy` of the student (all in nats), `correct` (argmax hits) and `tokens`.
 
     Example:
         >>> from studykit.losses import get_loss
-        >>> hidden, head = torch.eye(2), OutputHead(torch.eye(2).requires_grad_())
-        >>> labels, objective = Labels(torch.tensor([0, 1])), Objective(get_loss("cross_entropy"))
-        >>> value, sums = head_loss(hidden, head, None, labels, objective, denominator=2)
+        >>> head, labels = OutputHead(torch.eye(2)), Labels(torch.tensor([0, 1]))
+        >>> value, _ = head_loss(torch.eye(2), head, None, labels, Objective(get_loss("cross_entropy")), denominator=2)
         >>> round(value.item(), 4)                                          # log(1 + 1/e)
         0.3133
     """

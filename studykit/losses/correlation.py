@@ -36,15 +36,14 @@ def correlation(
         top_k: number of categories besides the rest, at least 2; ranks use at most 64 of them.
         value_weight: weight of the Pearson part.
         rank_weight: weight of the Spearman part.
-        softness: difference in nats over which soft ranks blur, above 0; 0 would be the exact rank.
+        softness: divides log p in Spearman's soft ranks Σ_j sigmoid(log p_i - log p_j); towards 0 they become exact.
 
     Returns:
         float [N], no unit, in [0, 4] with both weights at 1. A constant p or q has correlation 0.
 
     Source:
         Kim, Ham, Cho, Kim (2024), Robustness-Reinforced Knowledge Distillation with Correlation Distance and Network
-        Pruning, applied to tokens; soft ranks: Qin, Liu, Li (2010), A General Approximation Framework for Direct
-        Optimization of Information Retrieval Measures.
+        Pruning, applied to tokens.
 
     Example:
         >>> p, q = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.2, 0.3, 0.5]])
@@ -74,6 +73,8 @@ def _with_rest(logp: Tensor, listed: Tensor) -> Tensor:
 
 
 def _soft_rank(logp: Tensor, counts: Tensor) -> Tensor:
+    """Return rank i = Σ_j sigmoid(log p_i - log p_j), as in Qin, Liu, Li (2010), A General Approximation Framework for
+    Direct Optimization of Information Retrieval Measures."""
     above = (logp[:, :, None] - logp[:, None, :]).sigmoid()
     return (above * counts[:, None, :]).sum(dim=-1)
 
