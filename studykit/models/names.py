@@ -18,6 +18,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
+from studykit.chat import find_turn_ends
 from studykit.errors import InputError, unknown
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -63,10 +64,10 @@ class ModelRef:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The model's tokenizer; without a padding token, the end token pads.
+        """The model's tokenizer; without a padding token, a token that ends an answer pads.
 
         Raises:
-            InputError: there is no tokenizer, or no fast one.
+            InputError: there is no tokenizer, or no fast one, or none with a token that could end an answer.
         """
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision, trust_remote_code=False)
@@ -75,7 +76,7 @@ class ModelRef:
         if not tokenizer.is_fast:
             raise InputError(f"the tokenizer of {self.name!r} has no fast version, which character offsets need")
         if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(find_turn_ends(tokenizer)[0])
         return tokenizer
 
 

@@ -1,0 +1,101 @@
+"""Refuse before training what a model could not read or generate: token ids, positions, and generation itself."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from studykit.chat import Encoded, encode, encode_prompts
+from studykit.errors import InputError
+from studykit.models.limits import Limits, limits_of
+from studykit.models.names import ModelRef
+from studykit.scorers import needs_generation
+from studykit.training.resolved import ResolvedRun, ResolvedStage
+
+
+class Use(NamedTuple):
+    """What a part of a run asks of a model.
+
+    Attributes:
+        where: the part, for messages.
+        largest_id: of all token ids.
+        longest: tokens of the longest sequence, its completion included.
+        setting: what to change where that is too long.
+        generates: whether completions are generated.
+    """
+
+    where: str
+    largest_id: int
+    longest: int
+    setting: str
+    generates: bool
+
+
+def check_capacity(run: ResolvedRun) -> None:
+    """Refuse a run whose data or completions a model cannot take.
+
+    Raises:
+        InputError: naming the model, the part of the run, and the setting that would fit.
+    """
+    uses = list(_uses(run))
+    _check_student(run, uses)
+    if run.teacher is not None and run.teacher.tokenizer.get_vocab() == run.student.tokenizer.get_vocab():
+        read = [use for use in uses if use.where.startswith("stage")]
+        _check(run.teacher, limits_of(run.teacher), [use._replace(generates=False) for use in read])
+
+
+def _check_student(run: ResolvedRun, uses: Sequence[Use]) -> None:
+    _check(run.student, limits_of(run.student, run.spec.student.random_config), uses)
+
+
+def _uses(run: ResolvedRun) -> Iterator[Use]:
+    for number, stage in enumerate(run.stages, 1):
+        yield _use_of_stage(f"stage {number}", stage)
+    evaluation = run.spec.evaluation
+    if evaluation is None or not run.held_out:
+        return
+    encoded, longest = encode(run.held_out, run.student.tokenizer, None), 0
+    generates = needs_generation(evaluation.scorers)
+    if generates:
+        prompts = encode_prompts(run.held_out, run.student.tokenizer)
+        longest = max(map(len, prompts)) + evaluation.max_new_tokens
+    longest = max(longest, int(encoded.lengths.max()))
+    yield Use("the evaluation", _largest_id(encoded), longest, "evaluation.max_new_tokens", generates)
+
+
+def _use_of_stage(where: str, stage: ResolvedStage) -> Use:
+    encoded, rollout = stage.data.encoded, stage.recipe.parts[1]
+    longest = int(encoded.lengths.max())
+    if not rollout.keeps_rows:
+        new_tokens = getattr(rollout, "max_new_tokens", 0)
+        longest = max(longest, min(stage.spec.max_length, longest + new_tokens))
+    return Use(where, _largest_id(encoded), longest, "max_length", not rollout.keeps_rows)
+
+
+def _largest_id(encoded: Encoded) -> int:
+    return max(int(encoded.ids_of(i).max()) for i in range(len(encoded)))
+
+
+def _check(model: ModelRef, limits: Limits, uses: Sequence[Use]) -> None:
+    for use in uses:
+        if use.largest_id >= limits.embedding_rows:
+            token = model.tokenizer.convert_ids_to_tokens(use.largest_id)
+            raise InputError(
+                f"{use.where}: the tokenizer of {model.name!r} gives token id {use.largest_id:,} ({token!r}), and the "
+                f"model's embedding has {limits.embedding_rows:,} rows: call model.resize_token_embeddings(len(tokenizer)) "
+                "and save model and tokenizer again"
+            )
+        if limits.learned_positions is not None and use.longest > limits.learned_positions:
+            raise InputError(
+                f"{use.where}: a sequence may have {use.longest:,} tokens, and {model.name!r} has learned "
+                f"{limits.learned_positions:,} positions: lower {use.setting}, or leave out longer examples"
+            )
+        if use.generates and not limits.has_kv_cache:
+            raise InputError(
+                f"{use.where}: {model.name!r} takes no key-value cache, so it cannot generate here: choose a model with "
+                "attention, or a method on the data's own answers and scorers=['nll']"
+            )
+    pad = model.tokenizer.pad_token_id
+    if pad is not None and pad >= limits.embedding_rows:
+        raise InputError(
+            f"the padding token of {model.name!r} has id {pad:,}, and the model's embedding has "
+            f"{limits.embedding_rows:,} rows: call model.resize_token_embeddings(len(tokenizer)) and save again"
+        )
