@@ -42,8 +42,10 @@ def limits_of(model: ModelRef, random_config: dict[str, Any] | None = None) -> L
         InputError: no configuration there, or one of no causal language model.
     """
     try:
-        config = architecture(random_config) if random_config else AutoConfig.from_pretrained(
-            model.path, revision=model.revision, trust_remote_code=False
+        config = (
+            architecture(random_config)
+            if random_config
+            else AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=False)
         )
         with torch.device("meta"):
             empty: Any = AutoModelForCausalLM.from_config(config)

@@ -1,6 +1,6 @@
 """The output head of a causal language model: hidden states to logits, with the scale and cap of its architecture."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,6 @@ from studykit.errors import InputError
 from studykit.models.states import unwrap
 
 _CHUNK_BYTES = 2**28
-_MULTIPLIED = {"hyperclovax"}
 _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
 
@@ -137,7 +136,19 @@ def gather_full(parameter: Tensor) -> Tensor:
 
 def _scale_and_cap(config: Any) -> tuple[float, float | None]:
     """Return the factor of the logits and their cap; each architecture's configuration names them differently."""
-    scaling = float(getattr(config, "logits_scaling", None) or 1)
-    scale = getattr(config, "logit_scale", None) or (scaling if config.model_type in _MULTIPLIED else 1 / scaling)
+    factor = _FACTORS.get(config.model_type, _common_factor)
     caps = (getattr(config, name, None) for name in _CAPS)
-    return float(scale), next((cap for cap in caps if cap is not None), None)
+    return float(factor(config)), next((cap for cap in caps if cap is not None), None)
+
+
+def _common_factor(config: Any) -> float:
+    return getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+
+
+_FACTORS: dict[str, Callable[[Any], float]] = {
+    "falcon_h1": lambda config: config.lm_head_multiplier,
+    "hyperclovax": lambda config: config.logits_scaling,
+    "minicpm3": lambda config: 1.0,  # its forward pass scales the hidden states before they reach the head
+    "mpt": lambda config: 1.0,  # its configuration has a logit_scale that its forward pass leaves out
+}
+"""Architectures whose factor is not the usual one, by model type."""

@@ -80,8 +80,8 @@ def _check(model: ModelRef, limits: Limits, uses: Sequence[Use]) -> None:
             token = model.tokenizer.convert_ids_to_tokens(use.largest_id)
             raise InputError(
                 f"{use.where}: the tokenizer of {model.name!r} gives token id {use.largest_id:,} ({token!r}), and the "
-                f"model's embedding has {limits.embedding_rows:,} rows: call model.resize_token_embeddings(len(tokenizer)) "
-                "and save model and tokenizer again"
+                f"model's embedding has {limits.embedding_rows:,} rows: call "
+                "model.resize_token_embeddings(len(tokenizer)) and save model and tokenizer again"
             )
         if limits.learned_positions is not None and use.longest > limits.learned_positions:
             raise InputError(
@@ -90,8 +90,8 @@ def _check(model: ModelRef, limits: Limits, uses: Sequence[Use]) -> None:
             )
         if use.generates and not limits.has_kv_cache:
             raise InputError(
-                f"{use.where}: {model.name!r} takes no key-value cache, so it cannot generate here: choose a model with "
-                "attention, or a method on the data's own answers and scorers=['nll']"
+                f"{use.where}: {model.name!r} takes no key-value cache, so it cannot generate here: choose a model "
+                "with attention, or a method on the data's own answers and scorers=['nll']"
             )
     pad = model.tokenizer.pad_token_id
     if pad is not None and pad >= limits.embedding_rows:
