@@ -105,19 +105,20 @@ def _head(line: pd.Series, run: Opened) -> None:
     st.title(states.plain(_name(line).rpartition(" (")[0]))
     states.badge(run.status)
     st.text(" · ".join(_facts(line, run)))
-    options = results.settings(pd.DataFrame([line]), results.option_columns(pd.DataFrame([line])))[0]
+    if run.record is not None:
+        if run.record.error:
+            st.code(run.record.error, language=None, wrap_lines=True)
+        _numbers({metric(name).label: value * metric(name).scale for name, value in run.record.metrics.items()})
+    _options(pd.DataFrame([line]))
+
+
+def _options(row: pd.DataFrame) -> None:
+    """Show the options that are not default, one a line."""
+    options = results.settings(row, results.option_columns(row))[0]
     if options:
-        st.caption("Options other than the default")
-        st.code("\n".join(f"{name} = {value}" for name, value in options.items()), language=None, wrap_lines=True)
-    if run.record is None:
-        return
-    if run.record.error:
-        st.code(run.record.error, language=None, wrap_lines=True)
-    _numbers({_title(name): value * metric(name).scale for name, value in run.record.metrics.items()})
-
-
-def _title(name: str) -> str:
-    return metric(name).label
+        with st.expander(f"Options other than the default: {len(options)}"):
+            lines = [f"{name} = {value}" for name, value in options.items()]
+            st.code("\n".join(lines), language=None, wrap_lines=True)
 
 
 def _facts(line: pd.Series, run: Opened) -> list[str]:
@@ -136,7 +137,7 @@ def _time(text: str) -> str:
 def _numbers(numbers: dict[str, float]) -> None:
     with st.container(horizontal=True):
         for name, value in numbers.items():
-            st.metric(states.plain(name), f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}", width=170)
+            st.metric(states.plain(name), f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}", width=230)
 
 
 def _curves(run: Opened) -> None:

@@ -37,10 +37,7 @@ def data_size(
     """
     runs = arms(frame, baseline, arm, teacher=teacher, student=student)
     lines = [line for line in lines_of(runs, baseline, score, nll) if line.name == arm and _has_pairs(line.score)]
-    end = None
-    if len(lines) > 1:
-        end = crossover([line.budget for line in lines], [_pairs(line.score).by_seed for line in lines])
-    of_teacher = _teacher_score(runs, score)
+    end, of_teacher = _end(lines), _teacher_score(runs, score)
     numbers = {
         "baseline": baseline,
         "arm": arm,
@@ -71,6 +68,13 @@ def arms(
     runs = runs.assign(name=runs["method"])
     require_one_setting(runs)
     return runs
+
+
+def _end(lines: list[Line]) -> Interval | None:
+    """Return the budget at which the advantage ends, where it does."""
+    if len(lines) < 2:
+        return None
+    return crossover([line.budget for line in lines], [_pairs(line.score).by_seed for line in lines])
 
 
 def _has_pairs(comparison: Comparison | None) -> bool:

@@ -9,7 +9,6 @@ folder, a local folder, and finally the hub.
 """
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from studykit.chat import find_turn_ends
 from studykit.errors import InputError, unknown
+from studykit.results import is_done
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
@@ -114,16 +114,9 @@ class Models:
 
     def _run_model(self, run_id: str) -> Path:
         for folder in sorted(self._root.glob(f"*/runs/{run_id}/model")):
-            if _is_done(folder.parent):
+            if is_done(folder.parent):
                 return folder
         raise InputError(f"run {run_id} has no saved model under {self._root}: run it first, or name a model folder")
-
-
-def _is_done(run_folder: Path) -> bool:
-    try:
-        return json.loads((run_folder / "record.json").read_text(encoding="utf-8"))["status"] == "done"
-    except (OSError, ValueError, KeyError):
-        return False
 
 
 def _commit(name: str, revision: str | None) -> str:
