@@ -10,7 +10,7 @@ from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
-from studykit.study.run import run_pinned
+from studykit.study.run import run_resolved
 from studykit.training.resolved import ResolvedRun
 
 
@@ -38,7 +38,7 @@ def compare(
         if any(of(s) != of(first) for s in specs.values() for first in specs.values()):
             raise InputError(f"arms {', '.join(specs)} must share their {what}, or their difference means nothing")
     runs = _pin_all(specs, Inputs(root))
-    return pd.DataFrame([{"arm": arm, **run_pinned(run, study, ablation, root)} for arm, run in runs.items()])
+    return pd.DataFrame([{"arm": arm, **run_resolved(run, study, ablation, root)} for arm, run in runs.items()])
 
 
 def _pin_all(specs: Mapping[str, RunSpec], inputs: Inputs) -> dict[str, ResolvedRun]:

@@ -20,7 +20,7 @@ from studykit.models.card import model_card
 from studykit.models.loading import device, load_teacher
 from studykit.models.states import unwrap
 from studykit.results.table import row
-from studykit.scorers import weighted_means
+from studykit.scorers import Item, Score, weighted_means
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
 from studykit.training import train
@@ -35,8 +35,8 @@ def run(
 
     Args:
         spec: a `RunSpec` or the plain data of one.
-        study: the folder under `root` it belongs to.
-        ablation: which question asks for it; shown in tables.
+        study: name of the folder under `root` that the run is written to.
+        ablation: the question that the run belongs to; shown in tables.
         root: the results folder.
 
     Returns:
@@ -46,82 +46,89 @@ def run(
         InputError: anything wrong with the specification, before anything is written.
     """
     parsed = spec if isinstance(spec, RunSpec) else RunSpec.parse(dict(spec))
-    return run_pinned(pin(parsed, Inputs(root)), study, ablation, root)
+    return run_resolved(pin(parsed, Inputs(root)), study, ablation, root)
 
 
-def run_pinned(resolved: ResolvedRun, study: str, ablation: str, root: str | Path) -> dict[str, Any]:
-    """Train and score a pinned specification where that has not been done, and return its row."""
+def run_resolved(run: ResolvedRun, study: str, ablation: str, root: str | Path) -> dict[str, Any]:
+    """Train and score a pinned run where that has not been done, and return its row."""
     folder = results.open_study(root, study)
-    with results.RunWriter(folder, resolved.spec, ablation=ablation) as writer:
+    with results.RunWriter(folder, run.spec, ablation=ablation) as writer:
         if not writer.is_done:
-            _train_and_score(resolved, writer)
+            _train_and_score(run, writer)
     record = results.read_record(writer.folder)
     if record is None:
         raise FileNotFoundError(f"{writer.folder}/record.json vanished while the run was read")
     return row(record, study)
 
 
-def _train_and_score(resolved: ResolvedRun, writer: results.RunWriter) -> None:
-    spec = resolved.spec
+def _train_and_score(run: ResolvedRun, writer: results.RunWriter) -> None:
+    """Train, score student and teacher, save the model, and write the record last."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    trained = train(resolved, writer.folder)
-    metrics: dict[str, float] = {}
-    if spec.evaluation is not None:
-        started = time.monotonic()
-        items, scores = evaluate(trained.model, trained.tokenizer, spec.evaluation, resolved.held_out)
-        writer.write_items(
-            {
-                "id": item.id,
-                "prompt": item.prompt,
-                "reference": item.reference,
-                "answer": item.answer,
-                "tokens": item.reference_tokens,
-                "scores": {name: round(s.value, 5) for name, s in score.items()},
-            }
-            for item, score in zip(items, scores, strict=True)
-        )
-        metrics = weighted_means(scores)
-        trained.cost["evaluate_s"] = time.monotonic() - started
+    trained = train(run, writer.folder)
+    metrics = _score(run, trained, writer)
     trained.cost["peak_mem_gib"] = _peak_mem_gib()
-    own = teacher_score(resolved)
-    _save_model(trained, writer.folder, model_card(spec, metrics, trained.manifests))
-    cost = {name: round(value, 3) for name, value in trained.cost.items()}
+    teacher_metrics = teacher_score(run)
+    _save_model(trained, writer.folder, model_card(run.spec, metrics, trained.manifests))
     writer.finish(
         metrics,
-        cost,
+        {name: round(value, 3) for name, value in trained.cost.items()},
         trained.manifests,
         device=device().type,
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        parameters=_parameters(trained),
+        parameters=_count_parameters(trained),
         train_threads=trained.threads,
-        teacher_metrics=own,
-        teacher_is_folded=bool(spec.teacher and spec.teacher.is_cached),
+        teacher_metrics=teacher_metrics,
+        teacher_is_folded=bool(run.spec.teacher and run.spec.teacher.is_cached),
     )
-    _remove_checkpoints(writer.folder)
+    shutil.rmtree(writer.folder / "checkpoints", ignore_errors=True)
 
 
-def teacher_score(resolved: ResolvedRun) -> dict[str, float]:
-    """Return what the teacher itself scores on the held-out items: the ceiling that a gap to the student is read from.
+def _score(run: ResolvedRun, trained: Trained, writer: results.RunWriter) -> dict[str, float]:
+    """Evaluate the student, write its items, and return its metrics; none without an evaluation."""
+    if run.spec.evaluation is None:
+        return {}
+    started = time.monotonic()
+    items, scores = evaluate(trained.model, trained.tokenizer, run.spec.evaluation, run.held_out)
+    writer.write_items(_item_line(item, score) for item, score in zip(items, scores, strict=True))
+    trained.cost["evaluate_s"] = time.monotonic() - started
+    return weighted_means(scores)
 
-    Remembered by content of teacher and evaluation, so that a study evaluates it once; empty without either.
+
+def _item_line(item: Item, scores: dict[str, Score]) -> dict[str, Any]:
+    """Return a held-out item as a line of `items.jsonl`."""
+    return {
+        "id": item.id,
+        "prompt": item.prompt,
+        "reference": item.reference,
+        "answer": item.answer,
+        "tokens": item.reference_tokens,
+        "scores": {name: round(score.value, 5) for name, score in scores.items()},
+    }
+
+
+def teacher_score(run: ResolvedRun) -> dict[str, float]:
+    """Return the teacher's metrics on the held-out items: the ceiling that a gap to the student is read from.
+
+    Remembered on disk by content of teacher and evaluation, so that a study evaluates a teacher once; empty without a
+    teacher or an evaluation.
     """
-    teacher, evaluation, model = resolved.spec.teacher, resolved.spec.evaluation, resolved.teacher
-    if teacher is None or evaluation is None or model is None:
+    teacher, evaluation = run.spec.teacher, run.spec.evaluation
+    if teacher is None or evaluation is None or run.teacher is None:
         return {}
     live = teacher.model_copy(update={"top_k": None, "samples": None})
     key = hashlib.sha256((live.model_dump_json() + evaluation.model_dump_json()).encode()).hexdigest()[:32]
     file = cache_folder("teacher-scores") / f"{key}.json"
     if not file.exists():
-        loaded = load_teacher(model, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
-        _, scores = evaluate(loaded, model.tokenizer, evaluation, resolved.held_out)
+        model = load_teacher(run.teacher, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
+        _, scores = evaluate(model, run.teacher.tokenizer, evaluation, run.held_out)
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(weighted_means(scores)), encoding="utf-8")
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _save_model(trained: Trained, folder: Path, card: str) -> None:
-    """Save whole weights that anything loads; adapters lie beside them, for those who want only these."""
+    """Save merged weights, which load without peft, and beside them the adapters alone."""
     model: Any = trained.model
     if hasattr(model, "merge_and_unload"):
         model.save_pretrained(folder / "adapter")
@@ -131,17 +138,13 @@ def _save_model(trained: Trained, folder: Path, card: str) -> None:
     (folder / "model" / "README.md").write_text(card, encoding="utf-8")
 
 
-def _parameters(trained: Trained) -> dict[str, int]:
+def _count_parameters(trained: Trained) -> dict[str, int]:
     counts = [(p.numel(), p.requires_grad) for p in unwrap(trained.model).parameters()]
-    return {"total": sum(n for n, _ in counts), "trainable": sum(n for n, learns in counts if learns)}
-
-
-def _remove_checkpoints(folder: Path) -> None:
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return {"total": sum(n for n, _ in counts), "trainable": sum(n for n, trained in counts if trained)}
 
 
 def _peak_mem_gib() -> float:
-    """Peak memory in GiB: of the run on its GPU; without one, of the process so far, earlier runs in it included."""
+    """Return the peak memory: of the run on its GPU; without one, of the process so far, earlier runs included."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

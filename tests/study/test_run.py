@@ -14,7 +14,8 @@ from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.results.cells import collect_runs, finish_cell
 from studykit.spec import RunSpec
-from studykit.study.pin import SCHEDULES, pin
+from studykit.study.checks import SCHEDULES
+from studykit.study.pin import pin
 from studykit.training.loop import DistillTrainer
 
 RUN = import_module("studykit.study.run")  # `study.run` is the function

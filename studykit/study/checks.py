@@ -1,0 +1,151 @@
+"""What is refused before a run starts: one function per check, each raising an `InputError` of one line.
+
+They look at names, options, tokenizers and data. No model is loaded.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import SchedulerType
+
+from studykit.data import Pool, StageData
+from studykit.errors import InputError, unknown
+from studykit.methods import Recipe
+from studykit.models.loading import check_attention
+from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
+from studykit.samplers import SAMPLERS
+from studykit.scorers import SCORERS
+from studykit.spec import Data, RunSpec, Stage, Teacher
+
+_NEEDS_SETTINGS = {
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+    "reduce_lr_on_plateau",
+    "greedy",
+}
+SCHEDULES = [schedule.value for schedule in SchedulerType if schedule.value not in _NEEDS_SETTINGS]
+"""Learning-rate schedules of transformers that need nothing but a name."""
+
+
+def check_single_process() -> None:
+    """Refuse a start under torchrun or `accelerate launch`."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "one run is one process on one device: start it without torchrun or accelerate launch, and give a batch "
+            "--jobs to use several GPUs"
+        )
+
+
+def check_names(spec: RunSpec) -> None:
+    """Refuse unknown samplers, schedules, attention implementations and scorers."""
+    for stage in spec.stages:
+        SAMPLERS.module(stage.data.budget.sampler)
+        if stage.lr_scheduler_type not in SCHEDULES:
+            raise unknown("lr_scheduler_type", stage.lr_scheduler_type, SCHEDULES)
+    for model in (spec.student, spec.teacher):
+        check_attention(model.attn_implementation if model else None)
+    for scorer in spec.evaluation.scorers if spec.evaluation else ():
+        SCORERS.module(scorer)
+
+
+def check_teacher_is_named(spec: RunSpec, recipes: Sequence[Recipe]) -> None:
+    """Refuse methods that need a teacher in a specification without one."""
+    needing = [stage.method for stage, recipe in zip(spec.stages, recipes, strict=True) if recipe.needs_teacher]
+    if needing and spec.teacher is None:
+        raise InputError(
+            f"method {', '.join(needing)} needs a teacher: name one, such as teacher={{'name': 'lexicon/teacher-a'}}"
+        )
+
+
+def check_tokenizers(teacher: Teacher, recipes: Sequence[Recipe], student_tokenizer: Any, tokenizer: Any) -> None:
+    """Refuse a teacher with another tokenizer where probabilities are compared token by token."""
+    across = not teacher.is_cached and all(recipe.across_tokenizers for recipe in recipes)
+    if not across and not same_vocabulary(student_tokenizer, tokenizer):
+        shared_vocabulary(student_tokenizer, tokenizer)  # its error names tokens that differ
+
+
+_CACHED_REFUSALS = (
+    (
+        lambda recipe, loss, teacher: loss.needs_shared_categories,
+        "loss {loss!r} needs the full distribution, and the teacher is folded to {kept}: set it to null for a live "
+        "teacher",
+    ),
+    (
+        lambda recipe, loss, teacher: recipe.needs_live_teacher,
+        "it trains on sequences that are generated during training, which a cached teacher ({kept}) does not know: set "
+        "it to null for a live teacher",
+    ),
+    (
+        lambda recipe, loss, teacher: teacher.samples is not None and loss.needs_teacher and not loss.takes_samples,
+        "loss {loss!r} is not right on average with a sampled teacher ({kept}): take top_k, or forward_kl",
+    ),
+    (
+        lambda recipe, loss, teacher: teacher.samples is not None and recipe.temperature != 1,
+        "a sampled teacher ({kept}) was sampled at temperature 1: set the method's temperature to 1",
+    ),
+)
+"""When a cached teacher cannot serve a recipe, and why; the first reason that holds is given."""
+
+
+def check_cached(stage: Stage, recipe: Recipe, teacher: Teacher) -> None:
+    """Refuse a cached teacher where a method needs the live one."""
+    if not teacher.is_cached or not recipe.trains_with_teacher:
+        return
+    loss, _ = recipe.parts
+    kept = f"top_k={teacher.top_k}" if teacher.samples is None else f"samples={teacher.samples}"
+    for applies, reason in _CACHED_REFUSALS:
+        if applies(recipe, loss, teacher):
+            raise InputError(f"method {stage.method!r}: {reason.format(loss=recipe.loss, kept=kept)}")
+
+
+def check_one_pruning(shares: set[float | None]) -> None:
+    """Refuse stages whose methods prune the one teacher differently."""
+    if len(shares) > 1:
+        raise InputError(f"the stages want teachers pruned by {shares}: set the teacher's `pruned` yourself")
+
+
+def check_budget(data: Data, pool: Pool) -> None:
+    """Refuse a budget of more examples than the pool has."""
+    if data.budget.examples is not None and data.budget.examples > len(pool.examples):
+        raise InputError(
+            f"budget of {data.budget.examples:,} examples is larger than the pool of {len(pool.examples):,} "
+            f"(source {data.source!r}, split {data.split!r})"
+        )
+
+
+def check_validation_is_named(stage: Stage) -> None:
+    """Refuse a stage without validation data; for methods that compute a validation loss during training."""
+    if stage.validation is None:
+        raise InputError(
+            f"method {stage.method!r} computes a validation loss during training: name validation data in the stage, "
+            "such as validation={'source': ..., 'split': 'validation', 'budget': {'examples': 100}}"
+        )
+
+
+def check_prompts(stage: Stage, recipe: Recipe, data: StageData) -> None:
+    """Refuse raw texts where a method generates answers to prompts."""
+    _, rollout = recipe.parts
+    if not rollout.keeps_rows and any(example.is_text for example in data.examples):
+        raise InputError(
+            f"method {stage.method!r} generates answers to prompts, and the data holds raw texts: take `sft`"
+        )
+
+
+def check_selection(stage: Stage, data: StageData) -> None:
+    """Refuse a pinned specification for which models select other examples now."""
+    if stage.selected_sha256 not in (None, data.selected_sha256):
+        raise InputError(
+            f"method {stage.method!r}: models select other examples now than when this specification was pinned; "
+            "bring the models back, or remove `selected_sha256`"
+        )
+
+
+def check_sha256(pinned: str | None, sha256: str, what: str) -> None:
+    """Refuse a pinned specification whose models or data have changed since."""
+    if pinned not in (None, sha256):
+        raise InputError(
+            f"{what} is not what this specification was pinned to (sha256 {pinned[:12]} then, {sha256[:12]} now): "
+            "bring back the old one, or remove `sha256` to run with the new one"
+        )
