@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from transformers import get_scheduler
+from transformers import AutoTokenizer, get_scheduler
 
 from studykit import results, study
 from studykit.data import Inputs
@@ -284,6 +284,29 @@ def test_a_run_is_counted_for_the_cell_whose_notebook_trains_or_reads_it(plain_s
         with collect_runs(cell):
             row = study.run(plain_spec(), root=tmp_path / "results")
         assert finish_cell(cell, "done", wall_s=1.0).runs == (row["run_id"],)
+
+
+def test_every_tokenizer_is_loaded_once_for_pinning_training_and_scoring(
+    plain_spec, stage, evaluation, teacher_folder, tmp_path, empty_cache, monkeypatch
+):
+    loaded = []
+    load = AutoTokenizer.from_pretrained
+
+    def counting(path, **keywords):
+        loaded.append(Path(path).name)
+        return load(path, **keywords)
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", counting)
+    arms = {arm: plain_spec(stage(arm, steps=2), evaluation=evaluation, top_k=4) for arm in ("sft", "kd")}
+    study.compare(arms, root=tmp_path)
+    assert sorted(loaded) == sorted(["tokenizer", teacher_folder.name])
+
+
+def test_arms_that_are_pinned_together_share_their_data(plain_spec, stage, tmp_path):
+    inputs = Inputs(tmp_path)
+    sft, kd = (pin(RunSpec.parse(plain_spec(stage(method))), inputs).stages[0].data for method in ("sft", "kd"))
+    assert sft is kd
+    assert pin(RunSpec.parse(plain_spec()), Inputs(tmp_path)).stages[0].data is not sft
 
 
 def test_signals_are_measured_once_for_runs_with_a_cached_teacher(plain_spec, stage, tmp_path, monkeypatch):
