@@ -2,8 +2,8 @@
 
     items, scores = evaluate(model, tokenizer, run.spec.evaluation, run.held_out)
 
-Generation is greedy, batched with a key-value cache, and stops at the end token. The reference's likelihood is taken
-by one forward pass through the same head that training uses.
+Generation is greedy, batched with a key-value cache, and stops at the end token. The likelihood of the reference answer
+comes from one forward pass, through the same head that training uses.
 """
 
 from typing import Any
@@ -16,9 +16,13 @@ from studykit.chat import encode, encode_prompts
 from studykit.errors import InputError
 from studykit.generation import Sampling, Vocabulary, generate
 from studykit.likelihood import reference_nll
+from studykit.models.states import evaluating
 from studykit.scorers import Item, Score, needs_generation, score_items
 from studykit.sources import Example
 from studykit.spec import Evaluation
+
+_MAX_LENGTH = 2**20
+"""Tokens of a held-out example; only examples without an answer are refused."""
 
 
 @torch.no_grad()
@@ -36,14 +40,12 @@ def evaluate(
     Raises:
         InputError: an unknown scorer, or an example without an answer.
     """
-    was_training = model.training
-    model.eval()
-    encoded = encode(examples, tokenizer, 2**20)
-    losses = reference_nll(model, encoded, tokenizer, evaluation.batch_size)
+    encoded = encode(examples, tokenizer, _MAX_LENGTH)
     answers: list[str | None] = [None] * len(examples)
-    if needs_generation(evaluation.scorers):
-        answers = list(answer_greedily(model, tokenizer, examples, evaluation))
-    model.train(was_training)
+    with evaluating(model):
+        losses = reference_nll(model, encoded, tokenizer, evaluation.batch_size)
+        if needs_generation(evaluation.scorers):
+            answers = list(answer_greedily(model, tokenizer, examples, evaluation))
     items = [
         Item(e.id, "\n".join(m["content"] for m in e.messages[:-1]), e.answer, answer, loss, int(tokens))
         for e, answer, loss, tokens in zip(examples, answers, losses, encoded.response_tokens, strict=True)
@@ -52,7 +54,11 @@ def evaluate(
 
 
 def held_out(evaluation: Evaluation, examples: list[Example]) -> list[Example]:
-    """Return the first `items` examples of the evaluation's split, given all of them.
+    """Return the first `items` examples of the evaluation's split.
+
+    Args:
+        evaluation: number of items, and scorers.
+        examples: all of the split.
 
     Raises:
         InputError: the split has fewer, or raw texts, which ask for no answer, are to be answered.
@@ -74,10 +80,10 @@ def answer_greedily(model: nn.Module, tokenizer: Any, examples: list[Example], e
     greedy, generator, vocabulary = Sampling(temperature=0), torch.Generator(), Vocabulary.of(model, tokenizer)
     answers: list[str] = [""] * len(prompts)
     for start in range(0, len(order), evaluation.batch_size):
-        chosen = order[start : start + evaluation.batch_size]
-        limits = [evaluation.max_new_tokens] * len(chosen)
-        made = generate([(model, 1.0)], [prompts[i] for i in chosen], limits, greedy, generator, vocabulary)
-        texts = tokenizer.batch_decode(made.tokens, skip_special_tokens=True)
-        for index, text in zip(chosen, texts, strict=True):
+        indices = order[start : start + evaluation.batch_size]
+        limits = [evaluation.max_new_tokens] * len(indices)
+        completions = generate([(model, 1.0)], [prompts[i] for i in indices], limits, greedy, generator, vocabulary)
+        texts = tokenizer.batch_decode(completions.tokens, skip_special_tokens=True)
+        for index, text in zip(indices, texts, strict=True):
             answers[index] = text.strip()
     return answers

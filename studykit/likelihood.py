@@ -29,24 +29,23 @@ _BATCH = 256
 def reference_nll(model: nn.Module, encoded: Encoded, tokenizer: Any, batch_size: int) -> list[float]:
     """Return the negative log-likelihood of every example's supervised tokens, summed, nats.
 
-    Rows of the head that belong to no token take no part, as in distillation: a student that nobody has taught to
-    leave them alone is not scored by them.
+    Rows of the head that belong to no token are left out, as in distillation: no training has lowered their logits.
     """
     head, vocab_size = output_head(model), token_rows(tokenizer)
     order = np.argsort(encoded.lengths, kind="stable")
     losses = [0.0] * len(encoded)
     for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = collate(encoded, chosen, tokenizer.pad_token_id).to(head.weight.device)
+        indices = order[start : start + batch_size]
+        batch = collate(encoded, indices, tokenizer.pad_token_id).to(head.weight.device)
         hidden, target = hidden_states(model, batch.input_ids, batch.attention_mask), batch.target
         parts = [
             torch.nn.functional.cross_entropy(logits, target[rows], reduction="none")
             for rows, logits in logits_in_chunks(batch.predicting(hidden), head, vocab_size)
         ]
         nll = torch.cat(parts)
-        sums = torch.zeros(len(chosen), dtype=nll.dtype, device=nll.device)
+        sums = torch.zeros(len(indices), dtype=nll.dtype, device=nll.device)
         sums.index_add_(0, batch.sequence, nll)
-        for index, value in zip(chosen, sums.tolist(), strict=True):
+        for index, value in zip(indices, sums.tolist(), strict=True):
             losses[index] = value
     return losses
 

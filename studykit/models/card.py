@@ -1,4 +1,4 @@
-"""The model card that lies beside a run's weights: what it is, from which data, by which method, how it scored."""
+"""The model card beside a run's weights: base model, data, method and scores."""
 
 import json
 from typing import Any

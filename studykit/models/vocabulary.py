@@ -6,19 +6,19 @@ from studykit.errors import InputError
 
 
 def shared_vocabulary(student_tokenizer: Any, teacher_tokenizer: Any) -> int:
-    """Return how many token ids both models mean the same by: the rows on which they can be compared.
+    """Return the number of token ids that mean the same to both models: the rows on which they can be compared.
 
-    Models of one family are often padded to different sizes; rows past the tokenizer belong to no token and are left
-    out on both sides (padding the smaller side with zeros would give those rows mass).
+    Models of one family are often padded to different sizes. Rows past the tokenizer belong to no token and are left
+    out on both sides: padding the smaller side with zeros would give those rows probability.
 
     Raises:
         InputError: the tokenizers differ.
     """
-    ours, theirs = student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab()
+    student, teacher = student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab()
     if not same_vocabulary(student_tokenizer, teacher_tokenizer):
-        differing = sorted(set(ours.items()) ^ set(theirs.items()))[:3]
+        differing = sorted(set(student.items()) ^ set(teacher.items()))[:3]
         raise InputError(
-            f"student and teacher have different tokenizers ({len(ours):,} and {len(theirs):,} tokens; first "
+            f"student and teacher have different tokenizers ({len(student):,} and {len(teacher):,} tokens; first "
             f"differences: {', '.join(token for token, _ in differing)}): token by token they cannot be compared; "
             "take a teacher with the student's tokenizer, or a method that compares across tokenizers (`uld`, `seqkd`)"
         )
@@ -26,7 +26,7 @@ def shared_vocabulary(student_tokenizer: Any, teacher_tokenizer: Any) -> int:
 
 
 def token_rows(tokenizer: Any) -> int:
-    """Return how many rows of an output head belong to a token: models are often padded to more."""
+    """Return the number of rows of an output head that belong to a token; models are often padded to more."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
