@@ -159,7 +159,10 @@ BAD = {
         changed("stages.0.method_options", {"loss": "jsd", "loss_options": {"bet": 1}}),
         "did you mean 'beta'",
     ),
-    "kd_ratio": (changed("stages.0.method_options", {"kd_ratio": 2}), r"kd_ratio must lie in \[0, 1\], received 2"),
+    "kd_ratio": (
+        changed("stages.0.method_options", {"kd_ratio": 2}),
+        "kd_ratio must be less than or equal to 1, received 2",
+    ),
     "key": (changed("stages.0.step", 3), "did you mean 'steps'"),
     "value": (changed("stages.0.steps", 0), "stages.0.steps"),
     "schedule": (changed("stages.0.lr_scheduler_type", "cosin"), "did you mean 'cosine'"),
