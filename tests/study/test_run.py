@@ -261,7 +261,7 @@ def test_a_failed_run_leaves_its_record_and_is_tried_again(plain_spec, evaluatio
     assert failed["status"].tolist() == ["failed"]
     record = json.loads((tmp_path / "s" / "runs" / failed["run_id"][0] / "record.json").read_text(encoding="utf-8"))
     assert "out of memory" in record["error"]
-    assert "metrics" not in record
+    assert record["metrics"] == {}
     row = study.run(plain_spec(evaluation=evaluation), study="s", root=tmp_path)
     assert (row["status"], row["run_id"]) == ("done", failed["run_id"][0])
 
