@@ -1,0 +1,158 @@
+"""The examples of CONTRIBUTING.md and docs/one-step.md work: each is put into a room of its own and used."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from studykit import findings, losses, methods, rollouts, samplers, scorers, sources
+from studykit.discovery import Room
+from studykit.errors import InputError
+from studykit.losses import LossInputs
+from studykit.rollouts.student import Student
+from studykit.spec import Budget
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+EXAMPLES = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", PAGE, flags=re.DOTALL))
+DISCOVERED = sorted(path for path in EXAMPLES if path.startswith("studykit/"))
+
+
+@pytest.fixture
+def room(tmp_path, monkeypatch):
+    """Put the examples of one kind into a package of their own, and return it as a room."""
+    made = []
+
+    def make(kind: str) -> Room:
+        package = f"contributed_{kind}"
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("", encoding="utf-8")
+        for path in DISCOVERED:
+            if path.startswith(f"studykit/{kind}/"):
+                (tmp_path / package / Path(path).name).write_text(EXAMPLES[path], encoding="utf-8")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        made.append(package)
+        return Room(package, kind=kind)
+
+    yield make
+    for name in [name for name in sys.modules if name.partition(".")[0] in made]:
+        del sys.modules[name]
+
+
+def pool() -> list[sources.Example]:
+    talk = [({"role": "user", "content": "q"}, {"role": "assistant", "content": "a" * n}) for n in (5, 1, 3, 1)]
+    return [sources.Example(f"e{number}", turns, "s", "human", "train") for number, turns in enumerate(talk)]
+
+
+@pytest.mark.parametrize("path", DISCOVERED)
+def test_an_example_is_found_described_and_named_like_its_file(path, room):
+    _, kind, file = path.split("/")
+    found = room(kind)
+    name = file.removesuffix(".py")
+    assert name in found.names()
+    assert found.describe(name)
+    assert callable(found.member(name)) or kind == "methods"
+
+
+def test_there_is_an_example_of_every_kind():
+    kinds = {path.split("/")[1] for path in DISCOVERED}
+    rooms = {file.parent.name for file in (ROOT / "studykit").glob("*/__init__.py") if "= Room(" in file.read_text()}
+    assert kinds - {"figures"} == rooms
+
+
+def test_the_example_of_a_loss(room, monkeypatch):
+    monkeypatch.setattr(losses, "LOSSES", room("losses"))
+    p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.25, 0.75]])
+    x = LossInputs(q.log(), p.log(), torch.tensor([0]))
+    assert losses.get_loss("power_distance").per_token(x).tolist() == pytest.approx([2 / 16])
+    assert losses.get_loss("power_distance", power=1.0).per_token(x).tolist() == pytest.approx([1 / 2])
+    with pytest.raises(InputError, match="power must be"):
+        losses.get_loss("power_distance", power=0.5)
+
+
+def test_the_example_of_a_sampler(room, monkeypatch):
+    monkeypatch.setattr(samplers, "SAMPLERS", room("samplers"))
+    ranked = samplers.ranking(pool(), Budget(sampler="shortest"))
+    assert sorted(ranked[:2].tolist()) == [1, 3]
+    assert ranked[2:].tolist() == [2, 0]
+
+
+def test_the_example_of_a_method(room, monkeypatch):
+    monkeypatch.setattr(methods, "METHODS", room("methods"))
+    recipe = methods.get_method("on_policy_skew", max_new_tokens=7)
+    assert (recipe.loss, recipe.loss_options) == ("skew_forward_kl", {"alpha": 0.2})
+    assert recipe.rollout_options == {"lmbda": 1.0, "max_new_tokens": 7}
+    assert recipe.needs_live_teacher
+
+
+def test_the_example_of_a_rollout(room, monkeypatch):
+    monkeypatch.setattr(rollouts, "ROLLOUTS", room("rollouts"))
+    monkeypatch.setattr(Student, "__call__", lambda self, batch, context: "the student's")
+    rollout = rollouts.get_rollout("late_student", start=0.25, max_new_tokens=7)
+
+    class Context:
+        progress = 0.0
+
+    assert rollout("the data's", Context) == "the data's"  # pyright: ignore[reportArgumentType]
+    Context.progress = 0.25
+    assert rollout("the data's", Context) == "the student's"  # pyright: ignore[reportArgumentType]
+
+
+def test_the_example_of_a_source(room, monkeypatch):
+    monkeypatch.setattr(sources, "SOURCES", room("sources"))
+    train, test = (sources.load_examples("sums", split, {"largest": 9}) for split in ("train", "test"))
+    assert (len(train), len(test)) == (90, 10)
+    assert not {e.id for e in train} & {e.id for e in test}
+    assert all(eval(e.id) == int(e.answer) for e in train + test)
+
+
+def test_the_example_of_a_scorer(room, monkeypatch):
+    monkeypatch.setattr(scorers, "SCORERS", room("scorers"))
+    items = [scorers.Item("a", "", "K AE T", answer, 0.0, 4) for answer in ("T T T", "T", None)]
+    means = scorers.weighted_means(scorers.score_items(items, ["word_count"]))
+    assert means == {"word_count": pytest.approx(1 / 3)}
+
+
+FRAME = pd.DataFrame(
+    {
+        "method": ["sft", "sft", "kd"],
+        "status": ["done", "done", "failed"],
+        "train_s": [10.0, 20.0, 5.0],
+        "budget_examples": pd.array([500, 500, 500], dtype="Int64"),
+    }
+)
+
+
+def test_the_example_of_a_finding(room, monkeypatch):
+    monkeypatch.setattr(findings, "FINDINGS", room("findings"))
+    finding = findings.FINDINGS.member("seconds")(FRAME)
+    assert finding.sentence == "Seconds of training: sft 15 s."
+
+
+def test_the_example_of_a_figure(room):
+    figure = room("figures").member("seconds_against_budget")(FRAME)
+    [trace] = figure.data
+    assert (trace.name, np.asarray(trace.y).tolist()) == ("sft", [10.0, 20.0])
+
+
+def test_the_test_files_and_commands_that_are_named_exist():
+    for path in re.findall(r"`((?:tests|studykit|notebooks|dashboard)/[\w/.]*\w[\w/]*)`", PAGE):
+        assert "NAME" in path or "NN" in path or (ROOT / path).exists(), path
+    for module in re.findall(r"-m (tools\.\w+)", PAGE):
+        assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+
+
+STEP = (ROOT / "docs" / "one-step.md").read_text(encoding="utf-8")
+
+
+def test_one_step_of_distillation_lowers_the_loss(capsys, one_thread):
+    [code] = re.findall(r"```python\n(.*?)```", STEP, flags=re.DOTALL)
+    assert len(code.splitlines()) <= 40
+    exec(code, {})
+    values = [float(value) for value in re.findall(r"loss ([\d.]+)", capsys.readouterr().out)]
+    assert len(values) == 5
+    assert values[-1] < values[0] - 0.1
