@@ -84,7 +84,7 @@ def test_the_example_of_a_sampler(room, monkeypatch):
 def test_the_example_of_a_method(room, monkeypatch):
     monkeypatch.setattr(methods, "METHODS", room("methods"))
     recipe = methods.get_method("on_policy_skew", max_new_tokens=7)
-    assert (recipe.loss, recipe.loss_options) == ("skew_forward_kl", {"alpha": 0.2})
+    assert (recipe.loss, recipe.loss_options) == ("skew_forward_kl", {"skew": 0.2})
     assert recipe.rollout_options == {"lmbda": 1.0, "max_new_tokens": 7}
     assert recipe.needs_live_teacher
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from studykit.losses import LossInputs
+from studykit.methods import METHODS
 from tools.pages import PAGES, ROOT, RecordsPage
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.file)
 
 
@@ -20,12 +22,12 @@ def test_the_numbers_are_generated_from_the_committed_results(page):
     assert block == page.generated().strip(), "run `make figures` after the results have changed"
 
 
-@every_page
-def test_links_and_figures_lead_somewhere(page):
-    text = (ROOT / page.file).read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in DOCS)])
+def test_links_and_figures_lead_somewhere(file):
+    text = (ROOT / file).read_text(encoding="utf-8")
     for path in re.findall(r"\]\(([^)#]+)\)", text):
         if not path.startswith("http"):
-            assert ((ROOT / page.file).parent / path).exists(), path
+            assert ((ROOT / file).parent / path).exists(), path
 
 
 def test_everything_in_the_tree_exists():
@@ -48,6 +50,11 @@ def test_the_tree_names_every_room():
     missing = [room for room in rooms if room not in quiet and room not in tree]
 
     assert not missing
+
+
+def test_every_method_has_one_line_that_says_when_to_prefer_it():
+    table = TEXT.partition("## Which method when\n\n")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \| \w", table, flags=re.MULTILINE)) == METHODS.names()
 
 
 def test_the_loss_of_the_readme_is_a_loss():
