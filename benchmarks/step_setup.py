@@ -138,18 +138,23 @@ class Stopwatch(TrainerCallback):
 
 
 def measure_training(trainer: Any, watch: Stopwatch, teacher: nn.Module | None) -> dict[str, float]:
-    """Train, and return seconds per step, tokens per second, peak memory above the empty process, loss and FLOPs.
+    """Train with a Trainer of transformers and return what was measured."""
+    trainer.add_callback(watch)
+    trainer.train()
+    loss = next(line["loss"] for line in trainer.state.log_history if "loss" in line)
+    return summarize(watch, trainer.model, teacher, loss)
+
+
+def summarize(watch: Stopwatch, student: nn.Module, teacher: nn.Module | None, loss: float) -> dict[str, float]:
+    """Return seconds per step, tokens per second, peak memory above the empty process, loss and FLOPs.
 
     FLOPs are 6 per parameter and token of the student, and 2 of a teacher that runs in the step.
     """
     setting = watch.setting
-    trainer.add_callback(watch)
-    trainer.train()
     gib = read_memory_gib(setting.device, peak=True) - watch.before
     tokens = setting.sequences * setting.length
     seconds = watch.seconds / setting.steps
-    work = 6 * _count_parameters(trainer.model) + (0 if teacher is None else 2 * _count_parameters(teacher))
-    loss = next(line["loss"] for line in trainer.state.log_history if "loss" in line)
+    work = 6 * _count_parameters(student) + (0 if teacher is None else 2 * _count_parameters(teacher))
     return {"seconds": seconds, "tokens_per_s": tokens / seconds, "gib": gib, "loss": loss, "flops": work * tokens}
 
 

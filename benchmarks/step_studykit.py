@@ -1,13 +1,15 @@
 """The kit's contestants of `step.py`: sft, kd with the live teacher, kd with the cached one."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from transformers import TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from accelerate import Accelerator
 
 from benchmarks.step_setup import (
     Setting,
@@ -15,17 +17,22 @@ from benchmarks.step_setup import (
     make_model,
     make_sequences,
     make_trainer_settings,
-    measure_training,
     run_contestant,
+    summarize,
 )
 from studykit.chat import Encoded
 from studykit.collate import PlannedBatches
+from studykit.cost import Cost
+from studykit.data import StageData
 from studykit.methods import get_method
 from studykit.models.names import ModelRef, Models
 from studykit.models.projection import output_head
-from studykit.spec import Teacher
+from studykit.spec import Stage, Teacher
 from studykit.teacher import OpenTeacher, open_teacher
-from studykit.training.loop import DistillTrainer
+from studykit.training import loop
+from studykit.training.metrics import MetricsFile
+from studykit.training.resolved import ResolvedStage
+from studykit.training.state import Training
 
 
 def run(setting: Setting, folder: str) -> dict[str, float]:
@@ -44,21 +51,36 @@ def run(setting: Setting, folder: str) -> dict[str, float]:
         teacher = _open(setting, source, output_head(student).weight.shape[0])
         teacher.prepare(encoded)
         teacher.release()
-    trainer = DistillTrainer(
-        model=student,
-        args=TrainingArguments(**make_trainer_settings(setting, folder)),
-        train_dataset=PlannedBatches(encoded, list(rows.reshape(-1, setting.sequences)), tokenizer.pad_token_id),
-        processing_class=tokenizer,
-        recipe=recipe,
-        teacher=teacher,
-        metrics_file=Path(folder) / "metrics.jsonl",
-        checkpoint_every_s=float("inf"),
-        max_length=setting.length,
-    )
-    for noisy in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(noisy)
+    resolved = ResolvedStage(_stage(setting, folder), recipe, StageData([], encoded, {}))
+    accelerator = Accelerator(cpu=setting.device == "cpu", mixed_precision="no")
+    training = Training(accelerator, student, tokenizer, teacher, resolved, 0, Cost(student_tokens=0, padding_tokens=0))
+    planned = PlannedBatches(encoded, list(rows.reshape(-1, setting.sequences)), tokenizer.pad_token_id)
+    loss = _train(training, planned, watch, Path(folder))
     live = teacher is not None and setting.contestant == "kd live"
-    return measure_training(trainer, watch, teacher.model if teacher is not None and live else None)
+    return summarize(watch, student, teacher.model if teacher is not None and live else None, loss)
+
+
+def _stage(setting: Setting, folder: str) -> Stage:
+    """Return the settings that every contestant is given, in the words of a stage."""
+    given = make_trainer_settings(setting, folder)
+    same = {name: given[name] for name in ("learning_rate", "lr_scheduler_type", "max_grad_norm", "bf16")}
+    sizes = {"steps": given["max_steps"], "batch_size": setting.sequences, "max_length": setting.length}
+    return Stage.model_validate({"data": {"source": "made"}, "method": "kd", "warmup_ratio": 0.0, **sizes, **same})
+
+
+def _train(training: Training, planned: PlannedBatches, watch: Stopwatch, folder: Path) -> float:
+    """Take all steps under the stopwatch, with one log at the end, and return the logged loss."""
+    step = loop.train_step
+
+    def watched(*arguments: Any) -> dict[str, Any]:
+        logged = step(*arguments)
+        watch.on_step_end(None, SimpleNamespace(global_step=training.step), None)
+        return logged
+
+    with patch.object(loop, "train_step", watched), patch.object(loop, "LOGGED_STEPS", 1):
+        metrics = MetricsFile(folder / "metrics.jsonl", 0)
+        loop.train_steps(training, planned, metrics, folder / "checkpoints", checkpoint_every_s=float("inf"))
+    return json.loads(metrics.file.read_text(encoding="utf-8"))["loss"]
 
 
 def _open(setting: Setting, source: ModelRef, student_rows: int) -> OpenTeacher:

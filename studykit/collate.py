@@ -81,10 +81,15 @@ class Batch:
         """Whether the token after each position is supervised, bool [B, T - 1]."""
         return self.loss_mask[:, 1:]
 
-    def to(self, device: Any) -> "Batch":
+    def to(self, device: Any, *, non_blocking: bool = False) -> "Batch":
         """Return the batch with its tensors on a device."""
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()})
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in memory that a GPU copies from while it computes; a data loader calls this."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.pin_memory() for name, value in tensors.items()})
 
     def prompts(self) -> list[list[int]]:
         """Return the tokens before the last answer of each row, which is its last run of supervised tokens.
@@ -162,7 +167,7 @@ def plan_batches(lengths: np.ndarray, batch_size: int, count: int, generator: np
 
 
 class PlannedBatches(Dataset):
-    """A data set whose items are whole micro-batches, as mappings that `transformers.Trainer` can move to a device."""
+    """A data set whose items are whole micro-batches."""
 
     def __init__(self, encoded: Encoded, plan: list[np.ndarray], pad_token_id: int):
         self.encoded, self.plan, self.pad_token_id = encoded, plan, pad_token_id
@@ -170,9 +175,8 @@ class PlannedBatches(Dataset):
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __getitem__(self, index: int) -> dict:
-        fields = vars(collate(self.encoded, self.plan[index], self.pad_token_id))
-        return {name: value for name, value in fields.items() if value is not None}
+    def __getitem__(self, index: int) -> Batch:
+        return collate(self.encoded, self.plan[index], self.pad_token_id)
 
 
 def each_example_once(encoded: Encoded, batch_size: int, pad_token_id: int) -> list[Batch]:

@@ -18,7 +18,7 @@ from studykit.files import cache_folder, replacing
 from studykit.models.loading import load_teacher
 from studykit.models.names import ModelRef
 from studykit.models.projection import logits_in_chunks, output_head
-from studykit.models.states import hidden_states
+from studykit.models.states import choose_packing, hidden_states
 from studykit.models.vocabulary import token_rows
 from studykit.sources import Example, content_hash
 
@@ -31,13 +31,13 @@ def reference_nll(model: nn.Module, encoded: Encoded, tokenizer: Any, batch_size
 
     Rows of the head that belong to no token are left out, as in distillation: no training has lowered their logits.
     """
-    head, vocab_size = output_head(model), token_rows(tokenizer)
+    head, vocab_size, packed = output_head(model), token_rows(tokenizer), choose_packing(model)
     order = np.argsort(encoded.lengths, kind="stable")
     losses = [0.0] * len(encoded)
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         batch = collate(encoded, indices, tokenizer.pad_token_id).to(head.weight.device)
-        hidden, target = hidden_states(model, batch.input_ids, batch.attention_mask), batch.target
+        hidden, target = hidden_states(model, batch.input_ids, batch.attention_mask, packed), batch.target
         parts = [
             torch.nn.functional.cross_entropy(logits, target[rows], reduction="none")
             for rows, logits in logits_in_chunks(batch.predicting(hidden), head, vocab_size)

@@ -71,8 +71,8 @@ def test_items_are_ready_micro_batches(encoded, tokenizer):
     batches = PlannedBatches(encoded, [np.array([1, 2]), np.array([3, 4])], tokenizer.pad_token_id)
     assert len(batches) == 2
     expected = collate(encoded, [3, 4], tokenizer.pad_token_id)
-    assert batches[1]["keys"] == expected.keys
-    assert torch.equal(batches[1]["input_ids"], expected.input_ids)
+    assert batches[1].keys == expected.keys
+    assert torch.equal(batches[1].input_ids, expected.input_ids)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])

@@ -15,6 +15,7 @@ LAYERS = (
     "errors",
     "discovery",
     "files",
+    "cost",
     "spec",
     "scorers",  # by the names of the scorers a table knows its metrics
     "results",
@@ -50,6 +51,7 @@ TORCH_FREE = (
     "errors",
     "discovery",
     "files",
+    "cost",
     "spec",
     "scorers",
     "results",

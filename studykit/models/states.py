@@ -1,8 +1,11 @@
-"""Hidden states of a padded batch, by the model's own forward: padded, or as one row without the padding.
+"""Hidden states of a padded batch, by the model's own forward pass: padded, or packed into one row without the padding.
 
-In such a row positions start again with every sequence, and the attention of transformers reads from them which tokens
-belong together: flash attention then takes the sequences one by one, others get a mask of blocks over the whole row.
-On a CPU that mask costs more than padding does, so that unasked only flash attention goes this way.
+    packed = choose_packing(model, stage.padding_free)
+    hidden = hidden_states(model, batch.input_ids, batch.attention_mask, packed)
+
+In a packed row, positions start again with every sequence. The attention of transformers reads from them which tokens
+belong together: flash attention then computes the sequences one by one, other implementations mask everything outside
+a token's own sequence. On a CPU that mask costs more than padding does, so only flash attention packs by default.
 """
 
 import inspect
@@ -21,39 +24,72 @@ _TRACE = 0.003
 """Rounding changes a state by less than this share of it; an architecture that mixes sequences changes it by more."""
 
 
-def hidden_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Return what enters the output head, [B, T, H], by the model's own forward and without making logits.
+def hidden_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, packed: bool = False) -> Tensor:
+    """Return the inputs of the output head, [B, T, H], without computing logits.
 
-    A hook on the head takes its input and hands it on with no rows, so the projection costs nothing; every wrapper
-    (PEFT, data parallel) runs as it always does. Without padding (`set_padding_free`) the states of padding are zeros.
+    A hook on the head records its input and passes zero positions on, so that the projection costs nothing. The model
+    runs through whatever wraps it (PEFT, data parallelism).
 
-    Raises:
-        InputError: padding-free was asked for, and sequences of this architecture would see each other.
+    Args:
+        model: a causal language model, wrapped or not.
+        input_ids: int64 [B, T], padded on the right.
+        attention_mask: int64 [B, T].
+        packed: from `choose_packing`; leave the padding out. States of padding tokens are then zeros.
     """
-    if _goes_packed(unwrap(model)):
+    if packed:
         return _packed_states(model, input_ids, attention_mask)
     return _head_input(model, {"input_ids": input_ids, "attention_mask": attention_mask})
 
 
-def set_padding_free(model: nn.Module, asked: bool | None) -> None:
-    """Decide whether padding is left out of a model's forward passes from now on; None: on flash attention."""
-    unwrap(model).padding_free = asked
+def choose_packing(model: nn.Module, padding_free: bool | None = None) -> bool:
+    """Return whether batches of a model are to be packed into one row without padding.
 
+    Args:
+        model: a causal language model, wrapped or not.
+        padding_free: pack, or do not; None packs with flash attention, where the architecture allows it.
 
-def count_padding(model: nn.Module, attention_mask: Tensor) -> int:
-    """Return how many padding tokens of a batch go through the layers of a model."""
-    return 0 if _goes_packed(unwrap(model)) else int((attention_mask == 0).sum())
+    Raises:
+        InputError: `padding_free` is True, and this architecture lets the sequences of a packed row see each other.
+    """
+    inner = unwrap(model)
+    if padding_free is False or (padding_free is None and not is_flash_attention_requested(inner.config)):
+        return False
+    separate = _keeps_sequences_apart(inner)
+    if padding_free and not separate:
+        raise InputError(
+            f"padding_free: sequences of one row would see each other in {type(inner).__name__}; leave it out, or set "
+            "it to false"
+        )
+    return separate
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off for a while."""
+    """Put a model into evaluation mode (no dropout) inside the block."""
     was_training = model.training
     model.eval()
     try:
         yield
     finally:
         model.train(was_training)
+
+
+@contextmanager
+def autocasting(model: nn.Module, autocast: torch.autocast) -> Iterator[None]:
+    """Run a model's forward passes inside `autocast` within the block, whoever calls it; nothing else is."""
+
+    def begin(module: nn.Module, arguments: Any) -> None:
+        autocast.__enter__()
+
+    def end(module: nn.Module, arguments: Any, output: Any) -> None:
+        autocast.__exit__(None, None, None)
+
+    handles = [model.register_forward_pre_hook(begin), model.register_forward_hook(end, always_call=True)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def unwrap(model: Any) -> Any:
@@ -71,46 +107,35 @@ def _head_input(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
 
     handle = unwrap(model).get_output_embeddings().register_forward_pre_hook(catch)
     try:
-        made = model(**inputs, use_cache=False)
+        output = model(**inputs, use_cache=False)
     finally:
         handle.remove()
     if isinstance(model, FSDPModule):  # it gathers its shards again when a gradient reaches its output, so one must
-        return caught[0] + made.logits.sum() * 0
+        return caught[0] + output.logits.sum() * 0
     return caught[0]
 
 
 def _packed_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    kept, lengths = attention_mask.bool(), attention_mask.sum(dim=1)
+    mask, lengths = attention_mask.bool(), attention_mask.sum(dim=1)
     inputs: dict[str, Any] = {
-        "input_ids": input_ids[kept][None],
-        "position_ids": (attention_mask.cumsum(dim=1) - 1)[kept][None],
+        "input_ids": input_ids[mask][None],
+        "position_ids": (attention_mask.cumsum(dim=1) - 1)[mask][None],
     }
     if is_flash_attention_requested(unwrap(model).config):  # or every layer would wait for the device to find out
         bounds = nn.functional.pad(lengths.cumsum(dim=0), (1, 0)).int()
         longest = int(lengths.max())
         inputs |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
     states = _head_input(model, inputs)[0]
-    return states.new_zeros(*attention_mask.shape, states.shape[-1]).index_put((kept,), states)
-
-
-def _goes_packed(model: Any) -> bool:
-    asked = getattr(model, "padding_free", None)
-    if asked is False or (asked is None and not is_flash_attention_requested(model.config)):
-        return False
-    if not hasattr(model, "keeps_apart"):
-        model.keeps_apart = _keeps_apart(model)
-    if asked and not model.keeps_apart:
-        raise InputError(
-            f"padding_free: sequences of one row would see each other in {type(model).__name__}; leave it out, or set "
-            "it to false"
-        )
-    return model.keeps_apart
+    return states.new_zeros(*attention_mask.shape, states.shape[-1]).index_put((mask,), states)
 
 
 @torch.no_grad()
-def _keeps_apart(model: Any) -> bool:
-    """Whether what comes first in a packed row leaves no trace in what follows; asked of the model, since not all of
-    transformers hands positions to its attention."""
+def _keeps_sequences_apart(model: Any) -> bool:
+    """Return whether the first sequence of a packed row leaves no trace in the second.
+
+    Measured on the model, since not every architecture of transformers hands positions to its attention.
+    """
+    # `_is_stateful` is the only mark that transformers puts on models with a recurrent state.
     if model._is_stateful or "position_ids" not in inspect.signature(type(model).forward).parameters:
         return False
     embeddings = model.get_input_embeddings().weight

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import nn
 
 from studykit.collate import Batch, make_batch
+from studykit.cost import Cost
 from studykit.discovery import Room, check_options, flags
 from studykit.generation import Completions, Vocabulary
 from studykit.losses import Author
@@ -49,7 +50,7 @@ class RolloutContext:
     max_length: int = 2048
     progress: float = 0.0
     validation_loss: Callable[[], float] | None = None
-    cost: dict[str, float] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
@@ -95,8 +96,7 @@ class RolloutContext:
 
     def count(self, **tokens: float) -> None:
         """Add to the cost."""
-        for name, number in tokens.items():
-            self.cost[name] = self.cost.get(name, 0) + number
+        self.cost.add(**tokens)
 
     def count_completions(self, completions: Completions) -> None:
         """Add the tokens that were drawn to the cost; log the share of answers that ended, and their mean length."""

@@ -11,6 +11,7 @@ import torch
 
 from studykit.chat import Encoded
 from studykit.collate import Batch
+from studykit.cost import Cost
 from studykit.errors import InputError
 from studykit.generation import Completions, Sampling
 from studykit.generation.vllm import Vllm
@@ -29,12 +30,16 @@ class OpenTeacher(Protocol):
     Attributes:
         model: the language model itself.
         vocab_size: rows of the student's vocabulary that belong to a token and are compared.
-        cost: counts since it was opened, such as `teacher_tokens` (tokens that went through the teacher's layers).
+        cost: what it adds to, such as `teacher_tokens` (tokens that went through its layers); each stage sets its own.
     """
 
     model: Any
     vocab_size: int
-    cost: dict[str, float]
+    cost: Cost
+
+    def pack_batches(self, padding_free: bool | None) -> None:
+        """Choose whether batches are packed into one row without padding; None: with flash attention."""
+        ...
 
     def prepare(self, encoded: Encoded) -> None:
         """Compute before training what can be computed for these sequences."""

@@ -70,7 +70,9 @@ class BatchInvariantTeacher:
             float32 [POSITIONS, V], at least once; the last one is filled up past the last position.
         """
         batch = self._fill_batch(encoded, rows).to(self.device)
-        states = batch.predicting(hidden_states(self.live.model, batch.input_ids, batch.attention_mask))
+        states = batch.predicting(
+            hidden_states(self.live.model, batch.input_ids, batch.attention_mask, self.live.packed)
+        )
         states = torch.nn.functional.pad(states, (0, 0, 0, -len(states) % POSITIONS if len(states) else POSITIONS))
         head, shared = self.live.head, slice(self.live.vocab_size)
         bias = None if head.bias is None else head.bias[shared]

@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 
 from studykit.chat import Encoded, tokenizer_hash
 from studykit.collate import Batch
+from studykit.cost import Cost
 from studykit.errors import Failure
 from studykit.files import cache_folder
 from studykit.generation import Completions, Sampling
@@ -56,7 +57,7 @@ class CachedTeacher:
         live = self.live
         self.vocab_size = live.vocab_size
         self.format = make_format(live.vocab_size)
-        self.cost: dict[str, float] = {"teacher_tokens": 0, "teacher_check_tokens": 0, "cached_positions": 0}
+        self.cost = Cost(teacher_tokens=0, teacher_check_tokens=0, cached_positions=0)
         self._dtype = live.head.weight.dtype
         tokenizer = tokenizer_hash(live.tokenizer)
         identity = [_VERSION, weights_key, str(self._dtype), tokenizer, *self.format.key, self.vocab_size]
@@ -74,6 +75,10 @@ class CachedTeacher:
     def model(self) -> nn.Module:
         """The live teacher's model."""
         return self.live.model
+
+    def pack_batches(self, padding_free: bool | None) -> None:
+        """Choose whether the live teacher packs its batches."""
+        self.live.pack_batches(padding_free)
 
     def release(self) -> None:
         """Free the live teacher's memory; it is loaded again when it is needed."""
@@ -103,7 +108,7 @@ class CachedTeacher:
 
     def signal(self, batch: Batch) -> TeacherSignal:
         """Return the stored signal of a batch, row after row, on the batch's device."""
-        self.cost["cached_positions"] += len(batch.target)
+        self.cost.add(cached_positions=len(batch.target))
         return self.format.decode_signal(self.store.read(as_keys(batch.keys)), batch.input_ids.device)
 
     def read_probs(self, batch: Batch) -> KeptProbs:
@@ -143,7 +148,7 @@ class CachedTeacher:
 
     def _encode(self, encoded: Encoded, keys: np.ndarray, rows: np.ndarray, counter: str) -> list[bytes]:
         """Run the live teacher over one planned batch and return the entries of its sequences."""
-        self.cost[counter] += int(encoded.lengths[rows].sum())
+        self.cost.add(**{counter: int(encoded.lengths[rows].sum())})
         counts = encoded.response_tokens[rows].tolist()
         noise = self.format.draw_noise([bytes(key).hex() for key in keys[rows]], counts)
         chunks = BatchInvariantTeacher(self.live).compute_logp(encoded, rows)

@@ -14,10 +14,11 @@ from torch import nn
 
 from studykit.chat import Encoded
 from studykit.collate import Batch, collate
+from studykit.cost import Cost
 from studykit.generation import Completions, Sampling
 from studykit.generation.vllm import Vllm
 from studykit.models.projection import output_head
-from studykit.models.states import hidden_states
+from studykit.models.states import choose_packing, hidden_states
 from studykit.models.vocabulary import token_rows
 from studykit.teacher.live import generate_with
 from studykit.teacher.signal import TeacherSignal
@@ -41,7 +42,8 @@ class CrossTokenizerTeacher:
         self.head = output_head(model)
         self.vocab_size = token_rows(student_tokenizer)
         self.rows = min(token_rows(tokenizer), self.head.weight.shape[0])
-        self.cost: dict[str, float] = {"teacher_tokens": 0}
+        self.packed = choose_packing(model)
+        self.cost = Cost(teacher_tokens=0)
         self._encoded: Encoded | None = None
         self._index: dict[str, int] = {}
 
@@ -49,6 +51,10 @@ class CrossTokenizerTeacher:
         """Take the same examples, in the same order, in the student's and in the teacher's tokens."""
         self._encoded = teacher
         self._index = {student.key_of(i): i for i in range(len(student))}
+
+    def pack_batches(self, padding_free: bool | None) -> None:
+        """Choose whether batches are packed into one row without padding; None: with flash attention."""
+        self.packed = choose_packing(self.model, padding_free)
 
     def prepare(self, encoded: Encoded) -> None:
         """Do nothing: a live teacher computes each signal when it is needed."""
@@ -66,8 +72,8 @@ class CrossTokenizerTeacher:
     def signal(self, batch: Batch) -> TeacherSignal:
         """Run the teacher over the same conversations in its own tokens."""
         own = self._collate(batch.keys).to(self.head.weight.device)
-        self.cost["teacher_tokens"] += int(own.attention_mask.sum())
-        predicting = own.predicting(hidden_states(self.model, own.input_ids, own.attention_mask))
+        self.cost.add(teacher_tokens=int(own.attention_mask.sum()))
+        predicting = own.predicting(hidden_states(self.model, own.input_ids, own.attention_mask, self.packed))
         aligned = _align(batch.loss_mask.cpu().numpy(), own.loss_mask.cpu().numpy())
         known = torch.from_numpy(aligned >= 0).to(predicting.device)
         chosen = predicting[torch.from_numpy(aligned.clip(0))]

@@ -8,10 +8,11 @@ from torch import nn
 
 from studykit.chat import Encoded
 from studykit.collate import Batch
+from studykit.cost import Cost
 from studykit.generation import Completions, Sampling, Vocabulary, generate
 from studykit.generation.vllm import Vllm
 from studykit.models.projection import OutputHead, output_head
-from studykit.models.states import hidden_states
+from studykit.models.states import choose_packing, hidden_states
 from studykit.teacher.signal import TeacherSignal
 
 
@@ -29,7 +30,12 @@ class LiveTeacher:
         self.model, self.tokenizer, self.engine = model, tokenizer, engine
         self.head = output_head(model)
         self.vocab_size = min(vocab_size, self.head.weight.shape[0])
-        self.cost: dict[str, float] = {"teacher_tokens": 0}
+        self.packed = choose_packing(model)
+        self.cost = Cost(teacher_tokens=0)
+
+    def pack_batches(self, padding_free: bool | None) -> None:
+        """Choose whether batches are packed into one row without padding; None: with flash attention."""
+        self.packed = choose_packing(self.model, padding_free)
 
     def prepare(self, encoded: Encoded) -> None:
         """Do nothing: a live teacher computes each signal when it is needed."""
@@ -40,9 +46,9 @@ class LiveTeacher:
     @torch.no_grad()
     def signal(self, batch: Batch) -> TeacherSignal:
         """Run the teacher over a batch, and return its signal at the supervised positions."""
-        self.cost["teacher_tokens"] += int(batch.attention_mask.sum())
+        self.cost.add(teacher_tokens=int(batch.attention_mask.sum()))
         batch = batch.to(self.head.weight.device)
-        hidden = batch.predicting(hidden_states(self.model, batch.input_ids, batch.attention_mask))
+        hidden = batch.predicting(hidden_states(self.model, batch.input_ids, batch.attention_mask, self.packed))
         return TeacherSignal.from_hidden(
             hidden, self.head.weight, self.head.bias, logit_scale=self.head.logit_scale, softcap=self.head.softcap
         )

@@ -1,28 +1,71 @@
-"""Checkpoints that are whole or not there: a marker with the hashes of all files is written last.
+"""Checkpoints that are complete or ignored: the marker, written last, holds the hashes of all files.
 
-`transformers` resumes without complaint from a checkpoint that lost its optimizer or random state, with other weights
-at the end. Here a checkpoint counts only if its marker is there and every file matches it; others are moved aside.
+    save(folder, step, shared, own, accelerator)
+    checkpoint = newest_complete(folder)
+    state = load(checkpoint, accelerator)
+
+Resuming from a checkpoint that lost a file would end with other weights, without an error. Here a checkpoint counts
+only if its marker is there and every file matches it; damaged ones are moved aside.
 """
 
 import hashlib
 import json
+import random
+import shutil
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
 
 from studykit.files import replacing
 
 MARKER = "complete.json"
+SHARED = "training.pt"
+_KEPT = 2
+
+
+def save(folder: Path, step: int, shared: dict[str, Any], own: dict[str, Any], accelerator: Accelerator) -> None:
+    """Write the checkpoint of an optimizer step and delete all but the newest two.
+
+    Args:
+        folder: of all checkpoints of a stage.
+        step: optimizer steps taken.
+        shared: state that is the same in every process; written once.
+        own: state that each process has for itself, such as its random numbers.
+        accelerator: knows the processes.
+    """
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    torch.save(own, checkpoint / _own_file(accelerator))
+    if accelerator.is_main_process:
+        torch.save(shared, checkpoint / SHARED)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        mark_complete(checkpoint)
+        for old in _newest_first(folder)[_KEPT:]:
+            shutil.rmtree(old)
+
+
+def load(checkpoint: Path, accelerator: Accelerator) -> dict[str, Any]:
+    """Return the state of this process: what is shared and its own, on the CPU."""
+    files = (checkpoint / SHARED, checkpoint / _own_file(accelerator))
+    shared, own = (torch.load(file, map_location="cpu", weights_only=True) for file in files)
+    return shared | own
 
 
 def mark_complete(checkpoint: Path) -> None:
     """Write the marker: the sha256 of every file in the checkpoint."""
-    hashes = {name: _hash(checkpoint / name) for name in _files(checkpoint)}
+    hashes = {name: _sha256(checkpoint / name) for name in _files(checkpoint)}
     with replacing(checkpoint / MARKER) as temporary:
         temporary.write_text(json.dumps(hashes, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def newest_complete(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint of a folder, moving damaged ones to `damaged-*`; None without one."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda c: int(c.name.partition("-")[2]), reverse=True):
+    """Return the newest complete checkpoint of a folder, or None; damaged ones are renamed to `damaged-*`."""
+    for checkpoint in _newest_first(folder):
         if is_complete(checkpoint):
             return checkpoint
         checkpoint.rename(_free_name(folder / f"damaged-{checkpoint.name}"))
@@ -30,12 +73,43 @@ def newest_complete(folder: Path) -> Path | None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether the marker is there and every file is as it says."""
+    """Return whether the marker is there and the content of every file matches it."""
     try:
         hashes = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
-        return all(_hash(checkpoint / name) == expected for name, expected in hashes.items())
+        return all(_sha256(checkpoint / name) == expected for name, expected in hashes.items())
     except (OSError, ValueError):
         return False
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's state without its frozen parameters: with adapters, these alone."""
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Return the states of the global random generators, as plain data."""
+    numpy_state: Any = np.random.get_state()
+    name, key, *rest = numpy_state
+    states = {"python": random.getstate(), "numpy": (name, key.tolist(), *rest), "cpu": torch.get_rng_state()}
+    return states if device.type == "cpu" else states | {"device": torch.get_device_module(device).get_rng_state()}
+
+
+def set_random_states(states: dict[str, Any], device: torch.device) -> None:
+    """Set the global random generators to what `random_states` returned."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["cpu"])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states["device"])
+
+
+def _own_file(accelerator: Accelerator) -> str:
+    return f"process-{accelerator.process_index}.pt"
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=lambda c: int(c.name.partition("-")[2]), reverse=True)
 
 
 def _files(checkpoint: Path) -> list[str]:
@@ -44,13 +118,13 @@ def _files(checkpoint: Path) -> list[str]:
     )
 
 
-def _hash(file: Path) -> str:
+def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _free_name(wished: Path) -> Path:
-    number, name = 1, wished
+def _free_name(wanted: Path) -> Path:
+    number, name = 1, wanted
     while name.exists():
-        number, name = number + 1, wished.with_name(f"{wished.name}.{number}")
+        number, name = number + 1, wanted.with_name(f"{wanted.name}.{number}")
     return name

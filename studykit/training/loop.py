@@ -1,272 +1,200 @@
-"""`DistillTrainer`: the Trainer of transformers with rollouts, a teacher and the chunked head in place of its loss.
+"""The training loop of one stage, flat: `train_steps` and `train_step` read from top to bottom.
 
-The trainer knows no method: it asks the recipe's rollout for sequences, the teacher for its signal, and the head for
-the loss, which is divided by the supervised tokens of the whole optimizer step, over all micro-batches and ranks.
+    training = Training(accelerator, student, tokenizer, teacher, stage, seed)
+    train_steps(training, planned, MetricsFile(file, number), folder)
+
+The loop knows no method: the recipe's rollout gives the sequences, the teacher its signal, and the chunked head the
+loss. The loss is divided by the number of supervised tokens of the whole optimizer step, over all micro-batches and
+processes. Each process takes micro-batches of its own, and `accelerate` averages the gradients.
 """
 
-import json
-import math
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
 
-from studykit.collate import Batch
-from studykit.files import replacing
+from studykit.collate import Batch, PlannedBatches
 from studykit.head import Labels, Objective, head_loss
 from studykit.losses import Loss, get_loss
-from studykit.methods import Recipe
 from studykit.models.projection import output_head
-from studykit.models.states import count_padding, evaluating, hidden_states
-from studykit.models.vocabulary import token_rows
-from studykit.rollouts import RolloutContext
-from studykit.teacher import OpenTeacher
-from studykit.training.checkpoints import mark_complete
+from studykit.models.states import autocasting, evaluating, hidden_states
+from studykit.training import checkpoints
+from studykit.training.metrics import MetricsFile, check_finite, sum_over_processes
+from studykit.training.state import Training
 
-_STATE = "method_state.pt"
+LOGGED_STEPS = 50
+_WORKERS, _PREFETCHED = 2, 4
 
 
-class DistillTrainer(Trainer):
-    """Train a student by a recipe.
+def train_steps(
+    training: Training,
+    planned: PlannedBatches,
+    metrics: MetricsFile,
+    folder: Path,
+    checkpoint: Path | None = None,
+    checkpoint_every_s: float = 60.0,
+) -> None:
+    """Train to the last step of the stage.
 
     Args:
-        recipe: loss, rollout and options.
-        teacher: the open teacher, or None for methods without one.
-        metrics_file: one JSON line per logging step is appended; None writes none.
-        stage: number of the stage, written into each of those lines.
+        training: at its start.
+        planned: the micro-batches of all steps and processes, in their order.
+        metrics: gets a line for about fifty of the steps.
+        folder: where checkpoints go.
+        checkpoint: to resume from; None begins at the start.
         checkpoint_every_s: wall time between checkpoints.
-        max_length: most tokens of a generated sequence, prompt included.
-        validation: batches that a rollout may ask the student's loss on.
-        arguments: as `transformers.Trainer` takes them; `train_dataset` gives ready micro-batches.
     """
-
-    def __init__(
-        self,
-        *arguments: Any,
-        recipe: Recipe,
-        teacher: OpenTeacher | None,
-        metrics_file: Path | None = None,
-        stage: int = 0,
-        checkpoint_every_s: float = 60.0,
-        max_length: int = 2048,
-        validation: list[Batch] | None = None,
-        **keywords: Any,
-    ):
-        super().__init__(*arguments, **keywords)
-        self.model_accepts_loss_kwargs = True  # no division by accumulation steps behind our back
-        self.recipe, self.teacher = recipe, teacher
-        self.loss = recipe.make_loss()
-        self.rollout = recipe.make_rollout()
-        generator = torch.Generator().manual_seed(self.args.seed)
-        student: Any = self.model
-        tokenizer: Any = self.processing_class
-        self.vocab_size = token_rows(tokenizer) if teacher is None else teacher.vocab_size
-        self.validation = validation
-        self.context = RolloutContext(
-            student,
-            teacher,
-            self.processing_class,
-            generator,
-            max_length,
-            validation_loss=None if validation is None else self.validation_loss,
-        )
-        self.sums: dict[str, Tensor] = {}  # since the last log
-        self.step_sums: dict[str, Tensor] = {}  # since the optimizer step began
-        self.tokens_seen = self.padding_tokens = 0
-        self.spent: dict[str, float] = {}  # before a restart
-        self.started = time.monotonic()
-        self.add_callback(_Clock(self, checkpoint_every_s))
-        if metrics_file is not None:
-            self.add_callback(_MetricsFile(metrics_file, stage))
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Return the planned micro-batches in their order.
-
-        Each is an item, so that "batches" of one item are asked for: without a batch sampler (`batch_size=None`)
-        accelerate cannot skip what a resumed run has seen, and fails.
-        """
-        planned: Any = self.train_dataset
-        loader = DataLoader(
-            planned,
-            batch_size=1,
-            shuffle=False,
-            collate_fn=_only,
-            num_workers=self.args.dataloader_num_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
-        return self.accelerator.prepare(loader)
-
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """Take the micro-batches of one optimizer step, let the rollout decide what is trained on, count its tokens."""
-        self.context.progress = self.state.global_step / self.state.max_steps  # on_step_begin comes after this
-        student: Any = self.model
-        batches = []
-        for _ in range(num_batches):
-            item = next(epoch_iterator, None)
-            if item is None:
-                break
-            with torch.no_grad(), self.compute_loss_context_manager():
-                batches.append(self.rollout(Batch(**item), self.context))
-                self.padding_tokens += count_padding(student, batches[-1].attention_mask)
-        counted = sum(int(batch.target_count) for batch in batches)
-        total: Any = self.accelerator.gather(torch.tensor(counted, device=device))
-        self.tokens_seen += sum(int(batch.attention_mask.sum()) for batch in batches)
-        return [vars(batch) for batch in batches], total.sum()
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Return the loss of one micro-batch, already divided by the tokens of the whole optimizer step."""
-        batch = Batch(**inputs)
-        hidden = hidden_states(model, batch.input_ids, batch.attention_mask)
-        signal = self.teacher.signal(batch) if self.teacher is not None and self.loss.needs_teacher else None
-        denominator = batch.target_count if num_items_in_batch is None else num_items_in_batch
-        head = output_head(model, self.vocab_size)
-        labels = Labels(batch.target, batch.sequence, None if batch.author is None else batch.author[batch.sequence])
-        with self.accelerator.autocast():  # the Trainer wraps no more than the model's own pass
-            loss, sums = head_loss(batch.predicting(hidden), head, signal, labels, self.objective(), denominator)
-        for kept in (self.sums, self.step_sums):
-            for name, value in sums.items():
-                kept[name] = kept.get(name, 0) + value
-        loss = loss * self.accelerator.num_processes  # data parallelism averages gradients over ranks
-        return (loss, None) if return_outputs else loss
-
-    def objective(self) -> Objective:
-        """Return the recipe's mixture of loss and cross-entropy at this step."""
-        recipe = self.recipe
-        return Objective(self.loss, recipe.kd_ratio, recipe.temperature, recipe.scale_by_t2, self.context.progress)
-
-    def cross_entropy(self, batch: Batch) -> Tensor:
-        """Return the student's cross-entropy on a batch, summed over supervised tokens, nats."""
-        student: Any = self.model
-        head, hidden = (
-            output_head(student, self.vocab_size),
-            hidden_states(student, batch.input_ids, batch.attention_mask),
-        )
-        with self.accelerator.autocast():
-            objective = Objective(get_loss("cross_entropy"))
-            loss, _ = head_loss(batch.predicting(hidden), head, None, Labels(batch.target), objective, denominator=1)
-        return loss
-
-    @torch.no_grad()
-    def validation_loss(self) -> float:
-        """Return the student's mean cross-entropy on the validation data, nats per token."""
-        student: Any = self.model
-        total = tokens = 0.0
-        with evaluating(student):
-            for batch in self.validation or []:
-                moved: Any = self._prepare_inputs(vars(batch))
-                batch = Batch(**moved)
-                total, tokens = total + float(self.cross_entropy(batch)), tokens + len(batch.target)
-        return total / max(tokens, 1)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log means per supervised token since the last log, beside the Trainer's own values."""
-        if self.sums and "loss" in logs:
-            tokens = float(self.sums.pop("tokens"))
-            means = {name: float(value) / tokens for name, value in self.sums.items()}
-            metrics = {name: total / count for name, (total, count) in self.context.metrics.items() if count}
-            metrics |= self.loss.metrics()
-            logs = {**logs, "mean_token_accuracy": means.pop("correct"), **means, **metrics}
-            logs["num_tokens"] = self.tokens_seen
-            self.sums, self.context.metrics = {}, {}
-        super().log(logs, start_time)
-
-    def step_mean(self, name: str) -> float:
-        """Return a metric's mean per supervised token over the current optimizer step, all ranks together."""
-        if not self.step_sums:
-            return 0.0
-        both = torch.stack([self.step_sums[name].double(), self.step_sums["tokens"].double()])
-        total: Any = self.accelerator.reduce(both, reduction="sum")
-        return float(total[0] / total[1])
-
-    def create_optimizer(self, *arguments: Any, **keywords: Any) -> torch.optim.Optimizer:
-        """Add what the loss learns to the optimizer, or it would never move."""
-        optimizer = super().create_optimizer(*arguments, **keywords)
-        if self.loss.parameters() and not hasattr(self, "_learns"):
-            rate = self.loss.learning_rate or self.args.learning_rate
-            optimizer.add_param_group({"params": self.loss.parameters(), "weight_decay": 0.0, "lr": rate})
-            self._learns = True
-        return optimizer
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        state = {
-            "loss": self.loss.state_dict(),
-            "rollout": self.rollout.state_dict(),
-            "generator": self.context.generator.get_state(),
-            "tokens_seen": self.tokens_seen,
-            "spent": self.costs,
-        }
-        with replacing(checkpoint / _STATE) as temporary:
-            torch.save(state, temporary)
-        mark_complete(checkpoint)
-
-    def restore(self, checkpoint: Path) -> None:
-        """Take back what `transformers` does not keep: the state of loss and rollout, and the cost so far."""
-        state = torch.load(checkpoint / _STATE, weights_only=True)
-        self.loss.load_state_dict(state["loss"])
-        self.rollout.load_state_dict(state["rollout"])
-        self.context.generator.set_state(state["generator"])
-        self.tokens_seen = state["tokens_seen"]
-        self.spent = state["spent"]
-
-    @property
-    def costs(self) -> dict[str, float]:
-        """What this stage has cost so far, restarts included: tokens through student and teacher, seconds."""
-        now = {"train_s": time.monotonic() - self.started, "student_tokens": self.tokens_seen, **self.context.cost}
-        now["padding_tokens"] = self.padding_tokens  # through the student, beside its tokens
-        now |= self.teacher.cost if self.teacher else {}
-        now["student_tokens"] -= self.spent.get("student_tokens", 0)  # tokens_seen was restored with the rest
-        return {name: self.spent.get(name, 0) + now.get(name, 0) for name in self.spent | now}
+    spec, accelerator = training.spec, training.accelerator
+    state = {"step": 0} if checkpoint is None else checkpoints.load(checkpoint, accelerator)
+    batches = iter(load_batches(planned, state["step"] * spec.gradient_accumulation_steps, accelerator))
+    if checkpoint is not None:  # after the line above, which draws a random number
+        training.load_state_dict(state)
+    if accelerator.is_main_process:
+        metrics.drop_after(training.step)
+    if training.validation:
+        training.context.validation_loss = partial(validation_loss, training)
+    training.student.train()
+    log_every, saved = max(1, spec.steps // LOGGED_STEPS), time.monotonic()
+    while training.step < spec.steps:
+        logged = train_step(training, list(islice(batches, spec.gradient_accumulation_steps)))
+        if training.step % log_every == 0:
+            log(training, metrics, log_every, logged)
+        if any(gather_object([time.monotonic() - saved >= checkpoint_every_s])):
+            checkpoints.save(folder, training.step, training.shared_state(), training.own_state(), accelerator)
+            saved = time.monotonic()
 
 
-def _only(items: list[dict]) -> dict:
-    (item,) = items
-    return item
+def load_batches(planned: PlannedBatches, done: int, accelerator: Accelerator) -> DataLoader:
+    """Return the micro-batches of this process after the first `done`.
+
+    For a GPU, worker processes make them ahead, in memory from which they are copied while the GPU computes.
+    """
+    plan = planned.plan[accelerator.process_index :: accelerator.num_processes][done:]
+    batches = PlannedBatches(planned.encoded, plan, planned.pad_token_id)
+    if accelerator.device.type != "cuda":
+        return DataLoader(batches, batch_size=None)
+    return DataLoader(batches, batch_size=None, num_workers=_WORKERS, prefetch_factor=_PREFETCHED, pin_memory=True)
 
 
-class _Clock(TrainerCallback):
-    """Tell loss and rollout how far the stage is, step the loss, and ask for a checkpoint when it is time."""
+def train_step(training: Training, batches: Sequence[Batch]) -> dict[str, Any]:
+    """Take one optimizer step on micro-batches of the data; return the gradient's norm and the learning rate."""
+    accelerator, spec = training.accelerator, training.spec
+    training.context.progress = training.step / spec.steps
+    batches = [choose_sequences(training, batch) for batch in batches]
+    denominator = count_supervised(training, batches)
+    sums = []
+    for number, batch in enumerate(batches, 1):
+        with nullcontext() if number == len(batches) else accelerator.no_sync(training.student):
+            loss, sums_of_batch = compute_loss(training, batch, denominator)
+            accelerator.backward(loss)
+        training.averages.add(loss.detach(), sums_of_batch)
+        sums.append(sums_of_batch)
+    for parameter in training.loss.parameters():  # `accelerate` averages those of the student only
+        gradient: Any = accelerator.reduce(parameter.grad, reduction="mean")
+        parameter.grad = gradient
+    grad_norm = accelerator.clip_grad_norm_(training.student.parameters(), spec.max_grad_norm)
+    learning_rate = training.schedule.get_last_lr()[0]
+    training.optimizer.step()
+    training.schedule.step()
+    training.optimizer.zero_grad()
+    training.step += 1
+    if type(training.loss).step is not Loss.step:  # reading a number from the device waits for it
+        training.loss.step(mean_kd_loss(accelerator, sums), training.step / spec.steps)
+    return {"grad_norm": grad_norm, "learning_rate": learning_rate}
 
-    def __init__(self, trainer: DistillTrainer, every_s: float):
-        self.trainer, self.every_s = trainer, every_s
-        self.saved = time.monotonic()
 
-    def on_step_begin(self, args, state, control, **keywords):
-        self.trainer.step_sums = {}
-        for learned in self.trainer.loss.parameters():
-            learned.grad = None  # the Trainer clears the gradients of the model only, not those of its optimizer
-
-    def on_step_end(self, args, state, control, **keywords):
-        if type(self.trainer.loss).step is not Loss.step:  # reading a number from the device waits for it
-            self.trainer.loss.step(self.trainer.step_mean("kd_loss"), state.global_step / state.max_steps)
-        if time.monotonic() - self.saved >= self.every_s:
-            self.saved = time.monotonic()
-            control.should_save = True
+def choose_sequences(training: Training, batch: Batch) -> Batch:
+    """Return the sequences that are trained on instead of a batch of the data, and count their tokens."""
+    batch = batch.to(training.accelerator.device, non_blocking=True)
+    with torch.no_grad(), autocasting(training.context.student, training.autocast()):
+        batch = training.rollout(batch, training.context)
+    tokens = int(batch.attention_mask.sum())
+    padding = 0 if training.packed else batch.attention_mask.numel() - tokens
+    training.cost.add(student_tokens=tokens, padding_tokens=padding)
+    return batch
 
 
-class _MetricsFile(TrainerCallback):
-    """Append each log to a file, one JSON object per line."""
+def count_supervised(training: Training, batches: Sequence[Batch]) -> Tensor:
+    """Return the number of supervised tokens of an optimizer step, over all micro-batches and processes."""
+    count = sum(int(batch.target_count) for batch in batches)
+    counts: Any = training.accelerator.gather(torch.tensor(count, device=training.accelerator.device))
+    return counts.sum()
 
-    def __init__(self, file: Path, stage: int):
-        self.file, self.stage = file, stage
 
-    def on_log(self, args, state, control, logs=None, **keywords):
-        if logs and not all(math.isfinite(logs.get(name, 0.0)) for name in ("loss", "grad_norm")):
-            raise FloatingPointError(
-                f"training diverged: loss is {logs.get('loss')} and the gradient's norm {logs.get('grad_norm')} at "
-                f"step {state.global_step}, learning rate {logs.get('learning_rate', args.learning_rate):.2g}; lower "
-                "learning_rate or max_grad_norm"
-            )
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
-            return
-        line = {"stage": self.stage, "step": state.global_step, "time_s": round(time.time(), 3), **logs}
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, allow_nan=False) + "\n")
+def compute_loss(training: Training, batch: Batch, denominator: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return a micro-batch's part of the step's loss, and the sums of `head_loss` over its supervised tokens."""
+    recipe, loss = training.recipe, training.loss
+    with training.autocast():
+        hidden = hidden_states(training.student, batch.input_ids, batch.attention_mask, training.packed)
+    signal = training.teacher.signal(batch) if training.teacher is not None and loss.needs_teacher else None
+    head = output_head(training.student, training.vocab_size)
+    labels = Labels(batch.target, batch.sequence, None if batch.author is None else batch.author[batch.sequence])
+    objective = Objective(loss, recipe.kd_ratio, recipe.temperature, recipe.scale_by_t2, training.context.progress)
+    with training.autocast():
+        value, sums = head_loss(batch.predicting(hidden), head, signal, labels, objective, denominator)
+    return value * training.accelerator.num_processes, sums  # the gradients are averaged over the processes
+
+
+def cross_entropy(training: Training, batch: Batch) -> Tensor:
+    """Return the student's cross-entropy on a batch, summed over its supervised tokens, nats."""
+    student, objective = training.context.student, Objective(get_loss("cross_entropy"))
+    head = output_head(student, training.vocab_size)
+    with training.autocast():
+        hidden = hidden_states(student, batch.input_ids, batch.attention_mask, training.packed)
+        loss, _ = head_loss(batch.predicting(hidden), head, None, Labels(batch.target), objective, denominator=1)
+    return loss
+
+
+@torch.no_grad()
+def validation_loss(training: Training) -> float:
+    """Return the student's mean cross-entropy on the validation data, nats per token."""
+    total = tokens = 0.0
+    with evaluating(training.context.student):
+        for batch in training.validation:
+            batch = batch.to(training.accelerator.device)
+            total, tokens = total + float(cross_entropy(training, batch)), tokens + len(batch.target)
+    return total / max(tokens, 1)
+
+
+def mean_kd_loss(accelerator: Accelerator, sums: Sequence[dict[str, Tensor]]) -> float:
+    """Return the mean divergence per supervised token of an optimizer step, over all processes; 0 without tokens."""
+    total: Any = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    if any(sums):
+        parts = [sum(part[name] for part in sums if part) for name in ("kd_loss", "tokens")]
+        total = torch.stack([torch.as_tensor(part).double() for part in parts])
+    total = accelerator.reduce(total, reduction="sum")
+    kd_loss, tokens = total.tolist()
+    return kd_loss / tokens if tokens else 0.0
+
+
+def log(training: Training, metrics: MetricsFile, steps: int, logged: dict[str, Any]) -> None:
+    """Write the averages of the last steps, or stop a training that has diverged.
+
+    Raises:
+        FloatingPointError: loss or gradient are not finite numbers.
+    """
+    averages, ratios = training.averages.take(steps), training.context.metrics
+    totals, counts = (sum_over_processes({name: pair[i] for name, pair in ratios.items()}) for i in (0, 1))
+    training.context.metrics = {}
+    values = {
+        "loss": averages.pop("loss"),
+        "grad_norm": float(logged["grad_norm"]),
+        "learning_rate": logged["learning_rate"],
+        **averages,
+        **{name: totals[name] / count for name, count in counts.items() if count},
+        **training.loss.metrics(),
+        "num_tokens": sum_over_processes({"student_tokens": training.cost["student_tokens"]})["student_tokens"],
+        "epoch": training.step / training.spec.steps,
+    }
+    check_finite(values, training.step)
+    if training.accelerator.is_main_process:
+        metrics.append(training.step, values)

@@ -11,8 +11,7 @@ from studykit.data import Inputs
 from studykit.rollouts import ROLLOUTS
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
-from studykit.training import train
-from studykit.training.loop import DistillTrainer
+from studykit.training import loop, train
 
 STEPS, BROKEN_IN = 6, 3
 VARIANTS: dict[str, dict[str, Any]] = dict(case_of(name).METHOD for name in ROLLOUTS.names())
@@ -50,16 +49,16 @@ def differing(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> 
 @pytest.fixture
 def break_in(monkeypatch):
     """Let the next training fail inside the given step, before its weights are updated, and the one after it not."""
-    compute_loss = DistillTrainer.compute_loss
+    compute_loss = loop.compute_loss
 
     def prepare(step):
-        def failing(self, *arguments, **keywords):
-            if self.state.global_step == step:
-                monkeypatch.setattr(DistillTrainer, "compute_loss", compute_loss)
+        def failing(training, batch, denominator):
+            if training.step == step:
+                monkeypatch.setattr(loop, "compute_loss", compute_loss)
                 raise InterruptedError("the machine goes down")
-            return compute_loss(self, *arguments, **keywords)
+            return compute_loss(training, batch, denominator)
 
-        monkeypatch.setattr(DistillTrainer, "compute_loss", failing)
+        monkeypatch.setattr(loop, "compute_loss", failing)
 
     return prepare
 
@@ -101,16 +100,12 @@ def test_a_threshold_and_its_buffer_take_part(trained):
 
 def test_progress_reaches_the_rollout_of_the_step_it_belongs_to(trained, monkeypatch):
     seen = []
-    take = DistillTrainer.get_batch_samples
+    choose = loop.choose_sequences
 
-    def metrics(self, *arguments):
-        rollout = self.rollout
-        self.rollout = lambda batch, context: (seen.append(context.progress), rollout(batch, context))[1]
-        try:
-            return take(self, *arguments)
-        finally:
-            self.rollout = rollout
+    def record(training, batch):
+        seen.append(training.context.progress)
+        return choose(training, batch)
 
-    monkeypatch.setattr(DistillTrainer, "get_batch_samples", metrics)
+    monkeypatch.setattr(loop, "choose_sequences", record)
     trained("distillm", "run")
     assert seen == [step / STEPS for step in range(STEPS)]

@@ -15,8 +15,7 @@ from studykit.models.states import hidden_states
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
 from studykit.teacher.live import LiveTeacher
-from studykit.training import train
-from studykit.training.loop import DistillTrainer
+from studykit.training import loop, train
 
 RAGGED = [[0, 6, 13, 3, 20, 5, 7, 1], [2, 9, 12, 33, 21, 15, 8, 6]]
 """Two steps of eight examples whose answers hold 1 to 7 words."""
@@ -26,20 +25,17 @@ def in_steps_of(width: int) -> list[torch.Tensor]:
     return [torch.tensor(step[i : i + width]) for step in RAGGED for i in range(0, 8, width)]
 
 
-def gradients_of_first_step(trainer) -> dict[str, torch.Tensor]:
-    """Run one optimizer step and return the gradients it stepped with."""
-    kept: dict[str, torch.Tensor] = {}
-    step = trainer.create_optimizer().step
+def gradients_of_first_step(training) -> dict[str, torch.Tensor]:
+    """Return a dictionary that the training fills with the gradients of its first optimizer step."""
+    gradients: dict[str, torch.Tensor] = {}
 
-    def keep(*arguments, **keywords):
-        if not kept:
-            named = trainer.model.named_parameters()
-            kept.update({name: p.grad.clone() for name, p in named if p.grad is not None})
-        return step(*arguments, **keywords)
+    def record(*arguments):
+        if not gradients:
+            named = training.context.student.named_parameters()
+            gradients.update({name: p.grad.clone() for name, p in named if p.grad is not None})
 
-    trainer.optimizer.step = keep
-    trainer.train()
-    return kept
+    training.optimizer.optimizer.register_step_pre_hook(record)
+    return gradients
 
 
 METHODS = {
@@ -52,12 +48,12 @@ METHODS = {
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("width", [1, 2, 4])
-def test_ragged_micro_batches_equal_one_batch(name, width, tiny_model, make_trainer, tokenizer):
+def test_ragged_micro_batches_equal_one_batch(name, width, tiny_model, make_training, take_steps, tokenizer):
     method, options = METHODS[name]
     results = []
     for wide in (8, width):
         model, teacher = tiny_model(seed=3).double(), tiny_model(seed=7, spread=20.0).double().eval()
-        trainer = make_trainer(
+        training, planned = make_training(
             model,
             in_steps_of(wide),
             method=method,
@@ -66,12 +62,12 @@ def test_ragged_micro_batches_equal_one_batch(name, width, tiny_model, make_trai
             accumulation=8 // wide,
             max_grad_norm=1e9,  # clipping would hide a wrong scale
         )
-        gradients = gradients_of_first_step(trainer)
-        losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-        learned = {f"loss {i}": p.detach() for i, p in enumerate(trainer.loss.parameters())}
+        gradients = gradients_of_first_step(training)
+        losses = [line["loss"] for line in take_steps(training, planned)]
+        learned = {f"loss {i}": p.detach() for i, p in enumerate(training.loss.parameters())}
         results.append((losses, gradients, {**model.state_dict(), **learned}))
     whole, parts = results
-    assert parts[0] == pytest.approx(whole[0], rel=1e-6)  # the Trainer sums its log in float32
+    assert parts[0] == pytest.approx(whole[0], rel=1e-6)  # the log is summed in float32
     assert whole[1].keys() == parts[1].keys()
     for place in (1, 2):
         for key, expected in whole[place].items():
@@ -87,10 +83,10 @@ def test_micro_batches_are_ragged_enough_to_matter(encoded):
     assert max(counts[:4]) > 2 * min(counts[:4])
 
 
-def test_a_kd_step_equals_one_written_by_hand(tiny_model, make_trainer, encoded, tokenizer):
+def test_a_kd_step_equals_one_written_by_hand(tiny_model, make_training, take_steps, encoded, tokenizer):
     model, teacher = tiny_model(seed=3), tiny_model(seed=7, spread=20.0).eval()
     by_hand = copy.deepcopy(model)
-    trainer = make_trainer(
+    training, planned = make_training(
         model,
         in_steps_of(8)[:1],
         method="kd",
@@ -100,7 +96,8 @@ def test_a_kd_step_equals_one_written_by_hand(tiny_model, make_trainer, encoded,
         warmup_ratio=0.0,
         max_grad_norm=1e9,
     )
-    gradients = gradients_of_first_step(trainer)
+    gradients = gradients_of_first_step(training)
+    (line,) = take_steps(training, planned)
 
     batch = collate(encoded, RAGGED[0], tokenizer.pad_token_id)
     mask = batch.loss_mask[:, 1:]
@@ -119,8 +116,8 @@ def test_a_kd_step_equals_one_written_by_hand(tiny_model, make_trainer, encoded,
     # Adam's first step is lr * sign(gradient) nearly: a float32 gradient near its eps (1e-8) may move by 1% of lr.
     for ours, plain in zip(model.parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-4)
-    assert trainer.state.log_history[0]["kd_loss"] == pytest.approx(4 * kl.item(), rel=1e-5)
-    assert trainer.state.log_history[0]["ce_loss"] == pytest.approx(ce.item(), rel=1e-5)
+    assert line["kd_loss"] == pytest.approx(4 * kl.item(), rel=1e-5)
+    assert line["ce_loss"] == pytest.approx(ce.item(), rel=1e-5)
 
 
 class PlainTrainer(Trainer):
@@ -132,12 +129,11 @@ class PlainTrainer(Trainer):
         return SequentialSampler(dataset)  # pyright: ignore[reportArgumentType]
 
 
-def test_sft_equals_the_plain_trainer(tiny_model, make_trainer, encoded, tokenizer, tmp_path):
+def test_sft_equals_the_plain_trainer(tiny_model, make_training, take_steps, encoded, tokenizer, tmp_path):
     ours, plain = tiny_model(seed=3), tiny_model(seed=3)
     generator = torch.Generator().manual_seed(0)
     plan = [torch.randint(len(encoded), (4,), generator=generator) for _ in range(20)]
-    trainer = make_trainer(ours, plan, accumulation=2)
-    trainer.train()
+    lines = take_steps(*make_training(ours, plan, accumulation=2))
 
     batches = []
     for indices in plan:
@@ -164,7 +160,7 @@ def test_sft_equals_the_plain_trainer(tiny_model, make_trainer, encoded, tokeniz
     ready: Any = batches
     other = PlainTrainer(plain, arguments, train_dataset=ready, data_collator=lambda rows: rows[0])
     other.train()
-    losses = [[line["loss"] for line in t.state.log_history if "loss" in line] for t in (trainer, other)]
+    losses = [[line["loss"] for line in history if "loss" in line] for history in (lines, other.state.log_history)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for left, right in zip(ours.parameters(), plain.parameters(), strict=True):
         # Ten Adam steps of float32 from sums in another order; the weights moved by up to 0.1.
@@ -183,36 +179,36 @@ def test_gradient_checkpointing_changes_nothing(plain_spec, stage, tmp_path):
 
 def test_each_stage_checkpoints_activations_as_it_asks(plain_spec, stage, tmp_path, monkeypatch):
     seen = []
-    started = DistillTrainer.train
-    monkeypatch.setattr(
-        DistillTrainer,
-        "train",
-        lambda self, **words: seen.append(self.model.is_activation_checkpointing) or started(self, **words),
-    )
+    step = loop.train_step
+
+    def record(training, batches):
+        seen.append(training.student.is_activation_checkpointing)
+        return step(training, batches)
+
+    monkeypatch.setattr(loop, "train_step", record)
     stages = [stage(steps=1, gradient_checkpointing=asked) for asked in (False, True, False)]
     train(pin(RunSpec.parse(plain_spec(*stages)), Inputs(tmp_path / "results")), tmp_path)
     assert seen == [False, True, False]
 
 
-def test_what_the_loss_learns_moves(tiny_model, make_trainer, tokenizer):
-    trainer = make_trainer(
+def test_what_the_loss_learns_moves(tiny_model, make_training, take_steps, tokenizer):
+    training, planned = make_training(
         tiny_model(seed=3),
         in_steps_of(2),
         method="kd",
         options={"loss": "curriculum_temperature"},
         teacher=LiveTeacher(tiny_model(seed=7, spread=20.0).eval(), tokenizer, 85),
     )
-    before = trainer.loss.temperature
-    trainer.train()
-    assert abs(trainer.loss.temperature - before) > 1e-3
+    before = training.loss.temperature
+    take_steps(training, planned)
+    assert abs(training.loss.temperature - before) > 1e-3
 
 
-def test_a_teacher_gets_no_gradient_and_does_not_move(tiny_model, make_trainer, tokenizer):
+def test_a_teacher_gets_no_gradient_and_does_not_move(tiny_model, make_training, take_steps, tokenizer):
     teacher = tiny_model(seed=7).eval()
     before = copy.deepcopy(teacher.state_dict())
-    make_trainer(
-        tiny_model(seed=3), in_steps_of(4), method="kd", options={}, teacher=LiveTeacher(teacher, tokenizer, 85)
-    ).train()
+    live = LiveTeacher(teacher, tokenizer, 85)
+    take_steps(*make_training(tiny_model(seed=3), in_steps_of(4), method="kd", teacher=live))
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
     assert all(p.grad is None for p in teacher.parameters())
     assert not teacher.training

@@ -12,9 +12,8 @@ import torch
 from studykit.data import Inputs
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
-from studykit.training import checkpoints, stages, train
+from studykit.training import checkpoints, loop, stages, train
 from studykit.training.checkpoints import is_complete
-from studykit.training.loop import DistillTrainer
 
 KILLED = -signal.SIGKILL
 STEPS = 8
@@ -23,14 +22,16 @@ STEPS = 8
 def train_until_killed(spec: RunSpec, folder: Path, root: Path, step: int, stage: int = 0) -> None:
     """Train with a checkpoint at every step and die inside the given step, before its weights are updated."""
     torch.set_num_threads(1)
-    compute_loss = DistillTrainer.compute_loss
+    compute_loss, stages_seen = loop.compute_loss, []
 
-    def deadly(self, *arguments, **keywords):
-        if self.state.global_step == step and str(stage) == Path(self.args.output_dir).name.partition("-")[2]:
+    def deadly(training, batch, denominator):
+        if training not in stages_seen:
+            stages_seen.append(training)
+        if (len(stages_seen) - 1, training.step) == (stage, step):
             os.kill(os.getpid(), signal.SIGKILL)
-        return compute_loss(self, *arguments, **keywords)
+        return compute_loss(training, batch, denominator)
 
-    DistillTrainer.compute_loss = deadly
+    loop.compute_loss = deadly
     train(pin(spec, Inputs(root)), folder, checkpoint_every_s=0.0)
 
 
@@ -100,7 +101,7 @@ def test_the_variants_end_with_different_weights(plain_spec, stage, in_folder):
     assert not torch.equal(*ends)
 
 
-@pytest.mark.parametrize("damage", ["missing optimizer", "missing method state", "truncated weights", "no marker"])
+@pytest.mark.parametrize("damage", ["missing state", "missing random state", "truncated state", "no marker"])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     damage, plain_spec, stage, in_folder, in_process, tmp_path, results_root
 ):
@@ -109,21 +110,21 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     (tmp_path / "run").mkdir()
     in_process(train_until_killed, spec, tmp_path / "run", results_root, 5)
     newest = tmp_path / "run" / "checkpoints" / "stage-0" / "checkpoint-5"
-    if damage == "truncated weights":
-        file = newest / "model.safetensors"
+    if damage == "truncated state":
+        file = newest / "training.pt"
         file.write_bytes(file.read_bytes()[:-100])
     else:
-        lost = {"missing optimizer": "optimizer.pt", "missing method state": "method_state.pt"}
+        lost = {"missing state": "training.pt", "missing random state": "process-0.pt"}
         (newest / lost.get(damage, "complete.json")).unlink()
     seen = []
-    restore = DistillTrainer.restore
+    load = checkpoints.load
 
-    def metrics(self, checkpoint):
-        seen.append((checkpoint.name, [p.name for p in sorted(checkpoint.parent.iterdir())]))
-        restore(self, checkpoint)
+    def record(checkpoint, accelerator):
+        seen.append((checkpoint.name, [p.name for p in sorted(checkpoint.parent.iterdir()) if p.is_dir()]))
+        return load(checkpoint, accelerator)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DistillTrainer, "restore", metrics)
+        patch.setattr(checkpoints, "load", record)
         resumed = in_folder(spec)
     assert seen == [("checkpoint-4", ["checkpoint-4", "damaged-checkpoint-5"])]
     assert_bitwise_equal(weights(whole), weights(resumed))
@@ -137,7 +138,7 @@ def test_with_no_whole_checkpoint_the_stage_starts_again(
     whole = in_folder(spec, "whole")
     (tmp_path / "run").mkdir()
     in_process(train_until_killed, spec, tmp_path / "run", results_root, 2)
-    for checkpoint in (tmp_path / "run" / "checkpoints" / "stage-0").iterdir():
+    for checkpoint in (tmp_path / "run" / "checkpoints" / "stage-0").glob("checkpoint-*"):
         (checkpoint / "complete.json").unlink()
     assert_bitwise_equal(weights(whole), weights(in_folder(spec)))
     assert steps_logged(tmp_path / "run") == [(0, step) for step in range(1, 5)]
@@ -178,10 +179,8 @@ def test_a_stage_killed_while_its_end_is_written_is_not_trained_again(plain_spec
         in_folder(spec, checkpoint_every_s=0.0)
     monkeypatch.setattr(stages, "mark_complete", checkpoints.mark_complete)
     steps: list[int] = []
-    compute_loss = DistillTrainer.compute_loss
-    monkeypatch.setattr(
-        DistillTrainer, "compute_loss", lambda self, *a, **k: (steps.append(1), compute_loss(self, *a, **k))[1]
-    )
+    step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda training, batches: (steps.append(1), step(training, batches))[1])
     assert_bitwise_equal(weights(whole), weights(in_folder(spec)))
     assert steps == []
 
@@ -192,12 +191,27 @@ def test_costs_add_up_over_a_restart(plain_spec, stage, in_folder, in_process, t
     shutil.rmtree(empty_cache)
     (tmp_path / "run").mkdir()
     in_process(train_until_killed, spec, tmp_path / "run", results_root, 5)
-    state = torch.load(tmp_path / "run" / "checkpoints" / "stage-0" / "checkpoint-5" / "method_state.pt")
+    state = torch.load(tmp_path / "run" / "checkpoints" / "stage-0" / "checkpoint-5" / "process-0.pt")
     resumed = in_folder(spec)
     for name in ("student_tokens", "teacher_tokens", "cached_positions"):
         assert resumed.cost[name] == whole.cost[name] > 0
     for name in ("train_s", "teacher_s"):
-        assert resumed.cost[name] > state["spent"][name] > 0
+        assert resumed.cost[name] > state["cost"][name] > 0
+
+
+def test_preparations_before_the_first_checkpoint_count(
+    plain_spec, stage, in_folder, in_process, tmp_path, results_root, empty_cache
+):
+    spec = RunSpec.parse(plain_spec(stage("kd", steps=2), top_k=8))
+    whole = in_folder(spec, "whole")
+    shutil.rmtree(empty_cache)
+    (tmp_path / "run").mkdir()
+    in_process(train_until_killed, spec, tmp_path / "run", results_root, 0)
+    assert not list((tmp_path / "run" / "checkpoints" / "stage-0").glob("checkpoint-*"))
+    resumed = in_folder(spec)
+    for name in ("student_tokens", "teacher_tokens", "cached_positions"):
+        assert resumed.cost[name] == whole.cost[name] > 0
+    assert resumed.cost["teacher_check_tokens"] > 0 == whole.cost["teacher_check_tokens"]
 
 
 def test_the_same_specification_gives_the_same_weights_and_another_seed_others(plain_spec, in_folder):

@@ -1,0 +1,38 @@
+"""AdamW and its learning-rate schedule, as the Trainer of transformers sets them up."""
+
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.optimizer import Optimizer
+from transformers import get_scheduler
+from transformers.trainer_pt_utils import get_parameter_names
+
+from studykit.losses import Loss
+from studykit.spec import Stage
+
+_NOT_DECAYED = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
+"""Names of parameters without weight decay: biases, and the scales of normalisations."""
+
+
+def make_optimizer(student: nn.Module, loss: Loss, stage: Stage) -> AdamW:
+    """Return AdamW over what is trained of the student, and over what the loss learns."""
+    decayed = set(get_parameter_names(student, [nn.LayerNorm], _NOT_DECAYED))
+    trained = [(name, p) for name, p in student.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for name, p in trained if name in decayed], "weight_decay": stage.weight_decay},
+        {"params": [p for name, p in trained if name not in decayed], "weight_decay": 0.0},
+    ]
+    if loss.parameters():
+        learning_rate = loss.learning_rate or stage.learning_rate
+        groups.append({"params": loss.parameters(), "weight_decay": 0.0, "lr": learning_rate})
+    return AdamW(groups, lr=stage.learning_rate, fused=True)
+
+
+def make_schedule(optimizer: Optimizer, stage: Stage) -> LRScheduler:
+    """Return the learning rate's schedule: one step per optimizer step."""
+    return get_scheduler(
+        stage.lr_scheduler_type,
+        optimizer=optimizer,
+        num_warmup_steps=round(stage.warmup_ratio * stage.steps),
+        num_training_steps=stage.steps,
+    )

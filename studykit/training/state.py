@@ -1,0 +1,109 @@
+"""A stage in progress: student, optimizer, schedule, rollout, and all else that a checkpoint keeps."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from studykit.collate import Batch, each_example_once
+from studykit.cost import Cost
+from studykit.models.loading import has_bf16
+from studykit.models.states import choose_packing
+from studykit.models.vocabulary import token_rows
+from studykit.rollouts import RolloutContext
+from studykit.teacher import OpenTeacher
+from studykit.training.checkpoints import random_states, set_random_states, trained_state
+from studykit.training.metrics import Averages
+from studykit.training.optimizer import make_optimizer, make_schedule
+from studykit.training.resolved import ResolvedStage
+
+
+class Training:
+    """What an optimizer step reads and changes.
+
+    Args:
+        accelerator: places model and batches and knows the other processes; mixed precision is left to `autocast`.
+        student: the model to train.
+        tokenizer: the student's.
+        teacher: None for methods without one.
+        stage: specification, recipe and data.
+        seed: of dropout and of the rollout.
+        cost: of the stage; the teacher adds to it too.
+
+    Attributes:
+        step: optimizer steps taken.
+        student: as `accelerate` wraps it; `context.student` is the model itself.
+        packed: whether padding is left out of the student's batches.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        student: Any,
+        tokenizer: Any,
+        teacher: OpenTeacher | None,
+        stage: ResolvedStage,
+        seed: int,
+        cost: Cost,
+    ):
+        set_seed(seed, device_specific=True)
+        self.accelerator, self.teacher, self.spec, self.recipe = accelerator, teacher, stage.spec, stage.recipe
+        self.loss, self.rollout = self.recipe.make_loss(), self.recipe.make_rollout()
+        self.bf16 = has_bf16() if self.spec.bf16 is None else self.spec.bf16
+        optimizer = make_optimizer(student, self.loss, self.spec)
+        self.student, self.optimizer = accelerator.prepare(student, optimizer)
+        self.schedule = make_schedule(self.optimizer, self.spec)
+        with self.autocast():
+            self.packed = choose_packing(self.student, self.spec.padding_free)
+        self.vocab_size = token_rows(tokenizer) if teacher is None else teacher.vocab_size
+        self.step = 0
+        self.cost = cost
+        self.averages = Averages(accelerator)
+        self.context = RolloutContext(
+            accelerator.unwrap_model(self.student),
+            teacher,
+            tokenizer,
+            torch.Generator().manual_seed(seed + accelerator.process_index),
+            self.spec.max_length,
+            cost=cost,
+        )
+        self.validation: list[Batch] = []
+        if stage.validation is not None:
+            self.validation = each_example_once(stage.validation, self.spec.batch_size, tokenizer.pad_token_id)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the student's products are computed: bf16 where the stage says so."""
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def shared_state(self) -> dict[str, Any]:
+        """Return the state that is the same in all processes."""
+        return {
+            "step": self.step,
+            "student": trained_state(self.context.student),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "loss": self.loss.state_dict(),
+        }
+
+    def own_state(self) -> dict[str, Any]:
+        """Return the state that belongs to this process."""
+        self.cost.add_seconds("train_s")
+        return {
+            "rollout": self.rollout.state_dict(),
+            "generator": self.context.generator.get_state(),
+            "random": random_states(self.accelerator.device),
+            "cost": self.cost.state_dict(),
+            "averages": self.averages.state_dict(),
+            "ratios": self.context.metrics,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `shared_state` and `own_state` returned."""
+        self.step = state["step"]
+        self.context.student.load_state_dict(state["student"], strict=False)  # frozen parameters are not in it
+        for part in ("optimizer", "schedule", "loss", "rollout", "cost", "averages"):
+            getattr(self, part).load_state_dict(state[part])
+        self.context.metrics = state["ratios"]
+        self.context.generator.set_state(state["generator"])
+        set_random_states(state["random"], self.accelerator.device)
