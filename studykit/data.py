@@ -161,7 +161,7 @@ def _pool_key(data: Data) -> str:
 
 
 def _remember(results: dict[str, T], key: str, make: Callable[[], T]) -> T:
-    """Return the result under a key, made where it is missing; only the newest few stay."""
+    """Return the result under a key, computing it where it is missing; only the newest few are held."""
     if key not in results:
         results[key] = make()
         for oldest in list(results)[:-_REMEMBERED]:

@@ -51,7 +51,7 @@ def reference_nll(model: nn.Module, encoded: Encoded, tokenizer: Any, batch_size
 
 
 def mean_logp(model: ModelRef, examples: Sequence[Example]) -> np.ndarray:
-    """Return each example's mean log-probability per response token under a model, with that model's own tokenizer.
+    """Return each example's mean log-probability per response token under a model, with the model's tokenizer.
 
     Remembered on disk by content of model and examples: a study runs each model over them once.
 

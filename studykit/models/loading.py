@@ -62,9 +62,9 @@ def load_teacher(model: ModelRef, *, pruned: float | None = None, attn_implement
 
 
 def device() -> torch.device:
-    """Return the accelerator where there is one, otherwise the CPU; Apple's has no float64, which sums are kept in."""
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return torch.device("cpu") if found is None or found.type == "mps" else found
+    """Return the accelerator, or the CPU without one; Apple's is not used, since it cannot sum in float64."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return torch.device("cpu") if accelerator is None or accelerator.type == "mps" else accelerator
 
 
 def has_bf16() -> bool:

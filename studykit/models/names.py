@@ -81,7 +81,7 @@ class ModelRef:
 
 
 class Models:
-    """Looks up models by name, each once: a model found twice is the same reference, with one tokenizer.
+    """Looks up models by name, each once: two look-ups of a name give the same reference, with one tokenizer.
 
     Args:
         root: the results folder, whose finished runs can be named as models.

@@ -41,19 +41,19 @@ _COMPARED = 8
 
 @dataclass(frozen=True)
 class CacheReport:
-    """What was captured, and how good it is.
+    """What a capture wrote, and how good it is.
 
     Attributes:
-        folder: where it lies.
-        sequences: of the pool.
-        positions: supervised tokens of the pool.
-        bytes_per_position: on disk, keys and all.
-        kept_mass: mean probability of the tokens that are kept by themselves; 1 for samples.
-        smallest_kept_mass: over the compared positions.
-        gradient_cosine: of the forward KL's gradient in the student's logits, cached against live teacher.
-        cache_tokens: that the teacher reads to fill an empty cache, prompts among them.
-        teacher_tokens: that went through the teacher this time; 0 where all was there.
-        capture_s: seconds that this took, the spot check of what was there among them.
+        folder: of the cache.
+        sequences: number of sequences of the data.
+        positions: number of their supervised tokens.
+        bytes_per_position: on disk, keys included.
+        kept_mass: mean probability of the tokens in the cache that are not folded into the rest; 1 for samples.
+        smallest_kept_mass: minimum over the compared positions.
+        gradient_cosine: between the forward KL's gradients in the student's logits with cached and with live teacher.
+        cache_tokens: tokens that the teacher reads to fill an empty cache, prompts included.
+        teacher_tokens: tokens that went through the teacher this time; 0 where the cache was complete.
+        capture_s: seconds of this capture, including the spot check of entries that were there.
     """
 
     folder: str
@@ -122,7 +122,7 @@ def _load_student(run: ResolvedRun) -> Any:
 
 
 def _quality(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> tuple[float, float, float]:
-    """Return the gradients' cosine over all compared positions, and mean and least kept mass."""
+    """Return the gradients' cosine over all compared positions, and mean and smallest kept mass."""
     products, masses = torch.zeros(3, dtype=torch.float64), []
     for batch in batches:
         signals = teacher.signal(batch), teacher.live.signal(batch)
@@ -152,10 +152,10 @@ def _gradient(signal: TeacherSignal, logits: Tensor, target: Tensor, rows: slice
 
 
 def measure_signals(runs: pd.DataFrame, *, study: str = "scratch", root: str | Path = "results") -> pd.DataFrame:
-    """Measure what the cached teachers of finished runs kept, and leave it with the study: `results.load` shows it.
+    """Measure the caches of finished runs' teachers, and save the result with the study: `results.load` shows it.
 
-    Bytes, kept mass and tokens are those of its first stage's sequences; the gradient is compared in the logits of the
-    student before training. What was measured before is read. Runs without a cached teacher are left out.
+    Bytes, kept mass and tokens are those of the first stage's sequences; the gradient is compared in the logits of the
+    student before training. Earlier measurements are read from disk. Runs without a cached teacher are left out.
 
     Args:
         runs: rows from `compare`.

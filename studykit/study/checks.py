@@ -69,21 +69,21 @@ def check_tokenizers(teacher: Teacher, recipes: Sequence[Recipe], student_tokeni
 _CACHED_REFUSALS = (
     (
         lambda recipe, loss, teacher: loss.needs_shared_categories,
-        "loss {loss!r} needs the full distribution, and the teacher is folded to {kept}: set it to null for a live "
+        "loss {loss!r} needs the full distribution, and the teacher is folded to {cache}: set it to null for a live "
         "teacher",
     ),
     (
         lambda recipe, loss, teacher: recipe.needs_live_teacher,
-        "it trains on sequences that are generated during training, which a cached teacher ({kept}) does not know: set "
-        "it to null for a live teacher",
+        "it trains on sequences that are generated during training, which a cached teacher ({cache}) does not know: "
+        "set it to null for a live teacher",
     ),
     (
         lambda recipe, loss, teacher: teacher.samples is not None and loss.needs_teacher and not loss.takes_samples,
-        "loss {loss!r} is not right on average with a sampled teacher ({kept}): take top_k, or forward_kl",
+        "loss {loss!r} is not right on average with a sampled teacher ({cache}): take top_k, or forward_kl",
     ),
     (
         lambda recipe, loss, teacher: teacher.samples is not None and recipe.temperature != 1,
-        "a sampled teacher ({kept}) was sampled at temperature 1: set the method's temperature to 1",
+        "a sampled teacher ({cache}) was sampled at temperature 1: set the method's temperature to 1",
     ),
 )
 """When a cached teacher cannot serve a recipe, and why; the first reason that holds is given."""
@@ -94,10 +94,10 @@ def check_cached(stage: Stage, recipe: Recipe, teacher: Teacher) -> None:
     if not teacher.is_cached or not recipe.trains_with_teacher:
         return
     loss, _ = recipe.parts
-    kept = f"top_k={teacher.top_k}" if teacher.samples is None else f"samples={teacher.samples}"
+    cache = f"top_k={teacher.top_k}" if teacher.samples is None else f"samples={teacher.samples}"
     for applies, reason in _CACHED_REFUSALS:
         if applies(recipe, loss, teacher):
-            raise InputError(f"method {stage.method!r}: {reason.format(loss=recipe.loss, kept=kept)}")
+            raise InputError(f"method {stage.method!r}: {reason.format(loss=recipe.loss, cache=cache)}")
 
 
 def check_one_pruning(shares: set[float | None]) -> None:
