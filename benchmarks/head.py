@@ -3,7 +3,7 @@
     python -m benchmarks.head --shape qwen --tokens 1024 --repeats 5
     python -m benchmarks.head --device cuda --tokens 8192 --repeats 5
 
-Contestants take turns; on a CPU every measurement is a process of its own, on CUDA one process does all of them and
+Contestants take turns; on a CPU every measurement is a separate process, on CUDA one process does all of them and
 imports the peers' packages after the kit's own. Weights are random and bf16. Measured is one forward and backward pass
 over all tokens, after a warm-up over 64 tokens on a CPU and over all of them on CUDA, where shapes are compiled.
 `studykit, autograd` is the same head with autograd instead of the loss's own gradient, and `studykit, eager` the head

@@ -1,6 +1,6 @@
 """How the benchmarks measure: contestants in turns, medians, peak memory, the machine.
 
-On a CPU every measurement is a process of its own. On a GPU one process does all of them, since the GPU's memory is
+On a CPU every measurement is a separate process. On a GPU one process does all of them, since the GPU's memory is
 counted exactly there and processes start slowly. `run_in_turns` starts processes, each of which prints a JSON object of
 numbers as its last line; `call_in_turns` calls functions. A contestant that cannot run is reported with the reason.
 

@@ -9,7 +9,7 @@ def show(figure: go.Figure, alt: str, name: str) -> None:
 
     Args:
         figure: from `studykit.figures`.
-        alt: what it says, for those who do not see it.
+        alt: the content in words, for those who do not see it.
         name: names the element and the saved file.
     """
     figure.update_layout(modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8a8a8a", "activecolor": "#d55e00"})

@@ -79,7 +79,7 @@ class Room:
         raise TypeError(f"{module.__file__} must define {name}(...) or class {camel}, as its file name promises")
 
     def describe(self, name: str) -> str:
-        """Return the first line of a module's docstring, without importing it (torch stays asleep)."""
+        """Return the first line of a module's docstring, without importing it, and hence torch."""
         return (self._docstrings(name)[0]).partition("\n")[0]
 
     def options(self, name: str) -> Mapping[str, "Option"]:
@@ -113,7 +113,7 @@ class Option:
         name: the keyword.
         annotation: type and range, such as `Annotated[float, Field(ge=0, lt=1)]`; a `Literal`, a union, or `Any`.
         default: `inspect.Parameter.empty` where a value is required.
-        description: what the docstring says about it under "Args:", or else its annotation, in one line.
+        description: its text in the docstring under "Args:", or else its annotation, in one line.
     """
 
     name: str
@@ -189,7 +189,7 @@ def options_of(make: Callable[..., Any]) -> Mapping[str, Option]:
 
 
 def _argument_descriptions(make: Callable[..., Any]) -> dict[str, str]:
-    """Return what a docstring says about each argument under "Args:", in one line each."""
+    """Return the text on each argument in a docstring, under "Args:", in one line each."""
     arguments = _ARGUMENTS.search(inspect.getdoc(make) or "")
     found = _ARGUMENT.findall(arguments[1]) if arguments else []
     return {name: " ".join(text.split()) for name, text in found}
@@ -254,7 +254,7 @@ def flags(base: type, module: ModuleType) -> dict[str, bool]:
     a module are constants as long as they are numbers or texts.
 
     Raises:
-        InputError: a module sets an unknown flag, or a flag to something else than True or False.
+        InputError: a module sets an unknown flag, or a flag that is not True or False.
     """
     defaults = {name: value for name, value in vars(base).items() if isinstance(value, bool)}
     capitals = {name.lower(): value for name, value in vars(module).items() if name.isupper() and name[0] != "_"}

@@ -17,7 +17,7 @@ class Failure(RuntimeError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """Return the error for a name nobody has heard of, with the nearest known one.
+    """Return the error for an unknown name, with the nearest known one.
 
     >>> print(unknown("method", "kdd", ["sft", "kd"]))
     unknown method 'kdd'; did you mean 'kd'?

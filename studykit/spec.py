@@ -59,11 +59,11 @@ class Student(Part):
 class Teacher(Part):
     """The model that is distilled: named like a student, never trained, never quantised.
 
-    With neither `top_k` nor `samples` the live teacher is asked for its full distribution at every step. `top_k` asks
-    once and keeps so many of the largest probabilities, and the rest as one tail category, in a cache that all runs of
-    a study share; `samples` keeps so many draws with replacement instead. `pruned` sets that share of the smallest
-    weights of each linear layer to 0 first. `engine` is what writes the teacher's answers where a method asks for them:
-    vLLM, or transformers where it is left out.
+    With neither `top_k` nor `samples` the teacher runs at every step and gives its full distribution. With `top_k` it
+    runs once, and a cache that all runs of a study share stores the `top_k` largest probabilities and one tail category
+    for all others; with `samples` the cache stores this number of draws with replacement. `pruned` sets this share of
+    the smallest weights of each linear layer to 0 first. `engine` generates the teacher's answers for methods
+    that train on them: vLLM, or transformers where it is left out.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Teacher(Part):
 
     @property
     def is_cached(self) -> bool:
-        """Whether it is asked ahead of training, and known on the data's own sequences only."""
+        """Whether it runs ahead of training, and is known on the sequences of the data only."""
         return self.top_k is not None or self.samples is not None
 
 
@@ -123,7 +123,7 @@ class Stage(Part):
     selected_sha256: str | None = Field(
         default=None, description="of the examples, where models selected them; filled in by `study.pin`"
     )
-    validation: Data | None = Field(default=None, description="looked at during training, by methods that want it")
+    validation: Data | None = Field(default=None, description="used during training by methods that need it")
     method: str
     method_options: dict[str, Any] = {}
     steps: int = Field(ge=1, description="optimizer steps")
@@ -146,7 +146,7 @@ class Evaluation(Part):
     """What is measured after training, on which held-out items."""
 
     data: Data
-    items: int | None = Field(default=None, ge=1, description="the first so many items; None means all")
+    items: int | None = Field(default=None, ge=1, description="number of items, the first of the split; None means all")
     scorers: tuple[str, ...] = ("exact_match", "token_error_rate", "nll")
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=64, ge=1)

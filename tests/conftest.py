@@ -1,4 +1,4 @@
-"""What many tests share: a cache of their own, no network, one thread, the smallest models and data that will do."""
+"""What many tests share: a separate cache, no network, one thread, the smallest models and data that will do."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def one_thread():
 
 @pytest.fixture
 def start():
-    """Start a function in a process of its own that `join` waits for."""
+    """Start a function in a separate process that `join` waits for."""
     import processes
 
     return processes.start

@@ -1,4 +1,4 @@
-"""Notebooks that do next to nothing, in a folder of their own, for tests of the machinery around notebooks."""
+"""Notebooks that do next to nothing, in a separate folder, for tests of the machinery around notebooks."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def everything_under(folder: Path) -> dict[str, bytes]:
 
 
 def marked(marker: str) -> list[psutil.Process]:
-    """Return the living processes that carry a marker in their environment: all descendants do, whoever adopts them."""
+    """Return the living processes that carry a marker in their environment: all descendants do, even adopted ones."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -10,7 +10,7 @@ CONTEXT.set_forkserver_preload(["studykit.study", "peft"])
 
 
 def start(function: Callable, *arguments: object) -> ForkServerProcess:
-    """Start a function of a test module in a process of its own, with this process's cache."""
+    """Start a function of a test module in a separate process, with this process's cache."""
     process = CONTEXT.Process(target=with_cache, args=(os.environ["STUDYKIT_CACHE"], function, *arguments))
     process.start()
     return process

@@ -64,7 +64,7 @@ def test_position_i_predicts_the_token_after_it(encoded, tokenizer):
     following = batch.predicting(places)[:, 0].long() + 1
     assert batch.input_ids.flatten()[following].tolist() == batch.target.tolist()
     first = encoded.ids_of(0)[encoded.supervised_of(0)][0]
-    assert batch.target[int(encoded.response_tokens[6])] == first  # the first response token is taught
+    assert batch.target[int(encoded.response_tokens[6])] == first  # the first response token is supervised
 
 
 def test_items_are_ready_micro_batches(encoded, tokenizer):

@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md and docs/one-step.md work: each is put into a room of its own and used."""
+"""The examples of CONTRIBUTING.md and docs/one-step.md work: each is put into a package and used."""
 
 import re
 import sys
@@ -24,7 +24,7 @@ DISCOVERED = sorted(path for path in EXAMPLES if path.startswith("studykit/"))
 
 @pytest.fixture
 def room(tmp_path, monkeypatch):
-    """Put the examples of one kind into a package of their own, and return it as a room."""
+    """Put the examples of one kind into a temporary package, and return it as a room."""
     made = []
 
     def make(kind: str) -> Room:

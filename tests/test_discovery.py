@@ -21,7 +21,7 @@ def room(tmp_path, monkeypatch):
     (folder / "__init__.py").write_text("")
     (folder / "plain.py").write_text('"""A plain thing.\n\nWith more to say."""\n\ndef plain():\n    return "plain"\n')
     (folder / "two_words.py").write_text('"""A class."""\nclass TwoWords:\n    pass\n')
-    (folder / "loud.py").write_text('raise RuntimeError("nobody may import me to list me")\n')
+    (folder / "loud.py").write_text('raise RuntimeError("listing a room must not import it")\n')
     (folder / "empty.py").write_text('"""Promises and does not keep."""\n')
     (folder / "_private.py").write_text("")
     (folder / "notes.txt").write_text("")

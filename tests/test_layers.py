@@ -1,4 +1,4 @@
-"""The rooms of the package, ground floor first: imports go downward only, and half of the house never wakes torch."""
+"""The rooms of the package, ground floor first: imports go downward only, and half of the rooms never import torch."""
 
 import ast
 import json
@@ -125,7 +125,7 @@ def test_a_torch_free_room_names_nothing_heavy_when_it_is_imported(file):
         if name.partition(".")[0] in HEAVY:
             raise AssertionError(f"{file}:{line} imports {name}")
         if line not in late and room_of(name):
-            assert room_of(name) in TORCH_FREE, f"{file}:{line} imports {name}, which wakes torch"
+            assert room_of(name) in TORCH_FREE, f"{file}:{line} imports {name}, which imports torch"
 
 
 def loaded_after(code):
@@ -164,4 +164,4 @@ DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))
 def test_the_dashboard_imports_torch_free_rooms_only(file):
     for name, line in imported(file):
         assert name.startswith("studykit"), f"{file}:{line} imports {name}"
-        assert room_of(name) in TORCH_FREE, f"{file}:{line} imports {name}, which wakes torch"
+        assert room_of(name) in TORCH_FREE, f"{file}:{line} imports {name}, which imports torch"

@@ -60,7 +60,7 @@ def test_the_canonical_text_of_the_smallest_specification():
 
 
 def test_run_ids_stay_what_they_have_always_been():
-    # Whoever changes these makes every finished run unknown: raise SCHEMA and write a migration instead.
+    # With other ids every finished run is unknown: raise SCHEMA and write a migration instead.
     assert SCHEMA == 2
     assert RunSpec.parse(MINIMAL).run_id == "ada39935f183"
     assert RunSpec.parse(FULL).run_id == "b83423f0c98b"

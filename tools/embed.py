@@ -2,7 +2,7 @@
 
 A word-level tokenizer over letters, phonemes and task words, with a chat template; three base students pre-trained
 on raw text only; teacher A trained on the student's pool; teacher B that has seen words outside the pool as well;
-teacher C, smaller, that writes phonemes letter by letter in a tokenizer of its own; a small reference model trained on
+teacher C, smaller, that writes phonemes letter by letter in another tokenizer; a small reference model trained on
 a few words outside the pool. Each is an ordinary run of the specification beside it, and takes minutes on one core.
 """
 

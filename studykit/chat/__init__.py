@@ -7,7 +7,7 @@ The loss mask holds the assistant's answers and the token that ends each. It lea
 - system and user turns, and the words by which the template opens a turn;
 - words that the template puts before an answer (an empty thinking block, the name of a channel);
 - what the template writes after the end of a turn (a newline);
-- answers with `weight` 0, and answers that the template renders otherwise once more turns follow;
+- answers with `weight` 0, and answers that the template renders otherwise when further turns follow;
 - the first token of a sequence, which nothing predicts, and padding.
 """
 

@@ -106,7 +106,7 @@ def _check_answers(
         if _squash(again) != _squash(shown):
             raise InputError(
                 f"example {name!r}: of the answer {text[:60]!r} the tokens are {shown[:60]!r}; the tokenizer's "
-                "character offsets are wrong, so the answer cannot be told from its prompt"
+                "character offsets are wrong, so answer and prompt cannot be separated"
             )
 
 

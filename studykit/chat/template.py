@@ -13,7 +13,7 @@ from typing import Any
 from studykit.errors import InputError
 
 DATE = date(2024, 7, 26)
-"""The day that templates are told; the default of Llama 3's own templates."""
+"""Today's date for templates; the default of Llama 3's own templates."""
 
 Conversation = Sequence[dict[str, Any]]
 

@@ -1,6 +1,6 @@
 """Where the assistant's answers stand in a rendered conversation, and which tokens end them.
 
-A chat template may put words of its own between the assistant's header and the answer (an empty thinking block, the
+A chat template may put words between the assistant's header and the answer (an empty thinking block, the
 name of a channel), and may render an earlier turn otherwise than the last one. So nothing is guessed from headers: the
 conversation is rendered a second time with a marker in place of every answer, and what surrounds the markers is found
 around the answers too.
@@ -41,7 +41,7 @@ class Located(NamedTuple):
     Attributes:
         text: as the chat template renders it.
         answers: those that are trained on, in order.
-        skipped: answers that are left out, since the template renders them otherwise once more turns follow.
+        skipped: answers that are left out, since the template renders them otherwise when further turns follow.
     """
 
     text: str

@@ -1,6 +1,6 @@
 """End a process and everything it started, in whichever session or process group each of them is.
 
-A notebook's kernel leads a session of its own, so ending the process group of the process that opened it is not enough.
+A notebook's kernel leads a separate session, so ending the process group of the process that opened it is not enough.
 `end_with_parent` is the same from the other side: called in a process that an executor started, it ends this process
 and all it started once the executor's process is gone, however that ended.
 """

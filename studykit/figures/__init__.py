@@ -33,7 +33,7 @@ _TITLES = {"loss": "loss (nats per token)", "train_s": "seconds of training"}
 
 
 def title(column: str) -> str:
-    """Return what an axis says of a column."""
+    """Return the title of an axis that shows a column."""
     return _TITLES.get(column) or metric(column).label
 
 

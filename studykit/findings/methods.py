@@ -80,8 +80,8 @@ def _at_budget(compared: list[Line], baseline: str, unit: str) -> str:
     best, differences = compared[0], [difference for line in compared if (difference := _difference(line))]
     first = differences[0]
     ahead = f"{best.name} is best, "
-    behind = f"no method is above {baseline}: {best.name} comes nearest, "
-    text = f"At {best.budget:,} examples {ahead if first.mean >= 0 else behind}"
+    below = f"no method is above {baseline}: {best.name} comes nearest, "
+    text = f"At {best.budget:,} examples {ahead if first.mean >= 0 else below}"
     seeds = f"n = {first.n} seed{'s' if first.n > 1 else ''}"
     text += f"{format_interval(first, sign=True)} {unit} from {baseline} ({seeds})"
     bounded = [difference for difference in differences if difference.n > 1]

@@ -12,7 +12,7 @@ A column is named after its field of the specification:
   `stage_1.steps`, `stage_1.examples`; a value that all stages share has the plain name
 
 A value that is the field's default is left out of `option_values`; a list or mapping is its JSON text, so that every
-value can be compared. Method, names of models, budget, steps and seed have columns of their own and are no options;
+value can be compared. Method, names of models, budget, steps and seed have other columns and are no options;
 hashes are none either.
 """
 

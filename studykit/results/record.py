@@ -4,8 +4,8 @@
     record.spec.stages[0].method, record.metrics["nll"], record.environment.processor
 
 `RunRecord` is a run's `record.json`; `CellSpec` and `CellRecord` are the `cell.json` and `record.json` of a cell. A
-reader accepts every older version through `MIGRATIONS` and refuses a newer one. Whoever changes the layout of a record
-adds one function there and raises `SCHEMA`.
+reader accepts every older version through `MIGRATIONS` and refuses a newer one. A change of a record's layout adds
+one function there and raises `SCHEMA`.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 A sampler is a function `name(pool, generator, *, option=default) -> int64 [len(pool)]` in a file of the same name: it
 returns a permutation of all examples. One that ranks by models names their roles in `MODELS`, as ("teacher",
-"reference"), and takes after the generator what each of them says: float64 [len(pool)], the mean log-probability per
+"reference"), and takes after the generator the scores of each: float64 [len(pool)], the mean log-probability per
 response token of every example. A budget names these models in options called like the roles.
 
 A budget is a prefix of the ranking, so that with one seed every smaller budget is contained in every larger one:

@@ -21,7 +21,7 @@ Message = dict[str, Any]
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant"}
 _ROLES |= {"bing": "assistant", "bard": "assistant", "system": "system", "developer": "developer", "tool": "tool"}
 _REFUSED = ("tool_calls", "function_call", "tools", "functions", "reasoning_content", "reasoning", "thinking")
-"""Fields that change what is taught and that a chat template alone would decide upon."""
+"""Fields that change what the model learns and that a chat template alone would decide upon."""
 
 _OF_MESSAGE = {"role", "content", "weight", "name", "from", "value"}
 _OF_RECORD = {"id", "source", "annotator", "split"}
@@ -58,8 +58,8 @@ def _refuse_fields(fields: Mapping[str, Any], where: str) -> None:
     for name in _REFUSED:
         if fields.get(name):
             raise InputError(
-                f"{where}: `{name}` changes what is taught and is not supported: remove the field, or write its text "
-                "into the content as the model is to say it"
+                f"{where}: `{name}` changes what the model learns and is not supported: remove the field, or write its "
+                "text into the content as the model is to say it"
             )
 
 

@@ -2,9 +2,9 @@
 
     arms(["sft", "kd"], **parameters(globals()))         # in a notebook, below its parameters cell
 
-An arm is a method (`kd`), a method with options of its own behind a label (`taid:linear`), or several methods one after
-the other (`sft>gkd`), which share the steps equally. The arms have student, data, seed, number of steps and evaluation
-in common, hence their difference is that of the methods.
+An arm is a method (`kd`), a method with other options and a label (`taid:linear`), or several methods one after the
+other (`sft>gkd`), which share the steps equally. The arms have the same student, data, seed, number of steps and
+evaluation, so that their difference is that of the methods.
 """
 
 from collections.abc import Mapping, Sequence
@@ -87,9 +87,9 @@ class Parameters:
 def parameters(names: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of a notebook's names that `arms` takes: `arms(["sft", "kd"], **parameters(globals()))`.
 
-    A notebook's parameters stay flat assignments, since a batch replaces them one by one; this hands them over under
-    the names they have. The reader sees where they come from, `globals()`, and whatever the arms cell says beside it
-    overrides them: `parameters(globals()) | {"seed": 1}`.
+    A notebook's parameters are flat assignments, since a batch replaces them one by one; this collects them under
+    their names. The reader sees where they come from, `globals()`, and the arms cell overrides single ones:
+    `parameters(globals()) | {"seed": 1}`.
 
     >>> parameters({"seed": 3, "study": "scratch", "In": []})
     {'seed': 3}

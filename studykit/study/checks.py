@@ -103,7 +103,7 @@ def check_cached(stage: Stage, recipe: Recipe, teacher: Teacher) -> None:
 def check_one_pruning(shares: set[float | None]) -> None:
     """Refuse stages whose methods prune the one teacher differently."""
     if len(shares) > 1:
-        raise InputError(f"the stages want teachers pruned by {shares}: set the teacher's `pruned` yourself")
+        raise InputError(f"the stages need teachers pruned by {shares}: set the teacher's `pruned` yourself")
 
 
 def check_budget(data: Data, pool: Pool) -> None:

@@ -59,7 +59,7 @@ def pin(spec: RunSpec, inputs: Inputs) -> ResolvedRun:
 
 
 def _needed_teacher(spec: RunSpec, recipes: Sequence[Recipe]) -> Teacher | None:
-    """Return the teacher, pruned as the methods want it; None where no stage needs one."""
+    """Return the teacher, pruned as the methods require; None where no stage needs one."""
     needing = [recipe for recipe in recipes if recipe.needs_teacher]
     if spec.teacher is None or not needing:
         return None

@@ -69,7 +69,7 @@ class OpenTeacher(Protocol):
 
 
 def open_teacher(teacher: Teacher, model: ModelRef, student_tokenizer: Any, student_rows: int) -> OpenTeacher:
-    """Load a teacher as the specification wants it: live or cached, pruned or not.
+    """Load a teacher as specified: live or cached, pruned or not.
 
     Args:
         teacher: the specification's teacher.

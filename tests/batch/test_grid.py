@@ -216,7 +216,7 @@ def test_prose_may_change_but_code_makes_a_cell_new(finished):
 
 @pytest.fixture
 def hanging(tmp_path):
-    """Write a batch whose one cell hangs, with a child in a session of its own, until a file says otherwise."""
+    """Write a batch whose one cell hangs, with a child in a separate session, until a file ends it."""
     write_notebook(tmp_path / "notebooks", "01_hang", HANG)
     write_batch(tmp_path / "notebooks", "hang", [{"notebook": "01_hang", "grid": {"place": str(tmp_path)}}])
     environment = os.environ | {MARKER: str(tmp_path)}

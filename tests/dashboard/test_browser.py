@@ -133,7 +133,7 @@ def test_from_the_finding_to_one_run(served, page, results_root):
 
 
 def _select_first_row(page):
-    """Click until the table says that a row is selected: on a busy machine it is drawn before it hears clicks."""
+    """Click until the table says that a row is selected: on a busy machine it is drawn before it reacts to clicks."""
     table = page.locator("[data-testid=stDataFrame]").first
     for _ in range(12):
         table.locator(".dvn-scroller").click(position={"x": 17, "y": 52})

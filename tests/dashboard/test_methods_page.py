@@ -42,7 +42,7 @@ def test_another_baseline_is_compared_with(opened, copied):
 
 
 def test_runs_that_cannot_be_compared_say_why(opened, copied):
-    other = spec_of("kd", 100, 0)  # the same run once more: with another seed for its data, which is no option
+    other = spec_of("kd", 100, 0)  # the same run again: with another seed for its data, which is no option
     budget = other.stages[0].data.budget.model_copy(update={"seed": 5})
     data = other.stages[0].data.model_copy(update={"budget": budget})
     stages = (other.stages[0].model_copy(update={"data": data}),)

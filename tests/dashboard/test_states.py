@@ -1,4 +1,4 @@
-"""What the dashboard says where there is nothing, nothing yet, or something broken."""
+"""What the dashboard shows where there is nothing, nothing yet, or something broken."""
 
 import os
 import subprocess

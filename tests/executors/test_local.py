@@ -1,4 +1,4 @@
-"""The local pool: sessions of its own, shared cores, and an end that leaves nothing behind."""
+"""The local pool: separate sessions, shared cores, and an end that leaves no process."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ here = pathlib.Path(sys.argv[1])
 depth = int(sys.argv[2])
 if len(sys.argv) > 3:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-if depth:  # each generation leads a session of its own, as a notebook's kernel does
+if depth:  # each generation leads a separate session, as a notebook's kernel does
     command = [sys.executable, *sys.orig_argv[1:3], str(here), str(depth - 1), *sys.argv[3:]]
     subprocess.Popen(command, start_new_session=True)
 (here / f"pid-{depth}.part").write_text(str(os.getpid()))

@@ -78,14 +78,14 @@ class ByHand:
 
 
 def pick(logits: Tensor, sampling: Sampling, number: float) -> int:
-    """Return the token at a place in [0, 1) of the cumulative distribution of those that top_p keeps."""
+    """Return the token at a point in [0, 1) of the cumulative distribution of those that top_p keeps."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     p = (logits.double() / sampling.temperature).softmax(-1).numpy()
     order = np.argsort(-p, kind="stable") if sampling.top_p < 1 else np.arange(len(p))
-    behind = np.cumsum(p[order])
-    kept = int((behind - p[order] < sampling.top_p).sum()) if sampling.top_p < 1 else len(p)
-    return int(order[np.searchsorted(behind[:kept], number * behind[kept - 1], side="right")])
+    cumulative = np.cumsum(p[order])
+    kept = int((cumulative - p[order] < sampling.top_p).sum()) if sampling.top_p < 1 else len(p)
+    return int(order[np.searchsorted(cumulative[:kept], number * cumulative[kept - 1], side="right")])
 
 
 KINDS = ["llama", "gpt2"]
@@ -223,9 +223,9 @@ def test_rows_that_reject_at_different_places_answer_as_they_would_alone(draft_t
 
 
 def test_checked_accepted_drawn_and_read_tokens_are_counted(markov):
-    """The student counts on; the teacher does as well, but starts again behind 3.
+    """The student counts on; the teacher does as well, but starts again after 3.
 
-    Drafts are 2 3 4 | 2 3 4 | 2: twice the 4 is rejected, and the limit cuts the third draft behind its first token.
+    Drafts are 2 3 4 | 2 3 4 | 2: twice the 4 is rejected, and the limit cuts the third draft after its first token.
     """
     answers, checked, accepted = drafted(
         markov(cycles(8)), markov(cycles(8, _3=1)), [[1]], 7, top_k=1, draft_tokens=3, vocab_size=8
@@ -285,7 +285,7 @@ def test_each_model_reads_each_accepted_token_once(top_k, make, monkeypatch):
             assert count == len(read)
             last = dict(read)
             assert [last[place] for place in range(len(row) - 1)] == row[:-1]
-            # A place is read again only where what it held was no part of the answer.
+            # A position is read again only where what it held was no part of the answer.
             for place, token in enumerate(row[:-1]):
                 held = [own for where, own in read if where == place]
                 assert held[-1] == token

@@ -54,7 +54,7 @@ ROWS, CATEGORIES = 6, 9
 
 
 def inputs(seed: int = 0, rows: int = ROWS, categories: int = CATEGORIES) -> tuple[Tensor, Tensor, Tensor]:
-    """Return student logits that want a gradient, teacher log-probabilities and labels, float64."""
+    """Return student logits that require a gradient, teacher log-probabilities and labels, float64."""
     generator = torch.Generator().manual_seed(seed)
     student, teacher = torch.randn(2, rows, categories, generator=generator, dtype=torch.float64) * 1.5
     target = torch.randint(categories, (rows,), generator=generator)

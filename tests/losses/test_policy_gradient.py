@@ -17,7 +17,7 @@ CATEGORIES = 4
 
 
 def sides(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return student logits that want a gradient and teacher log-probabilities, float64."""
+    """Return student logits that require a gradient and teacher log-probabilities, float64."""
     student, teacher = torch.randn(2, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 1.5
     return student.requires_grad_(), teacher.log_softmax(-1)
 
@@ -63,7 +63,7 @@ def test_its_mean_over_a_mixtures_tokens_is_the_gradient_of_reverse_kl(share, on
     expected = grad(kl_of_student(logits, teacher_logp), logits)
     torch.testing.assert_close(grad(mean_over_tokens(loss, logits, teacher_logp, mixture), logits), expected)
     uncorrected = get_loss("policy_gradient", one_step=one_step)
-    if not one_step:  # the one-step term is the whole gradient at every token, whoever wrote it
+    if not one_step:  # the one-step term is the whole gradient at every token of any author
         mean = mean_over_tokens(uncorrected, logits, teacher_logp, mixture)
         assert (grad(mean, logits) - expected).abs().max() > 0.01
 

@@ -23,7 +23,7 @@ FIXED_ROWS = sorted(set(NAMES) - GENERATES)
 
 @pytest.fixture
 def spec_of(plain_spec, stage, data_file, teacher_folder):
-    """Make the specification of one short stage of a method, with whatever that method cannot do without."""
+    """Make the specification of one short stage of a method, with all that the method requires."""
 
     def make(name, teacher_changes=None, **options):
         if takes(name, "max_new_tokens"):

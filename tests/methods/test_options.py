@@ -79,11 +79,11 @@ FORMER = {
     "taid": {**_MIXING, "schedule": "adaptive", "t_start": 0.4, "t_end": 1.0, "alpha": "auto", "beta": 0.99},
     "uld": {"weight": 1.5},
 }
-"""Options and defaults of the methods when each was a function with an option list of its own."""
+"""Options and defaults of the methods when each was a function with a separate list of options."""
 
 
 def with_reference(name, **options):
-    """Return options with the one that a method cannot do without."""
+    """Return options with the one that a method requires."""
     return ({"reference": "lexicon/reference"} if takes(name, "reference") else {}) | options
 
 
@@ -202,9 +202,9 @@ def test_loss_and_rollout_are_made_once_for_their_flags(monkeypatch):
     assert get_method("gkd") is get_method("gkd")
 
 
-FILE = '''"""A divergence of one's own.
+FILE = '''"""Another divergence.
 
-Source: Nobody (2026), A Title.
+Source: Author (2026), A Title.
 """
 
 from studykit.methods import Recipe
@@ -223,8 +223,8 @@ def test_a_method_is_one_file(tmp_path, monkeypatch):
     monkeypatch.setattr(methods, "METHODS", room)
     assert (room.names(), room.describe("mine"), room.source("mine")) == (
         ["mine"],
-        "A divergence of one's own.",
-        "Nobody (2026), A Title.",
+        "Another divergence.",
+        "Author (2026), A Title.",
     )
     recipe = get_method("mine", beta=0.1, sampling_temperature=0.5)
     assert isinstance(recipe, Recipe)

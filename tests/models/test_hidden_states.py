@@ -168,7 +168,7 @@ def test_the_teacher_of_a_run_goes_without_padding_too(plain_spec, stage, tmp_pa
     spec = RunSpec.parse(plain_spec(stage("kd", steps=2, padding_free=True)))
     train(pin(spec, Inputs(tmp_path / "results")), tmp_path)
     assert {True, False} == set(rows)  # students are training, teachers are not
-    assert rows.count(False) >= 2 + 2 * 2  # the teacher's batches, and what both were asked before the first
+    assert rows.count(False) >= 2 + 2 * 2  # the teacher's batches, and the passes of both before the first
 
 
 def test_none_is_left_out_of_the_canonical_form(plain_spec, stage):

@@ -21,7 +21,7 @@ from studykit.models.states import hidden_states
 from studykit.teacher import TeacherSignal
 
 RANKS, ROWS, T, V, H = 2, 4, 6, 51, 16  # 51 rows do not divide evenly
-CASES = [  # tied, resharded after the forward pass, the head a unit of its own, gradient checkpointing
+CASES = [  # tied, resharded after the forward pass, the head a separate unit, gradient checkpointing
     (False, True, False, False),
     (True, True, False, True),
     (False, False, False, False),

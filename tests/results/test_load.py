@@ -55,7 +55,7 @@ def test_a_missing_metric_is_missing_and_never_0(study, make_spec):
     row = frame[frame["run_id"] == run.folder.name].iloc[0].to_dict()
     assert pd.isna(row["exact_match"])
     assert pd.isna(row["train_s"])
-    assert row["budget_examples"] == 300  # asked for, where no manifest says what was drawn
+    assert row["budget_examples"] == 300  # of the specification, where no manifest says what was drawn
     assert pd.isna(row["budget_tokens"])
 
 

@@ -64,7 +64,7 @@ every_change = pytest.mark.parametrize(("place", "change"), CHANGES.items(), ids
 
 
 def changed(place, value, plain=PLAIN):
-    """Return a specification with another value at a place."""
+    """Return a specification with another value at one path."""
     content = copy.deepcopy(plain)
     part = content
     for key in place[:-1]:

@@ -49,7 +49,7 @@ def test_it_costs_nothing_and_follows_the_seed(batch, context):
 
 
 def test_no_more_is_supervised_than_in_the_data(context):
-    """Many chat templates put something behind the end token, such as Qwen's newline: that is never taught."""
+    """Many chat templates put something after the end token, such as Qwen's newline: it is never supervised."""
     own = Models().find("lexicon/tokenizer").tokenizer
     own.chat_template = (
         "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }} <|end|> 9 {% endfor %}"

@@ -1,4 +1,4 @@
-"""Budgets: prefixes of one ranking, for every sampler in the package, and what their manifests say."""
+"""Budgets: prefixes of one ranking, for every sampler in the package, and their manifests."""
 
 import json
 import sys

@@ -102,7 +102,7 @@ BAD = {
     "a number of 5,000 digits": ('{"text": "a", "id": ' + "9" * 5000 + "}", "JSON that cannot be read"),
     "deep brackets": ("[" * 100_000 + "]" * 100_000, "JSON that cannot be read"),
     "a tool call": ({"messages": [TALK[0], {**TALK[1], "tool_calls": [{"id": "1"}]}]}, "`tool_calls` changes what is"),
-    "tools": ({"messages": TALK, "tools": [{"name": "look"}]}, "`tools` changes what is taught"),
+    "tools": ({"messages": TALK, "tools": [{"name": "look"}]}, "`tools` changes what the model learns"),
     "reasoning": ({"messages": [TALK[0], {**TALK[1], "reasoning_content": "2 + 2"}]}, "`reasoning_content` changes"),
     "a field of a message": ({"messages": [TALK[0], {**TALK[1], "train": False}]}, "the field 'train', which would be"),
     "half a weight": ({"messages": [TALK[0], {**TALK[1], "weight": 0.5}]}, r"weight is 0 .* or 1, received 0.5"),

@@ -1,4 +1,4 @@
-"""A teacher captured ahead of time: what it costs on disk, how good it is, and that nobody asks it again."""
+"""A teacher captured ahead of time: what it costs on disk, how good it is, and that it is never run again."""
 
 import io
 import json

@@ -39,7 +39,7 @@ def models(tiny_model):
 
 @pytest.fixture
 def captured(models, tokenizer, tmp_path, monkeypatch):
-    """Capture batches into a cache of their own, and return the bytes of each sequence by its key."""
+    """Capture batches into a separate cache, and return the bytes of each sequence by its key."""
 
     def make(model, name, *rounds) -> dict[str, bytes]:
         monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / str(len(list(tmp_path.iterdir())))))

@@ -24,7 +24,7 @@ V, K = 85, 8
 
 @pytest.fixture
 def open_cached(tiny_model, tokenizer, empty_cache):
-    """Open the cached teacher, as a process of its own would."""
+    """Open the cached teacher, as a separate process would."""
 
     def make(top_k=K, content="a", seed=7):
         def load():
@@ -37,7 +37,7 @@ def open_cached(tiny_model, tokenizer, empty_cache):
 
 @pytest.fixture
 def batches(examples, tokenizer):
-    """Make the batches in which a teacher is asked for the first so many examples."""
+    """Make the batches in which a teacher reads the first `count` examples."""
 
     def make(count=12, size=4):
         return each_example_once(encode(examples[:count], tokenizer, 64), size, tokenizer.pad_token_id)

@@ -24,7 +24,7 @@ V, N = 85, 12
 
 @pytest.fixture
 def open_cached(tiny_model, tokenizer, empty_cache):
-    """Open the teacher with a cache of samples, as a process of its own would."""
+    """Open the teacher with a cache of samples, as a separate process would."""
 
     def make(n=N, content="a", seed=7):
         live = LiveTeacher(tiny_model(seed=seed, spread=30.0).eval(), tokenizer, V)
@@ -35,7 +35,7 @@ def open_cached(tiny_model, tokenizer, empty_cache):
 
 @pytest.fixture
 def batches(examples, tokenizer):
-    """Make the batches in which a teacher is asked for the first so many examples."""
+    """Make the batches in which a teacher reads the first `count` examples."""
 
     def make(count=12, size=4):
         return each_example_once(encode(examples[:count], tokenizer, 64), size, tokenizer.pad_token_id)

@@ -1,4 +1,4 @@
-"""What the README says is so: its numbers come from results/, its tree exists, its example trains."""
+"""The README is true: its numbers come from results/, its tree exists, its example trains."""
 
 import re
 

@@ -48,7 +48,7 @@ def take_steps(tmp_path):
 
 @pytest.fixture
 def in_process(start, join):
-    """Run a function in a process of its own and return its exit code."""
+    """Run a function in a separate process and return its exit code."""
     return lambda function, *arguments: join(start(function, *arguments))
 
 

@@ -215,7 +215,7 @@ def test_a_teacher_gets_no_gradient_and_does_not_move(tiny_model, make_training,
 
 
 def test_padding_changes_nothing(tiny_model, encoded, tokenizer):
-    """Right padding behind a short sequence does not reach its hidden states."""
+    """Right padding after a short sequence does not reach its hidden states."""
     model = tiny_model(seed=3).eval()
     alone, padded = (collate(encoded, rows, tokenizer.pad_token_id) for rows in ([0], [0, 6]))
     states = [

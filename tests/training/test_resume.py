@@ -51,7 +51,7 @@ def steps_logged(folder: Path) -> list[tuple[int, int]]:
 
 @pytest.fixture
 def in_folder(tmp_path, results_root):
-    """Return functions that train the same specification in folders of their own."""
+    """Return functions that train the same specification in separate folders."""
 
     def run(spec, name="run", **keywords):
         folder = tmp_path / name

@@ -14,7 +14,7 @@ FILES: dict[str, ModuleType] = {
 
 
 def each(name: str) -> list[tuple]:
-    """Return the entries of a list such as `CONSTANTS` in all files, each behind the name of its loss."""
+    """Return the entries of a list such as `CONSTANTS` in all files, each after the name of its loss."""
     return [(loss, *entry) for loss, file in FILES.items() for entry in getattr(file, name, [])]
 
 
