@@ -57,8 +57,8 @@ def encode(examples: Sequence[Example], tokenizer: Any, max_length: int | None) 
 def encode_prompts(examples: Sequence[Example], tokenizer: Any) -> list[list[int]]:
     """Return the token ids before each conversation's last answer: what generation starts from.
 
-    They are a prefix of the ids that `encode` gives, so that a student answers prompts as it was trained on them, with the words
-     that the template puts before the answer (such as an empty thinking block).
+    They are a prefix of the ids that `encode` gives, with the words that the template puts before the answer (such as
+    an empty thinking block), so that a student answers prompts in the form it was trained on.
     """
     encoded = encode(examples, tokenizer, None)
     prompts = []

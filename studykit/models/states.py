@@ -76,7 +76,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def autocasting(model: nn.Module, autocast: torch.autocast) -> Iterator[None]:
-    """Run a model's forward passes inside `autocast` within the block, whoever calls it; nothing else is."""
+    """Run all forward passes of a model under `autocast` within the block, but nothing else."""
 
     def begin(module: nn.Module, arguments: Any) -> None:
         autocast.__enter__()

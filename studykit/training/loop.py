@@ -5,7 +5,7 @@
 
 The loop knows no method: the recipe's rollout gives the sequences, the teacher its signal, and the chunked head the
 loss. The loss is divided by the number of supervised tokens of the whole optimizer step, over all micro-batches and
-processes. Each process takes micro-batches of its own, and `accelerate` averages the gradients.
+processes. Each process takes other micro-batches, and `accelerate` averages the gradients.
 """
 
 import time

@@ -169,7 +169,7 @@ def cost_before(job: StageJob) -> dict[str, float]:
 
 
 def set_activation_checkpointing(model: Any, enabled: bool) -> None:
-    """Store the activations of layers, or compute them again in the backward pass: as this stage wants it."""
+    """Store the activations of layers, or compute them again in the backward pass."""
     if enabled:
         model.activation_checkpointing_enable()
         model.enable_input_require_grads()

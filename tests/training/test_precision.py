@@ -1,4 +1,4 @@
-"""Mixed precision where the stage wants it, the device, and on a GPU batches that are copied while it computes."""
+"""Mixed precision as the stage specifies, the device, and on a GPU batches that are copied while it computes."""
 
 import json
 from types import SimpleNamespace
