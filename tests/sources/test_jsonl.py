@@ -101,7 +101,7 @@ BAD = {
     "half an emoji in the id": (r'{"text": "a", "id": "\udcb2"}', "half of a surrogate pair"),
     "a number of 5,000 digits": ('{"text": "a", "id": ' + "9" * 5000 + "}", "JSON that cannot be read"),
     "deep brackets": ("[" * 100_000 + "]" * 100_000, "JSON that cannot be read"),
-    "a tool call": ({"messages": [TALK[0], {**TALK[1], "tool_calls": [{"id": "1"}]}]}, "`tool_calls` changes what the model learns"),
+    "a tool call": ({"messages": [TALK[0], {**TALK[1], "tool_calls": [{"id": "1"}]}]}, "`tool_calls` changes what"),
     "tools": ({"messages": TALK, "tools": [{"name": "look"}]}, "`tools` changes what the model learns"),
     "reasoning": ({"messages": [TALK[0], {**TALK[1], "reasoning_content": "2 + 2"}]}, "`reasoning_content` changes"),
     "a field of a message": ({"messages": [TALK[0], {**TALK[1], "train": False}]}, "the field 'train', which would be"),
