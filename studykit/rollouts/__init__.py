@@ -32,7 +32,7 @@ class RolloutContext:
     """What a rollout may use.
 
     Attributes:
-        student: the model in training, with the wrappers of the trainer.
+        student: the model in training, without data-parallel wrappers.
         teacher: the open teacher, or None.
         tokenizer: the student's tokenizer.
         generator: the only source of randomness, on the CPU; its state is part of a checkpoint.

@@ -6,6 +6,7 @@ import pytest
 import torch
 from rows import ROWS, equal, rows_of
 
+from studykit.cost import Cost
 from studykit.losses import Author
 from studykit.rollouts.replay import Replay
 
@@ -79,7 +80,7 @@ def test_the_share_of_the_students_rows_is_the_threshold_and_new_answers_get_few
     """At progress 3/4 a quarter of the student's batches are new answers, the others come out of the buffer."""
     rollout, ours, given = Replay(threshold=0.4, rise=0, max_new_tokens=1), context(progress=0.75), batch([1])
     rollout(given, ours)
-    ours.cost, own, new = {}, 0, 0
+    ours.cost, own, new = Cost(), 0, 0
     for _ in range(600):
         before = ours.cost.get("generated_tokens", 0)
         own += rollout(given, ours) is not given
