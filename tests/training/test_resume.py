@@ -185,6 +185,31 @@ def test_a_stage_killed_while_its_end_is_written_is_not_trained_again(plain_spec
     assert steps == []
 
 
+def test_averages_of_several_steps_survive_a_restart_between_two_logs(
+    plain_spec, stage, in_folder, monkeypatch, tmp_path
+):
+    spec = RunSpec.parse(plain_spec(stage(steps=100)))
+    in_folder(spec, "whole")
+    compute_loss = loop.compute_loss
+
+    def fail(training, batch, denominator):
+        if training.step == 5:
+            raise RuntimeError("on purpose")
+        return compute_loss(training, batch, denominator)
+
+    monkeypatch.setattr(loop, "compute_loss", fail)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        in_folder(spec, checkpoint_every_s=0.0)
+    monkeypatch.setattr(loop, "compute_loss", compute_loss)
+    in_folder(spec)
+    whole, resumed = (
+        [json.loads(line) | {"time_s": 0} for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "run")
+    )
+    assert [line["step"] for line in whole] == list(range(2, 101, 2))
+    assert resumed == whole
+
+
 def test_costs_add_up_over_a_restart(plain_spec, stage, in_folder, in_process, tmp_path, results_root, empty_cache):
     spec = RunSpec.parse(plain_spec(stage("kd", steps=STEPS), top_k=8))
     whole = in_folder(spec, "whole")
