@@ -83,7 +83,7 @@ def answer_greedily(model: nn.Module, tokenizer: Any, examples: list[Example], e
         indices = order[start : start + evaluation.batch_size]
         limits = [evaluation.max_new_tokens] * len(indices)
         completions = generate([(model, 1.0)], [prompts[i] for i in indices], limits, greedy, generator, vocabulary)
-        texts = tokenizer.batch_decode(completions.tokens, skip_special_tokens=True)
+        texts = tokenizer.batch_decode(completions.without_end, skip_special_tokens=True)
         for index, text in zip(indices, texts, strict=True):
             answers[index] = text.strip()
     return answers

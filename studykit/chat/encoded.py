@@ -57,3 +57,13 @@ class Encoded:
         """Return the content hash of one token sequence and its loss mask: a teacher's signal depends on no more."""
         content = self.ids_of(index).tobytes() + self.supervised_of(index).tobytes()
         return hashlib.sha256(content).hexdigest()[:32]
+
+    def answer_starts(self) -> np.ndarray:
+        """Return where the last answer of each example begins, int64 [n]; its length where it has none."""
+        starts = np.array(self.lengths, dtype=np.int64)
+        for index in range(len(self)):
+            answered = np.flatnonzero(self.supervised_of(index))
+            if len(answered):
+                breaks = np.flatnonzero(np.diff(answered) > 1)
+                starts[index] = answered[breaks[-1] + 1 if len(breaks) else 0]
+        return starts

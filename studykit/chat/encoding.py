@@ -61,14 +61,10 @@ def encode_prompts(examples: Sequence[Example], tokenizer: Any) -> list[list[int
     an empty thinking block), so that a student answers prompts in the form it was trained on.
     """
     encoded = encode(examples, tokenizer, None)
-    prompts = []
-    for index in range(len(encoded)):
-        answered = np.flatnonzero(encoded.supervised_of(index))
-        if not len(answered):
-            raise InputError(f"example {examples[index].id!r} has no answer to generate: its last turn has weight 0")
-        runs = np.flatnonzero(np.diff(answered) > 1)
-        prompts.append(encoded.ids_of(index)[: answered[runs[-1] + 1 if len(runs) else 0]].tolist())
-    return prompts
+    starts = encoded.answer_starts()
+    if len(silent := np.flatnonzero(starts == encoded.lengths)):
+        raise InputError(f"example {examples[silent[0]].id!r} has no answer to generate: its last turn has weight 0")
+    return [encoded.ids_of(index)[:start].tolist() for index, start in enumerate(starts)]
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -32,6 +32,11 @@ class Completions:
     verified_tokens: int = 0
     accepted_tokens: int = 0
 
+    @property
+    def without_end(self) -> list[list[int]]:
+        """The token ids of each answer without its end token, which is no part of the text."""
+        return [ids[:-1] if ended else ids for ids, ended in zip(self.tokens, self.ended, strict=True)]
+
 
 class DecodingState:
     """The rows of a batch while they are generated.

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from studykit.chat import Encoded, encode, encode_prompts
+from studykit.chat import Encoded, encode
+from studykit.discovery import options_of
 from studykit.errors import InputError
 from studykit.models.limits import Limits, limits_of
 from studykit.models.names import ModelRef
+from studykit.rollouts import ROLLOUTS
 from studykit.scorers import needs_generation
 from studykit.training.resolved import ResolvedRun, ResolvedStage
 
@@ -55,23 +57,23 @@ def _uses(run: ResolvedRun) -> Iterator[Use]:
     encoded, longest = encode(run.held_out, run.student.tokenizer, None), 0
     generates = needs_generation(evaluation.scorers)
     if generates:
-        prompts = encode_prompts(run.held_out, run.student.tokenizer)
-        longest = max(map(len, prompts)) + evaluation.max_new_tokens
+        longest = int(encoded.answer_starts().max()) + evaluation.max_new_tokens
     longest = max(longest, int(encoded.lengths.max()))
     yield Use("the evaluation", _largest_id(encoded), longest, "evaluation.max_new_tokens", generates)
 
 
 def _use_of_stage(where: str, stage: ResolvedStage) -> Use:
-    encoded, rollout = stage.data.encoded, stage.recipe.parts[1]
-    longest = int(encoded.lengths.max())
-    if not rollout.keeps_rows:
-        new_tokens = getattr(rollout, "max_new_tokens", 0)
-        longest = max(longest, min(stage.spec.max_length, longest + new_tokens))
-    return Use(where, _largest_id(encoded), longest, "max_length", not rollout.keeps_rows)
+    encoded, recipe = stage.data.encoded, stage.recipe
+    longest, generates = int(encoded.lengths.max()), not recipe.parts[1].keeps_rows
+    if generates:
+        default = options_of(ROLLOUTS.member(recipe.rollout)).get("max_new_tokens")
+        new_tokens = (recipe.rollout_options or {}).get("max_new_tokens", default.default if default else 0)
+        longest = max(longest, min(stage.spec.max_length, int(encoded.answer_starts().max()) + new_tokens))
+    return Use(where, _largest_id(encoded), longest, "max_length", generates)
 
 
 def _largest_id(encoded: Encoded) -> int:
-    return max(int(encoded.ids_of(i).max()) for i in range(len(encoded)))
+    return max((int(encoded.ids_of(i).max()) for i in range(len(encoded)) if encoded.lengths[i]), default=0)
 
 
 def _check(model: ModelRef, limits: Limits, uses: Sequence[Use]) -> None:

@@ -1,6 +1,6 @@
 """Pin a specification: look up the models, methods and data that it names, once, and fill in their hashes.
 
-    run = pin(RunSpec.parse(plain), Inputs("results"))
+    run = pin(RunSpec.parse(plain), "results")
     run.spec, run.run_id, run.stages[0].data.encoded
 
 Everything that can be wrong is refused here, in one line, before a model is loaded; the checks are those of
@@ -8,6 +8,7 @@ Everything that can be wrong is refused here, in one line, before a model is loa
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from studykit.data import Inputs, Selection
@@ -18,23 +19,26 @@ from studykit.models.names import ModelRef
 from studykit.sources import Example
 from studykit.spec import Data, Evaluation, RunSpec, Stage, Student, Teacher
 from studykit.study import checks
+from studykit.study.capacity import check_capacity
 from studykit.training.resolved import ResolvedRun, ResolvedStage
 
 P = TypeVar("P", Student, Teacher, Data)
 
 
-def pin(spec: RunSpec, inputs: Inputs) -> ResolvedRun:
+def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
     """Return the run that a specification describes, with everything that it names looked up.
 
     A teacher that no stage needs is dropped, so that an SFT arm is the same run beside any teacher.
 
     Args:
         spec: with or without hashes.
-        inputs: looks up models and data; specifications pinned together share one.
+        inputs: looks up models and data, and specifications pinned together share one; or the results folder, whose
+            finished runs can be named as models.
 
     Raises:
         InputError: the first thing that is wrong, in one line.
     """
+    inputs = inputs if isinstance(inputs, Inputs) else Inputs(inputs)
     checks.check_single_process()
     checks.check_names(spec)
     recipes = [get_method(stage.method, **stage.method_options) for stage in spec.stages]
@@ -55,7 +59,9 @@ def pin(spec: RunSpec, inputs: Inputs) -> ResolvedRun:
         "stages": tuple(stage.spec for stage in stages),
         "evaluation": evaluation,
     }
-    return ResolvedRun(spec.model_copy(update=pinned), student, teacher, tuple(stages), items)
+    run = ResolvedRun(spec.model_copy(update=pinned), student, teacher, tuple(stages), items)
+    check_capacity(run)
+    return run
 
 
 def _needed_teacher(spec: RunSpec, recipes: Sequence[Recipe]) -> Teacher | None:
