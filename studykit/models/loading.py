@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from studykit.chat import tokenizer_hash
 from studykit.errors import InputError, unknown
 from studykit.models.names import ModelRef
+from studykit.models.probe import check_logits
 from studykit.models.pruning import prune
 from studykit.spec import Lora, Student
 
@@ -31,7 +32,7 @@ def load_student(student: Student, model: ModelRef, seed: int = 0) -> nn.Module:
         seed: of random weights, and of the adapters'.
 
     Raises:
-        InputError: no such model or attention, or LoRA on a target that does not exist.
+        InputError: no such model or attention, LoRA on a target that does not exist, or logits that the kit gets wrong.
     """
     if student.random_config is not None:
         torch.manual_seed(seed)
@@ -41,7 +42,9 @@ def load_student(student: Student, model: ModelRef, seed: int = 0) -> nn.Module:
     else:
         dtype = _frozen_dtype() if student.lora else torch.float32
         loaded = _load(model, dtype, student.attn_implementation)
-    return _with_adapters(loaded, student.lora, seed) if student.lora else loaded
+    loaded = _with_adapters(loaded, student.lora, seed) if student.lora else loaded
+    check_logits(loaded, student.name)
+    return loaded
 
 
 def load_teacher(model: ModelRef, *, pruned: float | None = None, attn_implementation: str | None = None) -> nn.Module:
@@ -53,11 +56,12 @@ def load_teacher(model: ModelRef, *, pruned: float | None = None, attn_implement
         attn_implementation: in the words of transformers; None for its choice.
 
     Raises:
-        InputError: no such model or attention.
+        InputError: no such model or attention, or logits that the kit gets wrong.
     """
     loaded: Any = _load(model, _frozen_dtype(), attn_implementation)
     if pruned:
         prune(loaded, pruned)
+    check_logits(loaded, model.name)
     return loaded.eval().requires_grad_(False).to(device())
 
 

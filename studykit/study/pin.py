@@ -20,6 +20,7 @@ from studykit.sources import Example
 from studykit.spec import Data, Evaluation, RunSpec, Stage, Student, Teacher
 from studykit.study import checks
 from studykit.study.capacity import check_capacity
+from studykit.study.overlap import check_overlap
 from studykit.training.resolved import ResolvedRun, ResolvedStage
 
 P = TypeVar("P", Student, Teacher, Data)
@@ -61,6 +62,7 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
     }
     run = ResolvedRun(spec.model_copy(update=pinned), student, teacher, tuple(stages), items)
     check_capacity(run)
+    check_overlap(run)
     return run
 
 
