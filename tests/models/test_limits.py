@@ -1,5 +1,7 @@
 """What a model can take is known from its configuration: rows, learned positions, and whether it can generate."""
 
+from typing import Any
+
 import pytest
 from transformers import GPT2Config, LlamaConfig, Mamba2Config, OPTConfig
 
@@ -7,7 +9,7 @@ from studykit.errors import InputError
 from studykit.models.limits import Limits, limits_of
 from studykit.models.names import ModelRef
 
-SMALL = {"vocab_size": 90, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16}
+SMALL: dict[str, Any] = {"vocab_size": 90, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16}
 CONFIGS = {
     "llama": (LlamaConfig(**SMALL, num_attention_heads=2, max_position_embeddings=48), Limits(90, None, True)),
     "gpt2": (GPT2Config(vocab_size=90, n_embd=16, n_layer=1, n_head=2, n_positions=48), Limits(90, 48, True)),
