@@ -42,7 +42,7 @@ def _page(file: Path) -> st.Page:
 
 
 def _follow() -> None:
-    """Offer to look for new results every few seconds; filters and selections lie outside and stay."""
+    """Offer to look for new results every few seconds; filters and selections are outside this fragment and remain."""
     live = st.toggle("Follow new results", value=True, key="live", bind="query-params")
     st.fragment(_rerun_when_changed, run_every=5 if live else None)(readings.fingerprint())
 

@@ -54,7 +54,7 @@ class SecurityHeaders:
 
 
 def _inline_scripts() -> list[str]:
-    """Return the hashes of the scripts that stand inside Streamlit's own page, the only inline ones allowed."""
+    """Return the hashes of the scripts inside Streamlit's page, the only inline ones allowed."""
     page = (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
     scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
     return [f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts]

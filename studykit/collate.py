@@ -31,8 +31,8 @@ class Batch:
     - the prompt (system and user turns) and the words that a chat template puts around turns, since the student is
       to learn answers, not questions or formats;
     - padding, which is no token of the sequence;
-    - the first token of a sequence, whatever the mask says: the logit at position i predicts token i + 1, so that no
-      logit predicts the first one. `target`, `sequence` and `predicting` never count it.
+    - the first token of a sequence, even where the mask includes it: the logit at position i predicts token i + 1, so
+      that no logit predicts the first one. `target`, `sequence` and `predicting` never count it.
 
     In a raw text every other token is supervised.
 

@@ -7,7 +7,7 @@ thing, named like the file. Nothing is registered anywhere: adding the file is t
     room.names()                         # ["cross_entropy", "forward_kl", ...], without importing them
     room.member("forward_kl")            # the function forward_kl in studykit/losses/forward_kl.py
 
-The keyword parameters of a thing are its options, and their annotations say type and range, here checked for all
+The keyword parameters of a thing are its options, and their annotations are type and range, here checked for all
 rooms by pydantic. The bool class attributes of its base are its flags; a file with a plain function sets them in
 capitals:
 
@@ -93,7 +93,7 @@ class Room:
         return next((" ".join(match[1].split()) for match in found if match), "")
 
     def _docstrings(self, name: str) -> list[str]:
-        """Return the docstrings of a module and of what stands at its top level, the module's first."""
+        """Return the docstrings of a module and of its functions and classes, the module's first."""
         tree = ast.parse((self._folder() / f"{name}.py").read_text(encoding="utf-8"))
         inside = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
         return [ast.get_docstring(node) or "" for node in (tree, *inside)]

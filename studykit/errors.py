@@ -1,6 +1,6 @@
 """The exceptions that users meet, and the suggestion that goes with a wrong name.
 
-`InputError` carries a single line that says what was wrong, what was received and how to mend it. The command
+`InputError` carries a single line: the rule, the value received and the fix. The command
 line prints that line and exits with code 2; a notebook shows it as the last line of the traceback.
 """
 
@@ -13,7 +13,7 @@ class InputError(ValueError):
 
 
 class Failure(RuntimeError):
-    """What other input would not mend, such as a damaged file: one line naming what is wrong and what to do."""
+    """A failure that other input would not avoid, such as a damaged file: one line with the fault and the fix."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -56,7 +56,7 @@ def mean_logp(model: ModelRef, examples: Sequence[Example]) -> np.ndarray:
     Remembered on disk by content of model and examples: a study runs each model over them once.
 
     Args:
-        model: what a model's name stands for.
+        model: as found by its name.
         examples: conversations or raw texts.
 
     Returns:

@@ -32,6 +32,8 @@ INSTEAD = {
     r"asleep|wakes?": "'is not imported', 'imports'",
     r"(?:can|cannot|could|may|to) be had": "'is available', 'is possible'",
     r"(?:methods?|adapters?|stages?|specification|loss|rollout|that|it|they) wants?": "'needs', 'requires'",
+    r"(?:where|what|how) (?:\w+ ){0,4}(?:stands?|lies?)": "the noun: location, position, status, lines",
+    r"(?:whatever|unless|as|where) (?:the \w+|it) says?": "'even where', 'unless ... documents', 'as specified'",
     r"as good as none": "the plain statement",
 }
 PHRASES = {

@@ -1,4 +1,4 @@
-"""A run is its content: one canonical text, one id, unknown keys refused where they stand."""
+"""A run is its content: one canonical text, one id, unknown keys refused by their path."""
 
 import copy
 import hashlib

@@ -41,7 +41,7 @@ class Page:
 
     @property
     def folder(self) -> Path:
-        """Where the results lie."""
+        """The folder of the results."""
         return ROOT / "results" / self.study
 
     @property
@@ -54,7 +54,7 @@ class Page:
         raise NotImplementedError
 
     def draw(self) -> None:
-        """Write the figures of the block, and other files that lie beside the results."""
+        """Write the figures of the block, and other files beside the results."""
         raise NotImplementedError
 
     def replaced(self, text: str) -> str:
@@ -112,11 +112,11 @@ class StudyPage(Page):
 
 
 class RecordsPage(Page):
-    """The page on the files of a study: a table of keys per record; the JSON schemas lie in the same folder."""
+    """The page on the files of a study: a table of keys per record; the JSON schemas are in the same folder."""
 
     @property
     def markers(self) -> tuple[str, str]:
-        """What stands before and after the generated block."""
+        """The lines before and after the generated block."""
         return "<!-- generated: studykit/results/record.py -->", "<!-- end generated -->"
 
     def generated(self) -> str:

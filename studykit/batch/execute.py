@@ -1,8 +1,8 @@
 """Execute one cell of a batch: `python -m studykit.batch.execute results/<study>/cells/<cell_id>`.
 
-The cell's folder says what to run (`cell.json`); the executed notebook and `record.json` are written beside it. The
-record is written last and is the only proof that the cell is done: papermill's metadata calls a killed notebook
-completed.
+`cell.json` in the cell's folder names notebook and parameters; the executed notebook and `record.json` are written
+beside it. The record is written last and is the only proof that the cell is done: papermill's metadata calls a killed
+notebook completed.
 """
 
 import json

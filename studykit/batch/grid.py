@@ -70,7 +70,7 @@ def plan(
         name: a file in `notebooks/batches/` without its ending, or a path to a YAML file.
         folder: the folder of the notebooks.
         results_root: the results folder.
-        overrides: parameters set for every cell, whatever the grid says; a list replaces the grid's values.
+        overrides: parameters set for every cell, instead of the grid's; a list replaces the grid's values.
 
     Raises:
         InputError: no such batch, notebook or parameter, a value of the wrong type, or a folder that is not a study.

@@ -4,7 +4,7 @@ nbformat is imported by papermill, and by plotly to display a figure in a notebo
 validator it uses, and that imports `rfc3987_syntax` where it is installed, as it is beside JupyterLab: building the
 grammar of international web addresses in it takes about a second in every process, and no notebook is checked against
 it. None of these libraries has a switch. `None` in `sys.modules` is Python's way to say that a module is missing, which
-jsonschema allows for; it stands there during this one import. Done only in the two processes that a cell of a batch
+jsonschema allows for; it is set during this one import. Done only in the two processes that a cell of a batch
 consists of: the cell's (`studykit.batch.execute`) and its kernel, which loads this module as an IPython extension.
 """
 

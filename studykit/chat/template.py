@@ -68,6 +68,6 @@ def _render_one(messages: Conversation, tokenizer: Any, settings: dict[str, Any]
 
 
 def _fixed_date() -> str:
-    """Return a macro that stands in for the function by which a template asks for today's date."""
+    """Return a macro that replaces the function by which a template reads today's date."""
     replaced = "".join(f"|replace('%{code}', '{DATE.strftime(f'%{code}')}')" for code in _CODES)
     return f"{{%- macro strftime_now(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro +%}}"

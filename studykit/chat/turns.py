@@ -1,4 +1,4 @@
-"""Where the assistant's answers stand in a rendered conversation, and which tokens end them.
+"""The positions of the assistant's answers in a rendered conversation, and the tokens that end them.
 
 A chat template may put words between the assistant's header and the answer (an empty thinking block, the
 name of a channel), and may render an earlier turn otherwise than the last one. So nothing is guessed from headers: the
@@ -141,7 +141,7 @@ def _after_header(example: Example, text: str, after: str, tokenizer: Any) -> An
 
 
 def _is_stable(example: Example, frame: str, turns: Sequence[int], tokenizer: Any) -> bool:
-    """Whether each answer but the last stands between the same words, and ends as, it did when it was the last one."""
+    """Whether each answer but the last is between the same words, and ends in the same way, as when it was the last."""
     for turn in turns[:-1]:
         (alone,) = render([_mark(example.messages[: turn + 1])], tokenizer, names=[example.id])
         before, marker, after = alone.partition(_MARKER.format(turn))

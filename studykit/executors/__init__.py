@@ -1,7 +1,7 @@
 """Where a notebook runs, one executor per file. The unit is one process that runs one cell of a batch.
 
 An executor is a class named like its file (`Local` in `local.py`) with the methods of `Executor`. It only starts and
-ends processes; whether a cell is done stands in the cell's `record.json`, never in the executor.
+ends processes; whether a cell is done is recorded in the cell's `record.json`, never in the executor.
 """
 
 from collections.abc import Sequence

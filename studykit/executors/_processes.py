@@ -2,7 +2,7 @@
 
 A notebook's kernel leads a separate session, so ending the process group of the process that opened it is not enough.
 `end_with_parent` is the same from the other side: called in a process that an executor started, it ends this process
-and all it started once the executor's process is gone, however that ended.
+and all it started once the executor's process has ended, for any reason.
 """
 
 import contextlib

@@ -96,7 +96,7 @@ class Loss:
     learning_rate: float | None = None
 
     def per_token(self, x: LossInputs) -> Tensor:
-        """Return the loss at every position, float32 [N], in nats unless the loss says otherwise."""
+        """Return the loss at every position, float32 [N], in nats unless the loss documents another unit."""
         raise NotImplementedError
 
     def value_and_grad(self, x: LossInputs) -> tuple[Tensor, Tensor]:

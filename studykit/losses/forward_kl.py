@@ -1,4 +1,4 @@
-"""Forward KL(p‖q) of teacher p from student q: covers all that the teacher may say."""
+"""Forward KL(p‖q) of teacher p from student q: covers all that the teacher may generate."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""The names users say (`sft`, `kd`, ...): a method is a `Recipe` value, named like its file.
+"""Methods by the names that users give (`sft`, `kd`, ...): a method is a `Recipe` value, named like its file.
 
     gkd = Recipe(loss="jsd", rollout="mixed")            # the whole of a file, below its docstring
 
@@ -71,7 +71,7 @@ class Recipe:
     renamed: Mapping[str, str] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
     parts: tuple[Loss, Rollout] = field(init=False, repr=False, compare=False)
-    """Loss and rollout, made once for the flags that they have with these options; training makes its own."""
+    """Loss and rollout, made once for the flags that they have with these options; training makes new ones."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", (self.make_loss(), self.make_rollout()))  # the dataclass is frozen

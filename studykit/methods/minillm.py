@@ -1,6 +1,6 @@
 """Policy gradient of KL(q‖p) over whole answers, sampled from a mixture of student and teacher (MiniLLM).
 
-The one-step term is KL(q‖p) in full, and the policy gradient answers for what follows a token. Samples come from the
+The one-step term is KL(q‖p) in full, and the policy gradient accounts for the tokens after it. Samples come from the
 mixture that the importance weights assume, hence at temperature 1.
 
 Source: Gu et al. (2024, arXiv 2306.08543), MiniLLM: Knowledge Distillation of Large Language Models.

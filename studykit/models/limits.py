@@ -35,7 +35,7 @@ def limits_of(model: ModelRef, random_config: dict[str, Any] | None = None) -> L
     """Return the limits of a model, from a copy without weights.
 
     Args:
-        model: what a name stands for.
+        model: as found by its name.
         random_config: the architecture, where `model` gives the tokenizer alone.
 
     Raises:

@@ -20,7 +20,7 @@ from studykit.models.probe import check_logits
 from studykit.models.pruning import prune
 from studykit.spec import Lora, Student
 
-transformers_logging.disable_progress_bar()  # a bar per saved shard says nothing in a log file
+transformers_logging.disable_progress_bar()  # a bar per saved shard is noise in a log file
 
 
 def load_student(student: Student, model: ModelRef, seed: int = 0) -> nn.Module:
@@ -28,7 +28,7 @@ def load_student(student: Student, model: ModelRef, seed: int = 0) -> nn.Module:
 
     Args:
         student: architecture, adapters and attention.
-        model: what the student's name stands for.
+        model: as found by the student's name.
         seed: of random weights, and of the adapters'.
 
     Raises:
@@ -51,7 +51,7 @@ def load_teacher(model: ModelRef, *, pruned: float | None = None, attn_implement
     """Return a model that is not trained: evaluation mode, no gradients, bf16 where the device has it.
 
     Args:
-        model: what its name stands for.
+        model: as found by its name.
         pruned: share of the smallest weights of each linear layer that are set to 0.
         attn_implementation: in the words of transformers; None for its choice.
 
@@ -125,7 +125,7 @@ def _load(model: ModelRef, dtype: torch.dtype, attn_implementation: str | None) 
 
 @contextmanager
 def _refused(what: str) -> Iterator[None]:
-    """Say in one line why transformers cannot make a model."""
+    """Raise a one-line error where transformers cannot make a model."""
     try:
         yield
     except (OSError, ValueError, ImportError) as error:

@@ -1,4 +1,4 @@
-"""The cells of batches: what each executes, how it stands, its runs, its executed notebook and its log.
+"""The cells of batches: what each executes, its status, its runs, its executed notebook and its log.
 
     write_cell(folder, CellSpec(...))                     # the batch, before it starts the cell
     with collect_runs(folder):                            # the process that executes the notebook
@@ -102,7 +102,7 @@ def finish_cell(
 
 
 def read_cell(folder: Path) -> CellState:
-    """Return how a cell stands; one with damaged files has failed, and `error` says what is wrong."""
+    """Return the status of a cell; one with damaged files has failed, and `error` names the damage."""
     spec = None
     try:
         spec = read_cell_spec(folder)

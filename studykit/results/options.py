@@ -197,7 +197,7 @@ def _defaults() -> dict[str, Any]:
         if field not in _NO_OPTIONS and not isinstance(info.default, dict):
             without = info.is_required() or info.default is None
             defaults[_column(part, field, prefix)] = None if without else _comparable(info.default)
-    return defaults | {"lora_r": None}  # its presence says that a student has adapters
+    return defaults | {"lora_r": None}  # its presence means that a student has adapters
 
 
 DEFAULTS = _defaults()

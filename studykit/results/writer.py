@@ -6,7 +6,7 @@
         run.finish(metrics, cost, data)
 
 Only one process holds a run at a time: the folder's `lock` file is locked as long as the writer is open, and the system
-releases it when the process dies, in whatever way.
+releases it when the process dies, for any reason.
 """
 
 import hashlib

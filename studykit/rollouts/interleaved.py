@@ -15,7 +15,7 @@ from studykit.rollouts import MaxNewTokens, Rollout, RolloutContext
 class Interleaved(Rollout):
     """Return the prompts with answers that the student drafts and the teacher corrects on the way.
 
-    These lie between the student's answers (top_k is the whole vocabulary) and the teacher's (top_k is 1, and the
+    These are between the student's answers (top_k is the whole vocabulary) and the teacher's (top_k is 1, and the
     teacher's temperature 0). Early in training most drafts are rejected, later hardly any; the share that is accepted
     is logged.
 

@@ -12,7 +12,7 @@ from studykit.rollouts import MaxNewTokens, Rollout, RolloutContext
 class Teacher(Rollout):
     """Return the prompts with the teacher's answers; a prompt that was seen before gets the same answer again.
 
-    The student is trained on a data set that the teacher writes, paid for once. It needs no access to the teacher's
+    The student is trained on a data set that the teacher writes once. It needs no access to the teacher's
     distribution, so teacher and student may have different tokenizers.
 
     Args:

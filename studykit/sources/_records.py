@@ -59,7 +59,7 @@ def _refuse_fields(fields: Mapping[str, Any], where: str) -> None:
         if fields.get(name):
             raise InputError(
                 f"{where}: `{name}` changes what the model learns and is not supported: remove the field, or write its "
-                "text into the content as the model is to say it"
+                "text into the content as the model should generate it"
             )
 
 

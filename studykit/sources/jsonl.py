@@ -84,7 +84,7 @@ def _object(where: str, line: str) -> dict[str, Any]:
         ) from None
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{where}: half of a surrogate pair ({error.object[error.start]!a}): cut text; mend it"
+            f"{where}: half of a surrogate pair ({error.object[error.start]!a}): cut text; repair it"
         ) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: JSON that cannot be read ({str(error)[:80]})") from None

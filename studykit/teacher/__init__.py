@@ -73,7 +73,7 @@ def open_teacher(teacher: Teacher, model: ModelRef, student_tokenizer: Any, stud
 
     Args:
         teacher: the specification's teacher.
-        model: what its name stands for.
+        model: as found by its name.
         student_tokenizer: the student's tokenizer.
         student_rows: rows of the student's output head.
 

@@ -2,7 +2,7 @@
 
 An entry's key is the hash of the teacher's weights, the tokenizer, the storage format and the token ids of the
 sequence, so that every nested budget, student, loss, temperature and seed of a study shares it. Entries are
-batch-invariant: a study that is run again with an empty cache stores the same bits. They lie in a `Store`:
+batch-invariant: a study that is run again with an empty cache stores the same bits. They are in a `Store`:
 
     <cache>/teacher/<key of teacher, tokenizer and format>/<sha256 of the shard>.safetensors
 

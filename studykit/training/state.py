@@ -73,7 +73,7 @@ class Training:
             self.validation = each_example_once(stage.validation, self.spec.batch_size, tokenizer.pad_token_id)
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which the student's products are computed: bf16 where the stage says so."""
+        """Return the context in which the student's products are computed: bf16 where the stage has it on."""
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16)
 
     def shared_state(self) -> dict[str, Any]:

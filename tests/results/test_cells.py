@@ -1,4 +1,4 @@
-"""Cells of batches: how they stand, which runs are theirs, and what a damaged one leaves readable."""
+"""Cells of batches: their status, which runs are theirs, and what a damaged one leaves readable."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What cached teachers kept lies beside the runs and is shown in their rows."""
+"""Measures of cached teachers are stored beside the runs and shown in their rows."""
 
 import json
 
