@@ -15,7 +15,7 @@ def states(columns, rows=3, heads=2, size=4, seed=0):
 
 @pytest.fixture
 def used(monkeypatch):
-    """Record what is done with layers: the positions of keys at every update, what is shifted, and which rows are selected."""
+    """Record the positions of keys at every update of a layer, its shifts, and the rows that are selected."""
     seen = {"allocated": [], "updates": [], "shifted": [], "selected": []}
 
     def wrap(name, note):
