@@ -22,8 +22,8 @@ from benchmarks.step_setup import (
 )
 from studykit.chat import Encoded
 from studykit.collate import PlannedBatches
-from studykit.cost import Cost
 from studykit.data import StageData
+from studykit.generation.cost import Cost
 from studykit.methods import get_method
 from studykit.models.names import ModelRef, Models
 from studykit.models.projection import output_head

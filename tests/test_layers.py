@@ -15,7 +15,6 @@ LAYERS = (
     "errors",
     "discovery",
     "files",
-    "cost",
     "spec",
     "scorers",  # by the names of the scorers a table knows its metrics
     "results",
@@ -51,7 +50,6 @@ TORCH_FREE = (
     "errors",
     "discovery",
     "files",
-    "cost",
     "spec",
     "scorers",
     "results",

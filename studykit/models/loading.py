@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
@@ -90,7 +90,7 @@ def architecture(random_config: dict[str, Any]) -> Any:
     """
     fields = dict(random_config)
     kind = fields.pop("model_type", None)
-    known = [config.model_type for config in AutoModelForCausalLM._model_mapping]
+    known = [config.model_type for config in MODEL_FOR_CAUSAL_LM_MAPPING]
     if kind not in known:
         raise InputError(f"student.random_config: {unknown('model_type', str(kind), known)}")
     try:

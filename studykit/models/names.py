@@ -129,4 +129,5 @@ def _commit(name: str, revision: str | None) -> str:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load model {name!r}: {str(error).splitlines()[0]}") from None
+    # Only there does transformers leave the commit that it has loaded; asking the hub would need a network.
     return config._commit_hash or revision or "main"

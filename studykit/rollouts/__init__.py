@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import nn
 
 from studykit.collate import Batch, make_batch
-from studykit.cost import Cost
 from studykit.discovery import Room, check_options, flags
 from studykit.generation import Completions, Vocabulary
+from studykit.generation.cost import Cost
 from studykit.losses import Author
 from studykit.teacher import OpenTeacher
 

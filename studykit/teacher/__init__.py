@@ -11,9 +11,9 @@ import torch
 
 from studykit.chat import Encoded
 from studykit.collate import Batch
-from studykit.cost import Cost
 from studykit.errors import InputError
 from studykit.generation import Completions, Sampling
+from studykit.generation.cost import Cost
 from studykit.generation.vllm import Vllm
 from studykit.models.loading import load_teacher
 from studykit.models.names import ModelRef

@@ -22,10 +22,10 @@ from torch.nn.functional import pad
 
 from studykit.chat import Encoded, tokenizer_hash
 from studykit.collate import Batch
-from studykit.cost import Cost
 from studykit.errors import Failure
 from studykit.files import cache_folder
 from studykit.generation import Completions, Sampling
+from studykit.generation.cost import Cost
 from studykit.teacher.batch_invariant import POSITIONS, BatchInvariantTeacher
 from studykit.teacher.formats import KeptProbs, SignalFormat
 from studykit.teacher.live import LiveTeacher

@@ -14,8 +14,8 @@ from torch import nn
 
 from studykit.chat import Encoded
 from studykit.collate import Batch, collate
-from studykit.cost import Cost
 from studykit.generation import Completions, Sampling
+from studykit.generation.cost import Cost
 from studykit.generation.vllm import Vllm
 from studykit.models.projection import output_head
 from studykit.models.states import choose_packing, hidden_states

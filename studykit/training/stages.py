@@ -20,8 +20,8 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from studykit.chat import encode
 from studykit.collate import PlannedBatches, plan_batches
-from studykit.cost import Cost
 from studykit.files import write_json
+from studykit.generation.cost import Cost
 from studykit.models.loading import device, load_student
 from studykit.models.projection import output_head
 from studykit.models.states import unwrap

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from studykit.collate import Batch, each_example_once
-from studykit.cost import Cost
+from studykit.generation.cost import Cost
 from studykit.models.loading import has_bf16
 from studykit.models.states import choose_packing
 from studykit.models.vocabulary import token_rows

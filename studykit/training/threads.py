@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers.utils.generic import is_flash_attention_requested
 
 from studykit.collate import Batch, PlannedBatches
 from studykit.files import cache_folder, replacing
@@ -131,7 +132,7 @@ def _key(training: Training, batch: Batch, maximum: int) -> str:
     model = unwrap(training.student)
     architecture = [
         type(model).__name__,
-        model.config._attn_implementation,
+        is_flash_attention_requested(model.config),
         training.spec.padding_free,
         [(name, list(p.shape), str(p.dtype), p.requires_grad) for name, p in model.named_parameters()],
         any(getattr(module, "gradient_checkpointing", False) for module in model.modules()),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from rows import ROWS, equal, rows_of
 
-from studykit.cost import Cost
+from studykit.generation.cost import Cost
 from studykit.losses import Author
 from studykit.rollouts.replay import Replay
 

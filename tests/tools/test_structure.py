@@ -11,6 +11,7 @@ from tools.structure import (
     MAX_METHOD_LINES,
     MAX_RESULTS_ROOTS,
     MAX_ROOMS,
+    ROOT,
     Source,
     find_functions,
     format_table,
@@ -117,3 +118,8 @@ def test_layers_are_read_without_running_the_file(tmp_path):
     file = tmp_path / "layers.py"
     file.write_text("raise SystemExit\nLAYERS = (\n    'a',  # a remark\n    'b',\n)\n", encoding="utf-8")
     assert read_layers(file) == ["a", "b"]
+
+
+def test_the_package_is_within_its_bounds():
+    measures = measure(read_sources(ROOT / "studykit"), read_layers(ROOT / "tests" / "test_layers.py"))
+    assert broken(measures) == set(), format_table(measures)

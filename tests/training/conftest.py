@@ -12,8 +12,8 @@ def make_training(encoded, tokenizer, stage):
     from accelerate import Accelerator
 
     from studykit.collate import PlannedBatches
-    from studykit.cost import Cost
     from studykit.data import StageData
+    from studykit.generation.cost import Cost
     from studykit.methods import get_method
     from studykit.spec import Stage
     from studykit.training.resolved import ResolvedStage
