@@ -194,7 +194,7 @@ def test_a_specification_that_is_none_is_refused(studykit, tmp_path, content, me
 
 
 @pytest.mark.parametrize(
-    "line", ["{not json}", '{"prompt": "without an answer"}', "", "[]", '{"prompt": 1, "completion": "x"}']
+    "line", ["{not json}", '{"prompt": "without an answer"}', "[]", '{"prompt": 1, "completion": "x"}']
 )
 def test_a_bad_line_of_data_is_named_by_its_number(studykit, spec_file, tmp_path, line):
     file = spec_file()

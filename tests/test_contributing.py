@@ -8,10 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from streamlit.testing.v1 import AppTest
 
+from dashboard import readings
 from studykit import findings, losses, methods, rollouts, samplers, scorers, sources
 from studykit.discovery import Room
 from studykit.errors import InputError
+from studykit.executors.local import Local
 from studykit.losses import LossInputs
 from studykit.rollouts.student import Student
 from studykit.spec import Budget
@@ -137,6 +140,23 @@ def test_the_example_of_a_figure(room):
     figure = room("figures").member("seconds_against_budget")(FRAME)
     [trace] = figure.data
     assert (trace.name, np.asarray(trace.y).tolist()) == ("sft", [10.0, 20.0])
+
+
+def test_the_example_of_a_page(monkeypatch):
+    [code] = [code for path, code in EXAMPLES.items() if path.startswith("dashboard/views/")]
+    monkeypatch.setattr(readings, "runs", lambda: FRAME)
+    app = AppTest.from_string(code, default_timeout=60).run()
+    assert not app.exception
+    assert app.title[0].value == "Seconds"
+    assert app.dataframe[0].value["train_s"].tolist() == [15.0]
+
+
+def test_the_example_of_an_executor(room, monkeypatch):
+    started = []
+    executor = room("executors").member("niced")(jobs=2)
+    monkeypatch.setattr(Local, "submit", lambda self, command, log: started.append(command))
+    executor.submit(["python"], Path("log.txt"))
+    assert (executor.jobs, started) == (2, [["nice", "-n", "19", "python"]])
 
 
 def test_the_test_files_and_commands_that_are_named_exist():

@@ -37,8 +37,7 @@ def kl_of_student(logits: Tensor, teacher_logp: Tensor) -> Tensor:
 def mean_over_tokens(loss: Loss, logits: Tensor, teacher_logp: Tensor, sampled_from: Tensor) -> Tensor:
     """Return the loss at one position, over all tokens that could have been sampled, each with its probability."""
     q = logits.log_softmax(-1)
-    tokens = torch.arange(len(logits))
-    each = [loss.per_token(LossInputs(q[None], teacher_logp[None], token[None]))[0] for token in tokens]
+    each = [loss.per_token(LossInputs(q[None], teacher_logp[None], y[None]))[0] for y in torch.arange(len(logits))]
     return (sampled_from.detach() * torch.stack(each)).sum()
 
 
