@@ -47,8 +47,7 @@ HANG = """
 import os, pathlib, subprocess, sys, time
 here = pathlib.Path(place)
 if not (here / "quick").exists():
-    child = "import time; time.sleep(600)"
-    subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     (here / "hangs").write_text("")
     time.sleep(600)
 """
@@ -219,11 +218,10 @@ def hanging(tmp_path):
     """Write a batch whose one cell hangs, with a child in a separate session, until a file ends it."""
     write_notebook(tmp_path / "notebooks", "01_hang", HANG)
     write_batch(tmp_path / "notebooks", "hang", [{"notebook": "01_hang", "grid": {"place": str(tmp_path)}}])
-    environment = os.environ | {MARKER: str(tmp_path)}
 
     def start(clock="right"):
         command = [sys.executable, "-c", DRIVER, str(tmp_path), clock]
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, env=os.environ | {MARKER: str(tmp_path)}, stderr=subprocess.PIPE, text=True)
 
     yield tmp_path, start
     for process in marked(str(tmp_path)):
@@ -268,14 +266,8 @@ def test_a_cell_whose_batch_is_gone_before_it_starts_ends_by_itself(hanging):
     cell = only_cell(root)
     cell.folder.mkdir(parents=True)
     environment = os.environ | {MARKER: str(root), "STUDYKIT_FOLLOW_PARENT": "1"}  # adopted by another already
-    content = {
-        "cell_id": cell.cell_id,
-        "notebook": "01_hang",
-        "notebooks": "../../../../notebooks",
-        "parameters": {},
-        "timeout_s": 60,
-    }
-    (cell.folder / "cell.json").write_text(json.dumps(content))
+    content = {"cell_id": cell.cell_id, "notebook": "01_hang", "notebooks": "../../../../notebooks"}
+    (cell.folder / "cell.json").write_text(json.dumps(content | {"parameters": {}, "timeout_s": 60}))
     command = [sys.executable, "-m", "studykit.batch.execute", str(cell.folder)]
     done = subprocess.run(command, env=environment, start_new_session=True, timeout=PATIENCE_S)
     assert done.returncode == -signal.SIGKILL
