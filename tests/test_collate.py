@@ -76,7 +76,7 @@ def test_items_are_ready_micro_batches(encoded, tokenizer):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
-def test_a_teacher_is_asked_for_every_example_once(batch_size, encoded, tokenizer):
+def test_a_teacher_reads_every_example_once(batch_size, encoded, tokenizer):
     batches = each_example_once(encoded, batch_size, tokenizer.pad_token_id)
     keys = [key for batch in batches for key in batch.keys]
     assert sorted(keys) == sorted(encoded.key_of(i) for i in range(len(encoded)))

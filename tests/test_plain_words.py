@@ -48,9 +48,9 @@ def prose(file: Path) -> str:
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".ipynb":
         return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
-    return (
-        re.sub(r"<!-- generated.*?<!-- end generated -->", "", text, flags=re.DOTALL) if file.suffix == ".md" else text
-    )
+    if file.suffix == ".py":
+        return re.sub(r"\bdef \w+", lambda match: match.group().replace("_", " "), text)  # a test's name is a sentence
+    return re.sub(r"<!-- generated.*?<!-- end generated -->", "", text, flags=re.DOTALL)
 
 
 def written() -> list[Path]:

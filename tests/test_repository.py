@@ -105,7 +105,7 @@ def test_all_extras_are_there_and_all_holds_them():
     assert Requirement(everything).extras == set(EXTRAS) - {"all", "vllm"}  # vLLM runs on Linux with CUDA only
 
 
-def test_the_version_is_said_once_and_once_more():
+def test_version_and_licence_agree_everywhere():
     assert PROJECT["project"]["version"] == studykit.__version__
     assert PROJECT["project"]["requires-python"] == ">=3.11"
     assert PROJECT["project"]["license"] == "Apache-2.0"

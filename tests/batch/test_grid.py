@@ -121,7 +121,7 @@ def test_counts_add_up(finished):
     assert seen[-1] == {"done": 3, "failed": 2, "running": 0, "waiting": 0}
 
 
-def test_an_executed_notebook_carries_its_parameters_and_no_place_of_this_machine(finished):
+def test_an_executed_notebook_carries_its_parameters_and_no_path_of_this_machine(finished):
     root, cells, _, _ = finished
     for number in (1, 2):
         text = (cells[number].folder / "notebook.ipynb").read_text(encoding="utf-8")
@@ -284,7 +284,7 @@ def test_the_first_parameter_varies_slowest(tmp_path):
     assert cells[0].parameters["tasks"] == ["one"]
 
 
-def test_a_cell_asked_for_twice_is_one_cell(tmp_path):
+def test_equal_cells_of_a_grid_are_one_cell(tmp_path):
     write_notebook(tmp_path, "01_fake")
     write_batch(tmp_path, "fake", [{"notebook": "01_fake", "grid": {"number": [1, 1]}}, {"notebook": "01_fake"}])
     assert len(plan("fake", folder=tmp_path, overrides={"number": 1})) == 1

@@ -85,7 +85,7 @@ def test_the_end_token_is_supervised_where_it_also_pads():
     assert loss_mask(chat_of("2+2?", "4"), make_tokenizer(pad="<|end|>")) == ["4<|end|>"]
 
 
-def test_an_answer_that_repeats_the_question_is_told_apart_by_its_position():
+def test_an_answer_that_repeats_the_question_is_located_by_its_position():
     assert loss_mask(chat_of("4", "4", "4", "4"), make_tokenizer()) == ["4<|end|>", "4<|end|>"]
     assert encode([chat_of("4", "4")], make_tokenizer(), 99).response_tokens.tolist() == [2]
 

@@ -196,7 +196,7 @@ def test_an_end_token_that_is_not_called_special_ends_a_turn_too():
     assert trained(conversation(QUESTION, ANSWER), tokenizer) == ["Paris<|im_end|>"]
 
 
-def test_templates_are_told_the_same_date_on_every_day():
+def test_templates_get_the_same_date_on_every_day():
     dated = bpe("{{- strftime_now('%d %b %Y') }}\n" + CHATML)
     (text,) = render([[QUESTION]], dated)
     assert text.startswith("26 Jul 2024\n<|im_start|>")

@@ -95,7 +95,7 @@ def test_several_students_and_teachers_get_pickers(opened, copied):
     assert values(trace(app, "kd")["x"]) == list(BUDGETS)
 
 
-def test_several_studies_are_told_apart_by_the_address(opened, copied):
+def test_the_address_selects_one_of_several_studies(opened, copied):
     shutil.copytree(copied / "sample", copied / "other")
     app = opened(copied, study="other")
     assert app.title[0].value == "other"

@@ -73,7 +73,7 @@ def test_each_process_has_its_share_of_the_cores(tmp_path, monkeypatch, jobs):
     assert (tmp_path / "log.txt").read_text().split() == [str(share), str(os.getpid()), "True"]
 
 
-def test_what_the_user_says_about_threads_holds(tmp_path, monkeypatch):
+def test_a_number_of_threads_set_by_the_user_holds(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     code = "import os; print(os.environ['OMP_NUM_THREADS'])"
     assert Local(2).submit([sys.executable, "-c", code], tmp_path / "log.txt").wait(PATIENCE_S) == 0

@@ -43,7 +43,7 @@ def test_the_wrapper_of_data_parallelism_is_seen_through(make):
     assert drafted(wrapped, model)[0].tokens == sampled(model).tokens
 
 
-def test_an_answer_stops_behind_its_end_token_and_at_its_own_limit(make):
+def test_an_answer_stops_after_its_end_token_and_at_its_own_limit(make):
     model, max_new_tokens = make(seed=3), [12, 3, 9, 1, 0]
     whole = sampled(model).tokens
     eos_token_ids = {whole[0][4], whole[2][2]}

@@ -99,7 +99,7 @@ def test_drafts_of_which_nothing_is_rejected_shift_nothing(make, used):
     assert len({(id(layer), pointer) for layer, pointer, _ in used["updates"]}) == 4
 
 
-def test_only_rows_that_fall_behind_are_shifted(markov, used):
+def test_only_rows_with_fewer_tokens_are_shifted(markov, used):
     """The teacher rejects every 3: of three rows, one meets it in its first draft."""
     answers, _, _ = drafted(
         markov(cycles(16)), markov(cycles(16, _2=9)), [[4], [1], [9, 8]], 6, top_k=1, draft_tokens=4, vocab_size=16

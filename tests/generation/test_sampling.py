@@ -47,7 +47,7 @@ def test_the_ends_of_the_line_never_give_an_impossible_token(number, token, top_
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.9])
-def test_what_a_diverged_model_says_names_a_token_still(top_p):
+def test_a_diverged_model_still_gives_a_token(top_p):
     drawn = draw(torch.full((3, 5), torch.nan), top_p, seeded())
     assert drawn.min() >= 0
     assert drawn.max() < 5

@@ -99,7 +99,7 @@ def test_the_order_of_categories_does_not_matter(case: Case):
 
 
 @every_case
-def test_rows_see_each_other_exactly_where_the_loss_says_so(case: Case):
+def test_rows_see_each_other_exactly_where_the_loss_couples_them(case: Case):
     logits, teacher_logp, target = inputs(5)
     whole = values(case.make(), logits, teacher_logp, target)
     alone = [values(case.make(), logits[i : i + 1], teacher_logp[i : i + 1], target[i : i + 1]) for i in range(ROWS)]
@@ -174,7 +174,7 @@ def test_extreme_inputs_give_finite_values_and_gradients(case: Case, extreme):
 
 
 @every_case
-def test_the_teacher_is_asked_for(case: Case):
+def test_a_missing_teacher_is_refused(case: Case):
     loss = case.make()
     logits, _, target = inputs()
     x = LossInputs(logits.log_softmax(-1), None, target)

@@ -65,7 +65,7 @@ def test_t_stays_between_its_bounds(raw):
     assert values(loss, *inputs()).isfinite().all()
 
 
-def test_t_starts_where_it_is_told():
+def test_t_starts_at_its_option():
     assert CurriculumTemperature(initial=4.0).temperature == pytest.approx(4.0, rel=1e-6)
 
 

@@ -209,7 +209,9 @@ def test_an_unknown_attention_implementation_is_refused_when_pinned(part, plain_
     check_attention("sdpa")
 
 
-def test_an_attention_implementation_that_cannot_be_had_is_refused_in_one_line(tiny_config, teacher_folder, tmp_path):
+def test_an_attention_implementation_that_is_not_available_is_refused_in_one_line(
+    tiny_config, teacher_folder, tmp_path
+):
     for student in (
         Student(name="lexicon/tokenizer", random_config=tiny_config, attn_implementation="flash_attention_3"),
         Student(name=str(teacher_folder), attn_implementation="flash_attention_3"),

@@ -96,7 +96,7 @@ def test_gradients_flow_through_hidden_states(lora):
         torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)
 
 
-def test_the_hook_leaves_nothing_behind():
+def test_the_hook_is_removed():
     model = make("llama")
     hidden_states(model, IDS, MASK)
     assert model(input_ids=IDS).logits.shape == (2, 7, 50)

@@ -73,7 +73,7 @@ def test_a_pruned_teacher_is_another_one(logp):
 
 
 @pytest.mark.parametrize("kept", [{"top_k": V}, {"samples": 64}])
-def test_a_pruned_teacher_has_a_cache_of_its_own(kept, logp):
+def test_a_pruned_teacher_has_another_cache(kept, logp):
     """The spot check would refuse one teacher's answers for the other's."""
     answers = [logp(**kept, pruned=share) for share in (None, 0.3, 0.5)]
     if "top_k" in kept:

@@ -38,7 +38,7 @@ def test_a_folder_without_one_is_no_cell(tmp_path):
         read_cell_spec(tmp_path)
 
 
-def test_cells_tell_how_they_stand(study, make_cell):
+def test_cells_show_their_status(study, make_cell):
     done, running, _ = (make_cell(name) for name in "abc")
     finish_cell(done, "done", wall_s=1.26)
     lock = try_lock(running / "lock")

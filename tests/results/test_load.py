@@ -153,7 +153,7 @@ def test_the_index_does_not_vouch_for_deleted_runs(study):
 
 
 @pytest.mark.parametrize("line", ["{torn", "[]", '{"schema": 1}', '{"schema": 99, "run_id": "0123456789ab"}', ""])
-def test_a_damaged_index_is_as_good_as_none(study, line):
+def test_a_damaged_index_is_read_like_a_missing_one(study, line):
     frame = load(study)
     index = study / "index.jsonl"
     index.write_text(line + "\n" + index.read_text()[:-10])

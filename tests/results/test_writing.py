@@ -101,7 +101,7 @@ def test_the_record_is_written_last_and_vouches_for_the_other_files(study):
         assert (record.schema_version, record.run_id) == (SCHEMA, folder.name)
 
 
-def test_a_record_names_versions_and_revision_but_no_place_or_person(study):
+def test_a_record_names_versions_and_revision_but_no_folder_or_person(study):
     checkout = Path(__file__).parents[2]
     for folder in (study / "runs").iterdir():
         text = (folder / "record.json").read_text()
@@ -132,7 +132,7 @@ def test_a_second_writer_waits_and_finds_the_run_done(study, make_spec):
     assert seen == [True]
 
 
-def test_wrong_input_found_late_leaves_no_run_behind(study, make_spec):
+def test_wrong_input_found_late_leaves_no_run(study, make_spec):
     spec = make_spec("sft", 700)
     with pytest.raises(InputError), RunWriter(study, spec):
         raise InputError("the example is too long")

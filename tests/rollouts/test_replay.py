@@ -56,7 +56,7 @@ def test_validation_must_get_worse_by_more_than_the_tolerance(batch, context):
     assert thresholds(rollout, batch([1]), context(losses=[1.0, 1.2, 1.5, 1.6]), steps=4) == [0, 0, 0.1, 0.1]
 
 
-def test_validation_is_asked_only_where_a_check_is_due(batch, context):
+def test_validation_is_computed_only_where_a_check_is_due(batch, context):
     ours, asked = context(), []
     ours.validation_loss = lambda: asked.append(ours.progress) or 1.0
     thresholds(Replay(checks=5), batch([1]), ours, steps=20)

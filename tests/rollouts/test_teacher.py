@@ -10,7 +10,7 @@ AUTHORS = (Author.TEACHER,)
 METHOD = "seqkd", {"max_new_tokens": 6, "sampling_temperature": 1.0}
 
 
-def test_the_teacher_is_asked_once_per_prompt(batch, context, monkeypatch):
+def test_the_teacher_answers_each_prompt_once(batch, context, monkeypatch):
     rollout, ours, asked = Teacher(temperature=1.0, max_new_tokens=7), context(), []
     generate = ours.required_teacher.generate
 

@@ -150,7 +150,7 @@ def test_the_hash_follows_content_and_order():
         ({"examples": 1, "sampler": "stratifed"}, "did you mean 'stratified'"),
     ],
 )
-def test_a_budget_that_cannot_be_had_is_refused(budget, message):
+def test_a_budget_that_the_pool_cannot_fill_is_refused(budget, message):
     lengths = TOKENS + 1
     with pytest.raises(InputError, match=message):
         draw(POOL, Budget(**budget), lengths)

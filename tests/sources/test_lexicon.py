@@ -51,7 +51,7 @@ def test_no_letters_of_a_word_are_in_two_splits():
     assert sum(len(found) for found in asked.values()) == len(set.union(*asked.values()))
 
 
-def test_raw_texts_hold_words_of_their_own_split_only():
+def test_raw_texts_hold_words_of_one_split_only():
     spelled = {s: {e.answer for e in examples_of(s, "spell")} for s in ("train", "test", "validation", "outside")}
     seen = {piece for e in examples_of("outside", RAW_TEXT) for piece in pieces(e) if is_spelling(piece)}
     assert seen <= spelled["outside"]

@@ -30,7 +30,7 @@ def spec_of(plain_spec, stage, data_file, teacher_folder):
 
 
 @pytest.mark.parametrize("kept", [{"top_k": 8}, {"samples": 40}])
-def test_it_counts_what_lies_on_disk(kept, spec_of, encoded, empty_cache, tmp_path):
+def test_it_counts_the_bytes_on_disk(kept, spec_of, encoded, empty_cache, tmp_path):
     report = capture(pin(spec_of(**kept), Inputs(tmp_path)))
     files = list(Path(report.folder).glob("*.safetensors"))
     assert report.sequences == sum(len(load_file(file)["ends"]) for file in files) == len(encoded)

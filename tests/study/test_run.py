@@ -66,7 +66,7 @@ def test_a_run_leaves_record_items_metrics_and_model(plain_spec, evaluation, tmp
     assert RunSpec.parse(json.loads((folder / "spec.json").read_text(encoding="utf-8"))).run_id == row["run_id"]
 
 
-def test_the_same_run_asked_for_twice_trains_once(plain_spec, tmp_path, training_steps):
+def test_the_same_run_started_twice_trains_once(plain_spec, tmp_path, training_steps):
     first = study.run(plain_spec(), study="s", ablation="a", root=tmp_path)
     before = len(training_steps)
     second = study.run(RunSpec.parse(plain_spec()), study="s", ablation="b", root=tmp_path)

@@ -49,7 +49,7 @@ def test_zero_bytes_and_no_keys_are_fine(tmp_path):
     assert read(opened(tmp_path, 1), 1) == [b""]
 
 
-def test_keys_with_zero_bytes_at_the_end_are_told_apart(tmp_path):
+def test_keys_with_zero_bytes_at_the_end_stay_different(tmp_path):
     names = as_keys(["ab" + "00" * 15, "ab01" + "00" * 14, "00" * 16])
     store = Store(tmp_path)
     store.want(names)

@@ -59,7 +59,7 @@ def test_a_damaged_one_is_moved_aside_and_kept(damage, folder):
     assert names == ["checkpoint-2", "checkpoint-9", "damaged-checkpoint-10"]
 
 
-def test_a_second_damaged_one_of_a_number_gets_a_name_of_its_own(folder):
+def test_a_second_damaged_one_of_a_number_gets_another_name(folder):
     (folder / "damaged-checkpoint-10").mkdir()
     damage_missing(folder / "checkpoint-10")
     newest_complete(folder)

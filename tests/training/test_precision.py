@@ -164,7 +164,7 @@ def test_a_rollout_runs_the_student_and_nothing_else_in_the_precision_of_the_sta
     assert dtypes == [torch.float32, torch.bfloat16, torch.float32, torch.float32]
 
 
-def test_each_stage_has_its_own_precision_and_leaves_none_behind(plain_spec, stage, tmp_path, monkeypatch):
+def test_each_stage_has_its_own_precision_and_no_later_one(plain_spec, stage, tmp_path, monkeypatch):
     rounded = []
     compute_loss = loop.compute_loss
 
