@@ -25,6 +25,10 @@ SCHEMA = 2
 """Version of what a specification means; it is hashed into every `run_id`."""
 
 
+MAX_SEED = 2**32 - 1
+"""The largest seed that numpy takes."""
+
+
 class Part(BaseModel):
     """Base of all parts: frozen, strict about unknown keys."""
 
@@ -97,7 +101,7 @@ class Budget(Part):
     tokens: int | None = Field(default=None, ge=1)
     sampler: str = "uniform"
     options: dict[str, Any] | None = Field(default=None, description="the sampler's own options, such as its models")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
 
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
@@ -159,7 +163,7 @@ class RunSpec(Part):
     teacher: Teacher | None = None
     stages: tuple[Stage, ...] = Field(min_length=1)
     evaluation: Evaluation | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
 
     @classmethod
     def parse(cls, data: dict[str, Any]) -> Self:

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,18 @@ def test_a_specification_cannot_be_changed():
         with pytest.raises(ValidationError, match="frozen"):
             setattr(part, name, 1)
     assert isinstance(spec.stages, tuple)
+
+
+@pytest.mark.parametrize("place", ["seed", "stages.0.data.budget.seed"])
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**20])
+def test_a_seed_that_no_generator_takes_is_refused_in_one_line(place, seed):
+    plain: Any = {"student": {"name": "a"}, "stages": [{"data": {"source": "lexicon", "budget": {}}, "method": "sft"}]}
+    plain["stages"][0] |= {"steps": 1, "learning_rate": 1.0}
+    part: Any = plain
+    *path, last = place.split(".")
+    for name in path:
+        part = part[int(name)] if name.isdigit() else part[name]
+    part[last] = seed
+    with pytest.raises(InputError, match=f"specification: {re.escape(place)}: ") as caught:
+        RunSpec.parse(plain)
+    assert "\n" not in str(caught.value)
