@@ -1,0 +1,105 @@
+"""What a model cannot read or generate is refused when a run is pinned, with one line that says the fix."""
+
+import json
+
+import pytest
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from studykit.errors import InputError
+from studykit.spec import RunSpec
+from studykit.study import pin
+
+FIELDS = {
+    "gpt2": {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 24},
+    "llama": {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 24,
+    },
+    "mamba2": {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_heads": 8,
+        "head_dim": 8,
+        "state_size": 8,
+        "n_groups": 2,
+        "chunk_size": 8,
+    },
+}
+
+
+@pytest.fixture
+def folder(tmp_path, tokenizer):
+    """Save a model of some architecture with the lexicon's tokenizer, and return its folder."""
+
+    def make(kind, rows=None):
+        fields = {"vocab_size": rows or len(tokenizer), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields, **FIELDS[kind]))
+        model.save_pretrained(tmp_path / kind)
+        tokenizer.save_pretrained(tmp_path / kind)
+        return str(tmp_path / kind)
+
+    return make
+
+
+@pytest.fixture
+def spec(stage, data_file):
+    """Make the plain data of a run of a student, scored on other items than it is trained on."""
+
+    def make(student, method="sft", new_tokens=4, scorers=("nll",), **options):
+        data = {"source": "jsonl", "options": {"path": str(data_file)}}
+        evaluation = {"data": data, "max_new_tokens": new_tokens, "scorers": list(scorers)}
+        stages = [stage(method, method_options=options)]
+        return RunSpec.parse(
+            {"student": {"name": student}, "teacher": {"name": student}, "stages": stages, "evaluation": evaluation}
+        )
+
+    return make
+
+
+def test_a_run_that_fits_is_pinned(folder, spec):
+    assert pin(spec(folder("gpt2"), scorers=["exact_match"])).run_id
+    assert pin(spec(folder("llama"), new_tokens=500, scorers=["exact_match"])).run_id  # positions are computed
+    assert pin(spec(folder("mamba2"))).run_id
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (
+            "gpt2",
+            {"new_tokens": 50, "scorers": ["exact_match"]},
+            "the evaluation: .* has learned 24 positions: lower eval",
+        ),
+        ("gpt2", {"method": "gkd", "max_new_tokens": 50}, "stage 1: .* has learned 24 positions: lower max_length"),
+        ("mamba2", {"scorers": ["exact_match"]}, "the evaluation: .* takes no key-value cache"),
+        ("mamba2", {"method": "gkd"}, "stage 1: .* takes no key-value cache"),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused(kind, settings, message, folder, spec):
+    with pytest.raises(InputError, match=message) as caught:
+        pin(spec(folder(kind), **settings))
+    assert "\n" not in str(caught.value)
+
+
+def test_more_tokens_than_rows_are_refused_by_the_largest_token(folder, spec, tokenizer):
+    with pytest.raises(InputError, match=r"gives token id \d\d .*, and the model's embedding has 20 rows: call"):
+        pin(spec(folder("llama", rows=20)))
+
+
+def test_held_out_items_that_are_all_trained_on_are_refused_and_some_are_logged(
+    folder, spec, data_file, tmp_path, caplog
+):
+    plain = json.loads(spec(folder("llama")).canonical())
+    plain["stages"][0]["data"]["budget"] = {"examples": 40}
+    with pytest.raises(InputError, match="all 40 held-out items are trained on too"):
+        pin(RunSpec.parse(plain))
+    first, *_ = data_file.read_text(encoding="utf-8").splitlines()
+    other = tmp_path / "other.jsonl"
+    unseen = json.dumps({"prompt": "Pronounce z z z", "completion": "Z"})
+    other.write_text(f"{first}\n{unseen}\n", encoding="utf-8")
+    plain["evaluation"]["data"]["options"]["path"] = str(other)
+    pin(RunSpec.parse(plain))
+    assert "1 of 2 held-out items are trained on too" in caplog.text
