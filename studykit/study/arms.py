@@ -41,12 +41,14 @@ class Parameters:
         max_length: tokens of the longest example.
         source_options: options of the source.
         sampler: draws the budget.
+        sampler_options: options of the sampler, such as {"teacher": ..., "reference": ...} for `difference`.
         lora_r: rank of adapters; 0 trains all weights.
         lora_alpha: of adapters.
         teacher_top_k: largest probabilities that are cached; 0 runs the live teacher at every step.
         student_options: more fields of the specification's student.
         teacher_options: more fields of its teacher.
         training_options: more fields of every stage.
+        evaluation_options: more fields of the evaluation, such as {"scorers": ["exact_match", "nll"]}.
         test_split: what the evaluation scores.
         test_items: number of its items.
         test_batch_size: items per batch of the evaluation.
@@ -70,12 +72,14 @@ class Parameters:
     max_length: int = 2048
     source_options: Options = field(default_factory=dict)
     sampler: str = "uniform"
+    sampler_options: Options = field(default_factory=dict)
     lora_r: AtLeastZero = 0
     lora_alpha: AtLeastOne = 32
     teacher_top_k: AtLeastZero = 0
     student_options: Options = field(default_factory=dict)
     teacher_options: Options = field(default_factory=dict)
     training_options: Options = field(default_factory=dict)
+    evaluation_options: Options = field(default_factory=dict)
     test_split: str = "test"
     test_items: AtLeastOne | None = None
     test_batch_size: AtLeastOne = 64
@@ -140,6 +144,7 @@ def _arm(arm: str, parts: Sequence[str], given: Parameters) -> dict[str, Any]:
             "items": given.test_items,
             "max_new_tokens": given.max_new_tokens,
             "batch_size": given.test_batch_size,
+            **given.evaluation_options,
         },
         "seed": given.seed,
     }
@@ -163,7 +168,8 @@ def _stages(parts: Sequence[str], given: Parameters) -> list[dict[str, Any]]:
 
 def _stage(given: Parameters) -> dict[str, Any]:
     data = _data(given)
-    budget = {"examples": given.budget_examples, "sampler": given.sampler, "seed": given.seed}
+    ranking = {"sampler": given.sampler, "options": given.sampler_options or None, "seed": given.seed}
+    budget = {"examples": given.budget_examples, **ranking}
     validation = {"split": given.validation_split, "budget": {"examples": given.validation_items}}
     return {
         "data": data | {"budget": budget},

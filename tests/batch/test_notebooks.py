@@ -128,6 +128,9 @@ def test_any_other_field_of_a_specification_reaches_all_its_arms(path):
         "student_options": {"attn_implementation": "sdpa"},
         "teacher_options": {"attn_implementation": "eager", "engine": "vllm"},
         "training_options": {"gradient_checkpointing": True, "padding_free": True, "batch_size": 3},
+        "evaluation_options": {"scorers": ["nll"], "batch_size": 5},
+        "sampler": "teacher_nll",
+        "sampler_options": {"teacher": "lexicon/teacher-a", "share": 0.25},
     }
     parameters = notebooks.check_parameters(path, given)
     specs = [RunSpec.parse(dict(arm)) for arm in notebooks.arms_of(path, parameters).values()]
@@ -136,6 +139,9 @@ def test_any_other_field_of_a_specification_reaches_all_its_arms(path):
         assert all(
             stage.gradient_checkpointing and stage.padding_free and stage.batch_size == 3 for stage in spec.stages
         )
+        assert spec.evaluation is not None
+        assert (spec.evaluation.scorers, spec.evaluation.batch_size) == (("nll",), 5)
+        assert all(stage.data.budget.options == given["sampler_options"] for stage in spec.stages)
     taught = [spec.teacher for spec in specs if spec.teacher is not None]
     assert taught
     assert all((teacher.attn_implementation, teacher.engine) == ("eager", "vllm") for teacher in taught)
