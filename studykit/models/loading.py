@@ -138,7 +138,7 @@ def _attention(attn_implementation: str | None) -> dict[str, str]:
 
 
 def _frozen_dtype() -> torch.dtype:
-    """Weights that no optimizer steps may be bf16 where the accelerator computes in it."""
+    """Return the dtype of weights that are not trained: bf16 where the accelerator computes in it."""
     return torch.bfloat16 if has_bf16() else torch.float32
 
 

@@ -1,4 +1,4 @@
-"""What a model's name stands for: a folder or hub id, the sha256 of what is there, and the tokenizer.
+"""Models by name: folder or hub id, sha256 of the files, and tokenizer.
 
     models = Models("results")                      # the folder whose runs can be named as models
     teacher = models.find("lexicon/teacher-a")
@@ -29,7 +29,7 @@ _RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model that has been looked up; hash and tokenizer are read when first wanted, and then remembered.
+    """A model that has been looked up; hash and tokenizer are read at first use, and cached.
 
     Attributes:
         name: as the specification gives it.
@@ -44,7 +44,7 @@ class ModelRef:
     @cached_property
     def sha256(self) -> str:
         """The sha256 over a folder's weights, configuration, tokenizer and chat template; of a model on the hub, the
-        sha256 of the commit that its name and revision stand for.
+        sha256 of its commit.
 
         Raises:
             InputError: a folder without safetensors weights, or no such model on the hub.
@@ -92,7 +92,7 @@ class Models:
         self._found: dict[tuple[str, str | None], ModelRef] = {}
 
     def find(self, name: str, revision: str | None = None) -> ModelRef:
-        """Return the model of that name; any name that is nothing else is left to the hub.
+        """Return the model of that name; a name of no other kind is a hub id.
 
         Raises:
             InputError: an embedded model that does not exist, or a run that does not exist or is not finished.

@@ -1,7 +1,7 @@
-"""Whether the logits that the kit makes of a model's hidden states are the model's own, tried on a few tokens.
+"""Compare the logits that the kit computes from hidden states with the model's, on a few tokens.
 
 Architectures scale, cap or shift their logits in ways that no list of names covers for long, and a loss on other logits
-would train without a word. So every model is tried once, after it is loaded.
+would train without an error. So every model is compared once, after it is loaded.
 """
 
 from typing import Any

@@ -154,7 +154,7 @@ def _arm(arm: str, parts: Sequence[str], given: Parameters) -> dict[str, Any]:
 
 
 def _stages(parts: Sequence[str], given: Parameters) -> list[dict[str, Any]]:
-    """Return one stage per method; the first ones take what the division of the steps leaves over."""
+    """Return one stage per method; the first ones get the remainder of the steps."""
     shared = _stage(given)
     steps, more = divmod(shared["steps"], len(parts))
     stages = []

@@ -14,7 +14,7 @@ from studykit.training.resolved import ResolvedRun, ResolvedStage
 
 
 class Use(NamedTuple):
-    """What a part of a run asks of a model.
+    """The requirements of one part of a run on a model.
 
     Attributes:
         where: the part, for messages.

@@ -1,4 +1,4 @@
-"""Held-out items that a run is trained on: a score on them says what was memorised, not what was learned."""
+"""Held-out items that a run is trained on: a score on them measures memory instead of learning."""
 
 import logging
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def check_overlap(run: ResolvedRun) -> int:
-    """Return how many held-out items are also trained on, by text; more than none is logged.
+    """Return how many held-out items are also trained on, by text, and log it unless it is 0.
 
     Texts are compared without regard to case and whitespace.
 

@@ -108,9 +108,9 @@ def _item_line(item: Item, scores: dict[str, Score]) -> dict[str, Any]:
 
 
 def teacher_score(run: ResolvedRun) -> dict[str, float]:
-    """Return the teacher's metrics on the held-out items: the ceiling that a gap to the student is read from.
+    """Return the teacher's metrics on the held-out items: the upper level that students are compared with.
 
-    Remembered on disk by content of teacher and evaluation, so that a study evaluates a teacher once; empty without a
+    Stored on disk by the content of teacher and evaluation, so that a study evaluates a teacher once; empty without a
     teacher or an evaluation.
     """
     teacher, evaluation = run.spec.teacher, run.spec.evaluation
