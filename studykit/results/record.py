@@ -82,6 +82,7 @@ class RunRecord(Record):
     parameters: dict[str, int] | None = Field(default=None, description="number of parameters, total and trainable")
     train_threads: tuple[int | None, ...] = Field(default=(), description="threads of each stage; null on a GPU")
     teacher_is_folded: bool = Field(default=False, description="whether a cache gave the teacher's distribution")
+    items_trained_on: int | None = Field(default=None, description="number of held-out items that were trained on too")
     error: str | None = Field(default=None, description="of a failed run")
     environment: Environment | None = None
     files: dict[str, str] = Field(default={}, description="sha256 of the other files of the folder")

@@ -1,34 +1,42 @@
-"""Held-out items that a run is trained on: a score on them measures memory instead of learning."""
+"""Held-out items that a run is trained on: a score on them says what was memorised, not what was learned."""
 
 import logging
 from collections.abc import Iterable
 
 from studykit.errors import InputError
 from studykit.sources import Example
+from studykit.spec import Data
 from studykit.training.resolved import ResolvedRun
 
 _LOG = logging.getLogger(__name__)
 
 
-def check_overlap(run: ResolvedRun) -> int:
-    """Return how many held-out items are also trained on, by text, and log it unless it is 0.
-
-    Texts are compared without regard to case and whitespace.
+def check_overlap(run: ResolvedRun) -> None:
+    """Refuse an evaluation in which nothing is held out, unless it names the training split itself; log what overlaps.
 
     Raises:
-        InputError: all of them are, so that nothing is held out.
+        InputError: another split or file, and yet all of its items are trained on.
     """
-    trained = {text for stage in run.stages for text in _texts(stage.data.examples)}
-    items = list(_texts(run.held_out))
-    known = sum(text in trained for text in items)
-    if items and known == len(items):
+    known, items = count_overlap(run), len(run.held_out)
+    if run.spec.evaluation is None or not known:
+        return
+    trained_on = [_split_of(stage.spec.data) for stage in run.stages]
+    if known == items and _split_of(run.spec.evaluation.data) not in trained_on:
         raise InputError(
-            f"evaluation.data: all {known:,} held-out items are trained on too (one file without splits may serve "
-            "both): name another split or file, or leave the evaluation out"
+            f"evaluation.data: all {items:,} held-out items are trained on too (a file without splits?): "
+            "name another split or file, or leave the evaluation out"
         )
-    if known:
-        _LOG.warning("%s of %s held-out items are trained on too: their scores mean little", known, len(items))
-    return known
+    _LOG.warning("%s of %s held-out items are trained on too: their scores mean little", known, items)
+
+
+def count_overlap(run: ResolvedRun) -> int:
+    """Return how many held-out items are trained on too, by text without regard to case and whitespace."""
+    trained = {text for stage in run.stages for text in _texts(stage.data.examples)}
+    return sum(text in trained for text in _texts(run.held_out))
+
+
+def _split_of(data: Data) -> tuple[str, str, str]:
+    return data.source, data.split, repr(sorted(data.options.items()))
 
 
 def _texts(examples: Iterable[Example]) -> Iterable[str]:

@@ -22,6 +22,7 @@ from studykit.models.states import unwrap
 from studykit.results.table import row
 from studykit.scorers import Item, Score, weighted_means
 from studykit.spec import RunSpec
+from studykit.study.overlap import count_overlap
 from studykit.study.pin import pin
 from studykit.training import train
 from studykit.training.resolved import ResolvedRun
@@ -80,6 +81,7 @@ def _train_and_score(run: ResolvedRun, writer: results.RunWriter) -> None:
         train_threads=trained.threads,
         teacher_metrics=teacher_metrics,
         teacher_is_folded=bool(run.spec.teacher and run.spec.teacher.is_cached),
+        items_trained_on=count_overlap(run) if run.held_out else None,
     )
     shutil.rmtree(writer.folder / "checkpoints", ignore_errors=True)
 
