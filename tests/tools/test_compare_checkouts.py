@@ -71,9 +71,11 @@ def test_a_run_that_fails_is_shown_with_its_error():
 
 
 @pytest.mark.slow
-def test_a_checkout_equals_itself():
+def test_a_checkout_is_run_and_read():
     spec = json.loads(json.dumps(SPECS["sft"]))
     spec["stages"][0]["steps"], spec["evaluation"]["items"] = 4, 10
-    first, again = (run_spec(ROOT, spec) for _ in range(2))
-    assert list_differences(first, again) == []
-    assert first.step_s
+    found = run_spec(ROOT, spec)
+    assert {"metrics exact_match", "metrics nll", "cost student_tokens"} <= set(found.scores)
+    assert {"line 1 loss", "line 4 loss"} <= set(found.losses)
+    assert found.weights
+    assert found.step_s
