@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from studykit.findings import FINDINGS, format_interval
+from studykit.findings import format_interval
 from studykit.findings.data_size import data_size
 from studykit.statistics import Interval
 
@@ -158,14 +158,6 @@ def test_mixed_students_or_teachers_are_refused_unless_one_is_named(column):
         data_size(mixed)
     assert data_size(mixed, **{column: one[column].dropna().iloc[-1]}).table["kd - sft"].tolist()[0].startswith("+3.5")
     assert data_size(mixed, **{column: "lexicon/another"}).table["kd - sft"].tolist()[0].startswith("+7.5")
-
-
-@pytest.mark.parametrize("name", FINDINGS.names())
-def test_every_finding_says_something_about_an_empty_table(name):
-    finding = FINDINGS.member(name)(runs({}))
-    assert finding.table.empty
-    assert finding.sentence
-    assert FINDINGS.describe(name)
 
 
 def test_an_interval_is_shown_with_sign_and_digits():

@@ -8,6 +8,7 @@ import torch
 
 from studykit.collate import Batch
 from studykit.discovery import Option, options_of
+from studykit.losses import Author
 from studykit.rollouts import ROLLOUTS, Rollout, get_rollout
 
 V, END, PAD = 85, 2, 0
@@ -15,15 +16,19 @@ ROWS = [0, 6, 13, 3, 20]
 
 
 def case_of(name: str) -> ModuleType:
-    """Return the test file of a rollout, `test_<name>.py`. Its constants are read by the tests of all rollouts:
+    """Return the test file of a rollout, `test_<name>.py`. Constants in it are options of the tests of all rollouts:
 
-    AUTHORS: who writes the answers; with two authors, each prompt is answered by one and then by the other.
+    AUTHORS: who writes the answers, the student alone by default; with two, each answers each prompt in turn.
     OPTIONS: with these, every batch is generated.
     REFUSED: values out of range, by option.
-    METHOD: a method that uses the rollout, and its options for a run of few steps.
+    METHOD_OPTIONS: options of the methods that use the rollout, for a run of few steps.
     FROM_BUFFER: True where rows come out of a buffer, and not in the order of the batch.
     """
     return import_module(f"test_{name}")
+
+
+def authors_of(name: str) -> tuple[Author, ...]:
+    return getattr(case_of(name), "AUTHORS", (Author.STUDENT,))
 
 
 def takes(name: str) -> dict[str, Option]:

@@ -2,8 +2,6 @@
 
 from studykit.rollouts import get_rollout
 
-METHOD = "sft", {}
-
 
 def test_the_data_stays_as_it_is(batch, context):
     given, ours = batch(), context()

@@ -7,16 +7,12 @@ from studykit.rollouts import get_rollout
 
 AUTHORS = (Author.STUDENT,)
 REFUSED = {"top_k": (0, 1.5), "draft_tokens": (0,)}
-METHOD = (
-    "skd",
-    {
-        "max_new_tokens": 6,
-        "sampling_temperature": 1.0,
-        "teacher_sampling_temperature": 1.0,
-        "draft_tokens": 3,
-        "top_k": 10,
-    },
-)
+METHOD_OPTIONS = {
+    "sampling_temperature": 1.0,
+    "teacher_sampling_temperature": 1.0,
+    "draft_tokens": 3,
+    "top_k": 10,
+}
 
 
 def test_a_correction_by_the_teacher_is_the_students_draft_where_all_is_accepted(batch, context):

@@ -8,7 +8,7 @@ from studykit.rollouts import get_rollout
 AUTHORS = (Author.STUDENT,)
 OPTIONS = {"lmbda": 1.0}
 REFUSED = {"lmbda": (-0.1, 1.1)}
-METHOD = "gkd", {"max_new_tokens": 6, "lmbda": 0.6}
+METHOD_OPTIONS = {"lmbda": 0.6}
 
 
 @pytest.mark.parametrize(("lmbda", "own"), [(0.0, 0), (1.0, 30)])

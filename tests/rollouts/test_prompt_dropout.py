@@ -10,7 +10,7 @@ from studykit.rollouts import get_rollout
 from studykit.sources import Example
 
 REFUSED = {"prompt_dropout": (-0.1, 1.0)}
-METHOD = "r2kd", {"prompt_dropout": 0.3}
+METHOD_OPTIONS = {"prompt_dropout": 0.3}
 
 
 def test_its_share_of_ordinary_prompt_tokens_is_dropped(batch, context, tokenizer):

@@ -21,10 +21,7 @@ REFUSED = {
     "capacity": (0,),
 }
 STEPS = 6
-METHOD = (
-    "distillm",
-    {"max_new_tokens": 6, "threshold": 0.5, "rise": 0.1, "tolerance": -9.0, "checks": STEPS, "capacity": 6},
-)
+METHOD_OPTIONS = {"threshold": 0.5, "rise": 0.1, "tolerance": -9.0, "checks": STEPS, "capacity": 6}
 
 
 def thresholds(rollout, batch, context, steps=20) -> list[float]:

@@ -8,13 +8,22 @@ import torch
 from rows import case_of
 
 from studykit.data import Inputs
-from studykit.rollouts import ROLLOUTS
+from studykit.methods import METHODS, takes
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
 from studykit.training import loop, train
 
 STEPS, BROKEN_IN = 6, 3
-VARIANTS: dict[str, dict[str, Any]] = dict(case_of(name).METHOD for name in ROLLOUTS.names())
+
+
+def options_for(method: str) -> dict[str, Any]:
+    """Return the options of a method for a run of few steps, from the test file of its rollout."""
+    case = case_of(METHODS.member(method).rollout)
+    chosen = {"max_new_tokens": 6, "reference": "lexicon/reference"} | getattr(case, "METHOD_OPTIONS", {})
+    return {option: value for option, value in chosen.items() if takes(method, option)}
+
+
+VARIANTS = {name: options_for(name) for name in METHODS.names() if not METHODS.member(name).parts[1].keeps_rows}
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from studykit.rollouts import get_rollout
 
 AUTHORS = (Author.STUDENT,)
 REFUSED = {"teacher_share": (-0.1, 1.0)}
-METHOD = "minillm", {"max_new_tokens": 6}
 
 
 def test_students_answers_are_drawn_from_the_student_without_dropout(batch, context):

@@ -7,7 +7,7 @@ from studykit.losses import Author
 from studykit.rollouts.teacher import Teacher
 
 AUTHORS = (Author.TEACHER,)
-METHOD = "seqkd", {"max_new_tokens": 6, "sampling_temperature": 1.0}
+METHOD_OPTIONS = {"sampling_temperature": 1.0}
 
 
 def test_the_teacher_answers_each_prompt_once(batch, context, monkeypatch):

@@ -7,7 +7,6 @@ from studykit.losses import Author
 from studykit.rollouts import get_rollout
 
 AUTHORS = Author.TEACHER, Author.STUDENT
-METHOD = "distillm2", {"max_new_tokens": 6}
 
 
 def test_the_teachers_rows_then_the_students(batch, context, tmp_path):
