@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from studykit.errors import InputError, unknown
 
 SCHEMA = 2
-"""Version of what a specification means; it is hashed into every `run_id`."""
+"""Version of what a specification means, hashed into every `run_id`; `RECORD_SCHEMA` is that of records on disk."""
 
 
 MAX_SEED = 2**32 - 1

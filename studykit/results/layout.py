@@ -6,7 +6,7 @@ from pathlib import Path
 
 from studykit.errors import InputError
 from studykit.files import write_json
-from studykit.results.record import SCHEMA
+from studykit.results.record import RECORD_SCHEMA
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 
@@ -19,7 +19,7 @@ def open_study(root: str | Path, study: str) -> Path:
     """
     folder = check_study(root, study)
     if not (folder / "study.json").exists():
-        write_json(folder / "study.json", {"schema": SCHEMA, "study": study})
+        write_json(folder / "study.json", {"schema": RECORD_SCHEMA, "study": study})
     return folder
 
 

@@ -5,7 +5,7 @@
 
 `RunRecord` is a run's `record.json`; `CellSpec` and `CellRecord` are the `cell.json` and `record.json` of a cell. A
 reader accepts every older version through `MIGRATIONS` and refuses a newer one. A change of a record's layout adds
-one function there and raises `SCHEMA`.
+one function there and raises `RECORD_SCHEMA`.
 """
 
 import json
@@ -20,8 +20,8 @@ from studykit.errors import InputError
 from studykit.files import json_object, read_lines, write_json
 from studykit.spec import RunSpec, from_schema_1, is_schema_1
 
-SCHEMA = 2
-"""Version of the layout of records."""
+RECORD_SCHEMA = 2
+"""Version of the layout of records; `studykit.spec.SCHEMA` is that of what a specification means."""
 
 STATUSES = ("done", "failed", "running", "stale")
 """`running` holds its folder's lock; `stale` holds none and left no record: killed during its work, and resumable."""
@@ -67,7 +67,7 @@ class Environment(Record):
 class RunRecord(Record):
     """`record.json` of a run: written last, so that its existence means complete."""
 
-    schema_version: int = Field(default=SCHEMA, alias="schema", description="version of this layout")
+    schema_version: int = Field(default=RECORD_SCHEMA, alias="schema", description="version of this layout")
     run_id: str = Field(description="name of the run's folder: 12 hex digits of its specification's hash")
     status: Literal["done", "failed"]
     ablation: str = Field(default="", description="the question that the run was trained for")
@@ -91,7 +91,7 @@ class RunRecord(Record):
 class CellSpec(Record):
     """`cell.json`: which notebook a cell of a batch executes, with which parameters."""
 
-    schema_version: int = Field(default=SCHEMA, alias="schema", description="version of this layout")
+    schema_version: int = Field(default=RECORD_SCHEMA, alias="schema", description="version of this layout")
     cell_id: str = Field(description="name of the cell's folder: 12 hex digits of the hash of code and parameters")
     notebook: str = Field(description="name of the notebook without its ending")
     notebooks: str = Field(description="folder of the notebook, relative to the cell's folder")
@@ -102,7 +102,7 @@ class CellSpec(Record):
 class CellRecord(Record):
     """`record.json` of a cell: written last, so that its existence means complete."""
 
-    schema_version: int = Field(default=SCHEMA, alias="schema", description="version of this layout")
+    schema_version: int = Field(default=RECORD_SCHEMA, alias="schema", description="version of this layout")
     status: Literal["done", "failed"]
     runs: tuple[str, ...] = Field(default=(), description="ids of the runs that the notebook trained or read")
     wall_s: float = Field(description="seconds of the execution")
@@ -128,9 +128,9 @@ def migrate(record: dict[str, Any], where: str) -> dict[str, Any]:
     version = record.get("schema")
     if not isinstance(version, int) or version < 1:
         raise InputError(f"{where} has no schema version: it was not written by studykit")
-    if version > SCHEMA:
-        raise InputError(f"{where} has schema {version}, this studykit reads up to {SCHEMA}: update studykit")
-    while version < SCHEMA:
+    if version > RECORD_SCHEMA:
+        raise InputError(f"{where} has schema {version}, this studykit reads up to {RECORD_SCHEMA}: update studykit")
+    while version < RECORD_SCHEMA:
         record = MIGRATIONS[version](record)
         version += 1
     return record

@@ -12,7 +12,7 @@ from studykit.errors import InputError
 from studykit.files import is_locked, read_lines, replacing
 from studykit.results.layout import run_folders, studies
 from studykit.results.options import fill_defaults, option_columns, option_values
-from studykit.results.record import SCHEMA, Manifest, RunRecord, read_record, read_spec
+from studykit.results.record import RECORD_SCHEMA, Manifest, RunRecord, read_record, read_spec
 from studykit.results.signals import read_signals
 from studykit.scorers import SCORERS
 from studykit.spec import RunSpec
@@ -132,7 +132,7 @@ def _study_rows(study: Path) -> list[dict[str, Any]]:
     long as its record exists.
     """
     index, _ = read_lines(study / "index.jsonl")
-    known = {line.get("run_id"): line for line in index if line.pop("schema", None) == SCHEMA}
+    known = {line.get("run_id"): line for line in index if line.pop("schema", None) == RECORD_SCHEMA}
     rows = [
         known[folder.name] if folder.name in known and (folder / "record.json").is_file() else _row(study, folder)
         for folder in run_folders(study)
@@ -148,7 +148,7 @@ def _write_index(study: Path, rows: list[dict[str, Any]]) -> None:
     try:
         with replacing(study / "index.jsonl") as temporary, temporary.open("w", encoding="utf-8") as stream:
             for line in rows:
-                stream.write(json.dumps({"schema": SCHEMA, **line}, ensure_ascii=False, allow_nan=False) + "\n")
+                stream.write(json.dumps({"schema": RECORD_SCHEMA, **line}, ensure_ascii=False, allow_nan=False) + "\n")
     except OSError:
         return  # a study on a read-only disk is read without an index
 

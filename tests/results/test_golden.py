@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from studykit import results
-from studykit.results.record import SCHEMA
+from studykit.results.record import RECORD_SCHEMA
 from studykit.spec import RunSpec
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -23,7 +23,7 @@ def v1(tmp_path):
 
 
 def test_there_are_folders_of_every_older_schema():
-    assert [folder.name for folder in sorted(GOLDEN.iterdir())] == [f"v{number}" for number in range(1, SCHEMA)]
+    assert [folder.name for folder in sorted(GOLDEN.iterdir())] == [f"v{number}" for number in range(1, RECORD_SCHEMA)]
     assert len(RUNS) >= 3
 
 

@@ -1,16 +1,17 @@
 """Options are columns, and whatever differs between two runs tells them apart."""
 
 import copy
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
 
 from studykit import results
+from studykit.errors import InputError
 from studykit.findings import labels
 from studykit.results.options import DEFAULTS, option_columns, option_values
 from studykit.scorers import SCORERS
-from studykit.spec import RunSpec
+from studykit.spec import Budget, Data, Evaluation, Lora, RunSpec, Stage, Student, Teacher
 
 DATA = {"source": "lexicon", "budget": {"examples": 100}}
 STAGE = {"data": DATA, "method": "kd", "steps": 10, "learning_rate": 0.01}
@@ -20,18 +21,10 @@ PLAIN = {
     "stages": [STAGE],
     "evaluation": {"data": {"source": "lexicon", "split": "test"}},
 }
-CHANGES = {  # place in the specification: another value, its column
-    ("student", "revision"): ("a1", "student_revision"),
-    ("student", "attn_implementation"): ("eager", "student_attn_implementation"),
+CHANGES: dict[tuple, tuple[Any, str]] = {  # place: another value, its column; see `derived` for all others
     ("student", "random_config"): ({"hidden_size": 8}, "student_random_config.hidden_size"),
     ("student", "lora"): ({}, "lora_r"),
     ("teacher", "name"): ("larger", "teacher"),
-    ("teacher", "revision"): ("a1", "teacher_revision"),
-    ("teacher", "top_k"): (8, "teacher_top_k"),
-    ("teacher", "samples"): (8, "teacher_samples"),
-    ("teacher", "pruned"): (0.5, "teacher_pruned"),
-    ("teacher", "engine"): ("vllm", "teacher_engine"),
-    ("teacher", "attn_implementation"): ("eager", "teacher_attn_implementation"),
     ("stages", 0, "data", "source"): ("jsonl", "source"),
     ("stages", 0, "data", "split"): ("validation", "split"),
     ("stages", 0, "data", "options"): ({"tasks": ["a, b", "c"]}, "source_options.tasks"),
@@ -39,28 +32,22 @@ CHANGES = {  # place in the specification: another value, its column
     ("stages", 0, "data", "budget", "options"): ({"reference": "x"}, "sampler_options.reference"),
     ("stages", 0, "validation"): ({"source": "lexicon"}, "validation_source"),
     ("stages", 0, "method_options"): ({"beta": 0.5}, "method_options.beta"),
-    ("stages", 0, "batch_size"): (32, "batch_size"),
-    ("stages", 0, "gradient_accumulation_steps"): (2, "gradient_accumulation_steps"),
-    ("stages", 0, "learning_rate"): (0.02, "learning_rate"),
-    ("stages", 0, "lr_scheduler_type"): ("linear", "lr_scheduler_type"),
-    ("stages", 0, "warmup_ratio"): (0.1, "warmup_ratio"),
-    ("stages", 0, "weight_decay"): (0.1, "weight_decay"),
-    ("stages", 0, "max_grad_norm"): (2.0, "max_grad_norm"),
-    ("stages", 0, "max_length"): (64, "max_length"),
-    ("stages", 0, "gradient_checkpointing"): (True, "gradient_checkpointing"),
-    ("stages", 0, "padding_free"): (True, "padding_free"),
-    ("stages", 0, "bf16"): (True, "bf16"),
     ("stages", 0, "steps"): (20, "steps"),
-    ("evaluation", "items"): (50, "evaluation_items"),
     ("evaluation", "scorers"): (["nll"], "evaluation_scorers"),
-    ("evaluation", "max_new_tokens"): (16, "evaluation_max_new_tokens"),
-    ("evaluation", "batch_size"): (16, "evaluation_batch_size"),
     ("evaluation", "data", "source"): ("jsonl", "evaluation_source"),
     ("evaluation", "data", "split"): ("validation", "evaluation_split"),
     ("evaluation", "data", "options"): ({"tasks": ["a"]}, "evaluation_source_options.tasks"),
     ("evaluation", "data", "budget"): ({"examples": 9, "seed": 3}, "evaluation_seed"),
 }
-every_change = pytest.mark.parametrize(("place", "change"), CHANGES.items(), ids=lambda x: ".".join(map(str, x)))
+PARTS = {  # place: type, and what the names of its columns start with
+    ("student",): (Student, "student_"),
+    ("student", "lora"): (Lora, ""),
+    ("teacher",): (Teacher, "teacher_"),
+    ("stages", 0): (Stage, ""),
+    ("stages", 0, "data"): (Data, ""),
+    ("stages", 0, "data", "budget"): (Budget, ""),
+    ("evaluation",): (Evaluation, "evaluation_"),
+}
 
 
 def changed(place, value, plain=PLAIN):
@@ -71,6 +58,36 @@ def changed(place, value, plain=PLAIN):
         part = part.setdefault(key, {}) if isinstance(part, dict) else part[key]
     part[place[-1]] = value
     return RunSpec.parse(content)
+
+
+def derived():
+    """Return changes of the fields that have a column and no line above."""
+    for place, (part, prefix) in PARTS.items():
+        for field, info in part.model_fields.items():
+            if prefix + field in DEFAULTS and (*place, field) not in CHANGES:
+                value = another_value(part, (*place, field), info.annotation)
+                if value is not None:
+                    yield (*place, field), (value, prefix + field)
+
+
+def another_value(part, place, annotation):
+    """Return a value that the field accepts as it is and that is not its default, or None."""
+    literals = [value for kind in (annotation, *get_args(annotation)) for value in get_args(kind)]
+    default = part.model_fields[place[-1]].default
+    for value in [value for value in literals if isinstance(value, str)] + [True, False, 2, 3, 0.25, 2.5, "another"]:
+        try:
+            read = changed(place, value)
+        except InputError:
+            continue
+        for key in place:
+            read = read[key] if isinstance(key, int) else getattr(read, key)
+        if type(read) is type(value) and read != default:
+            return value
+    return None
+
+
+CHANGES |= dict(derived())
+every_change = pytest.mark.parametrize(("place", "change"), CHANGES.items(), ids=lambda x: ".".join(map(str, x)))
 
 
 @pytest.fixture
@@ -100,7 +117,7 @@ def test_whatever_differs_is_a_column_and_is_never_averaged(place, change, frame
 def test_every_field_of_a_specification_has_a_case():
     columns = {column for _, column in CHANGES.values()}
     paired = {f"{part}_{field}" for part in ("validation", "evaluation") for field in ("examples", "tokens", "seed")}
-    sampled = {name for name in DEFAULTS if "_sampler" in name or name.startswith(("validation_", "lora_"))}
+    sampled = {name for name in DEFAULTS if "_sampler" in name or name.startswith("validation_")}
     assert set(DEFAULTS) - columns - paired - sampled - {"student_random_config"} == set()
 
 

@@ -19,7 +19,7 @@ from studykit import results
 from studykit.files import replacing
 from studykit.errors import InputError
 from studykit.results import RunWriter, open_study, write_json
-from studykit.results.record import MIGRATIONS, SCHEMA, migrate
+from studykit.results.record import MIGRATIONS, RECORD_SCHEMA, migrate
 
 WRITE_FOREVER = """
 import itertools, sys
@@ -98,7 +98,7 @@ def test_the_record_is_written_last_and_vouches_for_the_other_files(study):
             assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
             assert (folder / name).stat().st_mtime_ns <= (folder / "record.json").stat().st_mtime_ns
         assert json.loads((folder / "spec.json").read_text()) == json.loads(record.spec.canonical())
-        assert (record.schema_version, record.run_id) == (SCHEMA, folder.name)
+        assert (record.schema_version, record.run_id) == (RECORD_SCHEMA, folder.name)
 
 
 def test_a_record_names_versions_and_revision_but_no_folder_or_person(study):
@@ -170,11 +170,11 @@ def test_an_empty_folder_may_become_a_study_and_stays_one(tmp_path):
     (tmp_path / "sample").mkdir()
     for _ in range(2):
         assert open_study(tmp_path, "sample") == tmp_path / "sample"
-    assert json.loads((tmp_path / "sample" / "study.json").read_text()) == {"schema": SCHEMA, "study": "sample"}
+    assert json.loads((tmp_path / "sample" / "study.json").read_text()) == {"schema": RECORD_SCHEMA, "study": "sample"}
 
 
 def test_older_records_are_migrated_step_by_step_and_newer_ones_refused(monkeypatch):
-    monkeypatch.setattr("studykit.results.record.SCHEMA", 3)
+    monkeypatch.setattr("studykit.results.record.RECORD_SCHEMA", 3)
     monkeypatch.setitem(MIGRATIONS, 1, lambda record: record | {"one": True})
     monkeypatch.setitem(MIGRATIONS, 2, lambda record: record | {"two": record["one"]})
     assert migrate({"schema": 1}, "here") == {"schema": 1, "one": True, "two": True}
@@ -187,4 +187,4 @@ def test_older_records_are_migrated_step_by_step_and_newer_ones_refused(monkeypa
 
 
 def test_every_older_schema_has_a_migration():
-    assert sorted(MIGRATIONS) == list(range(1, SCHEMA))
+    assert sorted(MIGRATIONS) == list(range(1, RECORD_SCHEMA))
