@@ -76,7 +76,7 @@ def another_value(part, place, annotation):
     default = part.model_fields[place[-1]].default
     for value in [value for value in literals if isinstance(value, str)] + [True, False, 2, 3, 0.25, 2.5, "another"]:
         try:
-            read = changed(place, value)
+            read: Any = changed(place, value)
         except InputError:
             continue
         for key in place:
