@@ -121,7 +121,8 @@ class Inputs:
             InputError: a source, budget or example that cannot be used.
         """
         pool = self.pool(data).examples
-        drawn = draw(pool, data.budget, models=self.models)
+        counts = None if data.budget.tokens is None else encode(pool, student.tokenizer, None).response_tokens
+        drawn = draw(pool, data.budget, counts, self.models)
         return encode([pool[i] for i in drawn.indices], student.tokenizer, max_length)
 
     def _drawn(self, stage: Stage, tokenizer: Any) -> StageData:

@@ -19,9 +19,13 @@ def model_card(spec: RunSpec, metrics: dict[str, float], manifests: list[dict[st
     sources = sorted({stage.data.source for stage in spec.stages})
     header = {
         "base_model": spec.student.name,
-        "library_name": "peft" if spec.student.lora else "transformers",
+        "library_name": "transformers",  # adapters are merged
         "pipeline_tag": "text-generation",
-        "tags": ["studykit", *sorted({stage.method for stage in spec.stages})],
+        "tags": [
+            "studykit",
+            *(["lora"] if spec.student.lora else []),
+            *sorted({stage.method for stage in spec.stages}),
+        ],
     }
     stages = [
         f"{number}. `{stage.method}`, {stage.steps:,} optimizer steps on {manifest['examples']:,} examples of "

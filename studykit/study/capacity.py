@@ -64,12 +64,11 @@ def _uses(run: ResolvedRun) -> Iterator[Use]:
 
 def _use_of_stage(where: str, stage: ResolvedStage) -> Use:
     encoded, recipe = stage.data.encoded, stage.recipe
-    longest, generates = int(encoded.lengths.max()), not recipe.parts[1].keeps_rows
-    if generates:
-        default = options_of(ROLLOUTS.member(recipe.rollout)).get("max_new_tokens")
-        new_tokens = (recipe.rollout_options or {}).get("max_new_tokens", default.default if default else 0)
+    longest, option = int(encoded.lengths.max()), options_of(ROLLOUTS.member(recipe.rollout)).get("max_new_tokens")
+    if option is not None:  # a rollout that generates
+        new_tokens = (recipe.rollout_options or {}).get(option.name, option.default)
         longest = max(longest, min(stage.spec.max_length, int(encoded.answer_starts().max()) + new_tokens))
-    return Use(where, _largest_id(encoded), longest, "max_length", generates)
+    return Use(where, _largest_id(encoded), longest, "max_length", option is not None)
 
 
 def _largest_id(encoded: Encoded) -> int:

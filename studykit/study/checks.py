@@ -16,7 +16,7 @@ from studykit.models.loading import check_attention
 from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
 from studykit.samplers import SAMPLERS
 from studykit.scorers import SCORERS
-from studykit.spec import Data, RunSpec, Stage, Teacher
+from studykit.spec import Budget, Data, RunSpec, Stage, Teacher
 
 _NEEDS_SETTINGS = {
     "cosine_with_min_lr",
@@ -48,6 +48,12 @@ def check_names(spec: RunSpec) -> None:
         check_attention(model.attn_implementation if model else None)
     for scorer in spec.evaluation.scorers if spec.evaluation else ():
         SCORERS.module(scorer)
+
+
+def check_evaluation(spec: RunSpec) -> None:
+    """Refuse a budget of the evaluation's data: its items are counted by `items`."""
+    if spec.evaluation is not None and spec.evaluation.data.budget != Budget():
+        raise InputError("evaluation.data.budget is not used: give the number of items as evaluation.items")
 
 
 def check_teacher_is_named(spec: RunSpec, recipes: Sequence[Recipe]) -> None:

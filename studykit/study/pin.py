@@ -42,6 +42,7 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
     inputs = inputs if isinstance(inputs, Inputs) else Inputs(inputs)
     checks.check_single_process()
     checks.check_names(spec)
+    checks.check_evaluation(spec)
     recipes = [get_method(stage.method, **stage.method_options) for stage in spec.stages]
     checks.check_teacher_is_named(spec, recipes)
     student = inputs.models.find(spec.student.name, spec.student.revision)

@@ -68,22 +68,28 @@ def _train_and_score(run: ResolvedRun, writer: results.RunWriter) -> None:
         torch.cuda.reset_peak_memory_stats()
     trained = train(run, writer.folder)
     metrics = _score(run, trained, writer)
-    trained.cost["peak_mem_gib"] = _peak_mem_gib()
+    peak_mem_gib, parameters = _peak_mem_gib(), _count_parameters(trained)  # before adapters are merged
     teacher_metrics = teacher_score(run)
     _save_model(trained, writer.folder, model_card(run.spec, metrics, trained.manifests))
     writer.finish(
         metrics,
-        {name: round(value, 3) for name, value in trained.cost.items()},
+        {name: round(value, 3) for name, value in (trained.cost | {"peak_mem_gib": peak_mem_gib}).items()},
         trained.manifests,
         device=device().type,
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        parameters=_count_parameters(trained),
+        parameters=parameters,
         train_threads=trained.threads,
         teacher_metrics=teacher_metrics,
-        teacher_is_folded=bool(run.spec.teacher and run.spec.teacher.is_cached),
+        teacher_is_folded=_is_folded(run),
         items_trained_on=count_overlap(run) if run.held_out else None,
     )
     shutil.rmtree(writer.folder / "checkpoints", ignore_errors=True)
+
+
+def _is_folded(run: ResolvedRun) -> bool:
+    """Whether a loss compared with what a cache keeps of the teacher's distribution."""
+    cached = run.spec.teacher is not None and run.spec.teacher.is_cached
+    return cached and any(stage.recipe.parts[0].needs_teacher for stage in run.stages)
 
 
 def _score(run: ResolvedRun, trained: Trained, writer: results.RunWriter) -> dict[str, float]:

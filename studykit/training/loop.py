@@ -1,6 +1,6 @@
 """The training loop of one stage, flat: `train_steps` and `train_step` read from top to bottom.
 
-    training = Training(accelerator, student, tokenizer, teacher, stage, seed)
+    training = Training(accelerator, student, tokenizer, teacher, stage, seed, cost)
     train_steps(training, planned, MetricsFile(file, number), folder)
 
 The loop knows no method: the recipe's rollout gives the sequences, the teacher its signal, and the chunked head the
@@ -99,7 +99,8 @@ def train_step(training: Training, batches: Sequence[Batch]) -> dict[str, Any]:
         training.averages.add(loss.detach(), sums_of_batch)
         sums.append(sums_of_batch)
     for parameter in training.loss.parameters():  # `accelerate` averages those of the student only
-        gradient: Any = accelerator.reduce(parameter.grad, reduction="mean")
+        own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad  # None: no supervised token
+        gradient: Any = accelerator.reduce(own, reduction="mean")
         parameter.grad = gradient
     grad_norm = accelerator.clip_grad_norm_(training.student.parameters(), spec.max_grad_norm)
     learning_rate = training.schedule.get_last_lr()[0]

@@ -108,16 +108,16 @@ def train_stage(
 ) -> dict[str, Any]:
     """Train one stage from its newest complete checkpoint, or from the start; return its cost and its threads."""
     accelerator, stage = job.accelerator, job.stage
-    with accelerator.main_process_first():  # which moves damaged checkpoints aside
+    with accelerator.main_process_first():  # `newest_complete` moves damaged checkpoints aside
         checkpoint = newest_complete(job.folder)
     cost = Cost(student_tokens=0, padding_tokens=0)
     if checkpoint is None:
         cost.add(**cost_before(job))
     teacher = prepare_teacher(teacher, stage, cost)
-    if accelerator.is_main_process:
-        write_json(job.folder / _PREPARED, cost)
     set_activation_checkpointing(trained.model, stage.spec.gradient_checkpointing)
     training = Training(accelerator, trained.model, trained.tokenizer, teacher, stage, seed, cost)
+    if checkpoint is None and accelerator.is_main_process:  # from here on the run is not wrong input
+        write_json(job.folder / _PREPARED, cost)
     planned = plan_stage(job, trained.tokenizer.pad_token_id, seed)
     with chosen_threads(training, planned) as threads:
         train_steps(training, planned, job.metrics, job.folder, checkpoint, checkpoint_every_s)

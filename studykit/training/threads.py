@@ -24,6 +24,7 @@ from transformers.utils.generic import is_flash_attention_requested
 from studykit.collate import Batch, PlannedBatches
 from studykit.files import cache_folder, replacing
 from studykit.models.states import unwrap
+from studykit.results.environment import processor
 from studykit.training.loop import cross_entropy
 from studykit.training.state import Training
 
@@ -138,14 +139,6 @@ def _key(training: Training, batch: Batch, maximum: int) -> str:
         any(getattr(module, "gradient_checkpointing", False) for module in model.modules()),
         training.bf16,
     ]
-    machine = [torch.__version__, platform.machine(), _processor(), maximum]
+    machine = [torch.__version__, platform.machine(), processor(), maximum]
     content = json.dumps([architecture, list(batch.input_ids.shape), machine])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

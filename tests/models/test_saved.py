@@ -1,5 +1,7 @@
 """What a run saves: a model that others can load, with a card that says what it is."""
 
+import json
+
 import pytest
 import yaml
 
@@ -36,6 +38,9 @@ def test_a_finished_run_is_a_model_by_its_id(lora, tmp_path, plain_spec, stage, 
     moved = [not a.equal(b) for a, b in zip(model.parameters(), start.parameters(), strict=True)]
 
     assert (folder.parent / "adapter" / "adapter_config.json").exists() == (lora is not None)
+    counts = json.loads((folder.parent / "record.json").read_text(encoding="utf-8"))["parameters"]
+    assert 0 < counts["trainable"] <= counts["total"]
+    assert (counts["trainable"] < counts["total"]) == (lora is not None)  # counted before adapters are merged
     assert not (folder / "adapter_config.json").exists()
     assert any(moved)
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -164,6 +164,10 @@ BAD = {
         "kd_ratio must be less than or equal to 1, received 2",
     ),
     "key": (changed("stages.0.step", 3), "did you mean 'steps'"),
+    "evaluation budget": (
+        changed("evaluation.data.budget", {"examples": 3}),
+        "give the number of items as evaluation.items",
+    ),
     "value": (changed("stages.0.steps", 0), "stages.0.steps"),
     "schedule": (changed("stages.0.lr_scheduler_type", "cosin"), "did you mean 'cosine'"),
     "schedule with settings": (
