@@ -1,6 +1,9 @@
 """The examples of CONTRIBUTING.md and docs/one-step.md work: each is put into a package and used."""
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,6 +62,37 @@ def test_an_example_is_found_described_and_named_like_its_file(path, room):
     assert name in found.names()
     assert found.describe(name)
     assert callable(found.member(name)) or kind == "methods"
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """Make a copy of package and tests, linked file by file, with all examples in it."""
+    for folder in ("studykit", "tests", "tools", "notebooks"):
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, copy_function=os.symlink, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for path, code in EXAMPLES.items():
+        if path.startswith(("studykit/", "tests/")):
+            (tmp_path / path).write_text(code, encoding="utf-8")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_the_examples_pass_the_tests_of_their_kinds(repository):
+    names = " or ".join(Path(path).stem for path in DISCOVERED)
+    folders = ("losses", "samplers", "methods", "rollouts", "scorers", "findings", "executors", "test_discovery.py")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", names]
+    files = [f"tests/{folder}" for folder in folders] + [path for path in DISCOVERED if "/losses/" in path]
+    done = subprocess.run(
+        [*command, *files],
+        cwd=repository,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 100
 
 
 def test_there_is_an_example_of_every_kind():

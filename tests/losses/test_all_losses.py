@@ -29,9 +29,7 @@ def test_no_case_file_is_left_of_a_loss_that_is_gone():
 @pytest.mark.parametrize("name", LOSSES.names())
 def test_a_loss_is_documented(name):
     assert LOSSES.describe(name).endswith((".", ")")) or ":" in LOSSES.describe(name)
-    doc = inspect.getdoc(LOSSES.member(name)) or ""
-    wanted = ["Example:"] + ["Source:"] * (name != "cross_entropy")
-    assert [section for section in wanted if section not in doc] == []
+    assert "Example:" in (inspect.getdoc(LOSSES.member(name)) or ""), "a value worked out by hand, run as a doctest"
 
 
 @every_case
