@@ -193,8 +193,11 @@ class RunSpec(Part):
         return hashlib.sha256(f"{SCHEMA}:{self.canonical()}".encode()).hexdigest()[:12]
 
 
-_RENAMED_OPTIONS = {"choose": "select", "choose_share": "keep_fraction"}
+_RENAMED_OPTIONS = {"choose": "select"}
 """Options of methods that have another name since schema 2."""
+
+_RENAMED_LOSSES = {"decoupled": "decoupled_kl"}
+"""Losses that have another name since schema 2. Rollouts were renamed too, but no method has an option for them."""
 
 
 def is_schema_1(plain: Any) -> bool:
@@ -221,6 +224,8 @@ def _stage_from_schema_1(stage: Any) -> Any:
     if not isinstance(stage, dict):
         return stage
     options = _renamed(stage.get("method_options", {}), **_RENAMED_OPTIONS)
+    if isinstance(options, dict) and options.get("loss") in list(_RENAMED_LOSSES):
+        options |= {"loss": _RENAMED_LOSSES[options["loss"]]}
     return _renamed(_with_data_from_schema_1(stage), chosen="selected_sha256") | {"method_options": options}
 
 

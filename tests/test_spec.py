@@ -86,11 +86,11 @@ def test_a_specification_of_schema_1_is_read_under_todays_names(file):
     assert "content" not in spec.canonical()
 
 
-def test_every_field_that_schema_1_named_otherwise_is_translated():
+def test_every_field_and_value_that_schema_1_named_otherwise_is_translated():
     old, new = copy.deepcopy(FULL), copy.deepcopy(FULL)
-    for plain, sha256, selected, select in (
-        (old, "content", "chosen", "choose"),
-        (new, "sha256", "selected_sha256", "select"),
+    for plain, sha256, selected, options in (
+        (old, "content", "chosen", {"choose": "uniform", "loss": "decoupled"}),
+        (new, "sha256", "selected_sha256", {"select": "uniform", "loss": "decoupled_kl"}),
     ):
         stage = plain["stages"][0]
         stage["validation"] = {"source": "lexicon"}
@@ -98,7 +98,7 @@ def test_every_field_that_schema_1_named_otherwise_is_translated():
         for number, part in enumerate(parts):
             part[sha256] = f"{number}" * 64
         stage[selected] = "a" * 64
-        stage["method_options"] = {select: "uniform"}
+        stage["method_options"] = options
     assert RunSpec.parse(old) == RunSpec.parse(new)
 
 

@@ -51,30 +51,37 @@ class Finding:
 def comparable(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a study that differ from some runs in budget and seed only: one study may hold many variants.
 
-    Steps may vary with the budget; at the budgets of these runs they must be equal.
+    Steps may vary with the budget, in total and by stage; at the budgets of these runs they must be equal.
 
     Args:
         frame: from `results.load`.
         runs: the rows to compare with, such as the arms of one notebook.
     """
-    options = [results.configurations(part, results.option_columns(part)) for part in (frame, runs)]
+    options = [
+        results.configurations(part, _without_schedule(part, results.option_columns(part))) for part in (frame, runs)
+    ]
     same = frame["student"].isin(runs["student"]) & options[0].isin(options[1])
     here = frame["budget_examples"].isin(runs["budget_examples"])
-    same &= ~here | frame["steps"].isin(runs["steps"])
+    schedules = [
+        results.configurations(part, ["budget_examples", *results.schedule_columns(part)]) for part in (frame, runs)
+    ]
+    same &= ~here | schedules[0].isin(schedules[1])
     return frame[same & (frame["teacher"].isna() | frame["teacher"].isin(runs["teacher"].dropna()))]
 
 
 def labels(runs: pd.DataFrame) -> pd.Series:
     """Return a name for every run: its method, and in brackets the options in which runs of this method differ.
 
-    Runs with one name may be averaged. Steps are named where they differ within one budget.
+    Runs with one name may be averaged. Steps, and budgets of stages, are named where they
+    differ within one budget.
 
     >>> labels(pd.DataFrame({"method": ["kd", "kd", "sft"], "batch_size": [64, 8, 64]})).tolist()
     ['kd (batch_size=64)', 'kd (batch_size=8)', 'sft']
     """
     names = pd.Series(index=range(len(runs)), dtype=object)
     for method, part in runs.reset_index(drop=True).groupby("method"):
-        columns = differing_columns(part, [name for name in results.identity_columns(part) if name != "method"])
+        options = _without_schedule(part, results.identity_columns(part))
+        columns = differing_columns(part, [name for name in options if name != "method"])
         if "budget_examples" in part:
             schedule = results.schedule_columns(part)
             within = [differing_columns(same, schedule) for _, same in part.groupby("budget_examples")]
@@ -99,6 +106,12 @@ def short_names(columns: Collection[str]) -> dict[str, str]:
     """
     short = {name: name.replace("method_options.", "") for name in columns}
     return {name: name if Counter(short.values())[text] > 1 else text for name, text in short.items()}
+
+
+def _without_schedule(runs: pd.DataFrame, columns: list[str]) -> list[str]:
+    """Return the columns that must agree between budgets too: without steps and the budgets of stages."""
+    schedule = results.schedule_columns(runs)
+    return [name for name in columns if name not in schedule]
 
 
 def _text(value: Any) -> str:

@@ -17,6 +17,8 @@ A study is a folder with `study.json`. Each run has a folder named by its conten
                                     record.json      written last
     results/<study>/index.jsonl                      derived; rebuilt whenever it is missing
 
+A run of an older schema keeps its folder and id. Run again, it gets today's id, and the table shows the new run alone.
+
 `docs/records.md` lists the keys of the records, which are the fields of `RunRecord`, `CellSpec` and `CellRecord`.
 
 **Options are columns.** A field of the specification in which a run differs from the default is a column of `load`,

@@ -58,8 +58,7 @@ def option_values(spec: RunSpec) -> dict[str, Any]:
         values |= _values(spec.teacher, "teacher_")
     if spec.evaluation is not None:
         values |= _data(spec.evaluation.data, "evaluation_") | _values(spec.evaluation, "evaluation_")
-    drawn_by_run = [name for name in values if name.endswith("_seed") and values[name] == spec.seed]
-    return {name: value for name, value in values.items() if name not in drawn_by_run}
+    return values
 
 
 def option_columns(frame: pd.DataFrame) -> list[str]:

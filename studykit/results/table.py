@@ -15,7 +15,13 @@ from studykit.results.options import fill_defaults, option_columns, option_value
 from studykit.results.record import RECORD_SCHEMA, Manifest, RunRecord, read_record, read_spec
 from studykit.results.signals import read_signals
 from studykit.scorers import SCORERS
-from studykit.spec import RunSpec
+from studykit.spec import SCHEMA, RunSpec
+
+_INDEX = [1, RECORD_SCHEMA, SCHEMA]
+"""Versions of the lines of `index.jsonl`, of records and of specifications; a line of others is read anew."""
+
+_TODAY = "run_id_today"
+"""Of a line: the id that the run's specification has today. That of a run of an older schema is another."""
 
 IDENTITY_COLUMNS = (
     "run_id",
@@ -38,7 +44,8 @@ def load(root: str | Path = "results") -> pd.DataFrame:
     Columns: `run_id, study, ablation, method, student, teacher, budget_examples, budget_tokens, seed, status, steps`,
     then the options in which a run differs from the defaults (see `studykit.results.options`), then metrics and costs.
     `status` is `done`, `failed`, `running` or `stale`. A metric that was not measured is missing, never 0. A folder
-    that does not exist gives an empty table.
+    that does not exist gives an empty table. A run of an older schema has no row once it has been run again under
+    today's id.
 
     Raises:
         InputError: the folder has files, but no study.
@@ -80,9 +87,10 @@ def damaged_records(study_folder: str | Path) -> dict[str, str]:
 
 
 def fingerprint(study_folder: str | Path) -> str:
-    """Return a short text that changes when a run or cell of the study starts, ends or dies: a key for caches."""
+    """Return a short text that changes when a run or cell of the study starts, ends, dies or is measured."""
     folders = [*run_folders(Path(study_folder)), *sorted((Path(study_folder) / "cells").glob("*/"))]
     states = [(folder.name, _record_time(folder)) for folder in folders]
+    states += [(file.name, file.stat().st_mtime_ns) for file in sorted((Path(study_folder) / "signals").glob("[!.]*.json"))]
     return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
 
 
@@ -132,7 +140,7 @@ def _study_rows(study: Path) -> list[dict[str, Any]]:
     long as its record exists.
     """
     index, _ = read_lines(study / "index.jsonl")
-    known = {line.get("run_id"): line for line in index if line.pop("schema", None) == RECORD_SCHEMA}
+    known = {line.get("run_id"): line for line in index if line.pop("schema", None) == _INDEX}
     rows = [
         known[folder.name] if folder.name in known and (folder / "record.json").is_file() else _row(study, folder)
         for folder in run_folders(study)
@@ -141,14 +149,22 @@ def _study_rows(study: Path) -> list[dict[str, Any]]:
     if {line["run_id"] for line in done} != set(known):
         _write_index(study, done)
     signals = read_signals(study)
-    return [line | signals.get(line["run_id"], {}) | {"study": study.name} for line in rows]
+    return [line | signals.get(line["run_id"], {}) | {"study": study.name} for line in _without_replaced(rows)]
+
+
+def _without_replaced(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines without runs of an older schema whose specification is finished under today's id too."""
+    done = {line["run_id"] for line in rows if line["status"] == "done"}
+    today = [line.get(_TODAY, line["run_id"]) for line in rows]
+    left = [line for line, run_id in zip(rows, today, strict=True) if run_id == line["run_id"] or run_id not in done]
+    return [{name: value for name, value in line.items() if name != _TODAY} for line in left]
 
 
 def _write_index(study: Path, rows: list[dict[str, Any]]) -> None:
     try:
         with replacing(study / "index.jsonl") as temporary, temporary.open("w", encoding="utf-8") as stream:
             for line in rows:
-                stream.write(json.dumps({"schema": RECORD_SCHEMA, **line}, ensure_ascii=False, allow_nan=False) + "\n")
+                stream.write(json.dumps({"schema": _INDEX, **line}, ensure_ascii=False, allow_nan=False) + "\n")
     except OSError:
         return  # a study on a read-only disk is read without an index
 
@@ -158,10 +174,10 @@ def _row(study: Path, folder: Path) -> dict[str, Any]:
     try:
         record = read_record(folder)
         if record is not None:
-            return row(record, study.name)
+            return row(record, study.name) | {_TODAY: record.spec.run_id}
         status = "running" if is_locked(folder / "lock") else "stale"
         spec = RunSpec.parse(read_spec(folder) or {})
-        return _described(folder.name, study.name, status, spec) | option_values(spec)
+        return _described(folder.name, study.name, status, spec) | option_values(spec) | {_TODAY: spec.run_id}
     except InputError:
         damaged = (folder / "record.json").exists()
         status = "failed" if damaged else "running" if is_locked(folder / "lock") else "stale"

@@ -14,6 +14,7 @@ import pytest
 from studykit import results
 from studykit.errors import InputError
 from studykit.results import IDENTITY_COLUMNS, RunWriter, load, open_study
+from studykit.spec import RunSpec
 
 HOLD = """
 import sys, time
@@ -158,6 +159,34 @@ def test_a_damaged_index_is_read_like_a_missing_one(study, line):
     index = study / "index.jsonl"
     index.write_text(line + "\n" + index.read_text()[:-10])
     pd.testing.assert_frame_equal(load(study), frame)
+
+
+def as_schema_1(folder, run_id):
+    """Write a finished run again as schema 1 has it, under another id; return its folder."""
+    old = folder.parent / run_id
+    shutil.copytree(folder, old)
+    record = json.loads((old / "record.json").read_text())
+    for part in (record["spec"]["student"], *(stage["data"] for stage in record["spec"]["stages"])):
+        part["content"] = part.pop("sha256")
+    (old / "record.json").write_text(json.dumps(record | {"schema": 1, "run_id": run_id}))
+    (old / "spec.json").write_text(json.dumps(record["spec"]))
+    return old
+
+
+def test_a_run_of_schema_1_has_a_row_until_it_is_run_again(study, make_run):
+    plain = json.loads(next((study / "runs").iterdir()).joinpath("spec.json").read_text())
+    plain["student"]["sha256"] = plain["stages"][0]["data"]["sha256"] = "f0"
+    new = make_run(study, RunSpec.parse(plain))
+    old = as_schema_1(new, "0123456789ab")
+    for _ in range(2):  # from the records, then from the index
+        ids = set(load(study)["run_id"])
+        assert new.name in ids
+        assert old.name not in ids
+    (new / "record.json").unlink()
+    assert statuses(study)[old.name] == "done"
+    shutil.rmtree(new)
+    assert old.name in set(load(study)["run_id"])
+    assert "run_id_today" not in load(study)
 
 
 def test_a_read_only_study_is_read(study, monkeypatch):

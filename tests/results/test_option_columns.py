@@ -8,7 +8,7 @@ import pytest
 
 from studykit import results
 from studykit.errors import InputError
-from studykit.findings import labels
+from studykit.findings import comparable, labels
 from studykit.results.options import DEFAULTS, option_columns, option_values
 from studykit.scorers import SCORERS
 from studykit.spec import Budget, Data, Evaluation, Lora, RunSpec, Stage, Student, Teacher
@@ -119,6 +119,34 @@ def test_every_field_of_a_specification_has_a_case():
     paired = {f"{part}_{field}" for part in ("validation", "evaluation") for field in ("examples", "tokens", "seed")}
     sampled = {name for name in DEFAULTS if "_sampler" in name or name.startswith("validation_")}
     assert set(DEFAULTS) - columns - paired - sampled - {"student_random_config"} == set()
+
+
+@pytest.mark.parametrize("part", ["validation", "evaluation"])
+def test_a_seed_of_other_data_that_some_run_has_too_is_the_same_option_in_all_runs(part, frame_of):
+    content: dict[str, Any] = copy.deepcopy(PLAIN)
+    data = {"source": "lexicon", "budget": {"examples": 9, "seed": 3}}
+    if part == "validation":
+        content["stages"][0]["validation"] = data
+    else:
+        content["evaluation"]["data"] = data
+    frame = frame_of(*(RunSpec.parse(content | {"seed": seed}) for seed in range(5)))
+    assert frame[f"{part}_seed"].tolist() == [3] * 5
+    assert set(labels(frame)) == {"kd"}
+
+
+def test_steps_of_stages_that_vary_with_the_budget_are_no_options(frame_of):
+    specs = []
+    for examples, steps in ((100, (5, 6)), (200, (7, 8))):
+        data = {"source": "lexicon", "budget": {"examples": examples}}
+        stages = [STAGE | {"data": data, "steps": count} for count in steps]
+        specs.append(RunSpec.parse(PLAIN | {"stages": stages}))
+    frame = frame_of(*specs)
+    assert set(labels(frame)) == {"kd > kd"}
+    assert len(comparable(frame, frame[frame["budget_examples"] == 100])) == 2
+    swapped = specs[0].model_copy(update={"stages": specs[0].stages[::-1]})
+    frame = frame_of(*specs, swapped)
+    assert labels(frame).nunique() == 3
+    assert len(comparable(frame, frame[frame["run_id"] == swapped.run_id])) == 2
 
 
 def test_seed_budget_and_hashes_are_no_options(frame_of):

@@ -1,11 +1,12 @@
 """Measures of cached teachers are stored beside the runs and shown in their rows."""
 
 import json
+import os
 
 import pandas as pd
 import pytest
 
-from studykit.results import configurations, load, read_signals, rebuild_index, write_signal
+from studykit.results import configurations, fingerprint, load, read_signals, rebuild_index, write_signal
 
 REPORT = {
     "bytes_per_position": 18.5,
@@ -51,6 +52,15 @@ def test_the_index_does_not_hold_it_so_that_it_may_come_later(study):
     rebuild_index(study)
     assert "kept_mass" not in (study / "index.jsonl").read_text()
     assert row_of(study, run_id)["kept_mass"] == 0.99
+
+
+def test_a_measurement_changes_the_fingerprint(study):
+    run_id = measured(study)
+    before = fingerprint(study)
+    os.utime(study / "signals" / f"{run_id}.json", ns=(0, 0))
+    after = fingerprint(study)
+    (study / "signals" / f"{run_id}.json").unlink()
+    assert len({before, after, fingerprint(study)}) == 3
 
 
 def test_runs_with_other_signals_have_other_options(study, make_spec, make_run):
