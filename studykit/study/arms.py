@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from studykit.discovery import check_options, options_of
-from studykit.methods import get_method, takes
+from studykit.errors import InputError, unknown
+from studykit.methods import METHODS, get_method, takes
 
 AtLeastZero = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -118,8 +119,24 @@ def arms(names: Sequence[str] | Mapping[str, str], **values: Any) -> dict[str, d
     """
     check_options("arms of", "a comparison", options_of(Parameters), values)
     given = Parameters(**values)
+    _check_keys(given)
     methods = names if isinstance(names, Mapping) else {name: name for name in names}
     return {arm: _arm(arm, parts.split(">"), given) for arm, parts in methods.items()}
+
+
+def _check_keys(given: Parameters) -> None:
+    """Refuse options of a method that does not exist, and options that no method has: they would be lost.
+
+    Raises:
+        InputError: naming the nearest method or option.
+    """
+    for part in (part for part, options in given.method_options.items() if options):
+        if (method := part.partition(":")[0]) not in METHODS.names():
+            raise InputError(f"method_options: {unknown('method', method, METHODS.names())}")
+    known = {option for method in METHODS.names() for option in METHODS.member(method).options}
+    for name in given.common_options:
+        if name not in known:
+            raise InputError(f"common_options: {unknown('option', name, known)}")
 
 
 def steps_for(budget_examples: int) -> int:

@@ -186,3 +186,17 @@ def test_a_missing_parameter_is_refused_by_name():
 
 def test_parameters_are_those_names_that_arms_takes():
     assert study.parameters({"seed": 1, "_": 2, "In": [], "study": "s", "results": "r"}) == {"seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"method_options": {"kdd": {"temperature": 2.0}}}, "unknown method 'kdd'; did you mean 'kd'"),
+        ({"method_options": {"sft>kd": {"temperature": 2.0}}}, "method_options: unknown method 'sft>kd'"),
+        ({"common_options": {"temprature": 3.0}}, "unknown option 'temprature'; did you mean 'temperature'"),
+    ],
+)
+def test_options_that_would_be_lost_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        study.arms(["kd"], **SHARED, **values)
+    assert study.arms(["kd"], **SHARED, method_options={"taid:linear": {"schedule": "linear"}, "sft>kd": {}})
