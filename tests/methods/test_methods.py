@@ -1,5 +1,7 @@
 """Every method found by discovery learns, learns the same again, and gets the kind of teacher and data it needs."""
 
+from functools import cache
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,7 +25,7 @@ FIXED_ROWS = [name for name in NAMES if name not in GENERATES]
 ALWAYS_GENERATES = [name for name in GENERATES if not PARTS[name][1].needs_validation]  # or only where validation calls
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def spec_of(plain_spec, stage, data_file, teacher_folder):
     """Make the specification of one short stage of a method, with all that the method requires."""
 
@@ -46,28 +48,39 @@ def trained(spec, root):
     return run, load_file(folder / "model" / "model.safetensors"), results.read_metrics(folder)[0]
 
 
+@pytest.fixture(scope="module")
+def first_run(spec_of, tmp_path_factory):
+    """Train a method with its defaults once for all tests that look at it."""
+
+    @cache
+    def run(name):
+        return trained(spec_of(name), tmp_path_factory.mktemp(name))
+
+    return run
+
+
 def test_all_methods_of_the_study_and_its_relatives_are_there():
     assert set(NAMES) >= NEEDED
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gives_the_same_weights_again(name, tmp_path, spec_of):
-    first, again = (trained(spec_of(name), tmp_path / root) for root in ("first", "again"))
+def test_gives_the_same_weights_again(name, first_run, tmp_path, spec_of):
+    first, again = first_run(name), trained(spec_of(name), tmp_path)
     assert first[0]["status"] == "done"
     assert all(first[1][tensor].equal(again[1][tensor]) for tensor in first[1])
     assert first[0].get("generated_tokens") == again[0].get("generated_tokens")
 
 
 @pytest.mark.parametrize("name", FIXED_ROWS)
-def test_on_fixed_data_it_lowers_its_own_loss(name, tmp_path, spec_of):
-    _, _, curve = trained(spec_of(name), tmp_path)
+def test_on_fixed_data_it_lowers_its_own_loss(name, first_run):
+    _, _, curve = first_run(name)
     column = "kd_loss" if PARTS[name][0].needs_teacher else "ce_loss"
     assert curve[column].iloc[-3:].mean() < curve[column].iloc[:3].mean()
 
 
 @pytest.mark.parametrize("name", ALWAYS_GENERATES)
-def test_a_method_that_generates_counts_its_tokens(name, tmp_path, spec_of):
-    run, _, curve = trained(spec_of(name), tmp_path)
+def test_a_method_that_generates_counts_its_tokens(name, first_run):
+    run, _, curve = first_run(name)
     assert run["generated_tokens"] > 0
     assert (run.get("scored_tokens") or 0) > 0 or not PARTS[name][1].needs_teacher
     assert curve["ended"].dropna().between(0, 1).all()
