@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from studykit.findings import labels
+from studykit.findings._lines import finished
 from studykit.scorers import metric
 from studykit.statistics import Interval
 
@@ -47,12 +48,11 @@ def style(name: str) -> tuple[str, str, str]:
     return _SPARE[colour][0], _SPARE[marker][1], _SPARE[rest % len(_SPARE)][2]
 
 
-def finished(frame: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the finished runs that have a metric, with it as `value` in its unit, and their label as `name`."""
-    if column not in frame:
-        return frame.iloc[:0].assign(value=pd.Series(dtype=float), name=pd.Series(dtype=object))
-    done = frame[(frame["status"] == "done")].dropna(subset=[column, "budget_examples"])
-    return done.assign(value=done[column] * metric(column).scale, name=labels(done))
+def values_to_show(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the finished runs with a budget and a metric, this as `value` in its unit, and their label as `name`."""
+    done = finished(frame, column).dropna(subset=["budget_examples"])
+    values = done[column] * metric(column).scale if column in done else pd.Series(dtype=float)
+    return done.assign(value=values, name=labels(done))
 
 
 def reach(interval: Interval) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from studykit.figures import finish, finished, reach, style, title
+from studykit.figures import finish, reach, style, title, values_to_show
 from studykit.scorers import metric as metric_of
 from studykit.statistics import mean_interval
 
@@ -23,7 +23,7 @@ def methods_compared(
         baseline: a vertical line marks its mean.
     """
     figure: Any = make_subplots(rows=1, cols=2, shared_yaxes=True, column_widths=[0.68, 0.32], horizontal_spacing=0.03)
-    done = finished(frame, metric)
+    done = values_to_show(frame, metric)
     means = done.groupby("name")["value"].mean().sort_values(ascending=metric_of(metric).higher_is_better)
     for name in map(str, means.index):
         part = done[done["name"] == name]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from studykit.figures import _STYLES, finish, finished, style, title
+from studykit.figures import _STYLES, finish, style, title, values_to_show
 from studykit.scorers import metric as metric_of
 from studykit.statistics import mean_interval
 
@@ -21,7 +21,7 @@ def score_against_budget(frame: pd.DataFrame, metric: str = "exact_match") -> go
         metric: a metric column.
     """
     figure = go.Figure()
-    done = finished(frame, metric)
+    done = values_to_show(frame, metric)
     for method in sorted(map(str, done["name"].unique()), key=_order):
         part = done[done["name"] == method]
         rows = [(int(str(b)), mean_interval(list(g))) for b, g in part.groupby("budget_examples")["value"]]

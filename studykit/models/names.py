@@ -9,7 +9,6 @@ folder, a local folder, and finally the hub.
 """
 
 import hashlib
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +18,11 @@ from transformers import AutoConfig, AutoTokenizer
 
 from studykit.chat import find_turn_ends
 from studykit.errors import InputError, unknown
-from studykit.results import is_done
+from studykit.results import is_done, is_run_id
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
 _HASHED = ("*.safetensors", "*config.json", "tokenizer.json", "*.jinja", "vocab.*", "merges.txt", "*.model")
-_RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class Models:
             if short not in known:
                 raise unknown("embedded model", name, [f"{family}/{k}" for k in known])
             return str(EMBEDDED / family / short)
-        if _RUN_ID.fullmatch(name):
+        if is_run_id(name):
             return str(self._run_model(name))
         return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
 

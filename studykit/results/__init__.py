@@ -30,7 +30,7 @@ which is what `configurations` compares.
 
 from studykit.files import read_lines, write_json
 from studykit.results.cells import CellState, cells, read_log, read_notebook
-from studykit.results.layout import find_run, open_study, run_folder, studies
+from studykit.results.layout import find_run, is_run_id, open_study, run_folder, studies
 from studykit.results.options import configurations, identity_columns, option_columns, schedule_columns, settings
 from studykit.results.record import (
     CellRecord,
@@ -60,6 +60,7 @@ __all__ = [
     "fingerprint",
     "identity_columns",
     "is_done",
+    "is_run_id",
     "load",
     "metric_columns",
     "open_study",

@@ -69,11 +69,20 @@ def run_folder(study_folder: str | Path, run_id: str) -> Path:
     """
     runs = (Path(study_folder) / "runs").resolve()
     folder = runs / run_id
-    if not _RUN_ID.fullmatch(run_id) or folder.is_symlink() or not folder.resolve().is_relative_to(runs):
+    if not is_run_id(run_id) or folder.is_symlink() or not folder.resolve().is_relative_to(runs):
         raise InputError(f"{run_id!r} is not a run id (12 hexadecimal digits)")
     if not folder.is_dir():
         raise InputError(f"no run {run_id} in {study_folder}")
     return folder
+
+
+def is_run_id(name: str) -> bool:
+    """Return whether a name is that of a run: 12 hexadecimal digits.
+
+    >>> is_run_id("0123456789ab"), is_run_id("runs")
+    (True, False)
+    """
+    return _RUN_ID.fullmatch(name) is not None
 
 
 def find_run(root: str | Path, run_id: str) -> Path:
@@ -83,7 +92,7 @@ def find_run(root: str | Path, run_id: str) -> Path:
         InputError: no such run.
     """
     for study in studies(root):
-        if _RUN_ID.fullmatch(run_id) and (study / "runs" / run_id).is_dir():
+        if is_run_id(run_id) and (study / "runs" / run_id).is_dir():
             return run_folder(study, run_id)
     raise InputError(f"no run {run_id!r} under {root}")
 
@@ -95,4 +104,4 @@ def run_folders(study: Path) -> list[Path]:
         return []
     with os.scandir(runs) as found:  # tells folders from links without one call per folder
         names = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
-    return [runs / name for name in sorted(names) if _RUN_ID.fullmatch(name)]
+    return [runs / name for name in sorted(names) if is_run_id(name)]

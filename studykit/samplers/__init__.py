@@ -7,7 +7,7 @@ response token of every example. A budget names these models in options called l
 
 A budget is a prefix of the ranking, so that with one seed every smaller budget is contained in every larger one:
 
-    drawn = draw(pool, Budget(examples=500, sampler="stratified", seed=0), content_lengths)
+    drawn = draw(pool, Budget(examples=500, sampler="stratified", seed=0), response_tokens)
     [pool[i] for i in drawn.indices]
 """
 

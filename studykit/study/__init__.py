@@ -1,6 +1,6 @@
 """What notebooks call: run a specification once, compare arms side by side.
 
-    runs = compare(arms(["sft", "kd"], **parameters), study="lexicon", ablation="data_size")
+    runs = compare(arms(["sft", "kd"], **parameters(globals())), study="lexicon", ablation="data_size")
 
 A run is its content: the second time, from whichever notebook, it is read from disk. Everything that can be wrong in a
 specification is refused before a model is loaded.

@@ -23,7 +23,7 @@ def compare(
 ) -> pd.DataFrame:
     """Run all arms and return their rows with the arm's name in front.
 
-    Arms are to be compared, so they must share seed, student and number of optimizer steps.
+    Arms are to be compared, so they must share seed, student, number of optimizer steps and evaluation.
 
     Raises:
         InputError: arms that differ in what must be shared, or anything wrong with one of them.

@@ -44,8 +44,7 @@ def test_asked_again_it_asks_nothing_and_says_the_same(spec_of, empty_cache, tmp
     first, again = (capture(pin(spec_of(top_k=8), Inputs(tmp_path))).as_dict() for _ in range(2))
     assert again.pop("teacher_tokens") == 0
     assert first.pop("teacher_tokens") > 0
-    assert first.pop("capture_s") > again.pop("capture_s") - 5  # seconds are another time's
-    assert first == again
+    assert first | {"capture_s": 0} == again | {"capture_s": 0}
 
 
 def test_runs_of_any_budget_find_it_all_there(spec_of, stage, plain_spec, teacher_folder, empty_cache, tmp_path):
