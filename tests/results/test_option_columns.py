@@ -51,7 +51,7 @@ PARTS = {  # place: type, and what the names of its columns start with
     ("evaluation",): (Evaluation, "evaluation_"),
     ("evaluation", "data", "budget"): (Budget, "evaluation_"),
 }
-NO_CASE = {  # columns of mappings, whose keys have columns of their own
+NO_CASE = {  # columns of mappings, with one column for each key
     "student_random_config",
     "validation_sampler_options",
     "evaluation_sampler_options",
