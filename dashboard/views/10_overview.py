@@ -13,6 +13,7 @@ from studykit.figures.score_against_budget import score_against_budget
 from studykit.findings import FINDINGS, Finding, labels
 from studykit.results import CellState
 from studykit.results.record import STATUSES
+from studykit.scorers import metric as metric_of
 
 MOST_CURVES = 6  # with more methods only the two that are compared are drawn; the page of methods shows them all
 
@@ -39,7 +40,7 @@ def _answer(frame: pd.DataFrame) -> None:
     methods = sorted(frame["method"].dropna().unique(), key=lambda m: (m != "sft", m != "kd", m))
     baseline, arm, metric = _contrast(methods, results.metric_columns(frame))
     try:
-        finding = FINDINGS.member("data_size")(frame, baseline=baseline, arm=arm)
+        finding = FINDINGS.member("data_size")(frame, baseline=baseline, arm=arm, score=metric or "exact_match")
     except ValueError as error:
         st.warning(f"No finding: {states.plain(str(error))}", icon=":material/rule:")
         return
@@ -47,7 +48,7 @@ def _answer(frame: pd.DataFrame) -> None:
     if metric is not None:
         crowded = len(methods) > MOST_CURVES
         _curves(frame[frame["method"].isin([baseline, arm])] if crowded else frame, metric, baseline, arm)
-    _table(finding)
+    _table(finding, metric or "exact_match")
 
 
 def _contrast(methods: list[str], metrics: list[str]) -> tuple[str, str, str | None]:
@@ -104,19 +105,20 @@ def _described(done: pd.DataFrame, metric: str) -> str:
     return f"Mean {metric} against the budget: {'; '.join(parts)}"
 
 
-def _table(finding: Finding) -> None:
+def _table(finding: Finding, score: str) -> None:
     if finding.table.empty:
         return
+    shown, nll = metric_of(score), metric_of("nll")
     st.markdown("#### Finding by budget")
     columns = {
-        name: st.column_config.NumberColumn(format="%.3f" if "NLL" in name else "%.1f")
+        name: st.column_config.NumberColumn(format=f"%.{(nll if 'NLL' in name else shown).digits}f")
         for name in map(str, finding.table.select_dtypes("float"))
     }
     columns["budget"] = st.column_config.NumberColumn("budget (examples)", format="localized")
     st.dataframe(
         finding.table, hide_index=True, column_config=columns, alt="Scores, NLL and paired differences by budget"
     )
-    st.caption("Scores in points of 100, NLL in nats per token; in brackets the 95% t interval over seeds.")
+    st.caption(f"{shown.label}; columns with NLL in {nll.unit}; in brackets the 95% t interval over seeds.")
 
 
 def _comparable(frame: pd.DataFrame) -> pd.DataFrame:

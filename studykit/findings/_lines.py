@@ -65,6 +65,15 @@ def finished(frame: pd.DataFrame, score: str) -> pd.DataFrame:
     return frame[(frame["status"] == "done") & frame[score].notna()] if score in frame else frame.iloc[:0]
 
 
+def without_metric(frame: pd.DataFrame, score: str) -> str:
+    """Return a sentence that names the methods whose finished runs all lack a score; empty where there are none."""
+    done = frame[frame["status"] == "done"]
+    without = sorted(set(done["method"]) - set(finished(done, score)["method"]))
+    measured = [name for name in results.metric_columns(done) if done[name].notna().any()]
+    has = f"No finished run of {' and '.join(without)} has the metric {score}"
+    return f"{has}; measured: {', '.join(measured) or 'none'}." if without else ""
+
+
 def require_one(runs: pd.DataFrame, column: str, finding: str, remedy: str = "keep one") -> None:
     """Refuse runs with several values of a column.
 

@@ -5,8 +5,8 @@ from typing import Any
 import pandas as pd
 
 from studykit.findings import Finding, format_interval
-from studykit.findings._lines import Comparison, Line, lines_of, require_one, require_one_setting
-from studykit.scorers import metric
+from studykit.findings._lines import Comparison, Line, lines_of, require_one, require_one_setting, without_metric
+from studykit.scorers import Metric, metric
 from studykit.statistics import Interval, crossover
 
 
@@ -37,7 +37,8 @@ def data_size(
     """
     runs = arms(frame, baseline, arm, teacher=teacher, student=student)
     lines = [line for line in lines_of(runs, baseline, score, nll) if line.name == arm and _has_pairs(line.score)]
-    end, of_teacher = _end(lines), _teacher_score(runs, score)
+    sign = 1 if metric(score).higher_is_better else -1
+    end, of_teacher = _end(lines, sign), _teacher_score(runs, score)
     numbers = {
         "baseline": baseline,
         "arm": arm,
@@ -46,9 +47,10 @@ def data_size(
         "advantage_ends": None if end is None else vars(end),
         "teacher_score": of_teacher,
     }
-    sentence = _sentence(lines, end, baseline, arm, metric(score).unit)
+    sentence = _sentence(lines, end, baseline, arm, metric(score)) if lines else without_metric(runs, score)
+    sentence = sentence or f"No budget has both {baseline} and {arm} finished yet."
     if of_teacher is not None and lines:
-        sentence += f" The teacher itself scores {of_teacher:.1f}."
+        sentence += f" The teacher itself scores {of_teacher:.{metric(score).digits}f}."
     return Finding(pd.DataFrame([_shown(line, baseline, arm, score, nll) for line in lines]), sentence, numbers)
 
 
@@ -70,11 +72,12 @@ def arms(
     return runs
 
 
-def _end(lines: list[Line]) -> Interval | None:
-    """Return the budget at which the advantage ends, where it does."""
+def _end(lines: list[Line], sign: int) -> Interval | None:
+    """Return the budget at which the advantage ends, where it does; sign is -1 where a lower score is better."""
     if len(lines) < 2:
         return None
-    return crossover([line.budget for line in lines], [_pairs(line.score).by_seed for line in lines])
+    gains = [{seed: sign * value for seed, value in _pairs(line.score).by_seed.items()} for line in lines]
+    return crossover([line.budget for line in lines], gains)
 
 
 def _has_pairs(comparison: Comparison | None) -> bool:
@@ -111,35 +114,35 @@ def _means(comparison: Any, baseline: str, arm: str) -> dict[str, Interval]:
     return {baseline: comparison.paired[1], arm: comparison.paired[0]}
 
 
-def _sentence(lines: list[Line], end: Interval | None, baseline: str, arm: str, unit: str) -> str:
-    if not lines:
-        return f"No budget has both {baseline} and {arm} finished yet."
+def _sentence(lines: list[Line], end: Interval | None, baseline: str, arm: str, score: Metric) -> str:
     arm, baseline = arm.upper(), baseline.upper()
     ends = (lines[0], lines[-1]) if len(lines) > 1 else (lines[0],)
-    text = f"{arm} - {baseline}: {'; '.join(_at_budget(line, unit) for line in ends)}."
-    return f"{text} {_where_it_ends(lines, end, arm)}" if len(lines) > 1 else text
+    text = f"{arm} - {baseline}: {'; '.join(_at_budget(line, score) for line in ends)}."
+    return f"{text} {_where_it_ends(lines, end, arm, score)}" if len(lines) > 1 else text
 
 
-def _at_budget(line: Line, unit: str) -> str:
+def _at_budget(line: Line, score: Metric) -> str:
     difference = _pairs(line.score).difference
     verdict = "" if difference.n < 2 else f", {'' if difference.excludes_zero else 'not '}clear of zero"
     seeds = f"n = {difference.n} seed{'s' if difference.n > 1 else ''}"
-    return f"{format_interval(difference, sign=True)} {unit} at {line.budget:,} examples ({seeds}{verdict})"
+    shown = format_interval(difference, score.digits, sign=True)
+    return f"{shown} {score.unit} at {line.budget:,} examples ({seeds}{verdict})"
 
 
-def _where_it_ends(lines: list[Line], end: Interval | None, arm: str) -> str:
+def _where_it_ends(lines: list[Line], end: Interval | None, arm: str, score: Metric) -> str:
     differences = [_pairs(line.score).difference for line in lines]
+    sign, better, worse = (1, "above", "below") if score.higher_is_better else (-1, "below", "above")
     if end is not None:
-        if not any(difference.excludes_zero and difference.mean > 0 for difference in differences):
+        if not any(difference.excludes_zero and sign * difference.mean > 0 for difference in differences):
             return "No budget has an advantage clear of zero, so none can be said to end."
         bounds = "" if end.low is None else f" [{end.low:,.0f}, {end.high:,.0f}]"
         seeds = len(set.intersection(*(set(_pairs(line.score).by_seed) for line in lines)))
         return f"Its advantage ends near {end.mean:,.0f}{bounds} examples ({end.n} of {seeds} seeds cross zero)."
-    if all(difference.mean > 0 for difference in differences):
-        return "The mean difference is above zero at every budget: no end of the advantage within these budgets."
-    if all(difference.mean <= 0 for difference in differences):
+    if all(sign * difference.mean > 0 for difference in differences):
+        return f"The mean difference is {better} zero at every budget: no end of the advantage within these budgets."
+    if all(sign * difference.mean <= 0 for difference in differences):
         return f"{arm} has no advantage at any of these budgets."
-    return "The difference changes sign without falling from above zero: no end of an advantage can be named."
+    return f"The difference changes sign, but never from {better} to {worse} zero: no end of an advantage can be named."
 
 
 def _plain(line: Line, baseline: str, arm: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from studykit.findings import Finding, format_interval, labels
-from studykit.findings._lines import Line, finished, lines_of, require_one, require_one_setting
+from studykit.findings._lines import Line, finished, lines_of, require_one, require_one_setting, without_metric
 from studykit.scorers import metric
 from studykit.statistics import Interval
 
@@ -39,7 +39,8 @@ def methods(frame: pd.DataFrame, *, baseline: str = "sft", score: str = "exact_m
     lines.sort(key=lambda line: (line.budget, direction * line.score.mean.mean if line.score else 0.0))
     numbers = {"baseline": baseline, "score": score, "lines": [_plain(line) for line in lines]}
     table = pd.DataFrame([_shown(line, baseline, score, nll) for line in lines])
-    return Finding(table, _sentence(lines, baseline, metric(score).unit), numbers)
+    sentence = without_metric(frame, score) if runs.empty else ""
+    return Finding(table, sentence or _sentence(lines, baseline, metric(score).unit), numbers)
 
 
 def _plain(line: Line) -> dict[str, Any]:

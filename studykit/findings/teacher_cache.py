@@ -5,7 +5,15 @@ from typing import Any
 import pandas as pd
 
 from studykit.findings import Finding, format_interval
-from studykit.findings._lines import Comparison, Line, finished, lines_of, require_one, require_one_setting
+from studykit.findings._lines import (
+    Comparison,
+    Line,
+    finished,
+    lines_of,
+    require_one,
+    require_one_setting,
+    without_metric,
+)
 from studykit.scorers import metric
 from studykit.statistics import Interval
 
@@ -37,7 +45,8 @@ def teacher_cache(
     Raises:
         ValueError: the rows mix students or options, or hold a signal, budget and seed twice.
     """
-    runs = finished(frame[frame["method"].isin([baseline, arm])], score)
+    compared = frame[frame["method"].isin([baseline, arm])]
+    runs = finished(compared, score)
     require_one(runs, "student", "teacher_cache")
     runs = runs.assign(name=_signals(runs, baseline))
     require_one_setting(runs, [f"teacher_{form}" for form in _FORMS])
@@ -46,7 +55,8 @@ def teacher_cache(
     lines.sort(key=lambda line: (line.budget, *_rank(line, baseline)))
     numbers = {"baseline": baseline, "score": score, "lines": [_plain(line, baseline) for line in lines]}
     table = pd.DataFrame([_shown(line, baseline, score, nll) for line in lines])
-    return Finding(table, _sentence(lines, baseline, metric(score).unit), numbers)
+    sentence = without_metric(compared, score) if runs.empty else ""
+    return Finding(table, sentence or _sentence(lines, baseline, metric(score).unit), numbers)
 
 
 def _signals(runs: pd.DataFrame, baseline: str) -> pd.Series:

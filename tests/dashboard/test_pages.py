@@ -76,6 +76,9 @@ def test_the_overview_counts_what_is_not_done(opened, results_root):
 def test_a_metric_in_the_address_is_the_one_drawn(opened, results_root):
     app = opened(results_root, metric="nll")
     assert figure(app)["layout"]["yaxis"]["title"]["text"] == "NLL (nats per token)"
+    finding = FINDINGS.member("data_size")(results.load(results_root), score="nll")
+    assert app.info[0].value == plain(finding.sentence)
+    pd.testing.assert_frame_equal(app.dataframe[0].value, finding.table, check_dtype=False)
 
 
 def test_figures_have_alternative_text_with_numbers(opened, results_root):

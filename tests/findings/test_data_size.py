@@ -147,6 +147,15 @@ def test_a_metric_that_was_not_measured_is_left_out():
     assert data_size(frame.drop(columns="exact_match")).table.empty
 
 
+def test_a_lower_score_may_be_the_better_one():
+    finding = data_size(runs(grid(THREE)), score="nll")
+    assert finding.sentence.startswith("KD - SFT: -0.040 [-0.065, -0.015] nats per token at 500 examples")
+    assert "Its advantage ends near" in finding.sentence
+    assert finding.numbers["advantage_ends"] == pytest.approx(data_size(runs(grid(THREE))).numbers["advantage_ends"])
+    sentence = data_size(runs(grid({10: [3, 4], 100: [1, 2]})), score="nll").sentence
+    assert sentence.endswith("below zero at every budget: no end of the advantage within these budgets.")
+
+
 @pytest.mark.parametrize("column", ["student", "teacher"])
 def test_mixed_students_or_teachers_are_refused_unless_one_is_named(column):
     one, two = runs(grid({10: [3.0, 4.0]})), runs(grid({10: [7.0, 8.0]}))
