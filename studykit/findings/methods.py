@@ -7,7 +7,7 @@ import pandas as pd
 
 from studykit.findings import Finding, format_interval, labels
 from studykit.findings._lines import Line, finished, lines_of, require_one, require_one_setting, without_metric
-from studykit.scorers import metric
+from studykit.scorers import Metric, metric
 from studykit.statistics import Interval
 
 _COST = ("student_tokens", "teacher_tokens", "generated_tokens", "scored_tokens", "train_s")
@@ -40,7 +40,7 @@ def methods(frame: pd.DataFrame, *, baseline: str = "sft", score: str = "exact_m
     numbers = {"baseline": baseline, "score": score, "lines": [_plain(line) for line in lines]}
     table = pd.DataFrame([_shown(line, baseline, score, nll) for line in lines])
     sentence = without_metric(frame, score) if runs.empty else ""
-    return Finding(table, sentence or _sentence(lines, baseline, metric(score).unit), numbers)
+    return Finding(table, sentence or _sentence(lines, baseline, metric(score)), numbers)
 
 
 def _plain(line: Line) -> dict[str, Any]:
@@ -64,27 +64,28 @@ def _shown(line: Line, baseline: str, score: str, nll: str) -> dict[str, Any]:
     }
 
 
-def _sentence(lines: list[Line], baseline: str, unit: str) -> str:
+def _sentence(lines: list[Line], baseline: str, score: Metric) -> str:
     compared = [line for line in lines if _difference(line) is not None]
     if not compared:
         return f"No budget has both {baseline} and another method finished yet."
     budgets = Counter(line.budget for line in compared)
-    parts = [_at_budget([line for line in compared if line.budget == budget], baseline, unit) for budget in budgets]
+    parts = [_at_budget([line for line in compared if line.budget == budget], baseline, score) for budget in budgets]
     most = max(budgets.values())
     if most > 5:
         parts.append(f"With {most} comparisons at 95%, about {most / 20:.0f} would be clear of zero by chance alone.")
     return " ".join(parts)
 
 
-def _at_budget(compared: list[Line], baseline: str, unit: str) -> str:
+def _at_budget(compared: list[Line], baseline: str, score: Metric) -> str:
     """Name the best method of one budget, and count those clear of zero."""
     best, differences = compared[0], [difference for line in compared if (difference := _difference(line))]
     first = differences[0]
     ahead = f"{best.name} is best, "
-    below = f"no method is above {baseline}: {best.name} comes nearest, "
-    text = f"At {best.budget:,} examples {ahead if first.mean >= 0 else below}"
+    better, sign = ("above", 1) if score.higher_is_better else ("below", -1)
+    not_ahead = f"no method is {better} {baseline}: {best.name} comes nearest, "
+    text = f"At {best.budget:,} examples {ahead if sign * first.mean >= 0 else not_ahead}"
     seeds = f"n = {first.n} seed{'s' if first.n > 1 else ''}"
-    text += f"{format_interval(first, sign=True)} {unit} from {baseline} ({seeds})"
+    text += f"{format_interval(first, score.digits, sign=True)} {score.unit} from {baseline} ({seeds})"
     bounded = [difference for difference in differences if difference.n > 1]
     if bounded:
         above, below = (sum(d.excludes_zero and d.mean * sign > 0 for d in bounded) for sign in (1, -1))

@@ -50,6 +50,13 @@ def test_variants_of_a_method_are_named_by_what_differs(frame):
     assert set(named) == {"sft", "kd", "gkd", "taid (schedule=adaptive)", "taid (schedule=fixed)"}
 
 
+def test_the_best_method_by_a_metric_of_which_less_is_better(frame):
+    text = methods(frame, score="nll").sentence
+    assert text.startswith("At 500 examples taid (schedule=adaptive) is best, -0.100 [-0.100, -0.100] nats per token")
+    worse = methods(frame[frame["method"].isin(["sft", "gkd"])], score="nll").sentence
+    assert worse.startswith("At 500 examples no method is below sft: gkd comes nearest, +0.005 [")
+
+
 def test_best_first_at_every_budget_with_paired_differences_and_cost(frame):
     table = methods(frame).table
     low = table[table["budget"] == 500]
