@@ -52,7 +52,8 @@ if not (here / "quick").exists():
     time.sleep(600)
 """
 DRIVER = """
-import sys, time, types
+import signal, sys, time, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which the background job of a shell ignores
 from pathlib import Path
 from studykit.batch import grid as batch
 from studykit.executors.local import Local
