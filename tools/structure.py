@@ -261,6 +261,7 @@ def _measure_files(sources: Sequence[Source]) -> list[Measure]:
     methods = [s for s in by_length if s.room == "methods" and s.path.name != "__init__.py"]
     longest = max((len(source.lines) for source in methods), default=0)
     return [
+        Measure("lines of methods/", sum(len(s.lines) for s in by_length if s.room == "methods"), None, []),
         Measure("lines of the longest method", longest, MAX_METHOD_LINES, _show_lengths(methods[:5])),
         Measure("lines of the longest file", len(by_length[0].lines), MAX_FILE_LINES, _show_lengths(by_length[:5])),
     ]
