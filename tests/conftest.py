@@ -6,6 +6,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import processes
 import pytest
 
 collect_ignore_glob = ["*conftest.py"]  # or --doctest-modules imports all of them under one name
@@ -36,16 +37,12 @@ def one_thread():
 @pytest.fixture
 def start():
     """Start a function in a separate process that `join` waits for."""
-    import processes
-
     return processes.start
 
 
 @pytest.fixture
 def join():
     """Wait for a process and return its exit code; where it was killed, minus the signal's number."""
-    import processes
-
     return processes.join
 
 
