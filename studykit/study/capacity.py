@@ -8,6 +8,7 @@ from studykit.discovery import options_of
 from studykit.errors import InputError
 from studykit.models.limits import Limits, limits_of
 from studykit.models.names import ModelRef
+from studykit.models.vocabulary import same_vocabulary
 from studykit.rollouts import ROLLOUTS
 from studykit.scorers import needs_generation
 from studykit.training.resolved import ResolvedRun, ResolvedStage
@@ -38,14 +39,10 @@ def check_capacity(run: ResolvedRun) -> None:
         InputError: naming the model, the part of the run, and the setting that would fit.
     """
     uses = list(_uses(run))
-    _check_student(run, uses)
-    if run.teacher is not None and run.teacher.tokenizer.get_vocab() == run.student.tokenizer.get_vocab():
+    _check(run.student, limits_of(run.student, run.spec.student.random_config), uses)
+    if run.teacher is not None and same_vocabulary(run.student.tokenizer, run.teacher.tokenizer):
         read = [use for use in uses if use.where.startswith("stage")]
         _check(run.teacher, limits_of(run.teacher), [use._replace(generates=False) for use in read])
-
-
-def _check_student(run: ResolvedRun, uses: Sequence[Use]) -> None:
-    _check(run.student, limits_of(run.student, run.spec.student.random_config), uses)
 
 
 def _uses(run: ResolvedRun) -> Iterator[Use]:
