@@ -15,7 +15,7 @@ from studykit import results
 from studykit.batch import quick_nbformat
 from studykit.executors._processes import end_with_parent
 from studykit.files import replacing, try_lock
-from studykit.results.cells import collect_runs, finish_cell, read_cell_spec
+from studykit.results.cells import finish_cell, kernel_arguments, read_cell_spec, start_cell
 
 _OUTPUT_TIMEOUT_S = 60
 """For the rest of a notebook cell's output after its code has ended; with papermill's 4 s long outputs were lost."""
@@ -33,8 +33,8 @@ def main(folder: Path) -> int:
 def _run(folder: Path) -> int:
     cell = read_cell_spec(folder)
     started = time.monotonic()
-    with collect_runs(folder):
-        error = _execute(folder, cell)
+    start_cell(folder)
+    error = _execute(folder, cell)
     _clean(folder / "notebook.ipynb")
     error = error and _shorten_paths(error)
     finish_cell(folder, "failed" if error else "done", wall_s=time.monotonic() - started, error=error)
@@ -62,7 +62,7 @@ def _execute(folder: Path, cell: results.CellSpec) -> str | None:
             stderr_file=sys.stderr,
             execution_timeout=cell.timeout_s,
             iopub_timeout=_OUTPUT_TIMEOUT_S,
-            extra_arguments=[f"--IPKernelApp.extra_extensions={quick_nbformat.__name__}"],
+            extra_arguments=[f"--IPKernelApp.extra_extensions={quick_nbformat.__name__}", *kernel_arguments(folder)],
             shutdown_kernel="immediate",  # everything is on disk by then; a graceful end takes half a second
         )
     except papermill.PapermillExecutionError as error:

@@ -1,18 +1,15 @@
 """The cells of batches: what each executes, its status, its runs, its executed notebook and its log.
 
     write_cell(folder, CellSpec(...))                     # the batch, before it starts the cell
-    with collect_runs(folder):                            # the process that executes the notebook
-        ...                                               # every `RunWriter` opened meanwhile is a run of the cell
+    start_cell(folder)                                    # the process that executes the notebook
+    start_kernel(..., kernel_arguments(folder))           # every `RunWriter` opened in this kernel is a run of the cell
     finish_cell(folder, "done", wall_s=12.5)              # writes record.json last, with the ids of the runs
 
-The notebook's kernel is a process started by the one that executes the cell. What it inherits is its environment, so
-the variable `STUDYKIT_CELL` carries the cell's folder to it. Variable and ledger are read and written in this file only.
+A kernel learns its cell as it learns everything else: from its configuration, in a section of its own.
 """
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +18,8 @@ from studykit.errors import InputError
 from studykit.files import is_locked, json_object, read_lines, write_json
 from studykit.results.record import CellRecord, CellSpec, read_typed, write_record
 
-_VARIABLE = "STUDYKIT_CELL"
+_SECTION = "StudyCell"
+"""Of a kernel's configuration; its `folder` is the cell's."""
 _LEDGER = "runs.jsonl"
 _FIRST_VERSION: dict[str, Any] = {"schema": 1}
 
@@ -69,26 +67,32 @@ def read_cell_spec(folder: Path) -> CellSpec:
     return spec
 
 
-@contextmanager
-def collect_runs(folder: Path) -> Iterator[None]:
-    """Count the runs opened by this process and its children as runs of the cell; an earlier record is removed."""
+def start_cell(folder: Path) -> None:
+    """Remove what an earlier execution of the cell left."""
     for name in ("record.json", _LEDGER):
         (folder / name).unlink(missing_ok=True)
-    before = os.environ.get(_VARIABLE)
-    os.environ[_VARIABLE] = str(folder.resolve())
-    try:
-        yield
-    finally:
-        os.environ.pop(_VARIABLE)
-        if before is not None:
-            os.environ[_VARIABLE] = before
 
 
-def add_run_to_cell(run_id: str) -> None:
-    """Count a run as one of the cell whose notebook this process executes, if it executes one."""
-    if folder := os.environ.get(_VARIABLE):
-        with (Path(folder) / _LEDGER).open("a", encoding="utf-8") as ledger:
-            ledger.write(json.dumps({"run_id": run_id}) + "\n")
+def kernel_arguments(folder: Path) -> list[str]:
+    """Return the command-line arguments that tell an IPython kernel whose runs it opens."""
+    return [f"--{_SECTION}.folder={folder.resolve()}"]
+
+
+def cell_of_kernel() -> Path | None:
+    """Return the folder of the cell whose notebook this process executes; None outside a batch."""
+    if "IPython" not in sys.modules:
+        return None
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    folder = shell and shell.config.get(_SECTION, {}).get("folder")
+    return Path(folder) if folder else None
+
+
+def add_run(folder: Path, run_id: str) -> None:
+    """Count a run as one of a cell's."""
+    with (folder / _LEDGER).open("a", encoding="utf-8") as ledger:
+        ledger.write(json.dumps({"run_id": run_id}) + "\n")
 
 
 def finish_cell(

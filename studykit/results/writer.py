@@ -22,7 +22,7 @@ from typing import IO, Any, Literal, Self
 
 from studykit.errors import InputError
 from studykit.files import replacing, try_lock, write_json
-from studykit.results.cells import add_run_to_cell
+from studykit.results.cells import add_run, cell_of_kernel
 from studykit.results.environment import environment
 from studykit.results.record import RunRecord, is_done, write_record
 from studykit.spec import RunSpec
@@ -52,7 +52,8 @@ class RunWriter:
         while (lock := try_lock(self.folder / "lock")) is None:
             time.sleep(0.5)  # without a limit: the system releases the lock of a holder that dies
         self._lock = lock
-        add_run_to_cell(self.spec.run_id)
+        if cell := cell_of_kernel():
+            add_run(cell, self.spec.run_id)
         if not self.is_done:
             (self.folder / "record.json").unlink(missing_ok=True)  # a failed attempt is tried again
             write_json(self.folder / "spec.json", json.loads(self.spec.canonical()))

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from studykit.results import CellSpec, RunWriter, open_study, write_json
-from studykit.results.cells import add_run_to_cell, collect_runs, finish_cell, write_cell
+from studykit.results.cells import add_run, finish_cell, write_cell
 from studykit.spec import RunSpec
 
 BUDGETS = (100, 300, 1_000, 3_000, 10_000)
@@ -73,9 +73,8 @@ def write_study(root: Path, name: str = "sample") -> Path:
 def _finished_cell(study: Path, runs: list[str], budget: int, seed: int) -> None:
     """Write a finished batch cell with an executed notebook that has each kind of output."""
     cell = _cell(study, "1234abcd0000", {"budget": budget, "seed": seed})
-    with collect_runs(cell):
-        for run in runs:
-            add_run_to_cell(run)
+    for run in runs:
+        add_run(cell, run)
     write_json(cell / "notebook.ipynb", notebook())
     (cell / "log.txt").write_text("Executing 7 cells\nall done\n")
     finish_cell(cell, "done", wall_s=21.5)

@@ -1,16 +1,16 @@
 """Cells of batches: their status, which runs are theirs, and what a damaged one leaves readable."""
 
 import json
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import pytest
+from traitlets.config import Application, Config
 
 from studykit import results
 from studykit.errors import InputError
 from studykit.files import try_lock
 from studykit.results import CellRecord, CellSpec, RunWriter
-from studykit.results.cells import add_run_to_cell, collect_runs, finish_cell, read_cell, read_cell_spec, write_cell
+from studykit.results.cells import add_run, finish_cell, kernel_arguments, read_cell, read_cell_spec, start_cell, write_cell
 
 PARAMETERS = {"seed": 1, "teacher": None, "nested": {"none": None}}
 
@@ -65,38 +65,36 @@ def test_a_damaged_cell_has_failed_with_the_reason_and_spoils_no_other(study, ma
     assert str(bad / file) in (damaged.error or "")
 
 
-def test_runs_opened_by_this_process_and_its_children_are_the_cells(study, make_cell, make_run, make_spec):
+def test_runs_opened_in_the_kernel_of_a_cell_are_the_cells(study, make_cell, make_run, make_spec, monkeypatch):
     folder = make_cell()
-    add_run_to_cell("0" * 12)  # outside a cell it counts for none
-    with collect_runs(folder):
+    make_run(study, make_spec("sft", 100))  # outside a cell it counts for none
+    shell = SimpleNamespace(config=_configuration(kernel_arguments(folder)))
+    with monkeypatch.context() as kernel:
+        kernel.setattr("IPython.core.getipython.get_ipython", lambda: shell)
         first = make_run(study, make_spec("kd", 500)).name
         with RunWriter(study, make_spec("sft", 100)) as found:  # finished long ago, and read by the cell
             assert found.is_done
-        child = "from studykit.results.cells import add_run_to_cell; add_run_to_cell('a' * 12)"
-        subprocess.run([sys.executable, "-c", child], check=True)
         make_run(study, make_spec("kd", 500))
-        assert read_cell(folder).runs == (first, found.folder.name, "a" * 12)  # also while it works
-    add_run_to_cell("0" * 12)
-    assert finish_cell(folder, "failed", wall_s=2.0, error="broken").runs == (first, found.folder.name, "a" * 12)
+        assert read_cell(folder).runs == (first, found.folder.name)  # also while it works
+    make_run(study, make_spec("kd", 100))
+    assert finish_cell(folder, "failed", wall_s=2.0, error="broken").runs == (first, found.folder.name)
     cell = read_cell(folder)
-    assert (cell.status, cell.error, len(cell.runs)) == ("failed", "broken", 3)
+    assert (cell.status, cell.error, len(cell.runs)) == ("failed", "broken", 2)
     assert {file.name for file in folder.iterdir()} == {"cell.json", "record.json"}
+
+
+def _configuration(arguments: list[str]) -> Config:
+    """Return what a kernel reads from its command line."""
+    application = Application()
+    application.parse_command_line(arguments)
+    return application.config
 
 
 def test_a_cell_that_is_tried_again_starts_without_record_and_runs(make_cell):
     folder = make_cell()
-    with collect_runs(folder):
-        add_run_to_cell("0" * 12)
+    add_run(folder, "0" * 12)
     finish_cell(folder, "failed", wall_s=1.0)
-    with collect_runs(folder):
-        assert not (folder / "record.json").exists()
+    add_run(folder, "1" * 12)  # of an execution that was killed
+    start_cell(folder)
+    assert not (folder / "record.json").exists()
     assert finish_cell(folder, "done", wall_s=1.0) == CellRecord(status="done", wall_s=1.0)
-
-
-def test_cells_inside_a_cell_count_apart(make_cell):
-    outer, inner = make_cell("outer"), make_cell("inner")
-    with collect_runs(outer):
-        with collect_runs(inner):
-            add_run_to_cell("1" * 12)
-        add_run_to_cell("2" * 12)
-    assert (read_cell(outer).runs, read_cell(inner).runs) == (("2" * 12,), ("1" * 12,))

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, get_scheduler
 from studykit import results, study
 from studykit.data import Inputs
 from studykit.errors import InputError
-from studykit.results.cells import collect_runs, finish_cell
+from studykit.results import writer
+from studykit.results.cells import finish_cell
 from studykit.spec import RunSpec
 from studykit.study.checks import SCHEDULES
 from studykit.study.pin import pin
@@ -284,12 +285,12 @@ def test_a_retried_run_does_not_train_finished_stages_again(
     assert len(training_steps) == 6
 
 
-def test_a_run_is_counted_for_the_cell_whose_notebook_trains_or_reads_it(plain_spec, tmp_path):
+def test_a_run_is_counted_for_the_cell_whose_notebook_trains_or_reads_it(plain_spec, tmp_path, monkeypatch):
     for name in ("first", "second"):
         cell = tmp_path / name
         cell.mkdir()
-        with collect_runs(cell):
-            row = study.run(plain_spec(), root=tmp_path / "results")
+        monkeypatch.setattr(writer, "cell_of_kernel", lambda folder=cell: folder)
+        row = study.run(plain_spec(), root=tmp_path / "results")
         assert finish_cell(cell, "done", wall_s=1.0).runs == (row["run_id"],)
 
 
