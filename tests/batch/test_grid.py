@@ -31,6 +31,8 @@ here = pathlib.Path(place)
 (here / f"started-{number}").write_text("")
 if number == 1:
     import studykit
+    from studykit.results.cells import add_run, cell_of_kernel
+    add_run(cell_of_kernel(), "f" * 12)
     print("fine", sys.prefix + "/lib", studykit.__file__, pathlib.Path.home() / "x")
 if number == 2:
     raise ValueError("number 2 is broken\\nand says so at length")
@@ -102,6 +104,12 @@ def test_a_failure_is_recorded_in_one_line(finished):
     assert first["parameters"]["number"] == 2
     assert first["error"] == "ValueError: number 2 is broken"
     assert Path(first["log"]).is_file()
+
+
+def test_the_runs_that_a_notebook_opens_are_its_cells(finished):
+    _, cells, _, _ = finished
+    assert read_record(cells[1].folder)["runs"] == ["f" * 12]
+    assert read_record(cells[4].folder)["runs"] == []
 
 
 def test_two_jobs_run_two_at_a_time(finished):
