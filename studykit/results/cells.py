@@ -5,7 +5,7 @@
     start_kernel(..., kernel_arguments(folder))           # every `RunWriter` opened in this kernel is a run of the cell
     finish_cell(folder, "done", wall_s=12.5)              # writes record.json last, with the ids of the runs
 
-A kernel learns its cell as it learns everything else: from its configuration, in a section of its own.
+A kernel learns its cell as it learns everything else: from its configuration, in a separate section.
 """
 
 import json
