@@ -7,9 +7,24 @@ line prints that line and exits with code 2; a notebook shows it as the last lin
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_LONGEST, _KEPT_END = 400, 160
+"""Characters of a message, and of its end, which names the fix, where the middle is left out."""
+
 
 class InputError(ValueError):
-    """Wrong input: one line naming the fault, the value received and the fix."""
+    """Wrong input: one short line naming the fault, the value received and the fix.
+
+    What users write goes into messages, and may be long or hold line breaks.
+
+    >>> print(InputError("unknown key 'a\\nb'"))
+    unknown key 'a b'
+    """
+
+    def __init__(self, message: object = ""):
+        line = " ".join(str(message).split())
+        if len(line) > _LONGEST:
+            line = f"{line[: _LONGEST - _KEPT_END - 5]} ... {line[-_KEPT_END:]}"
+        super().__init__(line)
 
 
 class Failure(RuntimeError):

@@ -1,4 +1,4 @@
-"""A user's own file: three layouts, and every fault named by its line."""
+"""A user's own file: its layouts, and every fault named by its line."""
 
 import json
 
@@ -104,9 +104,9 @@ BAD = {
     "a tool call": ({"messages": [TALK[0], {**TALK[1], "tool_calls": [{"id": "1"}]}]}, "`tool_calls` changes what"),
     "tools": ({"messages": TALK, "tools": [{"name": "look"}]}, "`tools` changes what the model learns"),
     "reasoning": ({"messages": [TALK[0], {**TALK[1], "reasoning_content": "2 + 2"}]}, "`reasoning_content` changes"),
-    "a field of a message": ({"messages": [TALK[0], {**TALK[1], "train": False}]}, "the field 'train', which would be"),
+    "no answer that is trained on": ({"messages": [TALK[0], {**TALK[1], "train": False}]}, "no answer is trained on"),
     "half a weight": ({"messages": [TALK[0], {**TALK[1], "weight": 0.5}]}, r"weight is 0 .* or 1, received 0.5"),
-    "an image": ({"messages": [{"role": "user", "content": [{"type": "image"}]}, TALK[1]]}, "non-empty text"),
+    "an image": ({"messages": [{"role": "user", "content": [{"type": "image"}]}, TALK[1]]}, "is no text"),
     "torn": ('{"text": "half a li', "not JSON"),
 }
 
@@ -122,7 +122,7 @@ def test_a_bad_line_is_named_by_number(fault, write):
 
 def test_an_id_used_twice_is_named_with_both_lines(write):
     path = write({"text": "a", "id": "x"}, {"text": "b"}, {"text": "c", "id": "x"})
-    with pytest.raises(InputError, match=r"sums.jsonl:3: id 'x' was used on line 1"):
+    with pytest.raises(InputError, match=r"sums.jsonl:3: id 'x' was used at .*sums.jsonl:1;"):
         read(path)
 
 
@@ -138,7 +138,7 @@ def test_a_file_that_cannot_be_read_is_named(write, tmp_path):
     with pytest.raises(InputError, match="cannot read"):
         read(str(tmp_path))
     (tmp_path / "latin.jsonl").write_bytes('{"text": "café"}'.encode("latin-1"))
-    with pytest.raises(InputError, match=r"cannot read .*latin.jsonl"):
+    with pytest.raises(InputError, match=r"latin.jsonl:1: not UTF-8 \(byte 0xe9\)"):
         read(str(tmp_path / "latin.jsonl"))
 
 
@@ -197,4 +197,4 @@ def test_a_weight_of_0_stays_with_the_message(write):
 def test_keys_that_nothing_reads_are_counted_and_named_once(write, caplog):
     read(write({"text": "a", "topic": "x"}, {"text": "b", "topic": "y", "score": 1}))
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "nothing reads the keys 'score' (1 lines), 'topic' (2 lines)" in message
+    assert "nothing reads the keys 'score' (1 records), 'topic' (2 records)" in message
