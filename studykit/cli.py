@@ -71,7 +71,8 @@ def batch_command(
     with BatchReport(cells) as report:
         if todo:
             report.say(f"{len(cells)} cells, {len(cells) - len(todo)} already done; checking the others")
-            batch.preflight(todo)
+            for line in batch.preflight(todo):
+                report.say(line)
         failed = batch.run_batch(cells, runner, timeout_s=timeout, on_change=report.update)
     for line in batch.failures(failed):
         typer.echo(f"failed: cell {line['cell']}: {line['error']}  (log: {line['log']})", err=True)
@@ -133,7 +134,7 @@ def cache_command(
     from studykit.study.capture import capture
     from studykit.study.pin import pin
 
-    stage = {"data": {"source": source, "options": source_options, "split": split}, "method": "kd", "steps": 1}
+    stage = {"data": {"source": source, "options": source_options, "split": split}, "method": "kd", "epochs": 1}
     spec = RunSpec.parse(
         {
             "student": {"name": student},

@@ -11,10 +11,14 @@
 Two-stage training is no special case: `stages` is a list. `None` means off, and is left out of the canonical
 form, so that an optional field added later changes no existing `run_id`. A field that is renamed raises `SCHEMA`, and
 `from_schema_1` translates what an earlier version wrote.
+
+Some fields are another way to say a number, and are resolved by `study.pin`: `epochs` of a stage become `steps`, so
+that the same training has the same id whichever of them was given.
 """
 
 import hashlib
 import json
+import math
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -130,7 +134,10 @@ class Stage(Part):
     validation: Data | None = Field(default=None, description="used during training by methods that need it")
     method: str
     method_options: dict[str, Any] = {}
-    steps: int = Field(ge=1, description="optimizer steps")
+    steps: int | None = Field(default=None, ge=1, description="optimizer steps; instead of `epochs`")
+    epochs: float | None = Field(
+        default=None, gt=0, description="passes over the examples, instead of `steps`, which `study.pin` makes of them"
+    )
     batch_size: int = Field(default=64, ge=1, description="sequences per device and micro-batch")
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(gt=0)
@@ -144,6 +151,38 @@ class Stage(Part):
         default=None, description="sequences of a batch as one row without padding; None: on flash attention"
     )
     bf16: bool | None = Field(default=None, description="mixed precision; None: on GPUs that have it")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            given = "neither is given" if self.steps is None else f"received {self.steps} and {self.epochs:g}"
+            raise ValueError(f"give steps or epochs, one of them: {given}")
+        return self
+
+    @property
+    def examples_per_step(self) -> int:
+        """Examples of one optimizer step on one device."""
+        return self.batch_size * self.gradient_accumulation_steps
+
+    @property
+    def planned_steps(self) -> int:
+        """Number of optimizer steps of a pinned stage.
+
+        Raises:
+            ValueError: it has epochs, and is not pinned.
+        """
+        if self.steps is None:
+            raise ValueError("epochs become steps where a run is pinned, and this one is not: call study.pin first")
+        return self.steps
+
+
+def steps_for_epochs(epochs: float, examples: int, examples_per_step: int) -> int:
+    """Return the fewest optimizer steps that take each of the examples `epochs` times, on average.
+
+    >>> steps_for_epochs(1, 5000, 64), steps_for_epochs(0.48, 5000, 8)
+    (79, 300)
+    """
+    return max(1, math.ceil(epochs * examples / examples_per_step - 1e-9))  # 0.48 * 5000 / 8 is not quite 300
 
 
 class Evaluation(Part):

@@ -124,6 +124,13 @@ def test_none_means_off_and_is_left_out():
     assert "null" not in RunSpec.parse(explicit).canonical()
 
 
+@pytest.mark.parametrize("given", [{}, {"steps": 3, "epochs": 1.0}, {"steps": None, "epochs": None}])
+def test_a_stage_has_steps_or_epochs(given):
+    stage = {name: value for name, value in MINIMAL["stages"][0].items() if name != "steps"}
+    with pytest.raises(InputError, match=r"stages\.0: .*give steps or epochs, one of them"):
+        RunSpec.parse(MINIMAL | {"stages": [stage | given]})
+
+
 def test_none_among_options_is_an_option():
     one, other = copy.deepcopy(MINIMAL), copy.deepcopy(MINIMAL)
     one["stages"][0]["method_options"] = {"loss_options": None}

@@ -1,5 +1,9 @@
 """Batch files: `notebooks/batches/<name>.yaml`, a list of `{notebook, grid: {parameter: [values]}}`. Torch-free.
 
+    - notebook: 01_data_size
+      grid: {seed: [0, 1], budget_examples: [500, 5000], epochs: [10, 1]}
+      together: [budget_examples, epochs]         # 500 with 10 and 5000 with 1, each with both seeds
+
 They are read by the core schema of YAML 1.2, in which `1e-5` is a number, `010` is ten, and `yes`, `no`, `on`, `off`
 and `2026-01-01` are texts. PyYAML follows YAML 1.1: there `1e-5` is a text, `010` is eight, and the others are
 booleans and a date.
@@ -13,7 +17,7 @@ import yaml
 
 from studykit.errors import InputError, unknown
 
-_KEYS = ("notebook", "grid")
+_KEYS = ("notebook", "grid", "together")
 
 
 def read_batch(name: str, folder: Path) -> list[dict[str, Any]]:
@@ -46,7 +50,8 @@ def _is_entry(entry: Any) -> bool:
         isinstance(entry, dict)
         and isinstance(entry.get("notebook"), str)
         and isinstance(entry.get("grid") or {}, dict)
-        and all(isinstance(key, str) for key in (*entry, *(entry.get("grid") or {})))
+        and isinstance(entry.get("together") or [], list)
+        and all(isinstance(key, str) for key in (*entry, *(entry.get("grid") or {}), *(entry.get("together") or [])))
     )
 
 

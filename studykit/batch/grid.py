@@ -22,7 +22,7 @@ from typing import Any
 from studykit.batch import notebooks
 from studykit.batch.batch_files import read_batch
 from studykit.batch.parameter_files import file_hashes
-from studykit.errors import Failure, InputError
+from studykit.errors import Failure, InputError, unknown
 from studykit.executors import Executor
 from studykit.results.cells import finish_cell, read_cell, write_cell
 from studykit.results.layout import check_study, open_study
@@ -82,23 +82,48 @@ def plan(
         grid = {parameter: v if isinstance(v, list) else [v] for parameter, v in grid.items()}
         for parameter in (parameter for parameter, values in grid.items() if not values):
             raise InputError(f"batch {name}: parameter {parameter!r} has no values, so there is nothing to run")
-        for values in itertools.product(*grid.values()):
-            cell = _cell(notebook, dict(zip(grid, values, strict=True)), results_root)
+        for values in _combinations(name, grid, entry.get("together") or []):
+            cell = _cell(notebook, values, results_root)
             cells[cell.cell_id] = cell
     return list(cells.values())
 
 
-def preflight(cells: list[Cell]) -> None:
+def _combinations(name: str, grid: dict[str, list[Any]], together: list[str]) -> list[dict[str, Any]]:
+    """Return every combination of a grid's values; parameters that go together take their first values together, their
+    second ones, and so on. One that has a single value keeps it throughout."""
+    for parameter in together:
+        if parameter not in grid:
+            raise InputError(f"batch {name}: together: {unknown('parameter of the grid', parameter, grid)}")
+    zipped = [parameter for parameter in together if len(grid[parameter]) > 1]
+    counts = {parameter: len(grid[parameter]) for parameter in zipped}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{parameter} has {count}" for parameter, count in counts.items())
+        raise InputError(f"batch {name}: parameters that go together need equally many values: {listed}")
+    axes: dict[str, list[dict[str, Any]]] = {}
+    for parameter, values in grid.items():
+        axis = zipped[0] if parameter in zipped else parameter
+        rows = axes.get(axis, [{} for _ in values])
+        axes[axis] = [row | {parameter: value} for row, value in zip(rows, values, strict=True)]
+    return [
+        {name: value for part in parts for name, value in part.items()} for parts in itertools.product(*axes.values())
+    ]
+
+
+def preflight(cells: list[Cell]) -> list[str]:
     """Check every specification of the cells in another process, so that this one need not import torch.
+
+    Returns:
+        How much of their budgets the runs train on, a line for each that differs.
 
     Raises:
         InputError: the first fault, in one line.
     """
-    for folder in {cell.notebook.parent for cell in cells}:
-        _preflight(folder, [cell for cell in cells if cell.notebook.parent == folder])
+    folders = dict.fromkeys(cell.notebook.parent for cell in cells)
+    checked = [_preflight(folder, [cell for cell in cells if cell.notebook.parent == folder]) for folder in folders]
+    return list(dict.fromkeys(line for lines in checked for line in lines))
 
 
-def _preflight(folder: Path, cells: list[Cell]) -> None:
+def _preflight(folder: Path, cells: list[Cell]) -> list[str]:
     """Check the cells of one folder, in it, as their notebooks will run: paths are relative to it."""
     content = [{"notebook": c.notebook.name, "parameters": c.parameters} for c in cells]
     done = subprocess.run(
@@ -112,6 +137,7 @@ def _preflight(folder: Path, cells: list[Cell]) -> None:
         raise InputError(done.stdout.strip().splitlines()[-1])
     if done.returncode:
         raise Failure(f"the check before the batch failed:\n{done.stderr[-2000:]}")
+    return done.stdout.split("\n")[:-1]
 
 
 def run_batch(

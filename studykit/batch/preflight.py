@@ -1,7 +1,8 @@
 """Check every specification of a batch before it starts: `python -m studykit.batch.preflight < cells.json`.
 
 Reads `[{"notebook": path, "parameters": {...}}, ...]`, builds the arms of each and pins them, which checks names,
-options, tokenizers, files and budgets. Prints the first fault in one line and exits with 2, without a fault with 0.
+options, tokenizers, files and budgets. Prints the first fault in one line and exits with 2; without a fault prints how
+much of its budget each run trains on, a line for each that differs, and exits with 0.
 A separate process, since it has to import torch.
 """
 
@@ -15,8 +16,8 @@ from studykit.errors import InputError
 from studykit.spec import RunSpec
 
 
-def check(cells: list[dict[str, Any]]) -> None:
-    """Pin every distinct specification, seeds apart.
+def check(cells: list[dict[str, Any]]) -> list[str]:
+    """Pin every distinct specification, seeds apart; return how much of their budgets they train on, each line once.
 
     Raises:
         InputError: the first fault.
@@ -26,18 +27,16 @@ def check(cells: list[dict[str, Any]]) -> None:
         for arm in _arms(Path(cell["notebook"]), cell["parameters"]).values():
             spec = RunSpec.parse(dict(arm))
             specs.setdefault(_without_seeds(spec).canonical(), (spec, cell["parameters"]["results"]))
-    if specs:
-        _pin(list(specs.values()))
+    return list(dict.fromkeys(_pin(list(specs.values())))) if specs else []
 
 
-def _pin(specs: list[tuple[RunSpec, str]]) -> None:
+def _pin(specs: list[tuple[RunSpec, str]]) -> list[str]:
     """Pin specifications, each with its results folder; those of one folder share what is looked up."""
     from studykit import study  # imports torch
     from studykit.data import Inputs
 
     inputs = {root: Inputs(root) for _, root in specs}
-    for spec, root in specs:
-        study.pin(spec, inputs[root])
+    return [line for spec, root in specs for line in study.pin(spec, inputs[root]).data_lines]
 
 
 def _arms(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +63,8 @@ def _without_seeds(spec: RunSpec) -> RunSpec:
 
 if __name__ == "__main__":
     try:
-        check(json.load(sys.stdin))
+        for line in check(json.load(sys.stdin)):
+            print(line)
     except InputError as fault:
         print(fault)
         sys.exit(2)

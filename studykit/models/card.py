@@ -28,7 +28,7 @@ def model_card(spec: RunSpec, metrics: dict[str, float], manifests: list[dict[st
         ],
     }
     stages = [
-        f"{number}. `{stage.method}`, {stage.steps:,} optimizer steps on {manifest['examples']:,} examples of "
+        f"{number}. `{stage.method}`, {stage.planned_steps:,} optimizer steps on {manifest['examples']:,} examples of "
         f"`{stage.data.source}` ({', '.join(f'{n:,} by {who}' for who, n in manifest['by_annotator'].items())})"
         for number, (stage, manifest) in enumerate(zip(spec.stages, manifests, strict=True), 1)
     ]

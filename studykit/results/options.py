@@ -26,7 +26,7 @@ from pydantic import BaseModel
 
 from studykit.spec import Budget, Data, Evaluation, Lora, RunSpec, Stage, Student, Teacher
 
-_NO_OPTIONS = ("name", "sha256", "selected_sha256", "method", "steps", "data", "budget", "validation", "lora")
+_NO_OPTIONS = ("name", "sha256", "selected_sha256", "method", "steps", "epochs", "data", "budget", "validation", "lora")
 _OPTIONS_OF = {Data: "source_options", Budget: "sampler_options"}
 _PARTS: tuple[tuple[type[BaseModel], str], ...] = (
     (Student, "student_"),

@@ -47,6 +47,8 @@ class Manifest(Record):
 
     examples: int | None = Field(default=None, description="number of examples in the budget")
     response_tokens: int | None = Field(default=None, description="number of supervised tokens in them")
+    seen_examples: int | None = Field(default=None, description="number of them that were trained on at least once")
+    epochs: float | None = Field(default=None, description="how often each was trained on, on average")
     examples_sha256: str | None = Field(default=None, description="hash of the examples in their order")
 
 

@@ -42,7 +42,8 @@ def load(root: str | Path = "results") -> pd.DataFrame:
     """Return one row per run of a study, or of all studies under a folder.
 
     Columns: `run_id, study, ablation, method, student, teacher, budget_examples, budget_tokens, seed, status, steps`,
-    then the options in which a run differs from the defaults (see `studykit.results.options`), then metrics and costs.
+    then the options in which a run differs from the defaults (see `studykit.results.options`), then `seen_examples` and
+    `epochs` of runs of one stage, then metrics and costs.
     `status` is `done`, `failed`, `running` or `stale`. A metric that was not measured is missing, never 0. A folder
     that does not exist gives an empty table. A run of an older schema has no row once it has been run again under
     today's id.
@@ -106,6 +107,7 @@ def row(record: RunRecord, study: str) -> dict[str, Any]:
         **_described(record.run_id, study, record.status, record.spec, record.data),
         "ablation": record.ablation,
         **option_values(record.spec),
+        **_usage(record.data),
         **record.metrics,
         **{f"teacher_{name}": value for name, value in record.teacher_metrics.items()},
         **record.cost,
@@ -129,8 +131,16 @@ def _described(
         "budget_tokens": _total(tokens for _, _, tokens in drawn),
         "seed": spec.seed,
         "status": status,
-        "steps": sum(stage.steps for stage in spec.stages),
+        "steps": sum(stage.planned_steps for stage in spec.stages),
     }
+
+
+def _usage(manifests: tuple[Manifest, ...]) -> dict[str, Any]:
+    """Return how much of its budget a run of one stage trained on; stages may share examples, whose number is not known."""
+    if len(manifests) != 1:
+        return {}
+    values = {name: getattr(manifests[0], name) for name in ("seen_examples", "epochs")}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _study_rows(study: Path) -> list[dict[str, Any]]:

@@ -16,9 +16,11 @@ from pydantic import Field
 from studykit.discovery import check_options, options_of
 from studykit.errors import InputError, unknown
 from studykit.methods import METHODS, get_method, takes
+from studykit.spec import steps_for_epochs
 
 AtLeastZero = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+AboveZero = Annotated[float, Field(gt=0)]
 Options = dict[str, Any]
 
 
@@ -37,6 +39,8 @@ class Parameters:
         common_options: options given to every method that has them.
         seed: draws the examples and their order.
         steps: optimizer steps; 0 chooses by the budget, see `steps_for`.
+        epochs: passes over the budget, instead of steps; all arms take the same number of steps, also those whose
+            method trains on a part of the budget.
         batch_size: sequences per micro-batch.
         gradient_accumulation_steps: micro-batches per step.
         max_length: tokens of the longest example.
@@ -68,6 +72,7 @@ class Parameters:
     common_options: Options = field(default_factory=dict)
     seed: AtLeastZero = 0
     steps: AtLeastZero = 0
+    epochs: AboveZero | None = None
     batch_size: AtLeastOne = 64
     gradient_accumulation_steps: AtLeastOne = 1
     max_length: int = 2048
@@ -119,6 +124,8 @@ def arms(names: Sequence[str] | Mapping[str, str], **values: Any) -> dict[str, d
     """
     check_options("arms of", "a comparison", options_of(Parameters), values)
     given = Parameters(**values)
+    if given.epochs is not None and (given.steps or "steps" in given.training_options):
+        raise InputError(f"give steps or epochs, not both: steps=0 leaves them to epochs={given.epochs:g}")
     _check_keys(given)
     methods = names if isinstance(names, Mapping) else {name: name for name in names}
     return {arm: _arm(arm, parts.split(">"), given) for arm, parts in methods.items()}
@@ -173,6 +180,9 @@ def _arm(arm: str, parts: Sequence[str], given: Parameters) -> dict[str, Any]:
 def _stages(parts: Sequence[str], given: Parameters) -> list[dict[str, Any]]:
     """Return one stage per method; the first ones get the remainder of the steps."""
     shared = _stage(given)
+    if given.epochs is not None:
+        per_step = shared["batch_size"] * shared["gradient_accumulation_steps"]
+        shared["steps"] = steps_for_epochs(given.epochs, given.budget_examples, per_step)
     steps, more = divmod(shared["steps"], len(parts))
     stages = []
     for number, part in enumerate(parts):

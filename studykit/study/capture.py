@@ -2,7 +2,7 @@
 
     report = capture(run)           # a pinned run whose teacher has top_k or samples; its first stage names the data
 
-With a budget of the whole pool, every budget, seed, student, loss and temperature of a study is served by the cache.
+With one epoch of the whole pool, every budget, seed, student, loss and temperature of a study is served by the cache.
 Interrupted, it continues where it was; several processes share the work.
 """
 
@@ -73,7 +73,7 @@ class CacheReport:
 
 
 def capture(run: ResolvedRun, watch: Callable[[int, int], None] | None = None) -> CacheReport:
-    """Capture the teacher over the sequences of the first stage.
+    """Capture the teacher over the sequences that the first stage trains on.
 
     Args:
         run: its student gives tokenizer and logits to compare in, its teacher what is captured and in which format.
@@ -83,7 +83,8 @@ def capture(run: ResolvedRun, watch: Callable[[int, int], None] | None = None) -
         InputError: a teacher without `top_k` or `samples`.
     """
     spec, model = _cached_teacher(run)
-    student, encoded = _load_student(run), run.stages[0].data.encoded
+    stage, student = run.stages[0], _load_student(run)
+    encoded = stage.data.encoded.take(stage.usage.rows)
     teacher = open_teacher(spec, model, run.student.tokenizer, output_head(student).weight.shape[0])
     assert isinstance(teacher, CachedTeacher)
     started = time.monotonic()
@@ -154,8 +155,9 @@ def _gradient(signal: TeacherSignal, logits: Tensor, target: Tensor, rows: slice
 def measure_signals(runs: pd.DataFrame, *, study: str = "scratch", root: str | Path = "results") -> pd.DataFrame:
     """Measure the caches of finished runs' teachers, and save the result with the study: `results.load` shows it.
 
-    Bytes, kept mass and tokens are those of the first stage's sequences; the gradient is compared in the logits of the
-    student before training. Earlier measurements are read from disk. Runs without a cached teacher are left out.
+    Bytes, kept mass and tokens are those of the sequences that the first stage trains on; the gradient is compared in
+    the logits of the student before training. Earlier measurements are read from disk. Runs without a cached teacher
+    are left out.
 
     Args:
         runs: rows from `compare`.

@@ -1,8 +1,8 @@
 """Run the arms of a comparison side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -12,6 +12,8 @@ from studykit.spec import RunSpec
 from studykit.study.pin import pin
 from studykit.study.run import run_resolved
 from studykit.training.resolved import ResolvedRun
+
+T = TypeVar("T")
 
 
 def compare(
@@ -32,13 +34,19 @@ def compare(
     for what, of in (
         ("seed", lambda s: s.seed),
         ("student", lambda s: s.student),
-        ("number of optimizer steps", lambda s: sum(stage.steps for stage in s.stages)),
         ("evaluation", lambda s: s.evaluation),
     ):
-        if any(of(s) != of(first) for s in specs.values() for first in specs.values()):
-            raise InputError(f"arms {', '.join(specs)} must share their {what}, or their difference means nothing")
+        _check_shared(specs, what, of)
     runs = _pin_all(specs, Inputs(root))
+    _check_shared(runs, "number of optimizer steps", lambda run: sum(stage.spec.planned_steps for stage in run.stages))
     return pd.DataFrame([{"arm": arm, **run_resolved(run, study, ablation, root)} for arm, run in runs.items()])
+
+
+def _check_shared(arms: Mapping[str, T], what: str, of: Callable[[T], Any]) -> None:
+    """Refuse arms that differ in what must be shared."""
+    values = {arm: of(part) for arm, part in arms.items()}
+    if any(value != first for value in values.values() for first in values.values()):
+        raise InputError(f"arms {', '.join(arms)} must share their {what}, or their difference means nothing")
 
 
 def _pin_all(specs: Mapping[str, RunSpec], inputs: Inputs) -> dict[str, ResolvedRun]:

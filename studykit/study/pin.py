@@ -8,6 +8,7 @@ Everything that can be wrong is refused here, in one line, before a model is loa
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from studykit.methods import Recipe, get_method
 from studykit.models.loading import architecture, config_hash
 from studykit.models.names import ModelRef
 from studykit.sources import Example
-from studykit.spec import Data, Evaluation, RunSpec, Stage, Student, Teacher
+from studykit.spec import Data, Evaluation, RunSpec, Stage, Student, Teacher, steps_for_epochs
 from studykit.study import checks
 from studykit.study.capacity import check_capacity
 from studykit.study.overlap import check_overlap
@@ -27,7 +28,7 @@ P = TypeVar("P", Student, Teacher, Data)
 
 
 def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
-    """Return the run that a specification describes, with everything that it names looked up.
+    """Return the run that a specification describes, with everything that it names looked up, and steps for epochs.
 
     A teacher that no stage needs is dropped, so that an SFT arm is the same run beside any teacher.
 
@@ -51,8 +52,8 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
         teacher = inputs.models.find(wanted.name, wanted.revision)
         checks.check_tokenizers(wanted, recipes, student.tokenizer, teacher.tokenizer)
     stages = [
-        _resolve_stage(stage, recipe, student, teacher, inputs)
-        for stage, recipe in zip(spec.stages, recipes, strict=True)
+        replace(_resolve_stage(stage, recipe, student, teacher, inputs), seeds=(spec.seed, number))
+        for number, (stage, recipe) in enumerate(zip(spec.stages, recipes, strict=True))
     ]
     evaluation, items = _resolve_evaluation(spec.evaluation, inputs)
     pinned = {
@@ -111,6 +112,9 @@ def _resolve_stage(
     checks.check_prompts(stage, recipe, data)
     checks.check_selection(stage, data)
     pinned["selected_sha256"] = data.selected_sha256
+    if stage.epochs is not None:
+        steps = steps_for_epochs(stage.epochs, len(data.examples), stage.examples_per_step)
+        pinned |= {"steps": steps, "epochs": None}
     return ResolvedStage(stage.model_copy(update=pinned), recipe, data, validation)
 
 

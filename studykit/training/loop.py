@@ -63,8 +63,8 @@ def train_steps(
     if training.validation:
         training.context.validation_loss = partial(validation_loss, training)
     training.student.train()
-    log_every, saved = max(1, spec.steps // LOGGED_STEPS), time.monotonic()
-    while training.step < spec.steps:
+    log_every, saved = max(1, spec.planned_steps // LOGGED_STEPS), time.monotonic()
+    while training.step < spec.planned_steps:
         logged = train_step(training, list(islice(batches, spec.gradient_accumulation_steps)))
         if training.step % log_every == 0:
             log(training, metrics, log_every, logged)
@@ -88,7 +88,7 @@ def load_batches(planned: PlannedBatches, done: int, accelerator: Accelerator) -
 def train_step(training: Training, batches: Sequence[Batch]) -> dict[str, Any]:
     """Take one optimizer step on micro-batches of the data; return the gradient's norm and the learning rate."""
     accelerator, spec = training.accelerator, training.spec
-    training.context.progress = training.step / spec.steps
+    training.context.progress = training.step / spec.planned_steps
     batches = [choose_sequences(training, batch) for batch in batches]
     denominator = count_supervised(training, batches)
     sums = []
@@ -109,7 +109,7 @@ def train_step(training: Training, batches: Sequence[Batch]) -> dict[str, Any]:
     training.optimizer.zero_grad()
     training.step += 1
     if type(training.loss).step is not Loss.step:  # reading a number from the device waits for it
-        training.loss.step(mean_kd_loss(accelerator, sums), training.step / spec.steps)
+        training.loss.step(mean_kd_loss(accelerator, sums), training.step / spec.planned_steps)
     return {"grad_norm": grad_norm, "learning_rate": learning_rate}
 
 

@@ -33,6 +33,6 @@ def make_schedule(optimizer: Optimizer, stage: Stage) -> LRScheduler:
     return get_scheduler(
         stage.lr_scheduler_type,
         optimizer=optimizer,
-        num_warmup_steps=round(stage.warmup_ratio * stage.steps),
-        num_training_steps=stage.steps,
+        num_warmup_steps=round(stage.warmup_ratio * stage.planned_steps),
+        num_training_steps=stage.planned_steps,
     )

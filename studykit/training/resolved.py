@@ -1,8 +1,13 @@
 """A run with everything that its specification names looked up, once: what training, evaluation and capture take."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
 
 from studykit.chat import Encoded
+from studykit.collate import plan_batches
 from studykit.data import StageData
 from studykit.methods import Recipe
 from studykit.models.names import ModelRef
@@ -19,12 +24,64 @@ class ResolvedStage:
         recipe: of its method, with the method's options.
         data: what it trains on.
         validation: what its method computes the student's loss on during training; None for other methods.
+        seeds: of the order of its examples: the run's seed and the number of the stage.
     """
 
     spec: Stage
     recipe: Recipe
     data: StageData
     validation: Encoded | None = None
+    seeds: Sequence[int] = (0, 0)
+
+    def plan(self, processes: int = 1) -> list[np.ndarray]:
+        """Return the micro-batches of all optimizer steps and processes in their order, positions among the examples.
+
+        Args:
+            processes: that train together.
+        """
+        count = self.spec.planned_steps * self.spec.gradient_accumulation_steps * processes
+        generator = np.random.default_rng(list(self.seeds))
+        return plan_batches(self.data.encoded.lengths, self.spec.batch_size, count, generator)
+
+    @cached_property
+    def usage(self) -> "Usage":
+        """How much of its data the stage trains on."""
+        return Usage.of(self.plan(), len(self.data.encoded))
+
+    @property
+    def data_line(self) -> str:
+        """How much of its budget the stage trains on: "budget 5,000, seen 2,400 (0.48 epochs)"."""
+        budget, selected, usage = self.data.manifest["examples"], len(self.data.examples), self.usage
+        selection = "" if selected == budget else f", selected {selected:,}"
+        return f"budget {budget:,}{selection}, seen {len(usage.rows):,} ({usage.epochs:.2f} epochs)"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How much of the examples a plan of batches takes.
+
+    Attributes:
+        rows: int64 [seen], positions of the examples that are taken at least once, sorted.
+        epochs: how often an example is taken, on average over all of them.
+    """
+
+    rows: np.ndarray
+    epochs: float
+
+    @classmethod
+    def of(cls, plan: Sequence[np.ndarray], examples: int) -> "Usage":
+        """Count what a plan takes of that many examples.
+
+        >>> Usage.of([np.array([3, 0]), np.array([3, 2])], examples=5)
+        Usage(rows=array([0, 2, 3]), epochs=0.8)
+        """
+        taken = np.concatenate(plan)
+        return cls(np.unique(taken), len(taken) / examples)
+
+    @property
+    def manifest(self) -> dict[str, float]:
+        """What a stage's manifest says of it."""
+        return {"seen_examples": len(self.rows), "epochs": round(self.epochs, 4)}
 
 
 @dataclass(frozen=True)
@@ -49,3 +106,9 @@ class ResolvedRun:
     def run_id(self) -> str:
         """12 hexadecimal digits: the hash of the pinned specification."""
         return self.spec.run_id
+
+    @property
+    def data_lines(self) -> list[str]:
+        """How much of its budget each stage trains on, with the number of the stage where there are several."""
+        numbers = [f"stage {number}: " if len(self.stages) > 1 else "" for number in range(1, len(self.stages) + 1)]
+        return [number + stage.data_line for number, stage in zip(numbers, self.stages, strict=True)]

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
 from transformers.utils.generic import is_flash_attention_requested
 
 from studykit.chat import encode
-from studykit.collate import PlannedBatches, plan_batches
+from studykit.collate import PlannedBatches
 from studykit.files import write_json
 from studykit.generation.cost import Cost
 from studykit.models.loading import device, load_student
@@ -30,7 +29,7 @@ from studykit.teacher.cross_tokenizer import CrossTokenizerTeacher
 from studykit.training.checkpoints import is_complete, mark_complete, newest_complete, trained_state
 from studykit.training.loop import train_steps
 from studykit.training.metrics import MetricsFile, sum_over_processes
-from studykit.training.resolved import ResolvedRun, ResolvedStage
+from studykit.training.resolved import ResolvedRun, ResolvedStage, Usage
 from studykit.training.state import Training
 from studykit.training.threads import chosen_threads
 
@@ -79,7 +78,8 @@ def train(resolved: ResolvedRun, folder: Path, *, checkpoint_every_s: float = 60
             result = train_stage(job, trained, teacher, resolved.spec.seed, checkpoint_every_s)
             save_finished(job, student, result)
             accelerator.free_memory()  # optimizer and teacher, before another model is loaded
-        trained.manifests.append(stage.data.manifest)
+        usage = Usage.of(stage.plan(accelerator.num_processes), len(stage.data.encoded))
+        trained.manifests.append(stage.data.manifest | usage.manifest)
         trained.cost.add(**result["cost"])
         trained.threads.append(result["threads"])
     leave_float32_flash(student)
@@ -113,12 +113,13 @@ def train_stage(
     cost = Cost(student_tokens=0, padding_tokens=0)
     if checkpoint is None:
         cost.add(**cost_before(job))
-    teacher = prepare_teacher(teacher, stage, cost)
+    plan = stage.plan(accelerator.num_processes)
+    teacher = prepare_teacher(teacher, stage, Usage.of(plan, len(stage.data.encoded)), cost)
     set_activation_checkpointing(trained.model, stage.spec.gradient_checkpointing)
     training = Training(accelerator, trained.model, trained.tokenizer, teacher, stage, seed, cost)
     if checkpoint is None and accelerator.is_main_process:  # from here on the run is not wrong input
         write_json(job.folder / _PREPARED, cost)
-    planned = plan_stage(job, trained.tokenizer.pad_token_id, seed)
+    planned = PlannedBatches(stage.data.encoded, plan, trained.tokenizer.pad_token_id)
     with chosen_threads(training, planned) as threads:
         train_steps(training, planned, job.metrics, job.folder, checkpoint, checkpoint_every_s)
     cost.add_seconds("train_s")
@@ -133,8 +134,9 @@ def open_teacher_of(resolved: ResolvedRun, student: nn.Module) -> OpenTeacher | 
     return open_teacher(spec, model, resolved.student.tokenizer, output_head(student).weight.shape[0])
 
 
-def prepare_teacher(teacher: OpenTeacher | None, stage: ResolvedStage, cost: Cost) -> OpenTeacher | None:
-    """Return the teacher ready for the stage's data, counting on its cost; None where the stage trains without."""
+def prepare_teacher(teacher: OpenTeacher | None, stage: ResolvedStage, usage: Usage, cost: Cost) -> OpenTeacher | None:
+    """Return the teacher ready for what the stage takes of its data, counting on its cost; None where the stage trains
+    without."""
     recipe, encoded = stage.recipe, stage.data.encoded
     loss, rollout = recipe.parts
     if teacher is not None and recipe.trains_with_teacher:
@@ -144,19 +146,11 @@ def prepare_teacher(teacher: OpenTeacher | None, stage: ResolvedStage, cost: Cos
         if isinstance(teacher, CrossTokenizerTeacher):
             teacher.pair(encoded, encode(stage.data.examples, teacher.tokenizer, None))
         if loss.needs_teacher and not recipe.needs_live_teacher:
-            teacher.prepare(encoded)
+            teacher.prepare(encoded.take(usage.rows))
             if not rollout.needs_teacher:
                 teacher.release()
     cost.add_seconds("teacher_s")
     return teacher if recipe.trains_with_teacher else None
-
-
-def plan_stage(job: StageJob, pad_token_id: int, seed: int) -> PlannedBatches:
-    """Return the micro-batches of all optimizer steps and processes, in their order."""
-    spec, encoded, stage_number = job.stage.spec, job.stage.data.encoded, job.metrics.stage
-    count = spec.steps * spec.gradient_accumulation_steps * job.accelerator.num_processes
-    generator = np.random.default_rng([seed, stage_number])
-    return PlannedBatches(encoded, plan_batches(encoded.lengths, spec.batch_size, count, generator), pad_token_id)
 
 
 def cost_before(job: StageJob) -> dict[str, float]:

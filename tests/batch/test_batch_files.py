@@ -97,6 +97,7 @@ BAD = {
     "must be a list of {notebook, grid": {"notebook": "01_fake"},
     "must be a list of {notebook, grid: ": [{"notebook": 1}],
     "must be a list of {notebook, grid: {": [{"notebook": "01_fake", "grid": ["number"]}],
+    "must be a list of {notebook, grid: {pa": [{"notebook": "01_fake", "together": "number"}],
     "must be a list of {notebook, grid: {p": "- notebook: 01_fake\n  grid: {1: [2]}",
     "must be a list": "",
     "cannot read batch": "[{notebook: 01_fake, grid: {number: [1}]",

@@ -293,6 +293,24 @@ def test_the_first_parameter_varies_slowest(tmp_path):
     assert cells[0].parameters["tasks"] == ["one"]
 
 
+def test_parameters_that_go_together_take_their_values_side_by_side(tmp_path):
+    write_notebook(tmp_path / "notebooks", "01_fake")
+    grid = {"number": [1, 2], "tasks": [["a"], ["b"]], "rate": [0.1, 0.2]}
+    file = write_batch(
+        tmp_path / "notebooks", "any", [{"notebook": "01_fake", "grid": grid, "together": ["rate", "number"]}]
+    )
+    where = {"folder": tmp_path / "notebooks", "results_root": tmp_path / "results"}
+
+    def planned(**overrides):
+        cells = plan(str(file), **where, overrides=overrides)
+        return [tuple(cell.parameters[name] for name in grid) for cell in cells]
+
+    assert planned() == [(1, ["a"], 0.1), (1, ["b"], 0.1), (2, ["a"], 0.2), (2, ["b"], 0.2)]
+    assert planned(rate=0.5, tasks=[["c"]]) == [(1, ["c"], 0.5), (2, ["c"], 0.5)]  # one value goes with all
+    with pytest.raises(InputError, match="need equally many values: rate has 3, number has 2"):
+        planned(rate=[0.1, 0.2, 0.3])
+
+
 def test_equal_cells_of_a_grid_are_one_cell(tmp_path):
     write_notebook(tmp_path, "01_fake")
     write_batch(tmp_path, "fake", [{"notebook": "01_fake", "grid": {"number": [1, 1]}}, {"notebook": "01_fake"}])
@@ -310,6 +328,7 @@ BAD = {
     "study name '../up' must be a plain folder name": [{"notebook": "01_fake", "grid": {"study": "../up"}}],
     "study name '' must be": [{"notebook": "01_fake", "grid": {"study": ""}}],
     "cannot read batch": "[{notebook: 01_fake, grid: {number: [1}]",
+    "together: unknown parameter of the grid 'rat'; known: number": [{**GOOD[0], "together": ["rat"]}],
     "is not a studykit study": [{"notebook": "01_fake", "grid": {"study": "foreign"}}],
 }
 

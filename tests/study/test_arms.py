@@ -200,3 +200,19 @@ def test_options_that_would_be_lost_are_refused(values, message):
     with pytest.raises(InputError, match=message):
         study.arms(["kd"], **SHARED, **values)
     assert study.arms(["kd"], **SHARED, method_options={"taid:linear": {"schedule": "linear"}, "sft>kd": {}})
+
+
+def test_epochs_are_steps_by_the_budget_and_the_same_in_all_arms():
+    shared = SHARED | {"epochs": 2, "batch_size": 8, "gradient_accumulation_steps": 2}
+    plain = study.arms(["sft", "sft>kd", "miniplm"], **shared | {"common_options": {"reference": "r"}})
+    assert {arm: [stage["steps"] for stage in one["stages"]] for arm, one in plain.items()} == {
+        "sft": [63],  # 1,000 examples, 16 in a step
+        "sft>kd": [32, 31],
+        "miniplm": [63],
+    }
+
+
+@pytest.mark.parametrize("steps", [{"steps": 9}, {"training_options": {"steps": 9}}])
+def test_epochs_beside_steps_are_refused(steps):
+    with pytest.raises(InputError, match="give steps or epochs, not both"):
+        study.arms(["sft"], **SHARED | {"epochs": 1.0} | steps)

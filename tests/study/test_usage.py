@@ -1,0 +1,81 @@
+"""How much of its budget a stage trains on: epochs become steps, and a teacher is asked for what is used."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from studykit import results, study
+from studykit.batch import preflight
+from studykit.data import Inputs
+from studykit.spec import RunSpec
+from studykit.study.capture import capture
+from studykit.study.pin import pin
+
+
+def without_steps(stage, **changes):
+    return {name: value for name, value in stage(**changes).items() if name != "steps"}
+
+
+def test_epochs_become_steps_and_leave_the_id_as_it_is(plain_spec, stage, tmp_path):
+    by_epochs = pin(RunSpec.parse(plain_spec(without_steps(stage, epochs=1.5))), Inputs(tmp_path))
+    assert (by_epochs.spec.stages[0].steps, by_epochs.spec.stages[0].epochs) == (9, None)  # 24 examples, 4 in a step
+    assert by_epochs.run_id == pin(RunSpec.parse(plain_spec(stage(steps=9))), Inputs(tmp_path)).run_id
+
+
+def test_epochs_are_of_the_selected_examples(plain_spec, stage, teacher_folder, tmp_path):
+    options = {"select": "uniform", "keep_fraction": 0.25, "reference": str(teacher_folder)}
+    spec = plain_spec(without_steps(stage, method="miniplm", method_options=options, epochs=2))
+    run = pin(RunSpec.parse(spec), Inputs(tmp_path))
+    assert run.spec.stages[0].steps == 3
+    assert run.data_lines == ["budget 24, selected 6, seen 6 (2.00 epochs)"]
+
+
+def test_the_record_says_how_much_was_seen(plain_spec, stage, tmp_path):
+    row = study.run(plain_spec(stage(steps=3)), study="s", root=tmp_path)
+    record = json.loads((tmp_path / "s" / "runs" / row["run_id"] / "record.json").read_text(encoding="utf-8"))
+    assert (record["data"][0]["seen_examples"], record["data"][0]["epochs"]) == (12, 0.5)
+    assert results.load(tmp_path)[["seen_examples", "epochs"]].iloc[0].tolist() == [12, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("steps", "line"), [((3,), ["budget 24, seen 12 (0.50 epochs)"]), ((12,), ["budget 24, seen 24 (2.00 epochs)"])]
+)
+def test_a_line_before_training_says_how_much_will_be_seen(steps, line, plain_spec, stage, tmp_path):
+    run = pin(RunSpec.parse(plain_spec(*(stage(steps=count) for count in steps))), Inputs(tmp_path))
+    assert run.data_lines == line
+
+
+def test_the_check_before_a_batch_says_it_once_for_all_seeds(plain_spec, stage, tmp_path, monkeypatch):
+    stages = [stage(steps=3), stage(steps=6)]
+    monkeypatch.setattr(preflight, "arms_of", lambda notebook, p: {"a": plain_spec(*stages, seed=p["seed"])})
+    cells = [{"notebook": "any", "parameters": {"seed": seed, "results": str(tmp_path)}} for seed in (0, 1)]
+    assert preflight.check(cells) == [
+        "stage 1: budget 24, seen 12 (0.50 epochs)",
+        "stage 2: budget 24, seen 24 (1.00 epochs)",
+    ]
+
+
+def test_a_capture_asks_for_what_the_plan_of_batches_uses(plain_spec, stage, empty_cache, tmp_path):
+    few, all_of_it = (plain_spec(stage("kd", steps=steps), top_k=8) for steps in (2, 6))
+    report = capture(pin(RunSpec.parse(few), Inputs(tmp_path)))
+    assert report.sequences == 8
+    # The rest of the budget is asked for when it is used, and no sequence twice.
+    again = capture(pin(RunSpec.parse(all_of_it), Inputs(tmp_path)))
+    assert again.sequences == 24
+    assert again.teacher_tokens == again.cache_tokens - report.teacher_tokens
+
+
+def test_what_is_not_asked_for_changes_no_weight(plain_spec, stage, data_file, tmp_path, monkeypatch):
+    plain = plain_spec(stage("kd", steps=2), top_k=8)
+    whole = {"source": "jsonl", "options": {"path": str(data_file)}}
+    weights = []
+    for cache, captured in (("used", None), ("whole", plain_spec(stage("kd", data=whole, steps=10), top_k=8))):
+        monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / cache))
+        if captured is not None:
+            capture(pin(RunSpec.parse(captured), Inputs(tmp_path)))
+        row = study.run(plain, study=cache, root=tmp_path)
+        assert (row["teacher_tokens"] == 0) == (captured is not None)
+        folder = Path(tmp_path / cache / "runs" / row["run_id"] / "model")
+        weights.append((folder / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
