@@ -24,7 +24,7 @@ def test_epochs_become_steps_and_leave_the_id_as_it_is(plain_spec, stage, tmp_pa
 
 
 def test_epochs_are_of_the_selected_examples(plain_spec, stage, teacher_folder, tmp_path):
-    options = {"select": "uniform", "keep_fraction": 0.25, "reference": str(teacher_folder)}
+    options = {"select": "uniform", "share": 0.25, "reference": str(teacher_folder)}
     spec = plain_spec(without_steps(stage, method="miniplm", method_options=options, epochs=2))
     run = pin(RunSpec.parse(spec), Inputs(tmp_path))
     assert run.spec.stages[0].steps == 3
