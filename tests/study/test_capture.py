@@ -21,7 +21,7 @@ from studykit.study.pin import pin
 
 @pytest.fixture
 def spec_of(plain_spec, stage, data_file, teacher_folder):
-    whole_pool = stage("kd", data={"source": "jsonl", "options": {"path": str(data_file)}})
+    whole_pool = stage("kd", steps=10, data={"source": "jsonl", "options": {"path": str(data_file)}})
 
     def make(**kept):
         return RunSpec.parse(plain_spec(whole_pool) | {"teacher": {"name": str(teacher_folder)} | kept})

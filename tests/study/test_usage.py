@@ -71,7 +71,7 @@ def test_what_is_not_asked_for_changes_no_weight(plain_spec, stage, data_file, t
     whole = {"source": "jsonl", "options": {"path": str(data_file)}}
     weights = []
     for cache, captured in (("used", None), ("whole", plain_spec(stage("kd", data=whole, steps=10), top_k=8))):
-        monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / cache))
+        monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / f"cache-{cache}"))
         if captured is not None:
             capture(pin(RunSpec.parse(captured), Inputs(tmp_path)))
         row = study.run(plain, study=cache, root=tmp_path)
