@@ -1,4 +1,4 @@
-"""How much of its budget a stage trains on: epochs become steps, and a teacher is asked for what is used."""
+"""How much of its budget a stage trains on: epochs become steps, and a teacher reads what is used alone."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_a_capture_asks_for_what_the_plan_of_batches_uses(plain_spec, stage, emp
     few, all_of_it = (plain_spec(stage("kd", steps=steps), top_k=8) for steps in (2, 6))
     report = capture(pin(RunSpec.parse(few), Inputs(tmp_path)))
     assert report.sequences == 8
-    # The rest of the budget is asked for when it is used, and no sequence twice.
+    # The teacher reads the rest of the budget once it is used, and no sequence twice.
     again = capture(pin(RunSpec.parse(all_of_it), Inputs(tmp_path)))
     assert again.sequences == 24
     assert again.teacher_tokens == again.cache_tokens - report.teacher_tokens
