@@ -66,7 +66,7 @@ def test_a_capture_asks_for_what_the_plan_of_batches_uses(plain_spec, stage, emp
     assert again.teacher_tokens == again.cache_tokens - report.teacher_tokens
 
 
-def test_what_is_not_asked_for_changes_no_weight(plain_spec, stage, data_file, tmp_path, monkeypatch):
+def test_what_no_step_uses_changes_no_weight(plain_spec, stage, data_file, tmp_path, monkeypatch):
     plain = plain_spec(stage("kd", steps=2), top_k=8)
     whole = {"source": "jsonl", "options": {"path": str(data_file)}}
     weights = []
