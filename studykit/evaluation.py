@@ -17,6 +17,7 @@ from studykit.errors import InputError
 from studykit.generation import Sampling, Vocabulary, generate
 from studykit.likelihood import reference_nll
 from studykit.models.states import evaluating
+from studykit.samplers import draw
 from studykit.scorers import Item, Score, needs_generation, score_items
 from studykit.sources import Example
 from studykit.spec import Evaluation
@@ -53,24 +54,26 @@ def evaluate(
     return items, score_items(items, evaluation.scorers)
 
 
-def held_out(evaluation: Evaluation, examples: list[Example]) -> list[Example]:
-    """Return the first `items` examples of the evaluation's split.
+def held_out(evaluation: Evaluation, pool: list[Example]) -> list[Example]:
+    """Return the items of an evaluation: those that its budget draws, or all of the split in its own order.
 
     Args:
-        evaluation: number of items, and scorers.
-        examples: all of the split.
+        evaluation: budget of its data, and scorers.
+        pool: all examples of the split.
 
     Raises:
         InputError: the split has fewer, or raw texts, which ask for no answer, are to be answered.
     """
-    if evaluation.items is not None and evaluation.items > len(examples):
-        raise InputError(f"evaluation asks for {evaluation.items:,} items; the split has {len(examples):,}")
-    if needs_generation(evaluation.scorers) and any(example.is_text for example in examples[: evaluation.items]):
+    items, budget = evaluation.items, evaluation.data.budget
+    if items is not None and items > len(pool):
+        raise InputError(f"evaluation asks for {items:,} items; the split has {len(pool):,}")
+    examples = pool[:items] if budget.examples is None else [pool[i] for i in draw(pool, budget).indices]
+    if needs_generation(evaluation.scorers) and any(example.is_text for example in examples):
         raise InputError(
             f"evaluation.data: source {evaluation.data.source!r} holds raw texts, which ask for no answer: score them "
             "with scorers=['nll']"
         )
-    return examples[: evaluation.items]
+    return examples
 
 
 def answer_greedily(model: nn.Module, tokenizer: Any, examples: list[Example], evaluation: Evaluation) -> list[str]:

@@ -186,10 +186,16 @@ def steps_for_epochs(epochs: float, examples: int, examples_per_step: int) -> in
 
 
 class Evaluation(Part):
-    """What is measured after training, on which held-out items."""
+    """What is measured after training, on which held-out items.
+
+    `data.budget` draws the items, `{"examples": 200}` uniformly from seed 0 whatever the seed of the run; without
+    `examples` all of the split are scored.
+    """
 
     data: Data
-    items: int | None = Field(default=None, ge=1, description="number of items, the first of the split; None means all")
+    items: int | None = Field(
+        default=None, ge=1, description="the first this many of the split, instead of a draw by `data.budget`"
+    )
     scorers: tuple[str, ...] = ("exact_match", "token_error_rate", "nll")
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=64, ge=1)

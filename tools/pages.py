@@ -96,8 +96,7 @@ class StudyPage(Page):
         done = frame[frame["status"] == "done"]
         run = results.run_folder(self.folder, done["run_id"].iloc[0]) if len(done) else None
         record = results.read_record(run) if run else None
-        evaluation = record.spec.evaluation if record else None
-        return self.block(self.find(frame), done, evaluation.items or 0 if evaluation else 0)
+        return self.block(self.find(frame), done, _count_items(record) if record else 0)
 
     def draw(self) -> None:
         """Draw the figures and write the finding as JSON; without runs do nothing."""
@@ -109,6 +108,12 @@ class StudyPage(Page):
         content = {"sentence": finding.sentence, **finding.numbers}
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         (self.folder / "finding.json").write_text(text, encoding="utf-8")
+
+
+def _count_items(record: RunRecord) -> int:
+    evaluation = record.spec.evaluation
+    counted = record.held_out.examples if record.held_out else evaluation and evaluation.items
+    return counted or 0
 
 
 class RecordsPage(Page):

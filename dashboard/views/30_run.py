@@ -109,7 +109,15 @@ def _head(line: pd.Series, run: Opened) -> None:
         if run.record.error:
             st.code(run.record.error, language=None, wrap_lines=True)
         _numbers({metric(name).label: value * metric(name).scale for name, value in run.record.metrics.items()})
+        _coverage(run.record)
     _options(pd.DataFrame([line]))
+
+
+def _coverage(record: results.RunRecord) -> None:
+    """Say how many items were scored, and how many of the split's different answers they ask for."""
+    if (items := record.held_out) is not None:
+        scored = f"Scored on {items.examples:,} of {items.pool_examples:,} held-out items"
+        st.caption(f"{scored}, with {items.references:,} of {items.pool_references:,} different answers.")
 
 
 def _options(row: pd.DataFrame) -> None:

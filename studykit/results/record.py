@@ -52,6 +52,20 @@ class Manifest(Record):
     examples_sha256: str | None = Field(default=None, description="hash of the examples in their order")
 
 
+class HeldOut(Record):
+    """Which items a run was scored on, and what they cover of their split."""
+
+    examples: int = Field(description="number of items")
+    pool_examples: int = Field(description="number of examples in the split")
+    examples_sha256: str = Field(description="hash of the items in their order")
+    by_source: dict[str, int] = Field(description="number of items by source")
+    references: int = Field(description="number of distinct references among the items")
+    pool_references: int = Field(description="number of distinct references in the split")
+    by_reference: dict[str, int] | None = Field(
+        default=None, description="number of items by reference, where the split has few references: its labels"
+    )
+
+
 class Environment(Record):
     """What the numbers depend on besides the specification; no names of machines, people or folders."""
 
@@ -84,6 +98,7 @@ class RunRecord(Record):
     parameters: dict[str, int] | None = Field(default=None, description="number of parameters, total and trainable")
     train_threads: tuple[int | None, ...] = Field(default=(), description="threads of each stage; null on a GPU")
     teacher_is_folded: bool = Field(default=False, description="whether a cache gave the teacher's distribution")
+    held_out: HeldOut | None = Field(default=None, description="the held-out items, and what they cover")
     items_trained_on: int | None = Field(default=None, description="number of held-out items that were trained on too")
     error: str | None = Field(default=None, description="of a failed run")
     environment: Environment | None = None

@@ -22,6 +22,8 @@ AtLeastZero = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 AboveZero = Annotated[float, Field(gt=0)]
 Options = dict[str, Any]
+_FIRST = "first"
+"""The sampler that is written as `evaluation.items`, so that runs on the first of a split keep their ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,8 @@ class Parameters:
         training_options: more fields of every stage.
         evaluation_options: more fields of the evaluation, such as {"scorers": ["exact_match", "nll"]}.
         test_split: what the evaluation scores.
-        test_items: number of its items.
+        test_items: number of its items; None for the whole split.
+        test_sampler: draws them, from one seed for all runs; "first" takes the first of the split.
         test_batch_size: items per batch of the evaluation.
         max_new_tokens: of an answer in the evaluation.
         validation_split: what methods with a validation loss look at; None for none.
@@ -88,6 +91,7 @@ class Parameters:
     evaluation_options: Options = field(default_factory=dict)
     test_split: str = "test"
     test_items: AtLeastOne | None = None
+    test_sampler: str = "uniform"
     test_batch_size: AtLeastOne = 64
     max_new_tokens: AtLeastOne = 256
     validation_split: str | None = None
@@ -163,13 +167,7 @@ def _arm(arm: str, parts: Sequence[str], given: Parameters) -> dict[str, Any]:
     specification = {
         "student": {"name": given.student, "lora": adapters, **given.student_options},
         "stages": _stages(parts, given),
-        "evaluation": {
-            "data": _data(given) | {"split": given.test_split},
-            "items": given.test_items,
-            "max_new_tokens": given.max_new_tokens,
-            "batch_size": given.test_batch_size,
-            **given.evaluation_options,
-        },
+        "evaluation": _evaluation(given),
         "seed": given.seed,
     }
     if any(_recipe(stage).needs_teacher for stage in specification["stages"]):
@@ -208,6 +206,15 @@ def _stage(given: Parameters) -> dict[str, Any]:
         "max_length": given.max_length,
         **given.training_options,
     }
+
+
+def _evaluation(given: Parameters) -> dict[str, Any]:
+    data = _data(given) | {"split": given.test_split}
+    shared = {"max_new_tokens": given.max_new_tokens, "batch_size": given.test_batch_size} | given.evaluation_options
+    if given.test_items is None or given.test_sampler == _FIRST:
+        return {"data": data, "items": given.test_items} | shared
+    budget = {"examples": given.test_items, "sampler": given.test_sampler}
+    return {"data": data | {"budget": budget}} | shared
 
 
 def _teacher(arm: str, given: Parameters) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from studykit.errors import InputError, unknown
 from studykit.methods import Recipe
 from studykit.models.loading import check_attention
 from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
-from studykit.samplers import SAMPLERS
+from studykit.samplers import SAMPLERS, models_of
 from studykit.scorers import SCORERS
 from studykit.spec import Budget, Data, RunSpec, Stage, Teacher
 
@@ -51,9 +51,21 @@ def check_names(spec: RunSpec) -> None:
 
 
 def check_evaluation(spec: RunSpec) -> None:
-    """Refuse a budget of the evaluation's data: its items are counted by `items`."""
-    if spec.evaluation is not None and spec.evaluation.data.budget != Budget():
-        raise InputError("evaluation.data.budget is not used: give the number of items as evaluation.items")
+    """Refuse a draw of held-out items that is no number of examples, or that a model would take part in."""
+    if spec.evaluation is None:
+        return
+    budget = spec.evaluation.data.budget
+    if budget.tokens is not None:
+        raise InputError("evaluation.data.budget counts examples: give examples instead of tokens")
+    if spec.evaluation.items is not None and budget != Budget():
+        raise InputError("evaluation: give items (the first of the split) or data.budget (a draw), not both")
+    if models_of(budget.sampler):
+        raise InputError(
+            f"evaluation.data.budget: sampler {budget.sampler!r} ranks by a model, and held-out items are the same for "
+            "all: draw them with uniform or stratified"
+        )
+    if budget.examples is None and budget != Budget():
+        raise InputError("evaluation.data.budget draws nothing without examples: give their number")
 
 
 def check_teacher_is_named(spec: RunSpec, recipes: Sequence[Recipe]) -> None:

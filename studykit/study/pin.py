@@ -17,10 +17,12 @@ from studykit.evaluation import held_out
 from studykit.methods import Recipe, get_method
 from studykit.models.loading import architecture, config_hash
 from studykit.models.names import ModelRef
+from studykit.results.record import HeldOut
 from studykit.sources import Example
 from studykit.spec import Data, Evaluation, RunSpec, Stage, Student, Teacher, steps_for_epochs
 from studykit.study import checks
 from studykit.study.capacity import check_capacity
+from studykit.study.coverage import describe_items
 from studykit.study.overlap import check_overlap
 from studykit.training.resolved import ResolvedRun, ResolvedStage
 
@@ -55,14 +57,14 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
         replace(_resolve_stage(stage, recipe, student, teacher, inputs), seeds=(spec.seed, number))
         for number, (stage, recipe) in enumerate(zip(spec.stages, recipes, strict=True))
     ]
-    evaluation, items = _resolve_evaluation(spec.evaluation, inputs)
+    evaluation, items, covered = _resolve_evaluation(spec.evaluation, inputs)
     pinned = {
         "student": _pin_student(spec.student, student),
         "teacher": wanted and teacher and _with_sha256(wanted, teacher.sha256, f"teacher {wanted.name!r}"),
         "stages": tuple(stage.spec for stage in stages),
         "evaluation": evaluation,
     }
-    run = ResolvedRun(spec.model_copy(update=pinned), student, teacher, tuple(stages), items)
+    run = ResolvedRun(spec.model_copy(update=pinned), student, teacher, tuple(stages), items, covered)
     check_capacity(run)
     check_overlap(run)
     return run
@@ -91,11 +93,14 @@ def _pin_student(student: Student, model: ModelRef) -> Student:
     return _with_sha256(student, sha256, f"student {student.name!r}")
 
 
-def _resolve_evaluation(evaluation: Evaluation | None, inputs: Inputs) -> tuple[Evaluation | None, list[Example]]:
+def _resolve_evaluation(
+    evaluation: Evaluation | None, inputs: Inputs
+) -> tuple[Evaluation | None, list[Example], HeldOut | None]:
     if evaluation is None:
-        return None, []
-    items = held_out(evaluation, inputs.pool(evaluation.data).examples)
-    return evaluation.model_copy(update={"data": _pin_data(evaluation.data, inputs)}), items
+        return None, [], None
+    pinned, pool = _pin_data(evaluation.data, inputs), inputs.pool(evaluation.data).examples
+    items = held_out(evaluation, pool)
+    return evaluation.model_copy(update={"data": pinned}), items, describe_items(items, pool)
 
 
 def _resolve_stage(

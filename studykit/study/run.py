@@ -81,6 +81,7 @@ def _train_and_score(run: ResolvedRun, writer: results.RunWriter) -> None:
         train_threads=trained.threads,
         teacher_metrics=teacher_metrics,
         teacher_is_folded=_is_folded(run),
+        held_out=run.covered,
         items_trained_on=count_overlap(run) if run.held_out else None,
     )
     shutil.rmtree(writer.folder / "checkpoints", ignore_errors=True)

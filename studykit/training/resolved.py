@@ -11,6 +11,7 @@ from studykit.collate import plan_batches
 from studykit.data import StageData
 from studykit.methods import Recipe
 from studykit.models.names import ModelRef
+from studykit.results.record import HeldOut
 from studykit.sources import Example
 from studykit.spec import RunSpec, Stage
 
@@ -94,6 +95,7 @@ class ResolvedRun:
         teacher: the model that is distilled; None where no stage needs one.
         stages: in their order.
         held_out: the examples of the evaluation; none without one.
+        covered: what they cover of their split, by counts; None without an evaluation.
     """
 
     spec: RunSpec
@@ -101,6 +103,7 @@ class ResolvedRun:
     teacher: ModelRef | None
     stages: tuple[ResolvedStage, ...]
     held_out: list[Example] = field(default_factory=list)
+    covered: HeldOut | None = None
 
     @property
     def run_id(self) -> str:

@@ -31,11 +31,13 @@ def shared_parts(p, lora):
         "max_length": p["max_length"],
         **p["training_options"],
     }
+    drawn = {"budget": {"examples": p["test_items"], "sampler": "uniform", "seed": 0}}
+    items = p["test_items"] if p["test_sampler"] == "first" else None
     shared = {
         "student": {"name": p["student"], **lora, **p["student_options"]},
         "evaluation": {
-            "data": data | {"split": p["test_split"]},
-            "items": p["test_items"],
+            "data": data | {"split": p["test_split"]} | ({} if items else drawn),
+            "items": items,
             "max_new_tokens": p["max_new_tokens"],
             "batch_size": p["test_batch_size"],
         },
@@ -109,6 +111,7 @@ VARIANTS = [
     ("01_data_size", {"student_options": {"lora": {"lora_r": 2}}, "lora_r": 8}),
     ("02_methods", {"methods": ["sft>gkd", "uld", "miniplm", "kd"], "method_options": {"gkd": {"lmbda": 1.0}}}),
     ("02_methods", {"methods": ["sft>kd>gkd"], "steps": 302, "teacher_options": {"samples": 8}}),
+    ("01_data_size", {"test_sampler": "first"}),
     ("10_teacher_cache", {"top_k": [], "samples": [8, 9], "method_options": {"kd_ratio": 0.5}}),
 ]
 
@@ -146,6 +149,25 @@ def test_a_batch_builds_the_specifications_of_the_former_cells(batch, tmp_path):
 @pytest.mark.parametrize("name", FORMER)
 def test_an_arms_cell_is_at_most_five_lines(name):
     assert len(notebooks.tagged_source(NOTEBOOKS / f"{name}.ipynb", "arms").splitlines()) <= 5
+
+
+def test_the_committed_studies_are_scored_on_the_items_that_their_runs_name(tmp_path):
+    for batch in ("lexicon", "methods", "teacher_cache"):
+        [cell, *_] = plan(batch, folder=NOTEBOOKS, results_root=tmp_path)
+        for arm in notebooks.arms_of(cell.notebook, cell.parameters).values():
+            evaluation = RunSpec.parse(dict(arm)).evaluation
+            assert evaluation is not None
+            assert (evaluation.items, evaluation.data.budget.examples) == (1000, None)
+
+
+def test_held_out_items_are_drawn_from_one_seed_for_all_runs():
+    budgets = set()
+    for seed in (0, 1):
+        for arm in study.arms(["sft", "kd"], seed=seed, test_items=9, **SHARED).values():
+            budgets.add(json.dumps(arm["evaluation"]["data"]["budget"]))
+    assert budgets == {'{"examples": 9, "sampler": "uniform"}'}
+    [whole] = study.arms(["sft"], **SHARED).values()
+    assert "budget" not in whole["evaluation"]["data"]
 
 
 def test_an_arm_without_a_method_that_needs_a_teacher_has_none():

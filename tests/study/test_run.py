@@ -62,6 +62,8 @@ def test_a_run_leaves_record_items_metrics_and_model(plain_spec, evaluation, tmp
     assert not (folder / "checkpoints").exists()
     assert record["data"][0]["examples"] == row["budget_examples"] == 24
     assert record["train_threads"] == [1]
+    assert (record["held_out"]["examples"], record["held_out"]["pool_examples"]) == (6, 40)
+    assert sum(record["held_out"]["by_source"].values()) == 6
     assert row["padding_tokens"] == record["cost"]["padding_tokens"] > 0
     assert results.load(tmp_path)["padding_tokens"].tolist() == [row["padding_tokens"]]
     assert RunSpec.parse(json.loads((folder / "spec.json").read_text(encoding="utf-8"))).run_id == row["run_id"]
@@ -152,6 +154,17 @@ def changed(path: str, value):
     return change
 
 
+def drawn(budget):
+    """Return a function that lets a budget draw the held-out items."""
+
+    def change(plain):
+        plain["evaluation"]["items"] = None
+        plain["evaluation"]["data"]["budget"] = budget
+        return plain
+
+    return change
+
+
 BAD = {
     "method": (changed("stages.0.method", "kdd"), "unknown method 'kdd'; did you mean 'kd'"),
     "option": (changed("stages.0.method_options", {"temprature": 2}), "did you mean 'temperature'"),
@@ -165,10 +178,12 @@ BAD = {
         "kd_ratio must be less than or equal to 1, received 2",
     ),
     "key": (changed("stages.0.step", 3), "did you mean 'steps'"),
-    "evaluation budget": (
-        changed("evaluation.data.budget", {"examples": 3}),
-        "give the number of items as evaluation.items",
-    ),
+    "evaluation tokens": (changed("evaluation.data.budget", {"tokens": 3}), "counts examples"),
+    "two numbers of items": (changed("evaluation.data.budget", {"examples": 3}), "not both"),
+    "items by a model": (drawn({"examples": 3, "sampler": "teacher_nll"}), "ranks by a model"),
+    "a draw of all": (drawn({"sampler": "stratified"}), "draws nothing without examples"),
+    "a draw of too many": (drawn({"examples": 41}), "41 examples is larger than the pool of 40"),
+    "a draw by an unknown sampler": (drawn({"examples": 4, "sampler": "unifrom"}), "did you mean 'uniform'"),
     "value": (changed("stages.0.steps", 0), "stages.0.steps"),
     "schedule": (changed("stages.0.lr_scheduler_type", "cosin"), "did you mean 'cosine'"),
     "schedule with settings": (
