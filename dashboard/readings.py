@@ -9,6 +9,8 @@ import streamlit as st
 
 from studykit import results
 from studykit.errors import InputError
+from studykit.results import status
+from studykit.results.status import Status
 
 
 def root() -> Path:
@@ -55,6 +57,11 @@ def runs() -> pd.DataFrame:
 def cells() -> list[results.CellState]:
     """Return the batch cells of the chosen study."""
     return _cells(str(study()), fingerprint())
+
+
+def running() -> dict[str, Status]:
+    """Return what each run of the chosen study that a process works on is doing; read anew at every call."""
+    return status.running(study())
 
 
 def damaged() -> dict[str, str]:

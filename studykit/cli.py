@@ -73,7 +73,7 @@ def batch_command(
             report.say(f"{len(cells)} cells, {len(cells) - len(todo)} already done; checking the others")
             for line in batch.preflight(todo):
                 report.say(line)
-        failed = batch.run_batch(cells, runner, timeout_s=timeout, on_change=report.update)
+        failed = batch.run_batch(cells, runner, timeout_s=timeout, on_change=report.update, watch=report.watch)
     for line in batch.failures(failed):
         typer.echo(f"failed: cell {line['cell']}: {line['error']}  (log: {line['log']})", err=True)
     if failed:
@@ -96,9 +96,11 @@ def run_command(
     if not isinstance(content, dict):
         raise InputError(f"the specification {spec} must be a JSON object, received {type(content).__name__}")
     from studykit import study as studies
+    from studykit.batch.terminal import RunProgress
     from studykit.spec import RunSpec
 
-    row = studies.run(RunSpec.parse(content), study=study, root=results)
+    with RunProgress() as progress:
+        row = studies.run(RunSpec.parse(content), study=study, root=results, show=progress.show)
     _print({name: value for name, value in row.items() if value is not None}, as_json)
 
 
@@ -158,6 +160,7 @@ def results_command(
 ) -> None:
     """Show the table of runs."""
     from studykit import results as store
+    from studykit.results.status import running
 
     root = results / study if study else results
     if study and not (root / "study.json").is_file():
@@ -172,6 +175,9 @@ def results_command(
         typer.echo(f"no runs under {root}; `make quickstart` trains some")
     else:
         typer.echo(frame.dropna(axis="columns", how="all").to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+        for folder in store.studies(root):
+            for run_id, status in running(folder).items():
+                typer.echo(f"run {run_id} of {folder.name}: {status.line()}")
 
 
 @app.command("list")

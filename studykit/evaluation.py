@@ -6,6 +6,7 @@ Generation is greedy, batched with a key-value cache, and stops at the end token
 comes from one forward pass, through the same head that training uses.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,11 @@ _MAX_LENGTH = 2**20
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, tokenizer: Any, evaluation: Evaluation, examples: list[Example]
+    model: nn.Module,
+    tokenizer: Any,
+    evaluation: Evaluation,
+    examples: list[Example],
+    watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Item], list[dict[str, Score]]]:
     """Return the answered items and their scores, in the order of the examples.
 
@@ -37,16 +42,18 @@ def evaluate(
         tokenizer: the model's.
         evaluation: scorers, batch size and maximum number of new tokens.
         examples: the held-out examples, from `held_out`.
+        watch: called with the number of items that are done, and of all of them.
 
     Raises:
         InputError: an unknown scorer, or an example without an answer.
     """
     encoded = encode(examples, tokenizer, _MAX_LENGTH)
     answers: list[str | None] = [None] * len(examples)
+    watch(0, len(examples))
     with evaluating(model):
         losses = reference_nll(model, encoded, tokenizer, evaluation.batch_size)
         if needs_generation(evaluation.scorers):
-            answers = list(answer_greedily(model, tokenizer, examples, evaluation))
+            answers = list(answer_greedily(model, tokenizer, examples, evaluation, watch))
     items = [
         Item(e.id, "\n".join(m["content"] for m in e.messages[:-1]), e.answer, answer, loss, int(tokens))
         for e, answer, loss, tokens in zip(examples, answers, losses, encoded.response_tokens, strict=True)
@@ -76,7 +83,13 @@ def held_out(evaluation: Evaluation, pool: list[Example]) -> list[Example]:
     return examples
 
 
-def answer_greedily(model: nn.Module, tokenizer: Any, examples: list[Example], evaluation: Evaluation) -> list[str]:
+def answer_greedily(
+    model: nn.Module,
+    tokenizer: Any,
+    examples: list[Example],
+    evaluation: Evaluation,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> list[str]:
     """Return a greedy answer to every prompt, in order; batches hold prompts of similar length."""
     prompts = encode_prompts(examples, tokenizer)
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
@@ -89,4 +102,5 @@ def answer_greedily(model: nn.Module, tokenizer: Any, examples: list[Example], e
         texts = tokenizer.batch_decode(completions.without_end, skip_special_tokens=True)
         for index, text in zip(indices, texts, strict=True):
             answers[index] = text.strip()
+        watch(start + len(indices), len(order))
     return answers

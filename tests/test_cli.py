@@ -12,6 +12,9 @@ from fake_notebooks import everything_under, write_batch, write_notebook
 from studykit import cli
 from studykit.cli import ROOMS, main
 from studykit.errors import Failure
+from studykit.results import RunWriter, open_study
+from studykit.results.status import Activity, StatusFile
+from studykit.spec import RunSpec
 
 STUDYKIT = str(Path(sys.executable).with_name("studykit"))
 SHAPE = {
@@ -247,6 +250,16 @@ def test_results_of_nothing(studykit, tmp_path):
     (tmp_path / "results" / "lexicon").mkdir(parents=True)
     (tmp_path / "results" / "lexicon" / "study.json").write_text('{"schema": 1, "study": "lexicon"}')
     assert refused(studykit("results", "lexikon"), "unknown study 'lexikon'; did you mean 'lexicon'")
+
+
+def test_results_say_what_a_running_run_is_doing(studykit, tmp_path):
+    stage = {"data": {"source": "lexicon"}, "method": "sft", "steps": 10, "learning_rate": 0.01}
+    spec = RunSpec.parse({"student": {"name": "lexicon/base-small"}, "stages": [stage]})
+    with RunWriter(open_study(tmp_path / "results", "s"), spec) as run:
+        StatusFile(run.folder)(Activity("training", "steps", "sft"), 5, 10)
+        code, out, _ = studykit("results")
+    assert code == 0
+    assert f"run {spec.run_id} of s: training (sft): 5 of 10 steps\n" in out
 
 
 @pytest.mark.parametrize(

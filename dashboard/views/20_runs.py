@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import links, readings, states
+from dashboard import links, progress, readings, states
 from studykit import results
 
 FILTERS = {
@@ -33,6 +33,7 @@ def page() -> None:
     if frame.empty:
         st.info("This study holds no runs yet.", icon=":material/hourglass_empty:")
         return
+    progress.show(frame)
     shown = _searched(_with_options(_filtered(frame)))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{len(shown):,}** of {len(frame):,} runs")

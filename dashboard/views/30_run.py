@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import answers, charts, links, notebooks, readings, states
+from dashboard import answers, charts, links, notebooks, progress, readings, states
 from studykit import results
 from studykit.errors import InputError
 from studykit.figures.loss_curves import loss_curves
@@ -72,7 +72,7 @@ def _chosen(frame: pd.DataFrame) -> str | None:
         st.title("Run")
         st.info("This study holds no runs yet.", icon=":material/hourglass_empty:")
         return None
-    names = {line.run_id: _name(line) for line in frame.itertuples()}
+    names = {line["run_id"]: _name(line) for _, line in frame.iterrows()}
     st.session_state["run_choice"] = asked or ids[0]
     st.selectbox("Run", ids, format_func=names.__getitem__, key="run_choice", on_change=_follow_choice)
     return st.session_state["run_choice"]
@@ -82,11 +82,8 @@ def _follow_choice() -> None:
     st.query_params["run"] = st.session_state["run_choice"]
 
 
-def _name(line: Any) -> str:
-    budget = "" if pd.isna(line.budget_examples) else f", {line.budget_examples:,} examples"
-    seed = "" if pd.isna(line.seed) else f", seed {line.seed}"
-    method = "unreadable" if pd.isna(line.method) else line.method
-    return f"{method}{budget}{seed} ({line.status}, {line.run_id})"
+def _name(line: pd.Series) -> str:
+    return f"{progress.name(line)} ({line['status']}, {line['run_id']})"
 
 
 def _opened(line: pd.Series) -> Opened:
@@ -102,8 +99,9 @@ def _opened(line: pd.Series) -> Opened:
 
 def _head(line: pd.Series, run: Opened) -> None:
     """Show identity, options and scores; of a failed run its error."""
-    st.title(states.plain(_name(line).rpartition(" (")[0]))
+    st.title(states.plain(progress.name(line)))
     states.badge(run.status)
+    progress.show(pd.DataFrame([line]))
     st.text(" · ".join(_facts(line, run)))
     if run.record is not None:
         if run.record.error:

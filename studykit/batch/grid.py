@@ -27,6 +27,7 @@ from studykit.executors import Executor
 from studykit.results.cells import finish_cell, read_cell, write_cell
 from studykit.results.layout import check_study, open_study
 from studykit.results.record import CellSpec, recorded_status
+from studykit.results.status import read_status
 
 _POLL_S = 0.2
 
@@ -55,6 +56,14 @@ class Cell:
     def status(self) -> str:
         """Return `done`, `failed` or `waiting`, from the cell's own record."""
         return recorded_status(self.folder) or "waiting"
+
+    def doing(self) -> str:
+        """Return what the process that runs the cell is doing, in one line."""
+        runs = read_cell(self.folder).runs
+        status = read_status(self.study_folder / "runs" / runs[-1]) if runs else None
+        if status is None:
+            return f"{len(runs)} run{'s' if len(runs) > 1 else ''} done" if runs else "starting"
+        return f"run {len(runs)}, {status.line()}"
 
 
 def plan(
@@ -146,6 +155,7 @@ def run_batch(
     *,
     timeout_s: int = 24 * 3600,
     on_change: Callable[[dict[str, int]], None] = lambda counts: None,
+    watch: Callable[[list[Cell]], None] = lambda running: None,
 ) -> list[Cell]:
     """Execute the cells that are not done yet and return those that failed.
 
@@ -157,6 +167,7 @@ def run_batch(
         executor: starts and ends the processes.
         timeout_s: the limit for one cell.
         on_change: called with the numbers of done, failed, running and waiting cells whenever they change.
+        watch: called a few times a second with the cells that are running.
     """
     waiting = [cell for cell in cells if cell.status() != "done"]
     running: dict[str, tuple[Cell, object, float]] = {}
@@ -173,6 +184,7 @@ def run_batch(
                     changed = True
             if changed:
                 on_change(_counts(cells, running))
+            watch([cell for cell, _, _ in running.values()])
             time.sleep(_POLL_S)
     finally:
         for _, handle, _ in running.values():

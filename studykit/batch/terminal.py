@@ -1,7 +1,7 @@
 """Progress on the terminal: of a batch its counts, the time left and the finding so far; of a capture a bar.
 
-Where the output is not a terminal, plain lines: one per cell that ends, and the table once at the end; of a capture one
-per minute.
+Where the output is not a terminal, plain lines: one per cell that ends, one a minute for each that is running, and the
+table once at the end; of a capture one per minute.
 """
 
 import inspect
@@ -13,15 +13,20 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from studykit.batch.grid import Cell
 from studykit.errors import InputError
 from studykit.findings import FINDINGS, Finding, format_cell
+from studykit.results.status import time_left
 
 _EVERY_S = 60.0
-"""Between two plain lines about a capture."""
+"""Between two plain lines about the same thing."""
+
+_LIVE_EVERY_S = 1.0
 
 _WIDE = 108
 """Characters per line that the whole table of a finding needs."""
@@ -41,6 +46,9 @@ class BatchReport:
         self.started = time.monotonic()
         self.done_before = sum(cell.status() == "done" for cell in cells)
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self._names = name_cells(cells)
+        self._watched = self.started
+        self._above: list[RenderableType] = []
 
     def __enter__(self) -> Self:
         if self._live:
@@ -62,16 +70,29 @@ class BatchReport:
         """Show new counts, and the finding so far."""
         line = ", ".join(f"{number} {state}" for state, number in counts.items() if number) + self._time_left(counts)
         if self._live:
-            self._live.update(Group(*self._tables(), line), refresh=True)
+            self._above = [*self._tables(), line]
+            self._live.update(Group(*self._above), refresh=True)
         else:
             self.console.print(line)
+
+    def watch(self, running: Sequence[Cell]) -> None:
+        """Show what the running cells are doing: on a terminal once a second, elsewhere once a minute."""
+        now = time.monotonic()
+        if now - self._watched < (_LIVE_EVERY_S if self._live else _EVERY_S):
+            return
+        self._watched = now
+        lines = [Text(f"{self._names[cell.cell_id]}: {cell.doing()}") for cell in running]
+        if self._live:
+            self._live.update(Group(*self._above, *lines), refresh=True)
+        elif lines:
+            self.console.print(*lines, sep="\n")
 
     def _time_left(self, counts: dict[str, int]) -> str:
         ended = counts["done"] + counts["failed"] - self.done_before
         left = counts["running"] + counts["waiting"]
         if ended <= 0 or not left:
             return ""
-        return _left((time.monotonic() - self.started) / ended * left)
+        return "; " + time_left((time.monotonic() - self.started) / ended * left)
 
     def _tables(self) -> list[RenderableType]:
         return [
@@ -111,8 +132,50 @@ class CaptureProgress:
             self._bar.update(self._task, completed=done, total=total)
         elif now - self._printed >= _EVERY_S and done:
             self._printed = now
-            left = _left((now - self._started) / done * (total - done))
-            self.console.print(f"{done:,} of {total:,} positions captured{left}")
+            left = time_left((now - self._started) / done * (total - done))
+            self.console.print(f"{done:,} of {total:,} positions captured; {left}")
+
+
+class RunProgress:
+    """What a run is doing, on stderr; a context manager. Where that is no terminal, a line a minute.
+
+    Args:
+        console: the output; stderr by default.
+    """
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(stderr=True)
+        self._live = self.console.status("starting") if self.console.is_terminal else None
+        self._printed = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, line: str) -> None:
+        """Show a line instead of the last one."""
+        now = time.monotonic()
+        if self._live:
+            self._live.update(escape(line))
+        elif now - self._printed >= _EVERY_S:
+            self._printed = now
+            self.console.print(line, highlight=False, markup=False)
+
+
+def name_cells(cells: Sequence[Cell]) -> dict[str, str]:
+    """Return a short name for each cell by its id: the parameters in which the cells differ."""
+    texts = {cell.cell_id: {name: str(value) for name, value in cell.parameters.items()} for cell in cells}
+    names = dict.fromkeys(name for text in texts.values() for name in text)
+    differing = [name for name in names if len({text.get(name) for text in texts.values()}) > 1]
+    return {
+        cell_id: ", ".join(f"{name}={text[name]:.40}" for name in differing if name in text) or cell_id
+        for cell_id, text in texts.items()
+    }
 
 
 def findings_of(cells: Sequence[Cell]) -> list[Finding]:
@@ -136,10 +199,6 @@ def findings_of(cells: Sequence[Cell]) -> list[Finding]:
         except (InputError, ValueError) as error:
             found.append(Finding(table=frame.iloc[:0, :0], sentence=f"no finding over all of this batch: {error}"))
     return found
-
-
-def _left(seconds: float) -> str:
-    return f"; about {seconds / 60:.0f} min left" if seconds > 90 else f"; about {seconds:.0f} s left"
 
 
 def _table(finding: Finding, width: int) -> Table:

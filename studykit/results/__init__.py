@@ -8,6 +8,7 @@ A study is a folder with `study.json`. Each run has a folder named by its conten
 
     results/<study>/study.json
     results/<study>/runs/<run_id>/spec.json          written first
+                                  status.json        what it is doing; there only while it has no record
                                   metrics.jsonl      training curves, one line per log
                                   items.jsonl        id, prompt, reference, answer and scores of each held-out item
                                   record.json        written last: its existence means complete

@@ -25,6 +25,7 @@ from studykit.files import replacing, try_lock, write_json
 from studykit.results.cells import add_run, cell_of_kernel
 from studykit.results.environment import environment
 from studykit.results.record import RunRecord, is_done, write_record
+from studykit.results.status import STATUS
 from studykit.spec import RunSpec
 
 
@@ -94,6 +95,7 @@ class RunWriter:
         self._record("done", gpu, metrics=metrics, cost=cost, data=data, **more)
 
     def _record(self, status: Literal["done", "failed"], gpu: str | None = None, **fields: Any) -> None:
+        (self.folder / STATUS).unlink(missing_ok=True)
         files = sorted(f for f in self.folder.glob("*.json*") if f.name != "record.json" and not f.name.startswith("."))
         record = RunRecord(
             run_id=self.spec.run_id,

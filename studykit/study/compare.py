@@ -10,6 +10,7 @@ from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
+from studykit.study.progress import Show, showing
 from studykit.study.run import run_resolved
 from studykit.training.resolved import ResolvedRun
 
@@ -22,10 +23,18 @@ def compare(
     study: str = "scratch",
     ablation: str = "",
     root: str | Path = "results",
+    show: Show | None = None,
 ) -> pd.DataFrame:
     """Run all arms and return their rows with the arm's name in front.
 
     Arms are to be compared, so they must share seed, student, number of optimizer steps and evaluation.
+
+    Args:
+        arms: specifications by name, as `arms` makes them.
+        study: name of the folder under `root` that the runs are written to.
+        ablation: the question that the runs belong to; shown in tables.
+        root: the results folder.
+        show: as in `run`.
 
     Raises:
         InputError: arms that differ in what must be shared, or anything wrong with one of them.
@@ -37,9 +46,21 @@ def compare(
         ("evaluation", lambda s: s.evaluation),
     ):
         _check_shared(specs, what, of)
-    runs = _pin_all(specs, Inputs(root))
-    _check_shared(runs, "number of optimizer steps", lambda run: sum(stage.spec.planned_steps for stage in run.stages))
-    return pd.DataFrame([{"arm": arm, **run_resolved(run, study, ablation, root)} for arm, run in runs.items()])
+    with showing(show) as show:
+        show("checking models and data")
+        runs = _pin_all(specs, Inputs(root))
+        _check_shared(
+            runs, "number of optimizer steps", lambda run: sum(stage.spec.planned_steps for stage in run.stages)
+        )
+        rows = [
+            {"arm": arm, **run_resolved(run, study, ablation, root, _prefixed(show, f"{arm}, {number} of {len(runs)}"))}
+            for number, (arm, run) in enumerate(runs.items(), 1)
+        ]
+    return pd.DataFrame(rows)
+
+
+def _prefixed(show: Show, arm: str) -> Show:
+    return lambda line: show(f"{arm}: {line}")
 
 
 def _check_shared(arms: Mapping[str, T], what: str, of: Callable[[T], Any]) -> None:

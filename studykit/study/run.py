@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,25 @@ from studykit.files import cache_folder, replacing
 from studykit.models.card import model_card
 from studykit.models.loading import device, load_teacher
 from studykit.models.states import unwrap
+from studykit.results.status import Activity, StatusFile, Watch, unwatched
 from studykit.results.table import row
 from studykit.scorers import Item, Score, weighted_means
 from studykit.spec import RunSpec
 from studykit.study.overlap import count_overlap
 from studykit.study.pin import pin
+from studykit.study.progress import Show, showing
 from studykit.training import train
 from studykit.training.resolved import ResolvedRun
 from studykit.training.stages import Trained
 
 
 def run(
-    spec: RunSpec | Mapping[str, Any], *, study: str = "scratch", ablation: str = "", root: str | Path = "results"
+    spec: RunSpec | Mapping[str, Any],
+    *,
+    study: str = "scratch",
+    ablation: str = "",
+    root: str | Path = "results",
+    show: Show | None = None,
 ) -> dict[str, Any]:
     """Train and score one specification, or read it where it is already done.
 
@@ -39,6 +47,8 @@ def run(
         study: name of the folder under `root` that the run is written to.
         ablation: the question that the run belongs to; shown in tables.
         root: the results folder.
+        show: called about once a second with a line on what the run is doing; None shows a line that changes in a
+            notebook, and elsewhere a line a minute on stderr.
 
     Returns:
         Its row in the table of runs, as `results.load` gives it.
@@ -47,29 +57,32 @@ def run(
         InputError: anything wrong with the specification, before anything is written.
     """
     parsed = spec if isinstance(spec, RunSpec) else RunSpec.parse(dict(spec))
-    return run_resolved(pin(parsed, Inputs(root)), study, ablation, root)
+    with showing(show) as show:
+        show("checking models and data")
+        return run_resolved(pin(parsed, Inputs(root)), study, ablation, root, show)
 
 
-def run_resolved(run: ResolvedRun, study: str, ablation: str, root: str | Path) -> dict[str, Any]:
+def run_resolved(run: ResolvedRun, study: str, ablation: str, root: str | Path, show: Show) -> dict[str, Any]:
     """Train and score a pinned run where that has not been done, and return its row."""
     folder = results.open_study(root, study)
     with results.RunWriter(folder, run.spec, ablation=ablation) as writer:
         if not writer.is_done:
-            _train_and_score(run, writer)
+            _train_and_score(run, writer, StatusFile(writer.folder, lambda status: show(status.line())))
     record = results.read_record(writer.folder)
     if record is None:
         raise FileNotFoundError(f"{writer.folder}/record.json vanished while the run was read")
     return row(record, study)
 
 
-def _train_and_score(run: ResolvedRun, writer: results.RunWriter) -> None:
+def _train_and_score(run: ResolvedRun, writer: results.RunWriter, watch: Watch) -> None:
     """Train, score student and teacher, save the model, and write the record last."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    trained = train(run, writer.folder)
-    metrics = _score(run, trained, writer)
+    trained = train(run, writer.folder, watch=watch)
+    metrics = _score(run, trained, writer, watch)
     peak_mem_gib, parameters = _peak_mem_gib(), _count_parameters(trained)  # before adapters are merged
-    teacher_metrics = teacher_score(run)
+    teacher_metrics = teacher_score(run, watch)
+    watch(Activity("saving the weights"), 0, 0)
     _save_model(trained, writer.folder, model_card(run.spec, metrics, trained.manifests))
     writer.finish(
         metrics,
@@ -93,12 +106,13 @@ def _is_folded(run: ResolvedRun) -> bool:
     return cached and any(stage.recipe.parts[0].needs_teacher for stage in run.stages)
 
 
-def _score(run: ResolvedRun, trained: Trained, writer: results.RunWriter) -> dict[str, float]:
+def _score(run: ResolvedRun, trained: Trained, writer: results.RunWriter, watch: Watch) -> dict[str, float]:
     """Evaluate the student, write its items, and return its metrics; none without an evaluation."""
     if run.spec.evaluation is None:
         return {}
     started = time.monotonic()
-    items, scores = evaluate(trained.model, trained.tokenizer, run.spec.evaluation, run.held_out)
+    scoring = partial(watch, Activity("scoring", "items"))
+    items, scores = evaluate(trained.model, trained.tokenizer, run.spec.evaluation, run.held_out, scoring)
     writer.write_items(_item_line(item, score) for item, score in zip(items, scores, strict=True))
     trained.cost["evaluate_s"] = time.monotonic() - started
     return weighted_means(scores)
@@ -116,7 +130,7 @@ def _item_line(item: Item, scores: dict[str, Score]) -> dict[str, Any]:
     }
 
 
-def teacher_score(run: ResolvedRun) -> dict[str, float]:
+def teacher_score(run: ResolvedRun, watch: Watch = unwatched) -> dict[str, float]:
     """Return the teacher's metrics on the held-out items: the upper level that students are compared with.
 
     Stored on disk by the content of teacher and evaluation, so that a study evaluates a teacher once; empty without a
@@ -130,7 +144,8 @@ def teacher_score(run: ResolvedRun) -> dict[str, float]:
     file = cache_folder("teacher-scores") / f"{key}.json"
     if not file.exists():
         model = load_teacher(run.teacher, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
-        _, scores = evaluate(model, run.teacher.tokenizer, evaluation, run.held_out)
+        scoring = partial(watch, Activity("scoring the teacher", "items"))
+        _, scores = evaluate(model, run.teacher.tokenizer, evaluation, run.held_out, scoring)
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(weighted_means(scores)), encoding="utf-8")
     return json.loads(file.read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ teacher = open_teacher(spec.teacher, model, student_tokenizer, student_rows)
 signal = teacher.signal(batch)           # at the supervised positions of the batch, in row-major order
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -41,8 +42,13 @@ class OpenTeacher(Protocol):
         """Choose whether batches are packed into one row without padding; None: with flash attention."""
         ...
 
-    def prepare(self, encoded: Encoded) -> None:
-        """Compute before training what can be computed for these sequences."""
+    def prepare(self, encoded: Encoded, progress: Callable[[int, int], None] | None = None) -> None:
+        """Compute before training what can be computed for these sequences.
+
+        Args:
+            encoded: the data's own sequences.
+            progress: called with the number of positions that are done, and of all that were missing.
+        """
         ...
 
     def release(self) -> None:

@@ -28,7 +28,7 @@ from studykit.generation import Completions, Sampling
 from studykit.generation.cost import Cost
 from studykit.teacher.batch_invariant import POSITIONS, BatchInvariantTeacher
 from studykit.teacher.formats import KeptProbs, SignalFormat
-from studykit.teacher.live import LiveTeacher
+from studykit.teacher.live import LiveTeacher, Progress
 from studykit.teacher.signal import TeacherSignal
 from studykit.teacher.store import Store, as_keys
 
@@ -37,9 +37,6 @@ _SHARD_POSITIONS, _SHARD_S = 2**20, 60.0
 """A shard is written after this many positions or seconds, whichever comes first."""
 
 _VERIFIED_RUNS, _VERIFIED_RUN_LENGTH = 4, 8
-
-Progress = Callable[[int, int], None]
-"""Called with the number of positions captured and the number that were missing."""
 
 
 class CachedTeacher:

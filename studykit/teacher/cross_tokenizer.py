@@ -20,7 +20,7 @@ from studykit.generation.vllm import Vllm
 from studykit.models.projection import output_head
 from studykit.models.states import choose_packing, hidden_states
 from studykit.models.vocabulary import token_rows
-from studykit.teacher.live import generate_with
+from studykit.teacher.live import Progress, generate_with
 from studykit.teacher.signal import TeacherSignal
 
 _TOKENS_PER_TOKEN = 4
@@ -56,7 +56,7 @@ class CrossTokenizerTeacher:
         """Choose whether batches are packed into one row without padding; None: with flash attention."""
         self.packed = choose_packing(self.model, padding_free)
 
-    def prepare(self, encoded: Encoded) -> None:
+    def prepare(self, encoded: Encoded, progress: Progress | None = None) -> None:
         """Do nothing: a live teacher computes each signal when it is needed."""
 
     def release(self) -> None:

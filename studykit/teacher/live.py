@@ -1,6 +1,6 @@
 """The live teacher: one forward pass per batch, in evaluation mode, without gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,9 @@ from studykit.generation.vllm import Vllm
 from studykit.models.projection import OutputHead, output_head
 from studykit.models.states import choose_packing, hidden_states
 from studykit.teacher.signal import TeacherSignal
+
+Progress = Callable[[int, int], None]
+"""Called with the number of positions captured and the number that were missing."""
 
 
 class LiveTeacher:
@@ -37,7 +40,7 @@ class LiveTeacher:
         """Choose whether batches are packed into one row without padding; None: with flash attention."""
         self.packed = choose_packing(self.model, padding_free)
 
-    def prepare(self, encoded: Encoded) -> None:
+    def prepare(self, encoded: Encoded, progress: Progress | None = None) -> None:
         """Do nothing: a live teacher computes each signal when it is needed."""
 
     def release(self) -> None:

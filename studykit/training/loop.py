@@ -9,7 +9,7 @@ processes. Each process takes other micro-batches, and `accelerate` averages the
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import islice
@@ -42,6 +42,7 @@ def train_steps(
     folder: Path,
     checkpoint: Path | None = None,
     checkpoint_every_s: float = 60.0,
+    watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Train to the last step of the stage.
 
@@ -52,6 +53,7 @@ def train_steps(
         folder: where checkpoints go.
         checkpoint: to resume from; None begins at the start.
         checkpoint_every_s: wall time between checkpoints.
+        watch: called with the number of steps taken, and of all of them.
     """
     spec, accelerator = training.spec, training.accelerator
     state = {"step": 0} if checkpoint is None else checkpoints.load(checkpoint, accelerator)
@@ -64,8 +66,10 @@ def train_steps(
         training.context.validation_loss = partial(validation_loss, training)
     training.student.train()
     log_every, saved = max(1, spec.planned_steps // LOGGED_STEPS), time.monotonic()
+    watch(training.step, spec.planned_steps)
     while training.step < spec.planned_steps:
         logged = train_step(training, list(islice(batches, spec.gradient_accumulation_steps)))
+        watch(training.step, spec.planned_steps)
         if training.step % log_every == 0:
             log(training, metrics, log_every, logged)
         if any(gather_object([time.monotonic() - saved >= checkpoint_every_s])):

@@ -8,7 +8,9 @@ the next one starts from them.
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from studykit.generation.cost import Cost
 from studykit.models.loading import device, load_student
 from studykit.models.projection import output_head
 from studykit.models.states import unwrap
+from studykit.results.status import Activity, Watch, unwatched
 from studykit.teacher import OpenTeacher, open_teacher
 from studykit.teacher.cross_tokenizer import CrossTokenizerTeacher
 from studykit.training.checkpoints import is_complete, mark_complete, newest_complete, trained_state
@@ -55,18 +58,22 @@ class Trained:
     threads: list[int | None] = field(default_factory=list)
 
 
-def train(resolved: ResolvedRun, folder: Path, *, checkpoint_every_s: float = 60.0) -> Trained:
+def train(
+    resolved: ResolvedRun, folder: Path, *, checkpoint_every_s: float = 60.0, watch: Watch = unwatched
+) -> Trained:
     """Train the student through all stages.
 
     Args:
         resolved: a pinned specification with its models and data.
         folder: the run's folder; metrics and checkpoints go there.
         checkpoint_every_s: wall time between checkpoints.
+        watch: follows the work.
 
     Raises:
         InputError: a model that cannot be loaded.
     """
     accelerator = Accelerator(cpu=device().type == "cpu", mixed_precision="no")
+    watch(Activity("loading the models"), 0, 0)
     student = load_student(resolved.spec.student, resolved.student, resolved.spec.seed)
     trained = Trained(student, resolved.student.tokenizer)
     teacher = open_teacher_of(resolved, student)
@@ -74,7 +81,9 @@ def train(resolved: ResolvedRun, folder: Path, *, checkpoint_every_s: float = 60
         stage_folder = folder / "checkpoints" / f"stage-{number}"
         result = load_finished(stage_folder, student)
         if result is None:
-            job = StageJob(accelerator, stage, stage_folder, MetricsFile(folder / "metrics.jsonl", number))
+            part = name_part(resolved, number)
+            metrics = MetricsFile(folder / "metrics.jsonl", number)
+            job = StageJob(accelerator, stage, stage_folder, metrics, part, watch)
             result = train_stage(job, trained, teacher, resolved.spec.seed, checkpoint_every_s)
             save_finished(job, student, result)
             accelerator.free_memory()  # optimizer and teacher, before another model is loaded
@@ -95,12 +104,20 @@ class StageJob:
         stage: what is trained.
         folder: of its checkpoints.
         metrics: its training curve.
+        part: names it among the stages of the run, for the watch.
+        watch: follows the work.
     """
 
     accelerator: Accelerator
     stage: ResolvedStage
     folder: Path
     metrics: MetricsFile
+    part: str
+    watch: Watch
+
+    def follow(self, activity: str, unit: str) -> Callable[[int, int], None]:
+        """Return what follows one activity of this stage, by the number of units done and of all."""
+        return partial(self.watch, Activity(activity, unit, self.part))
 
 
 def train_stage(
@@ -114,16 +131,24 @@ def train_stage(
     if checkpoint is None:
         cost.add(**cost_before(job))
     plan = stage.plan(accelerator.num_processes)
-    teacher = prepare_teacher(teacher, stage, Usage.of(plan, len(stage.data.encoded)), cost)
+    usage = Usage.of(plan, len(stage.data.encoded))
+    teacher = prepare_teacher(teacher, stage, usage, cost, job.follow("asking the teacher", "positions"))
     set_activation_checkpointing(trained.model, stage.spec.gradient_checkpointing)
     training = Training(accelerator, trained.model, trained.tokenizer, teacher, stage, seed, cost)
     if checkpoint is None and accelerator.is_main_process:  # from here on the run is not wrong input
         write_json(job.folder / _PREPARED, cost)
     planned = PlannedBatches(stage.data.encoded, plan, trained.tokenizer.pad_token_id)
     with chosen_threads(training, planned) as threads:
-        train_steps(training, planned, job.metrics, job.folder, checkpoint, checkpoint_every_s)
+        watch = job.follow("training", "steps")
+        train_steps(training, planned, job.metrics, job.folder, checkpoint, checkpoint_every_s, watch)
     cost.add_seconds("train_s")
     return {"cost": cost | sum_over_processes(cost.tokens()), "threads": threads}
+
+
+def name_part(resolved: ResolvedRun, number: int) -> str:
+    """Return the name of a stage for the watch: its method, and of several its number."""
+    method, count = resolved.stages[number].spec.method, len(resolved.stages)
+    return method if count == 1 else f"stage {number + 1} of {count}, {method}"
 
 
 def open_teacher_of(resolved: ResolvedRun, student: nn.Module) -> OpenTeacher | None:
@@ -134,7 +159,9 @@ def open_teacher_of(resolved: ResolvedRun, student: nn.Module) -> OpenTeacher | 
     return open_teacher(spec, model, resolved.student.tokenizer, output_head(student).weight.shape[0])
 
 
-def prepare_teacher(teacher: OpenTeacher | None, stage: ResolvedStage, usage: Usage, cost: Cost) -> OpenTeacher | None:
+def prepare_teacher(
+    teacher: OpenTeacher | None, stage: ResolvedStage, usage: Usage, cost: Cost, watch: Callable[[int, int], None]
+) -> OpenTeacher | None:
     """Return the teacher ready for what the stage takes of its data, counting on its cost; None where the stage trains
     without."""
     recipe, encoded = stage.recipe, stage.data.encoded
@@ -146,7 +173,7 @@ def prepare_teacher(teacher: OpenTeacher | None, stage: ResolvedStage, usage: Us
         if isinstance(teacher, CrossTokenizerTeacher):
             teacher.pair(encoded, encode(stage.data.examples, teacher.tokenizer, None))
         if loss.needs_teacher and not recipe.needs_live_teacher:
-            teacher.prepare(encoded.take(usage.rows))
+            teacher.prepare(encoded.take(usage.rows), watch)
             if not rollout.needs_teacher:
                 teacher.release()
     cost.add_seconds("teacher_s")

@@ -11,6 +11,7 @@ from make_study import spec_of
 
 from dashboard.states import plain
 from studykit import results
+from studykit.results.status import Activity, StatusFile
 
 ROOT = Path(__file__).parents[2]
 OVERVIEW, RUNS, RUN = (f"views/{name}.py" for name in ("10_overview", "20_runs", "30_run"))
@@ -54,6 +55,16 @@ def test_a_study_without_finished_runs_says_so(opened, tmp_path):
         app = opened(tmp_path)
         assert "No run of this study has finished yet" in app.info[0].value
         assert any("1 running" in markdown.value for markdown in app.markdown)
+
+
+@pytest.mark.parametrize("page", [RUNS, RUN])
+def test_a_running_run_shows_what_it_is_doing(opened, tmp_path, page):
+    spec = spec_of("kd", 100, 0)
+    with results.RunWriter(results.open_study(tmp_path, "fresh"), spec) as run:
+        StatusFile(run.folder)(Activity("training", "steps", "kd"), 50, 200)
+        bar = opened(tmp_path, page, run=spec.run_id).get("progress")[0].proto
+        assert (bar.value, bar.text) == (25, plain("kd, 100 examples, seed 0: training (kd): 50 of 200 steps"))
+    assert not opened(tmp_path, page, run=spec.run_id).get("progress")  # killed, not running
 
 
 @pytest.mark.parametrize("page", [OVERVIEW, RUNS])
