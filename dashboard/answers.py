@@ -9,7 +9,7 @@ RIGHT = "exact_match"
 TEXTS = ["id", "prompt", "reference", "answer"]
 
 
-def show(items: list[dict[str, Any]], run_id: str) -> None:
+def show(items: list[dict[str, Any]], key: str) -> None:
     """Show the items with filter and search; a selected one is shown in full."""
     if not items:
         st.info("This run has no scored items.", icon=":material/hourglass_empty:")
@@ -23,7 +23,7 @@ def show(items: list[dict[str, Any]], run_id: str) -> None:
         frame,
         hide_index=True,
         column_config=scores,
-        key=f"items-{run_id}-{hash(tuple(frame.index))}",
+        key=f"items-{key}-{hash(tuple(frame.index))}",
         on_select="rerun",
         selection_mode="single-row",
         alt="Held-out items with reference, answer and scores",

@@ -50,8 +50,14 @@ def fingerprint() -> str:
 
 
 def runs() -> pd.DataFrame:
-    """Return the table of runs of the chosen study."""
-    return _runs(str(study()), fingerprint())
+    """Return the table of runs of the chosen study, with the scores of each run's primary evaluation."""
+    return results.primary(_runs(str(study()), fingerprint())).reset_index(drop=True)
+
+
+def evaluations(run_id: str) -> pd.DataFrame:
+    """Return the rows of a run, one per evaluation."""
+    frame = _runs(str(study()), fingerprint())
+    return frame[frame["run_id"] == run_id]
 
 
 def cells() -> list[results.CellState]:
@@ -69,9 +75,10 @@ def damaged() -> dict[str, str]:
     return _damaged(str(study()), fingerprint())
 
 
-def items(run: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return a run's held-out items and the count of damaged lines."""
-    return _items(str(run), _version(run / "items.jsonl"))
+def items(evaluation: results.StoredEvaluation) -> tuple[list[dict[str, Any]], int]:
+    """Return the held-out items of an evaluation and the count of damaged lines."""
+    file = evaluation.folder / "items.jsonl"
+    return _items(str(file), _version(file))
 
 
 def metrics(run: Path) -> tuple[pd.DataFrame, int]:
@@ -116,8 +123,8 @@ def _damaged(folder: str, version: str) -> dict[str, str]:
 
 
 @st.cache_data(max_entries=16, show_spinner="Reading the items")
-def _items(run: str, version: tuple[int, int] | None) -> tuple[list[dict[str, Any]], int]:
-    return results.read_items(Path(run))
+def _items(file: str, version: tuple[int, int] | None) -> tuple[list[dict[str, Any]], int]:
+    return results.read_lines(Path(file))
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

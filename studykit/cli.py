@@ -1,4 +1,4 @@
-"""The command line: `studykit batch | run | cache | results | list | dashboard`.
+"""The command line: `studykit batch | run | score | cache | results | list | dashboard`.
 
 Exit codes: 0 success, 1 some runs failed, 2 wrong input (one line: what is wrong, and how to correct it). Heavy imports
 happen inside the commands, so that `--help` stays fast.
@@ -88,19 +88,35 @@ def run_command(
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
-    """Train and score one specification; if that is already done, show its results."""
-    try:
-        content = json.loads(spec.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the specification {spec}: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"the specification {spec} must be a JSON object, received {type(content).__name__}")
+    """Train and score one specification; what is already trained or scored is read."""
+    content = _json_object(spec, "specification")
     from studykit import study as studies
     from studykit.batch.terminal import RunProgress
     from studykit.spec import RunSpec
 
     with RunProgress() as progress:
         row = studies.run(RunSpec.parse(content), study=study, root=results, show=progress.show)
+    _print({name: value for name, value in row.items() if value is not None}, as_json)
+
+
+@app.command("score")
+def score_command(
+    run: Annotated[str, typer.Argument(help="Id of a finished run.")],
+    evaluation: Annotated[
+        Path | None, typer.Option(help="File of an evaluation in JSON; without it the run's first evaluation.")
+    ] = None,
+    scorers: Annotated[
+        str, typer.Option(help="Names of scorers, with commas, in place of the evaluation's: see `list scorers`.")
+    ] = "",
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Score a finished run on other items or by other scorers, without training it again."""
+    content = None if evaluation is None else _json_object(evaluation, "evaluation")
+    from studykit import study as studies
+
+    names = [name.strip() for name in scorers.split(",") if name.strip()]
+    row = studies.score(run, content, scorers=names or None, root=results)
     _print({name: value for name, value in row.items() if value is not None}, as_json)
 
 
@@ -239,6 +255,17 @@ def main() -> None:
     except (InputError, Failure, FloatingPointError) as error:
         typer.echo(f"studykit: {error}", err=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
+
+
+def _json_object(file: Path, what: str) -> dict[str, Any]:
+    """Return the JSON object in a file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the {what} {file}: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"the {what} {file} must be a JSON object, received {type(content).__name__}")
+    return content
 
 
 def _assignments(pairs: list[str]) -> dict[str, Any]:

@@ -35,6 +35,8 @@ from studykit.errors import InputError, unknown
 _SOURCE = re.compile(r"^ *Source:\s+(.+?)\s*(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
 _ARGUMENTS = re.compile(r"^Args:\n((?: .*\n?|\n)+)", re.MULTILINE)
 _ARGUMENT = re.compile(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", re.MULTILINE)
+_IMPORTED_TEXT = "__imported_text__"
+"""Attribute of an imported module: the text of its file at that time, which Python itself does not keep."""
 _LIMITS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
@@ -52,7 +54,7 @@ class Room:
 
     def names(self) -> list[str]:
         """Return the sorted names of all things in the room, importing none of them."""
-        return sorted(m.name for m in pkgutil.iter_modules([str(self._folder())]) if not m.name.startswith("_"))
+        return sorted(m.name for m in pkgutil.iter_modules([str(self.folder)]) if not m.name.startswith("_"))
 
     def module(self, name: str) -> ModuleType:
         """Import and return the module of one thing.
@@ -60,9 +62,31 @@ class Room:
         Raises:
             InputError: no file of that name; the nearest name is suggested.
         """
+        self.check(name)
+        module = import_module(f"{self.package}.{name}")
+        vars(module).setdefault(_IMPORTED_TEXT, self._text(name))
+        return module
+
+    def check_unchanged(self, name: str) -> None:
+        """Refuse a thing whose file was edited after this process imported it: what would run is the old code.
+
+        Raises:
+            InputError: naming the file.
+        """
+        if vars(self.module(name))[_IMPORTED_TEXT] != self._text(name):
+            raise InputError(
+                f"{self.kind} {name!r}: its file was edited after it was imported: restart the notebook's kernel (or "
+                "this process) to run the new code"
+            )
+
+    def check(self, name: str) -> None:
+        """Refuse a name that no file has; nothing is imported.
+
+        Raises:
+            InputError: with the nearest name.
+        """
         if name not in self.names():
             raise unknown(self.kind, name, self.names())
-        return import_module(f"{self.package}.{name}")
 
     def member(self, name: str) -> Any:
         """Return the function (or class) that a module is named after.
@@ -92,13 +116,18 @@ class Room:
         found = (_SOURCE.search(text) for text in self._docstrings(name))
         return next((" ".join(match[1].split()) for match in found if match), "")
 
+    def _text(self, name: str) -> str:
+        return (self.folder / f"{name}.py").read_text(encoding="utf-8")
+
     def _docstrings(self, name: str) -> list[str]:
         """Return the docstrings of a module and of its functions and classes, the module's first."""
-        tree = ast.parse((self._folder() / f"{name}.py").read_text(encoding="utf-8"))
+        tree = ast.parse(self._text(name))
         inside = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
         return [ast.get_docstring(node) or "" for node in (tree, *inside)]
 
-    def _folder(self) -> Path:
+    @property
+    def folder(self) -> Path:
+        """The folder of the package."""
         found = find_spec(self.package)
         if found is None or found.origin is None:
             raise ModuleNotFoundError(f"no package {self.package}")

@@ -1,12 +1,14 @@
-"""Answer the held-out items with a model and score them one by one.
+"""Answer the held-out items with a model, for the scorers to score them one by one.
 
-    items, scores = evaluate(model, tokenizer, run.spec.evaluation, run.held_out)
+    items = answer_items(model, tokenizer, evaluation, held_out(evaluation, pool))
+    scores = score_items(items, evaluation.scorers)
 
 Generation is greedy, batched with a key-value cache, and stops at the end token. The likelihood of the reference answer
 comes from one forward pass, through the same head that training uses.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from studykit.generation import Sampling, Vocabulary, generate
 from studykit.likelihood import reference_nll
 from studykit.models.states import evaluating
 from studykit.samplers import draw
-from studykit.scorers import Item, Score, needs_generation, score_items
+from studykit.scorers import Item, Score, needs_generation
 from studykit.sources import Example
 from studykit.spec import Evaluation
 
@@ -28,14 +30,14 @@ _MAX_LENGTH = 2**20
 
 
 @torch.no_grad()
-def evaluate(
+def answer_items(
     model: nn.Module,
     tokenizer: Any,
     evaluation: Evaluation,
     examples: list[Example],
     watch: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[list[Item], list[dict[str, Score]]]:
-    """Return the answered items and their scores, in the order of the examples.
+) -> list[Item]:
+    """Return the items answered, in the order of the examples: all that scorers read.
 
     Args:
         model: student or teacher; it is left in the mode it was in.
@@ -54,11 +56,27 @@ def evaluate(
         losses = reference_nll(model, encoded, tokenizer, evaluation.batch_size)
         if needs_generation(evaluation.scorers):
             answers = list(answer_greedily(model, tokenizer, examples, evaluation, watch))
-    items = [
+    return [
         Item(e.id, "\n".join(m["content"] for m in e.messages[:-1]), e.answer, answer, loss, int(tokens))
         for e, answer, loss, tokens in zip(examples, answers, losses, encoded.response_tokens, strict=True)
     ]
-    return items, score_items(items, evaluation.scorers)
+
+
+def line_of_item(item: Item, scores: Mapping[str, Score] | None = None) -> dict[str, Any]:
+    """Return an answered item as a line of `items.jsonl`: its fields, and its scores to five digits."""
+    line = asdict(item)
+    line["tokens"] = line.pop("reference_tokens")
+    return line | {"scores": {name: round(score.value, 5) for name, score in (scores or {}).items()}}
+
+
+def item_of_line(line: Mapping[str, Any]) -> Item | None:
+    """Return the item that a line was written from; None where the line lacks a field, as those of schema 2 do."""
+    fields = {"reference_tokens" if name == "tokens" else name: value for name, value in line.items()}
+    fields.pop("scores", None)
+    try:
+        return Item(**fields)
+    except TypeError:
+        return None
 
 
 def held_out(evaluation: Evaluation, pool: list[Example]) -> list[Example]:

@@ -1,14 +1,16 @@
 """Answers and likelihoods of held-out items: the same in batches as one by one, and as the model's own."""
 
+import json
+
 import pytest
 import torch
 
 from studykit.chat import encode, encode_prompts
 from studykit.errors import InputError
-from studykit.evaluation import answer_greedily, evaluate, held_out
+from studykit.evaluation import answer_greedily, answer_items, held_out, item_of_line, line_of_item
 from studykit.likelihood import reference_nll
 from studykit.models import projection
-from studykit.scorers import weighted_means
+from studykit.scorers import score_items, weighted_means
 from studykit.sources import Example
 from studykit.spec import Evaluation
 
@@ -103,7 +105,8 @@ def test_likelihood_in_chunks_is_that_of_the_whole(model, tokenizer, examples, m
 
 
 def test_items_carry_what_scorers_need(model, tokenizer, examples, evaluation):
-    items, scores = evaluate(model, tokenizer, evaluation(batch_size=4), examples[:10])
+    items = answer_items(model, tokenizer, evaluation(batch_size=4), examples[:10])
+    scores = score_items(items, evaluation().scorers)
     assert [item.id for item in items] == [e.id for e in examples[:10]]
     assert [item.reference for item in items] == [e.answer for e in examples[:10]]
     assert items[0].prompt == examples[0].messages[0]["content"]
@@ -112,17 +115,26 @@ def test_items_carry_what_scorers_need(model, tokenizer, examples, evaluation):
     assert weighted_means(scores)["nll"] == pytest.approx(total)
 
 
+def test_a_line_has_all_that_scorers_read(model, tokenizer, examples, evaluation):
+    items = answer_items(model, tokenizer, evaluation(), examples[:4])
+    scores = score_items(items, evaluation().scorers)
+    lines = [json.loads(json.dumps(line_of_item(item, score))) for item, score in zip(items, scores, strict=True)]
+    assert [item_of_line(line) for line in lines] == items
+    assert set(lines[0]["scores"]) == set(evaluation().scorers)
+    del lines[0]["reference_nll"]  # as until schema 2
+    assert item_of_line(lines[0]) is None
+
+
 def test_nothing_is_generated_for_likelihood_alone(model, tokenizer, examples, evaluation, monkeypatch):
     monkeypatch.setattr("studykit.evaluation.generate", None)
-    items, scores = evaluate(model, tokenizer, evaluation(scorers=["nll"]), examples[:3])
+    items = answer_items(model, tokenizer, evaluation(scorers=["nll"]), examples[:3])
     assert [item.answer for item in items] == [None] * 3
-    assert set(scores[0]) == {"nll"}
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_is_left_in_the_mode_it_was_in(training, model, tokenizer, examples, evaluation):
     model.train(training)
-    evaluate(model, tokenizer, evaluation(), examples[:2])
+    answer_items(model, tokenizer, evaluation(), examples[:2])
     assert model.training is training
     assert all(p.grad is None for p in model.parameters())
 

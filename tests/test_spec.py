@@ -62,9 +62,10 @@ def test_the_canonical_text_of_the_smallest_specification():
 
 def test_run_ids_stay_what_they_have_always_been():
     # With other ids every finished run is unknown: raise SCHEMA and write a migration instead.
-    assert SCHEMA == 2
-    assert RunSpec.parse(MINIMAL).run_id == "ada39935f183"
-    assert RunSpec.parse(FULL).run_id == "b83423f0c98b"
+    assert SCHEMA == 3
+    assert RunSpec.parse(MINIMAL).run_id == "48f730e912cb"
+    assert RunSpec.parse(FULL).run_id == "e4269133dd10"
+    assert RunSpec.parse(FULL).evaluation[0].eval_id == "51152a0fe015"
 
 
 COMMITTED = sorted((ROOT / "studykit" / "models" / "embedded").rglob("record.json"))
@@ -147,7 +148,7 @@ def test_none_among_options_is_an_option():
         (("stages", 0, "data", "budget", "seed"), 4),
         (("stages", 0, "data", "options", "tasks"), ["stress"]),
         (("stages", 1, "steps"), 11),
-        (("evaluation", "items"), 101),
+        (("stages", 1, "code"), {"loss.mine": "0123456789ab"}),
     ],
 )
 def test_every_other_content_is_another_run(place, value):
@@ -157,6 +158,55 @@ def test_every_other_content_is_another_run(place, value):
         part = part[key]
     part[place[-1]] = value
     assert RunSpec.parse(changed).run_id != RunSpec.parse(FULL).run_id
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "id_changes", "answers_change"),
+    [
+        (("items",), 101, True, True),
+        (("max_new_tokens",), 8, True, True),
+        (("data", "split"), "validation", True, True),
+        (("data", "sha256"), "f0", True, True),
+        (("code",), {"source.lexicon": "0123456789ab"}, True, True),
+        (("scorers",), ["nll"], True, False),
+        (("code",), {"scorer.nll": "0123456789ab"}, True, False),
+        (("batch_size",), 8, False, False),
+    ],
+)
+def test_an_evaluation_is_its_content_and_no_part_of_the_run(place, value, id_changes, answers_change):
+    changed = copy.deepcopy(FULL)
+    part = changed["evaluation"]
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    one, other = RunSpec.parse(FULL), RunSpec.parse(changed)
+    assert one.run_id == other.run_id
+    [first], [second] = one.evaluation, other.evaluation
+    assert (first.eval_id != second.eval_id) == id_changes
+    assert (first.answers_id != second.answers_id) == answers_change
+
+
+def test_a_single_evaluation_needs_no_list_and_none_is_an_empty_one():
+    single, listed = RunSpec.parse(FULL), RunSpec.parse(FULL | {"evaluation": [FULL["evaluation"]]})
+    assert single == listed
+    empty = [RunSpec.parse(MINIMAL | given) for given in ({}, {"evaluation": None}, {"evaluation": []})]
+    assert len({spec.canonical() for spec in empty}) == 1
+    assert single.training.evaluation == ()
+    assert single.training.run_id == single.run_id
+
+
+def test_equal_evaluations_are_refused_in_a_line():
+    one, other = FULL["evaluation"], FULL["evaluation"] | {"items": 101}
+    assert len(RunSpec.parse(FULL | {"evaluation": [one, other]}).evaluation) == 2
+    with pytest.raises(InputError, match=r"^specification: evaluation: evaluations 1 and 3 are the same: remove one"):
+        RunSpec.parse(FULL | {"evaluation": [one, other, one | {"batch_size": 1}]})
+
+
+@pytest.mark.parametrize(("given", "path"), [(lambda e: e, ""), (lambda e: [e], "0.")])
+def test_a_fault_of_an_evaluation_is_named_by_the_place_it_has(given, path):
+    for change, message in (({"scorer": ["nll"]}, "scorer: unknown key 'scorer'"), ({"items": 0}, "items: ")):
+        with pytest.raises(InputError, match=rf"specification: evaluation\.{path}{message}"):
+            RunSpec.parse(FULL | {"evaluation": given(FULL["evaluation"] | change)})
 
 
 def test_the_order_of_stages_is_content():

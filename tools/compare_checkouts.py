@@ -94,14 +94,17 @@ def run_spec(checkout: Path, spec: Mapping[str, Any]) -> Outcome:
 
 def read_outcome(root: Path) -> Outcome:
     """Return the numbers of the only run below a results folder."""
-    (record_file,) = root.rglob("record.json")
-    record = json.loads(record_file.read_text(encoding="utf-8"))
-    text = (record_file.parent / "metrics.jsonl").read_text(encoding="utf-8")
+    (run,) = root.glob("*/runs/*/")
+    record = json.loads((run / "record.json").read_text(encoding="utf-8"))
+    for file in sorted(run.glob("evaluations/*/record.json")):  # until schema 3 a run's record had its scores
+        measured = json.loads(file.read_text(encoding="utf-8"))
+        record |= {name: measured.get(name) for name in ("metrics", "teacher_metrics")}
+    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     scores = _flatten({name: record.get(name) or {} for name in ("metrics", "teacher_metrics", "cost")})
     losses = _flatten({f"line {number}": line for number, line in enumerate(lines, 1)})
     weights: dict[str, torch.Tensor] = {}
-    for file in sorted((record_file.parent / "model").glob("*.safetensors")):
+    for file in sorted((run / "model").glob("*.safetensors")):
         weights |= load_file(file)
     return Outcome(scores, losses, weights, seconds_per_step(lines))
 

@@ -154,6 +154,7 @@ def build(name: str, root: Path = Path("results")) -> None:
     shutil.copytree(source / "model", target, ignore=shutil.ignore_patterns("README.md"))
     for evidence in ("spec.json", "record.json", "metrics.jsonl"):
         shutil.copy(source / evidence, target / evidence)
+    shutil.copytree(source / "evaluations", target / "evaluations", ignore=shutil.ignore_patterns("items.jsonl"))
     print(f"{name}: run {row['run_id']}, { ({k: round(row[k], 4) for k in ('exact_match', 'nll') if k in row}) }")
 
 

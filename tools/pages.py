@@ -22,7 +22,7 @@ from studykit.findings import Finding, markdown_table
 from studykit.findings.data_size import data_size
 from studykit.findings.methods import methods
 from studykit.findings.teacher_cache import teacher_cache
-from studykit.results.record import CellRecord, CellSpec, Record, RunRecord
+from studykit.results.record import CellRecord, CellSpec, EvaluationRecord, Record, RunRecord
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,7 +87,7 @@ class StudyPage(Page):
 
     def frame(self) -> pd.DataFrame:
         """Return the runs of the page's ablation."""
-        frame = results.load(self.folder)
+        frame = results.primary(results.load(self.folder))
         return frame[frame["ablation"] == getattr(self.find, "__name__", "")]
 
     def generated(self) -> str:
@@ -95,8 +95,8 @@ class StudyPage(Page):
         frame = self.frame()
         done = frame[frame["status"] == "done"]
         run = results.run_folder(self.folder, done["run_id"].iloc[0]) if len(done) else None
-        record = results.read_record(run) if run else None
-        return self.block(self.find(frame), done, _count_items(record) if record else 0)
+        evaluation = results.find_evaluation(run, done["eval_id"].iloc[0]) if run else None
+        return self.block(self.find(frame), done, _count_items(evaluation.record if evaluation else None))
 
     def draw(self) -> None:
         """Draw the figures and write the finding as JSON; without runs do nothing."""
@@ -110,10 +110,10 @@ class StudyPage(Page):
         (self.folder / "finding.json").write_text(text, encoding="utf-8")
 
 
-def _count_items(record: RunRecord) -> int:
-    evaluation = record.spec.evaluation
-    counted = record.held_out.examples if record.held_out else evaluation and evaluation.items
-    return counted or 0
+def _count_items(record: EvaluationRecord | None) -> int:
+    if record is None:
+        return 0
+    return record.held_out.examples if record.held_out else record.evaluation.items or 0
 
 
 class RecordsPage(Page):
@@ -139,7 +139,12 @@ class RecordsPage(Page):
             (ROOT / "docs" / name).write_text(text, encoding="utf-8")
 
 
-RECORDS: dict[str, type[Record]] = {"record": RunRecord, "cell": CellSpec, "cell-record": CellRecord}
+RECORDS: dict[str, type[Record]] = {
+    "record": RunRecord,
+    "evaluation-record": EvaluationRecord,
+    "cell": CellSpec,
+    "cell-record": CellRecord,
+}
 """The typed files of a study by the name of their schema."""
 
 

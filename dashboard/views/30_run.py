@@ -1,6 +1,6 @@
 """Run
 
-One run: its options, scores and cost, how to repeat it, its curves, answers and notebook.
+One run: its options, evaluations and cost, how to repeat it, its curves, answers and notebook.
 """
 
 import shlex
@@ -14,6 +14,7 @@ from dashboard import answers, charts, links, notebooks, progress, readings, sta
 from studykit import results
 from studykit.errors import InputError
 from studykit.figures.loss_curves import loss_curves
+from studykit.findings import differing_columns
 from studykit.scorers import metric
 
 AXES = {"step": "step", "num_tokens": "tokens", "time_s": "time"}
@@ -28,13 +29,15 @@ class Opened:
         run_id: its id.
         status: as in the table of runs.
         record: None while there is none, or where it is damaged.
-        spec: its specification as plain data; empty where it is damaged.
+        spec: what it trains, as plain data; empty where it is damaged.
+        evaluation: the one that is shown; None without any.
     """
 
     run_id: str
     status: str
     record: results.RunRecord | None
     spec: dict[str, Any]
+    evaluation: results.StoredEvaluation | None
 
 
 def page() -> None:
@@ -43,12 +46,13 @@ def page() -> None:
     run_id = _chosen(frame)
     if run_id is None:
         return
-    line = frame[frame["run_id"] == run_id].iloc[0]
+    line = _evaluation(frame[frame["run_id"] == run_id].iloc[0])
     run = _opened(line)
     _head(line, run)
     parts = {
         "Curves": _curves,
         "Items": _items,
+        "Evaluations": _evaluations,
         "Cost": _cost,
         "Specification": _specification,
         "Environment": _environment,
@@ -86,6 +90,27 @@ def _name(line: pd.Series) -> str:
     return f"{progress.name(line)} ({line['status']}, {line['run_id']})"
 
 
+def _evaluation(line: pd.Series) -> pd.Series:
+    """Show the picker of the run's evaluations, where there are several, and return the row of the chosen one."""
+    rows = readings.evaluations(line["run_id"])
+    if len(rows) < 2:
+        return line
+    differing = differing_columns(rows, results.option_columns(rows))
+    texts = results.settings(rows, differing, defaults=True)
+    names = {
+        str(eval_id): ", ".join(f"{name.removeprefix('evaluation_')} {value}" for name, value in values.items())
+        for eval_id, values in zip(rows["eval_id"], texts, strict=True)
+    }
+    chosen = st.selectbox(
+        "Evaluation",
+        list(names),
+        index=list(names).index(str(line["eval_id"])),
+        format_func=lambda eval_id: f"{names[eval_id]} ({eval_id})",
+        key=f"evaluation-{line['run_id']}",
+    )
+    return rows[rows["eval_id"] == chosen].iloc[0]
+
+
 def _opened(line: pd.Series) -> Opened:
     """Read the run's record and specification; a record that is missing or damaged leaves what else is known."""
     folder = results.run_folder(readings.study(), line["run_id"])
@@ -94,7 +119,10 @@ def _opened(line: pd.Series) -> Opened:
         record = results.read_record(folder)
     except InputError as error:
         st.error(f"The record of this run is damaged: {states.plain(str(error))}", icon=":material/warning:")
-    return Opened(line["run_id"], line["status"], record, results.read_spec(folder) or {})
+    evaluation = results.find_evaluation(folder, line["eval_id"]) if isinstance(line["eval_id"], str) else None
+    if evaluation is not None and evaluation.record is None and evaluation.error:
+        st.error(f"The evaluation's record is damaged: {states.plain(evaluation.error)}", icon=":material/warning:")
+    return Opened(line["run_id"], line["status"], record, results.read_spec(folder) or {}, evaluation)
 
 
 def _head(line: pd.Series, run: Opened) -> None:
@@ -103,15 +131,17 @@ def _head(line: pd.Series, run: Opened) -> None:
     states.badge(run.status)
     progress.show(pd.DataFrame([line]))
     st.text(" · ".join(_facts(line, run)))
-    if run.record is not None:
-        if run.record.error:
-            st.code(run.record.error, language=None, wrap_lines=True)
-        _numbers({metric(name).label: value * metric(name).scale for name, value in run.record.metrics.items()})
-        _coverage(run.record)
+    measured = None if run.evaluation is None else run.evaluation.record
+    for record in (run.record, measured):
+        if record is not None and record.error:
+            st.code(record.error, language=None, wrap_lines=True)
+    if measured is not None:
+        _numbers({metric(name).label: value * metric(name).scale for name, value in measured.metrics.items()})
+        _coverage(measured)
     _options(pd.DataFrame([line]))
 
 
-def _coverage(record: results.RunRecord) -> None:
+def _coverage(record: results.EvaluationRecord) -> None:
     """Say how many items were scored, and how many of the split's different answers they ask for."""
     if (items := record.held_out) is not None:
         scored = f"Scored on {items.examples:,} of {items.pool_examples:,} held-out items"
@@ -181,16 +211,31 @@ def _by_stage(curve: pd.DataFrame, stages: list[str]) -> dict[str, pd.DataFrame]
     return {f"stage {place + 1}, {method}": curve[curve["stage"] == place] for place, method in enumerate(stages)}
 
 
+def _evaluations(run: Opened) -> None:
+    """Show what was measured of the run, one evaluation a row."""
+    rows = readings.evaluations(run.run_id).dropna(subset=["eval_id"])
+    if rows.empty:
+        st.info("This run has no evaluation. The command below adds one.", icon=":material/hourglass_empty:")
+    else:
+        options = [name for name in results.option_columns(rows) if name.startswith("evaluation_")]
+        shown = rows[["eval_id", "status", *options, *results.metric_columns(rows)]].dropna(axis="columns", how="all")
+        st.dataframe(shown, hide_index=True, alt="Evaluations of this run, with what they score and the scores")
+    st.markdown("The command that scores this run by other scorers, or on other items with `--evaluation`:")
+    words = ["studykit", "score", run.run_id, "--scorers", "exact_match,nll", "--results", str(readings.root())]
+    st.code(shlex.join(words), language="bash")
+
+
 def _items(run: Opened) -> None:
-    items, damaged = readings.items(results.run_folder(readings.study(), run.run_id))
+    items, damaged = readings.items(run.evaluation) if run.evaluation else ([], 0)
     if damaged:
         st.warning(f"{damaged} damaged line{'s' if damaged > 1 else ''} of the items left out")
-    answers.show(items, run.run_id)
+    answers.show(items, f"{run.run_id}-{run.evaluation.eval_id if run.evaluation else ''}")
 
 
 def _cost(run: Opened) -> None:
     if run.record is not None and run.record.cost:
-        _numbers(run.record.cost)
+        measured = run.evaluation.record if run.evaluation else None
+        _numbers(run.record.cost | (measured.cost if measured else {}))
     else:
         st.info("Cost is recorded when a run is done.", icon=":material/hourglass_empty:")
 

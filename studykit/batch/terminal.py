@@ -190,12 +190,15 @@ def findings_of(cells: Sequence[Cell]) -> list[Finding]:
         if question not in FINDINGS.names() or not folder.exists():
             continue
         own = {c.cell_id for c in cells if c.study_folder == folder and c.parameters.get("method", "kd") == method}
-        runs = {run for cell in results.cells(folder) if cell.cell_id in own for run in cell.runs}
+        states = [cell for cell in results.cells(folder) if cell.cell_id in own]
+        runs = {run for cell in states for run in cell.runs}
+        shown = {evaluation for cell in states for evaluation in cell.evaluations}
         frame = results.load(folder)
+        frame = frame[frame["run_id"].isin(runs) & (frame["eval_id"].isin(shown) if shown else True)]
         try:
             find = FINDINGS.member(question)
             options = {"arm": method} if "arm" in inspect.signature(find).parameters else {}
-            found.append(find(frame[frame["run_id"].isin(runs)], **options))
+            found.append(find(results.primary(frame), **options))
         except (InputError, ValueError) as error:
             found.append(Finding(table=frame.iloc[:0, :0], sentence=f"no finding over all of this batch: {error}"))
     return found

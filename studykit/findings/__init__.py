@@ -48,6 +48,9 @@ class Finding:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
+_EVALUATION = ("eval_id",)
+
+
 def comparable(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a study that differ from some runs in budget and seed only: one study may hold many variants.
 
@@ -57,8 +60,13 @@ def comparable(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         frame: from `results.load`.
         runs: the rows to compare with, such as the arms of one notebook.
     """
+    columns = [
+        [name for name in results.identity_columns(part) if name not in ("method", "student", "teacher")]
+        for part in (frame, runs)
+    ]
     options = [
-        results.configurations(part, _without_schedule(part, results.option_columns(part))) for part in (frame, runs)
+        results.configurations(part, _without_schedule(part, names))
+        for part, names in zip((frame, runs), columns, strict=True)
     ]
     same = frame["student"].isin(runs["student"]) & options[0].isin(options[1])
     here = frame["budget_examples"].isin(runs["budget_examples"])
@@ -94,8 +102,14 @@ def labels(runs: pd.DataFrame) -> pd.Series:
 
 
 def differing_columns(runs: pd.DataFrame, columns: list[str]) -> list[str]:
-    """Return the columns in which some runs do not all have the same value."""
-    return [name for name in columns if results.configurations(runs, [name]).nunique() > 1]
+    """Return the columns in which some runs do not all have the same value.
+
+    The id of the evaluation is among them only where the options of the evaluations do not tell them apart.
+    """
+    differing = [name for name in columns if results.configurations(runs, [name]).nunique() > 1]
+    named = [name for name in differing if name != "eval_id"]
+    is_clear = results.configurations(runs, named).nunique() == results.configurations(runs, differing).nunique()
+    return named if is_clear else differing
 
 
 def short_names(columns: Collection[str]) -> dict[str, str]:

@@ -1,26 +1,34 @@
 """What was measured, on disk: the only room that knows the layout. Torch-free.
 
-    frame = load("results")                      # one row per run, all studies under the folder
+    frame = load("results")                      # one row per run and evaluation, all studies under the folder
     frame = load("results/lexicon")              # one study
-    read_items(run_folder("results/lexicon", run_id))
+    frame = primary(frame)                       # one row per run
+    read_items(run_folder("results/lexicon", run_id), eval_id)
 
-A study is a folder with `study.json`. Each run has a folder named by its content hash:
+A study is a folder with `study.json`. Each run has a folder named by the hash of what is trained, and in it one for
+each evaluation, named by the hash of what is measured:
 
     results/<study>/study.json
     results/<study>/runs/<run_id>/spec.json          written first
                                   status.json        what it is doing; there only while it has no record
                                   metrics.jsonl      training curves, one line per log
-                                  items.jsonl        id, prompt, reference, answer and scores of each held-out item
-                                  record.json        written last: its existence means complete
+                                  model/             weights, unless they were removed
+                                  record.json        written last in the training: its existence means trained
+                                  evaluations/<eval_id>/evaluation.json   written first
+                                                        items.jsonl       each item with its answer and scores
+                                                        record.json       written last: its existence means measured
+    results/<study>/arms.jsonl                       names of runs in comparisons, where they have any
     results/<study>/signals/<run_id>.json            size and quality of a run's cached teacher, where measured
     results/<study>/cells/<cell_id>/cell.json        which notebook a cell of a batch executes, and how
                                     notebook.ipynb   executed
                                     record.json      written last
     results/<study>/index.jsonl                      derived; rebuilt whenever it is missing
 
-A run of an older schema keeps its folder and id. Run again, it gets today's id, and the table shows the new run alone.
+A run of an older schema keeps its folder and id, and has one evaluation in the same files. Run again, it gets today's
+id, and the table shows the new run alone.
 
-`docs/records.md` lists the keys of the records, which are the fields of `RunRecord`, `CellSpec` and `CellRecord`.
+`docs/records.md` lists the keys of the records, which are the fields of `RunRecord`, `EvaluationRecord`, `CellSpec`
+and `CellRecord`.
 
 **Options are columns.** A field of the specification in which a run differs from the default is a column of `load`,
 named after the field: `learning_rate`, `batch_size`, `teacher_top_k`, `lora_r`, `student_attn_implementation`, a key of a
@@ -31,34 +39,40 @@ which is what `configurations` compares.
 
 from studykit.files import read_lines, write_json
 from studykit.results.cells import CellState, cells, read_log, read_notebook
+from studykit.results.evaluations import StoredEvaluation, find_evaluation, primary, read_evaluations, read_items
 from studykit.results.layout import find_run, is_run_id, open_study, run_folder, studies
 from studykit.results.options import configurations, identity_columns, option_columns, schedule_columns, settings
 from studykit.results.record import (
     CellRecord,
     CellSpec,
+    EvaluationRecord,
     RunRecord,
     is_done,
-    read_items,
     read_metrics,
     read_record,
     read_spec,
 )
 from studykit.results.signals import read_signals, write_signal
 from studykit.results.table import IDENTITY_COLUMNS, damaged_records, fingerprint, load, metric_columns, rebuild_index
-from studykit.results.writer import RunWriter
+from studykit.results.writer import EvaluationWriter, RunWriter, holding
 
 __all__ = [
     "IDENTITY_COLUMNS",
     "CellRecord",
     "CellSpec",
     "CellState",
+    "EvaluationRecord",
+    "EvaluationWriter",
     "RunRecord",
     "RunWriter",
+    "StoredEvaluation",
     "cells",
     "configurations",
     "damaged_records",
+    "find_evaluation",
     "find_run",
     "fingerprint",
+    "holding",
     "identity_columns",
     "is_done",
     "is_run_id",
@@ -66,6 +80,8 @@ __all__ = [
     "metric_columns",
     "open_study",
     "option_columns",
+    "primary",
+    "read_evaluations",
     "read_items",
     "read_lines",
     "read_log",

@@ -33,6 +33,7 @@ class CellState:
         spec: what it executes; None where `cell.json` is damaged.
         status: `done`, `failed`, `running` or `stale`.
         runs: ids of its runs, also while it is running.
+        evaluations: ids of the evaluations that it shows of them.
         wall_s: seconds of the execution, once it is over.
         error: what failed, or what is damaged.
     """
@@ -41,6 +42,7 @@ class CellState:
     spec: CellSpec | None
     status: str
     runs: tuple[str, ...] = ()
+    evaluations: tuple[str, ...] = ()
     wall_s: float | None = None
     error: str | None = None
 
@@ -89,17 +91,18 @@ def cell_of_kernel() -> Path | None:
     return Path(folder) if folder else None
 
 
-def add_run(folder: Path, run_id: str) -> None:
-    """Count a run as one of a cell's."""
+def add_run(folder: Path, run_id: str, eval_id: str | None = None) -> None:
+    """Count a run, and the evaluation that is shown of it, as one of a cell's."""
     with (folder / _LEDGER).open("a", encoding="utf-8") as ledger:
-        ledger.write(json.dumps({"run_id": run_id}) + "\n")
+        ledger.write(json.dumps({"run_id": run_id} | ({"eval_id": eval_id} if eval_id else {})) + "\n")
 
 
 def finish_cell(
     folder: Path, status: Literal["done", "failed"], *, wall_s: float, error: str | None = None
 ) -> CellRecord:
     """Write the cell's record with the ids of its runs; it is written last and means that the cell is over."""
-    record = CellRecord(status=status, runs=_collected(folder), wall_s=round(wall_s, 1), error=error)
+    runs, evaluations = (_collected(folder, what) for what in ("run_id", "eval_id"))
+    record = CellRecord(status=status, runs=runs, evaluations=evaluations, wall_s=round(wall_s, 1), error=error)
     write_record(folder, record)
     (folder / _LEDGER).unlink(missing_ok=True)
     return record
@@ -114,8 +117,9 @@ def read_cell(folder: Path) -> CellState:
     except InputError as error:
         return CellState(folder, spec, "failed", error=str(error))
     if record is None:
-        return CellState(folder, spec, "running" if is_locked(folder / "lock") else "stale", _collected(folder))
-    return CellState(folder, spec, record.status, record.runs, record.wall_s, record.error)
+        status = "running" if is_locked(folder / "lock") else "stale"
+        return CellState(folder, spec, status, *(_collected(folder, what) for what in ("run_id", "eval_id")))
+    return CellState(folder, spec, record.status, record.runs, record.evaluations, record.wall_s, record.error)
 
 
 def cells(study_folder: str | Path) -> list[CellState]:
@@ -150,10 +154,10 @@ def read_log(cell_folder: str | Path, last_bytes: int = 20_000) -> str:
         return ""
 
 
-def _collected(folder: Path) -> tuple[str, ...]:
-    """Return the ids in the ledger, each once, in the order in which the runs were opened."""
+def _collected(folder: Path, what: str) -> tuple[str, ...]:
+    """Return the ids of one kind in the ledger, each once, in the order in which the runs were opened."""
     lines, _ = read_lines(folder / _LEDGER)
-    return tuple(dict.fromkeys(str(line["run_id"]) for line in lines if "run_id" in line))
+    return tuple(dict.fromkeys(str(line[what]) for line in lines if what in line))
 
 
 def _text(value: str | list[str]) -> str:

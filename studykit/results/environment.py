@@ -9,6 +9,7 @@ from pathlib import Path
 
 from studykit.results.record import Environment
 
+_CHECKOUT = Path(__file__).parents[2]
 _PACKAGES = ("studykit", "torch", "transformers", "accelerate", "peft", "datasets", "numpy")
 
 
@@ -23,7 +24,14 @@ def environment() -> Environment:
         threads=os.environ.get("OMP_NUM_THREADS"),
         packages={package: found for package in _PACKAGES if (found := _version(package))},
         git_revision=_git("rev-parse", "HEAD"),
-        git_dirty=bool(_git("status", "--porcelain", "--untracked-files=no", "--", "studykit", "notebooks")),
+        git_dirty=has_changed_code(_CHECKOUT),
+    )
+
+
+def has_changed_code(checkout: Path) -> bool:
+    """Return whether package or notebooks differ from the revision; a file that git does not know yet counts, too."""
+    return bool(
+        _git("status", "--porcelain", "--untracked-files=all", "--", "studykit", "notebooks", checkout=checkout)
     )
 
 
@@ -44,9 +52,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git(*arguments: str) -> str | None:
-    """Run git in the checkout of this code; None outside one."""
-    checkout = Path(__file__).parents[2]
+def _git(*arguments: str, checkout: Path = _CHECKOUT) -> str | None:
+    """Run git in a checkout; None outside one."""
     try:
         done = subprocess.run(["git", "-C", str(checkout), *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

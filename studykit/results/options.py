@@ -13,7 +13,8 @@ A column is named after its field of the specification:
 
 A value that is the field's default is left out of `option_values`; a list or mapping is its JSON text, so that every
 value can be compared. Method, names of models, budget, steps and seed have other columns and are no options;
-hashes are none either.
+hashes of models and data are none either, and the batch size of an evaluation changes no number. Code that is not the
+released one is an option: `code.loss.mine`, `evaluation_code.scorer.mine`.
 """
 
 import json
@@ -27,6 +28,7 @@ from pydantic import BaseModel
 from studykit.spec import Budget, Data, Evaluation, Lora, RunSpec, Stage, Student, Teacher
 
 _NO_OPTIONS = ("name", "sha256", "selected_sha256", "method", "steps", "epochs", "data", "budget", "validation", "lora")
+_NO_OPTIONS_OF = {Evaluation: ("batch_size",)}
 _OPTIONS_OF = {Data: "source_options", Budget: "sampler_options"}
 _PARTS: tuple[tuple[type[BaseModel], str], ...] = (
     (Student, "student_"),
@@ -45,7 +47,7 @@ _SCHEDULE = re.compile(r"(stage_\d+\.)?(steps|examples|tokens)")
 
 
 def option_values(spec: RunSpec) -> dict[str, Any]:
-    """Return the options of a run that are not default, by name of column.
+    """Return the options of a run's training that are not default, by name of column.
 
     >>> stage = {"data": {"source": "lexicon"}, "method": "kd", "steps": 9, "learning_rate": 0.1, "batch_size": 8}
     >>> option_values(RunSpec.parse({"student": {"name": "a"}, "stages": [stage | {"method_options": {"beta": 0.5}}]}))
@@ -56,9 +58,16 @@ def option_values(spec: RunSpec) -> dict[str, Any]:
         values |= {"lora_r": spec.student.lora.lora_r} | _values(spec.student.lora, "")
     if spec.teacher is not None:
         values |= _values(spec.teacher, "teacher_")
-    if spec.evaluation is not None:
-        values |= _data(spec.evaluation.data, "evaluation_") | _values(spec.evaluation, "evaluation_")
     return values
+
+
+def evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the options of an evaluation that are not default, by name of column.
+
+    >>> evaluation_values(Evaluation.model_validate({"data": {"source": "lexicon", "split": "test"}, "items": 9}))
+    {'evaluation_source': 'lexicon', 'evaluation_split': 'test', 'evaluation_items': 9}
+    """
+    return _data(evaluation.data, "evaluation_") | _values(evaluation, "evaluation_")
 
 
 def option_columns(frame: pd.DataFrame) -> list[str]:
@@ -67,8 +76,8 @@ def option_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def identity_columns(frame: pd.DataFrame) -> list[str]:
-    """Return the columns in which runs that are averaged must agree: method, models and all options."""
-    return [name for name in ("method", "student", "teacher") if name in frame] + option_columns(frame)
+    """Return the columns in which runs that are averaged must agree: method, models, all options, the evaluation."""
+    return [name for name in ("method", "student", "teacher", "eval_id") if name in frame] + option_columns(frame)
 
 
 def settings(
@@ -112,7 +121,9 @@ def fill_defaults(frame: pd.DataFrame) -> None:
         default = DEFAULTS.get(name)
         part = next(column for prefix, column in _PRESENT.items() if name.startswith(prefix))
         if default is not None and part in frame:
-            by_stage = [column for column in map(str, frame.columns) if column != name and _STAGE.sub("", column) == name]
+            by_stage = [
+                column for column in map(str, frame.columns) if column != name and _STAGE.sub("", column) == name
+            ]
             has_default = frame[name].isna() & frame[part].notna() & frame[by_stage].isna().all(axis=1)
             frame[name] = frame[name].mask(has_default, default)
 
@@ -153,7 +164,7 @@ def _values(part: BaseModel, prefix: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field, info in type(part).model_fields.items():
         value = getattr(part, field)
-        if field in _NO_OPTIONS or value is None or (value == info.default and not info.is_required()):
+        if not _may_be_option(type(part), field) or value is None or (value == info.default and not info.is_required()):
             continue
         name = _column(type(part), field, prefix)
         if isinstance(value, dict):
@@ -163,13 +174,19 @@ def _values(part: BaseModel, prefix: str) -> dict[str, Any]:
     return values
 
 
+def _may_be_option(part: type[BaseModel], field: str) -> bool:
+    return field not in (*_NO_OPTIONS, *_NO_OPTIONS_OF.get(part, ()))
+
+
 def _column(part: type[BaseModel], field: str, prefix: str) -> str:
     return prefix + (_OPTIONS_OF[part] if field == "options" and part in _OPTIONS_OF else field)
 
 
 def _comparable(value: Any) -> Any:
-    """Return a value that can be compared and grouped by: lists, mappings and null as JSON text."""
-    return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
+    """Return a value that can be compared and grouped by: lists, mappings, parts and null as JSON text."""
+    if isinstance(value, str | int | float):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=lambda part: part.model_dump(mode="json", exclude_none=True))
 
 
 def _plain(value: Any) -> Any:
@@ -193,7 +210,7 @@ def _defaults() -> dict[str, Any]:
     defaults: dict[str, Any] = {"sampler": Budget.model_fields["sampler"].default}
     for part, field, prefix in fields:
         info = part.model_fields[field]
-        if field not in _NO_OPTIONS and not isinstance(info.default, dict):
+        if _may_be_option(part, field) and not isinstance(info.default, dict):
             without = info.is_required() or info.default is None
             defaults[_column(part, field, prefix)] = None if without else _comparable(info.default)
     return defaults | {"lora_r": None}  # its presence means that a student has adapters
@@ -209,6 +226,8 @@ _PRESENT = {
     "": "method",
 }
 _MAPPINGS = (
+    "code",
+    "evaluation_code",
     "method_options",
     "student_random_config",
     *(f"{part}{options}" for part in ("", "validation_", "evaluation_") for options in _OPTIONS_OF.values()),

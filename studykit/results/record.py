@@ -1,11 +1,11 @@
 """The files of a run and of a batch's cell as typed records, their versions, and how they are read.
 
     record = read_record(run_folder("results/lexicon", run_id))
-    record.spec.stages[0].method, record.metrics["nll"], record.environment.processor
+    record.spec.stages[0].method, record.cost["train_s"], record.environment.processor
 
-`RunRecord` is a run's `record.json`; `CellSpec` and `CellRecord` are the `cell.json` and `record.json` of a cell. A
-reader accepts every older version through `MIGRATIONS` and refuses a newer one. A change of a record's layout adds
-one function there and raises `RECORD_SCHEMA`.
+`RunRecord` is a run's `record.json`, `EvaluationRecord` that of one of its evaluations; `CellSpec` and `CellRecord` are
+the `cell.json` and `record.json` of a cell. A reader accepts every older version through `MIGRATIONS` and refuses a
+newer one. A change of a record's layout adds one function there and raises `RECORD_SCHEMA`.
 """
 
 import json
@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studykit.errors import InputError
 from studykit.files import json_object, read_lines, write_json
-from studykit.spec import RunSpec, from_schema_1, is_schema_1
+from studykit.spec import Evaluation, RunSpec, from_schema_1, is_schema_1
 
-RECORD_SCHEMA = 2
+RECORD_SCHEMA = 3
 """Version of the layout of records; `studykit.spec.SCHEMA` is that of what a specification means."""
 
 STATUSES = ("done", "failed", "running", "stale")
@@ -38,6 +38,7 @@ class Record(BaseModel):
 
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 
 class Manifest(Record):
@@ -81,26 +82,46 @@ class Environment(Record):
 
 
 class RunRecord(Record):
-    """`record.json` of a run: written last, so that its existence means complete."""
+    """`record.json` of a run: written last in its training, so that its existence means trained."""
 
     schema_version: int = Field(default=RECORD_SCHEMA, alias="schema", description="version of this layout")
     run_id: str = Field(description="name of the run's folder: 12 hex digits of its specification's hash")
     status: Literal["done", "failed"]
     ablation: str = Field(default="", description="the question that the run was trained for")
+    arm: str = Field(default="", description="its name in the comparison that the run was trained for")
     started: str = Field(description="UTC, ISO 8601")
     finished: str = Field(description="UTC, ISO 8601")
-    spec: RunSpec = Field(description="the specification with its hashes")
-    metrics: dict[str, int | float] = Field(default={}, description="the student's scores on the held-out items")
-    teacher_metrics: dict[str, int | float] = Field(default={}, description="the teacher's scores on the same items")
-    cost: dict[str, int | float] = Field(default={}, description="tokens, seconds and memory")
+    spec: RunSpec = Field(description="the specification with its hashes, without evaluations")
+    cost: dict[str, int | float] = Field(default={}, description="tokens, seconds and memory of the training")
     data: tuple[Manifest, ...] = Field(default=(), description="one manifest per stage")
     device: str | None = Field(default=None, description="type of the device that trained")
     parameters: dict[str, int] | None = Field(default=None, description="number of parameters, total and trainable")
     train_threads: tuple[int | None, ...] = Field(default=(), description="threads of each stage; null on a GPU")
     teacher_is_folded: bool = Field(default=False, description="whether a cache gave the teacher's distribution")
+    error: str | None = Field(default=None, description="of a failed run")
+    environment: Environment | None = None
+    files: dict[str, str] = Field(default={}, description="sha256 of the other files of the folder")
+
+
+class EvaluationRecord(Record):
+    """`record.json` of an evaluation: written last, so that its existence means complete."""
+
+    schema_version: int = Field(default=RECORD_SCHEMA, alias="schema", description="version of this layout")
+    run_id: str = Field(description="the run that was evaluated")
+    eval_id: str = Field(description="name of the evaluation's folder: 12 hex digits of the evaluation's hash")
+    status: Literal["done", "failed"]
+    started: str = Field(description="UTC, ISO 8601")
+    finished: str = Field(description="UTC, ISO 8601")
+    evaluation: Evaluation = Field(description="the evaluation with its hashes")
+    metrics: dict[str, int | float] = Field(default={}, description="the student's scores on the held-out items")
+    teacher_metrics: dict[str, int | float] = Field(default={}, description="the teacher's scores on the same items")
     held_out: HeldOut | None = Field(default=None, description="the held-out items, and what they cover")
     items_trained_on: int | None = Field(default=None, description="number of held-out items that were trained on too")
-    error: str | None = Field(default=None, description="of a failed run")
+    answers_from: str | None = Field(
+        default=None, description="the run's other evaluation whose stored answers were scored; null: answered anew"
+    )
+    cost: dict[str, int | float] = Field(default={}, description="seconds of the evaluation")
+    error: str | None = Field(default=None, description="of a failed evaluation")
     environment: Environment | None = None
     files: dict[str, str] = Field(default={}, description="sha256 of the other files of the folder")
 
@@ -122,6 +143,7 @@ class CellRecord(Record):
     schema_version: int = Field(default=RECORD_SCHEMA, alias="schema", description="version of this layout")
     status: Literal["done", "failed"]
     runs: tuple[str, ...] = Field(default=(), description="ids of the runs that the notebook trained or read")
+    evaluations: tuple[str, ...] = Field(default=(), description="ids of the evaluations that it showed of them")
     wall_s: float = Field(description="seconds of the execution")
     error: str | None = Field(default=None, description="of a failed cell")
 
@@ -132,7 +154,40 @@ def _fields_renamed(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"schema": 2} | spec
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _fields_renamed}
+_OF_THE_EVALUATION = ("metrics", "teacher_metrics", "held_out", "items_trained_on")
+_SECONDS = "evaluate_s"
+
+
+def _evaluation_apart(record: dict[str, Any]) -> dict[str, Any]:
+    """From 2 to 3: what a run's one evaluation measured is read by `evaluation_before_3`, and left out here."""
+    if "spec" not in record:
+        return record | {"schema": 3}
+    apart = {name: value for name, value in record.items() if name not in _OF_THE_EVALUATION}
+    spec = {name: value for name, value in record["spec"].items() if name != "evaluation"}
+    cost = {name: value for name, value in record.get("cost", {}).items() if name != _SECONDS}
+    return apart | {"schema": 3, "spec": spec, "cost": cost}
+
+
+def evaluation_before_3(record: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the evaluation in a run's record of schema 1 or 2 as a record of schema 3, or None where it has none."""
+    if not isinstance(version := record.get("schema"), int) or version > 2:
+        return None
+    record = MIGRATIONS[1](record) if version == 1 else record
+    evaluation = record["spec"].get("evaluation")
+    if evaluation is None:
+        return None
+    shared = ("run_id", "status", "started", "finished", "environment", *_OF_THE_EVALUATION)
+    files = {name: sha256 for name, sha256 in record.get("files", {}).items() if name == "items.jsonl"}
+    return {name: record[name] for name in shared if name in record} | {
+        "schema": 3,
+        "eval_id": Evaluation.model_validate(evaluation).eval_id,
+        "evaluation": evaluation,
+        "cost": {name: value for name, value in record.get("cost", {}).items() if name == _SECONDS},
+        "files": files,
+    }
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _fields_renamed, 2: _evaluation_apart}
 """From version n to n + 1; a record of a cell had no version before 2."""
 
 
@@ -159,7 +214,22 @@ def read_record(folder: Path) -> RunRecord | None:
     Raises:
         InputError: not JSON, not written by studykit, or from a newer version.
     """
-    return read_typed(folder / "record.json", RunRecord)
+    return read_records(folder)[0]
+
+
+def read_records(folder: Path) -> tuple[RunRecord | None, EvaluationRecord | None]:
+    """Return a run's record in today's layout, and that of the evaluation which is in the same file until schema 2.
+
+    Raises:
+        InputError: not JSON, not written by studykit, or from a newer version.
+    """
+    file = folder / "record.json"
+
+    def read(plain: dict[str, Any]) -> tuple[RunRecord, EvaluationRecord | None]:
+        record, before = validate(RunRecord, migrate(plain, str(file))), evaluation_before_3(plain)
+        return record, validate(EvaluationRecord, before) if before else None
+
+    return read_plain(file, read) or (None, None)
 
 
 def read_typed(file: Path, kind: type[R], oldest: dict[str, Any] | None = None) -> R | None:
@@ -173,9 +243,22 @@ def read_typed(file: Path, kind: type[R], oldest: dict[str, Any] | None = None) 
     Raises:
         InputError: not JSON, not written by studykit, or from a newer version.
     """
+    return read_plain(file, lambda plain: validate(kind, migrate((oldest or {}) | plain, str(file))))
+
+
+def validate(kind: type[R], plain: dict[str, Any]) -> R:
+    """Return plain data in today's layout as a typed record."""
+    return kind.model_validate_json(json.dumps(plain), strict=True)
+
+
+def read_plain(file: Path, read: Callable[[dict[str, Any]], T]) -> T | None:
+    """Return what a function makes of a file's JSON object, or None where there is no file.
+
+    Raises:
+        InputError: not JSON, or data that the function refuses.
+    """
     try:
-        plain = (oldest or {}) | json_object(json.loads(file.read_text(encoding="utf-8")))
-        return kind.model_validate_json(json.dumps(migrate(plain, str(file))), strict=True)
+        return read(json_object(json.loads(file.read_text(encoding="utf-8"))))
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -207,17 +290,13 @@ def is_done(folder: Path) -> bool:
 
 
 def read_spec(folder: Path) -> dict[str, Any] | None:
-    """Return a run's specification under today's names, also while it has no record; None if missing or damaged."""
+    """Return what a run trains, under today's names, also while it has no record; None if missing or damaged."""
     try:
         plain = json_object(json.loads((folder / "spec.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
-    return from_schema_1(plain) if is_schema_1(plain) else plain
-
-
-def read_items(folder: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return a run's held-out items and the number of damaged lines, which are left out."""
-    return read_lines(folder / "items.jsonl")
+    plain = from_schema_1(plain) if is_schema_1(plain) else plain
+    return {name: value for name, value in plain.items() if name != "evaluation"}
 
 
 def read_metrics(folder: Path) -> tuple[pd.DataFrame, int]:

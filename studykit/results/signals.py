@@ -1,7 +1,7 @@
 """Size and quality of the cached teachers of a study: measured after the runs, shown in their rows.
 
-    write_signal(study_folder, run_id, report)       # results/<study>/signals/<run_id>.json
-    read_signals(study_folder)[run_id]["bytes_per_position"]
+write_signal(study_folder, run_id, report)       # results/<study>/signals/<run_id>.json
+read_signals(study_folder)[run_id]["bytes_per_position"]
 """
 
 import json

@@ -1,7 +1,8 @@
-"""All runs of a study as a table, and the index that spares reading every record again."""
+"""All runs of a study and their evaluations as a table, and the index that spares reading every record again."""
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,39 @@ import pandas as pd
 
 from studykit.errors import InputError
 from studykit.files import is_locked, read_lines, replacing
+from studykit.results.arms import read_arms
+from studykit.results.evaluations import (
+    FOLDER,
+    StoredEvaluation,
+    evaluation_names,
+    evaluations_beside,
+    read_evaluations,
+)
 from studykit.results.layout import run_folders, studies
-from studykit.results.options import fill_defaults, option_columns, option_values
-from studykit.results.record import RECORD_SCHEMA, Manifest, RunRecord, read_record, read_spec
+from studykit.results.options import evaluation_values, fill_defaults, option_columns, option_values
+from studykit.results.record import RECORD_SCHEMA, Manifest, RunRecord, read_record, read_records, read_spec
 from studykit.results.signals import read_signals
 from studykit.scorers import SCORERS
 from studykit.spec import SCHEMA, RunSpec
 
-_INDEX = [1, RECORD_SCHEMA, SCHEMA]
+_INDEX = [2, RECORD_SCHEMA, SCHEMA]
 """Versions of the lines of `index.jsonl`, of records and of specifications; a line of others is read anew."""
 
 _TODAY = "run_id_today"
 """Of a line: the id that the run's specification has today. That of a run of an older schema is another."""
 
+_PLACE = "evaluation_folder"
+"""Of a line: the name of the evaluation's folder; none for a run without evaluations, or of schema 1 or 2."""
+
+Line = dict[str, Any]
+"""One row of the table."""
+
 IDENTITY_COLUMNS = (
     "run_id",
+    "eval_id",
     "study",
     "ablation",
+    "arm",
     "method",
     "student",
     "teacher",
@@ -39,11 +56,13 @@ IDENTITY_COLUMNS = (
 
 
 def load(root: str | Path = "results") -> pd.DataFrame:
-    """Return one row per run of a study, or of all studies under a folder.
+    """Return one row per run and evaluation of a study, or of all studies under a folder.
 
-    Columns: `run_id, study, ablation, method, student, teacher, budget_examples, budget_tokens, seed, status, steps`,
-    then the options in which a run differs from the defaults (see `studykit.results.options`), then `seen_examples` and
-    `epochs` of runs of one stage, then metrics and costs.
+    Columns: `run_id, eval_id, study, ablation, arm, method, student, teacher, budget_examples, budget_tokens, seed,
+    status, steps`, then the options in which a run differs from the defaults (see `studykit.results.options`), then
+    `seen_examples` and `epochs` of runs of one stage, then metrics and costs. A run without an evaluation has one row,
+    without `eval_id` and metrics; `primary` keeps one row per run. `arm` is its name in a comparison; names that later
+    comparisons gave it follow after a comma.
     `status` is `done`, `failed`, `running` or `stale`. A metric that was not measured is missing, never 0. A folder
     that does not exist gives an empty table. A run of an older schema has no row once it has been run again under
     today's id.
@@ -65,7 +84,8 @@ def load(root: str | Path = "results") -> pd.DataFrame:
     for column in options:
         frame[column] = _typed(frame[column])
     order = dict.fromkeys([*IDENTITY_COLUMNS, *options, *frame.columns])
-    return frame[list(order)].sort_values(["study", "budget_examples", "method", "seed", "run_id"], ignore_index=True)
+    by = ["study", "budget_examples", "method", "seed", "run_id"]
+    return frame[list(order)].sort_values(by, ignore_index=True, kind="stable")  # evaluations stay in their order
 
 
 def metric_columns(frame: pd.DataFrame) -> list[str]:
@@ -74,7 +94,10 @@ def metric_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def damaged_records(study_folder: str | Path) -> dict[str, str]:
-    """Return the runs whose record cannot be read, with the reason; runs in the index have been read before."""
+    """Return the runs whose record, or that of an evaluation, cannot be read, with the reason.
+
+    Runs in the index have been read before.
+    """
     study = Path(study_folder)
     indexed = {line.get("run_id") for line in read_lines(study / "index.jsonl")[0]}
     reasons = {}
@@ -84,34 +107,80 @@ def damaged_records(study_folder: str | Path) -> dict[str, str]:
                 read_record(folder)
             except InputError as error:
                 reasons[folder.name] = str(error)
+            damaged = [one for one in read_evaluations(folder) if one.record is None and one.error]
+            reasons |= {f"{folder.name}/{one.eval_id}": str(one.error) for one in damaged}
     return reasons
 
 
 def fingerprint(study_folder: str | Path) -> str:
-    """Return a short text that changes when a run or cell of the study starts, ends, dies or is measured."""
-    folders = [*run_folders(Path(study_folder)), *sorted((Path(study_folder) / "cells").glob("*/"))]
-    states = [(folder.name, _record_time(folder)) for folder in folders]
-    states += [(file.name, file.stat().st_mtime_ns) for file in sorted((Path(study_folder) / "signals").glob("[!.]*.json"))]
-    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
+    """Return a short text that changes when a run, evaluation or cell starts, ends, dies or is measured."""
+    study = Path(study_folder)
+    states: list[Any] = [(folder.name, _record_time(folder)) for folder in (study / "cells").glob("*/")]
+    for folder in run_folders(study):
+        states.append((folder.name, _record_time(folder)))
+        states += [(folder.name, name, _modified(f"{folder}/{FOLDER}/{name}")) for name in evaluation_names(folder)]
+    files = [*(study / "signals").glob("[!.]*.json"), *study.glob("arms.jsonl")]
+    states += [(file.name, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(sorted(states, key=repr)).encode()).hexdigest()[:16]
 
 
 def rebuild_index(study_folder: str | Path) -> int:
     """Delete the index, read every record anew, and return the number of runs."""
     (Path(study_folder) / "index.jsonl").unlink(missing_ok=True)
-    return len(_study_rows(Path(study_folder)))
+    return len({line["run_id"] for line in _study_rows(Path(study_folder))})
 
 
-def row(record: RunRecord, study: str) -> dict[str, Any]:
-    """Return a run's line of the table: identity, status, options, metrics, cost."""
+def rows_of(folder: Path, study: str) -> list[Line]:
+    """Return the lines of a run: one for each of its evaluations, or a single one without any.
+
+    A line has identity, status, options, metrics and cost; that of a damaged run has its id and status only.
+    """
+    before = None
+    try:
+        record, before = read_records(folder)
+        if record is not None:
+            line = row(record, study) | {_TODAY: record.spec.run_id}
+        else:
+            spec = RunSpec.parse(read_spec(folder) or {})
+            status = "running" if is_locked(folder / "lock") else "stale"
+            line = _described(folder.name, study, status, spec) | option_values(spec) | {_TODAY: spec.run_id}
+    except InputError:
+        damaged = (folder / "record.json").exists()
+        status = "failed" if damaged else "running" if is_locked(folder / "lock") else "stale"
+        line = {"run_id": folder.name, "study": study, "status": status}
+    return [line | _measured(one, line["status"], folder) for one in evaluations_beside(folder, before)] or [line]
+
+
+def run_row(folder: Path, study: str, eval_id: str | None = None) -> Line:
+    """Return the line of a run, with what one of its evaluations measured."""
+    lines = rows_of(folder, study)
+    line = next((line for line in lines if line.get("eval_id") == eval_id), lines[0])
+    return {name: value for name, value in line.items() if name not in (_TODAY, _PLACE)}
+
+
+def row(record: RunRecord, study: str) -> Line:
+    """Return what a run's lines have in common: identity, status, options of its training, and its cost."""
     return {
         **_described(record.run_id, study, record.status, record.spec, record.data),
         "ablation": record.ablation,
+        "arm": record.arm,
         **option_values(record.spec),
         **_usage(record.data),
-        **record.metrics,
-        **{f"teacher_{name}": value for name, value in record.teacher_metrics.items()},
         **record.cost,
     }
+
+
+def _measured(stored: StoredEvaluation, status_of_run: str, folder: Path) -> Line:
+    """Return what an evaluation adds to a run's line; while the run is not trained, its status is the run's."""
+    line: Line = {"eval_id": stored.eval_id, _PLACE: None if stored.folder == folder else stored.eval_id}
+    if status_of_run == "done":
+        line["status"] = stored.status
+    if stored.evaluation is not None:
+        line |= evaluation_values(stored.evaluation)
+    if stored.record is not None:
+        teacher = {f"teacher_{name}": value for name, value in stored.record.teacher_metrics.items()}
+        line |= stored.record.metrics | teacher | stored.record.cost
+    return line
 
 
 def _described(
@@ -122,8 +191,10 @@ def _described(
     specified = _distinct((repr(stage.data), stage.data.budget.examples, None) for stage in spec.stages)
     return {
         "run_id": run_id,
+        "eval_id": None,
         "study": study,
         "ablation": "",
+        "arm": "",
         "method": " > ".join(stage.method for stage in spec.stages),
         "student": spec.student.name,
         "teacher": None if spec.teacher is None else spec.teacher.name,
@@ -135,63 +206,77 @@ def _described(
     }
 
 
-def _usage(manifests: tuple[Manifest, ...]) -> dict[str, Any]:
-    """Return how much of its budget a run of one stage trained on; stages may share examples, whose number is not known."""
+def _usage(manifests: tuple[Manifest, ...]) -> Line:
+    """Return how much of its budget a run of one stage trained on; stages may share examples, whose number is unknown."""
     if len(manifests) != 1:
         return {}
     values = {name: getattr(manifests[0], name) for name in ("seen_examples", "epochs")}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _study_rows(study: Path) -> list[dict[str, Any]]:
+def _study_rows(study: Path) -> list[Line]:
     """Read finished runs from the index and the others from their folders; a changed index is written.
 
-    A finished run never changes, since its id is the hash of its content, so that its line of the index is right as
-    long as its record exists.
+    A finished run or evaluation never changes, since its id is the hash of its content, so that its line of the index is
+    right as long as its record exists.
     """
-    index, _ = read_lines(study / "index.jsonl")
-    known = {line.get("run_id"): line for line in index if line.pop("schema", None) == _INDEX}
-    rows = [
-        known[folder.name] if folder.name in known and (folder / "record.json").is_file() else _row(study, folder)
-        for folder in run_folders(study)
+    index: dict[str, list[Line]] = {}
+    for line in read_lines(study / "index.jsonl")[0]:
+        if line.pop("schema", None) == _INDEX and isinstance(line.get("run_id"), str):
+            index.setdefault(line["run_id"], []).append(line)
+    runs, changed = [], False
+    for folder in run_folders(study):
+        known = index.pop(folder.name, [])
+        current = bool(known) and _is_current(str(folder), known)
+        runs.append(known if current else rows_of(folder, study.name))
+        changed |= not current and (bool(known) or _is_done(runs[-1]))
+    if changed or index:
+        _write_index(study, [line for lines in runs if _is_done(lines) for line in lines])
+    signals, arms = read_signals(study), read_arms(study)
+    rows = _without_replaced([line for lines in runs for line in lines])
+    return [
+        line
+        | signals.get(line["run_id"], {})
+        | {"study": study.name, "arm": _names(line.get("arm"), arms.get(line["run_id"], ()))}
+        for line in rows
     ]
-    done = [line for line in rows if line["status"] == "done"]
-    if {line["run_id"] for line in done} != set(known):
-        _write_index(study, done)
-    signals = read_signals(study)
-    return [line | signals.get(line["run_id"], {}) | {"study": study.name} for line in _without_replaced(rows)]
 
 
-def _without_replaced(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the lines without runs of an older schema whose specification is finished under today's id too."""
-    done = {line["run_id"] for line in rows if line["status"] == "done"}
-    today = [line.get(_TODAY, line["run_id"]) for line in rows]
-    left = [line for line, run_id in zip(rows, today, strict=True) if run_id == line["run_id"] or run_id not in done]
-    return [{name: value for name, value in line.items() if name != _TODAY} for line in left]
+def _names(first: str | None, later: Iterable[str]) -> str:
+    """Return a run's names in comparisons, each once."""
+    return ", ".join(dict.fromkeys(name for name in (first, *later) if name))
 
 
-def _write_index(study: Path, rows: list[dict[str, Any]]) -> None:
+def _is_done(lines: list[Line]) -> bool:
+    return all(line["status"] == "done" for line in lines)
+
+
+def _is_current(folder: str, lines: list[Line]) -> bool:
+    """Whether the records of a run and of exactly these evaluations exist."""
+    names = {line.get(_PLACE) for line in lines} - {None}
+    if not os.path.isfile(f"{folder}/record.json") or names != set(evaluation_names(folder)):
+        return False
+    return all(os.path.isfile(f"{folder}/{FOLDER}/{name}/record.json") for name in names)
+
+
+def _without_replaced(rows: list[Line]) -> list[Line]:
+    """Return the lines without those of an older schema that are finished under today's id too."""
+    done = {(line["run_id"], line.get("eval_id")) for line in rows if line["status"] == "done"}
+    left = [
+        line
+        for line in rows
+        if (today := line.get(_TODAY, line["run_id"])) == line["run_id"] or (today, line.get("eval_id")) not in done
+    ]
+    return [{name: value for name, value in line.items() if name not in (_TODAY, _PLACE)} for line in left]
+
+
+def _write_index(study: Path, rows: list[Line]) -> None:
     try:
         with replacing(study / "index.jsonl") as temporary, temporary.open("w", encoding="utf-8") as stream:
             for line in rows:
                 stream.write(json.dumps({"schema": _INDEX, **line}, ensure_ascii=False, allow_nan=False) + "\n")
     except OSError:
         return  # a study on a read-only disk is read without an index
-
-
-def _row(study: Path, folder: Path) -> dict[str, Any]:
-    """Read a run's line of the table from its folder; a damaged run has its id and status only."""
-    try:
-        record = read_record(folder)
-        if record is not None:
-            return row(record, study.name) | {_TODAY: record.spec.run_id}
-        status = "running" if is_locked(folder / "lock") else "stale"
-        spec = RunSpec.parse(read_spec(folder) or {})
-        return _described(folder.name, study.name, status, spec) | option_values(spec) | {_TODAY: spec.run_id}
-    except InputError:
-        damaged = (folder / "record.json").exists()
-        status = "failed" if damaged else "running" if is_locked(folder / "lock") else "stale"
-        return {"run_id": folder.name, "study": study.name, "status": status}
 
 
 def _distinct(parts: Iterable[tuple[Any, int | None, int | None]]) -> list[tuple[Any, int | None, int | None]]:
@@ -217,7 +302,12 @@ def _typed(column: pd.Series) -> pd.Series:
 
 def _record_time(folder: Path) -> int | bool:
     """Return when the record was written; without a record, whether a process works in the folder."""
+    return _modified(folder) or is_locked(folder / "lock")
+
+
+def _modified(folder: str | Path) -> int | None:
+    """Return when a folder's record was written; None without one."""
     try:
-        return (folder / "record.json").stat().st_mtime_ns
+        return os.stat(f"{folder}/record.json").st_mtime_ns
     except OSError:
-        return is_locked(folder / "lock")
+        return None

@@ -2,8 +2,11 @@
 
     with RunWriter(study_folder, spec, ablation="data_size") as run:
         ...train, writing into run.folder...
-        run.write_items(items)
-        run.finish(metrics, cost, data)
+        run.finish(cost, data)                       # from here on the run is trained
+        for evaluation in spec.evaluation:
+            with EvaluationWriter(run.folder, evaluation) as measured:
+                measured.write_items(items)
+                measured.finish(metrics)
 
 Only one process holds a run at a time: the folder's `lock` file is locked as long as the writer is open, and the system
 releases it when the process dies, for any reason.
@@ -14,59 +17,143 @@ import json
 import shutil
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from studykit.errors import InputError
 from studykit.files import replacing, try_lock, write_json
+from studykit.results.arms import add_arm
 from studykit.results.cells import add_run, cell_of_kernel
 from studykit.results.environment import environment
-from studykit.results.record import RunRecord, is_done, write_record
+from studykit.results.evaluations import evaluation_folder
+from studykit.results.record import EvaluationRecord, RunRecord, is_done, write_record
 from studykit.results.status import STATUS
-from studykit.spec import RunSpec
+from studykit.spec import Evaluation, RunSpec
+
+
+@contextmanager
+def holding(run_folder: Path) -> Iterator[None]:
+    """Hold a run for this process, which waits for another one that does; released also when the process dies."""
+    while (lock := try_lock(run_folder / "lock")) is None:
+        time.sleep(0.5)  # without a limit: the system releases the lock of a holder that dies
+    with lock:
+        try:
+            yield
+        finally:
+            if is_done(run_folder):  # of one that is not, it tells how far it was
+                (run_folder / STATUS).unlink(missing_ok=True)
 
 
 class RunWriter:
     """The one writer of a run's folder; a context manager that records a failure.
 
+    The evaluations of the specification are announced at once, so that tables show what is still to come.
+
     Args:
         study_folder: from `open_study`.
         spec: the pinned specification.
         ablation: the question that the run is trained for.
+        arm: its name in the comparison that it is trained for.
     """
 
-    def __init__(self, study_folder: Path, spec: RunSpec, *, ablation: str = ""):
-        self.spec, self.ablation = spec, ablation
+    def __init__(self, study_folder: Path, spec: RunSpec, *, ablation: str = "", arm: str = ""):
+        self.spec, self.ablation, self.arm = spec, ablation, arm
+        self.study_folder = study_folder
         self.folder = study_folder / "runs" / spec.run_id
-        self._lock: IO[str] | None = None
+        self._held = ExitStack()
         self._started = _now()
 
     @property
     def is_done(self) -> bool:
-        """Whether the run is finished."""
+        """Whether the run is trained."""
         return is_done(self.folder)
 
     def __enter__(self) -> Self:
-        while (lock := try_lock(self.folder / "lock")) is None:
-            time.sleep(0.5)  # without a limit: the system releases the lock of a holder that dies
-        self._lock = lock
+        self._held.enter_context(holding(self.folder))
         if cell := cell_of_kernel():
-            add_run(cell, self.spec.run_id)
+            add_run(cell, self.spec.run_id, self.spec.evaluation[0].eval_id if self.spec.evaluation else None)
+        add_arm(self.study_folder, self.spec.run_id, self.arm)
         if not self.is_done:
             (self.folder / "record.json").unlink(missing_ok=True)  # a failed attempt is tried again
-            write_json(self.folder / "spec.json", json.loads(self.spec.canonical()))
+            write_json(self.folder / "spec.json", json.loads(self.spec.training.canonical()))
+        for evaluation in self.spec.evaluation:
+            announce(self.folder, evaluation)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, InputError) and not self.is_done and not (self.folder / "checkpoints").exists():
             shutil.rmtree(self.folder, ignore_errors=True)  # wrong input leaves no run
         elif isinstance(error, Exception) and not self.is_done:
-            self._record("failed", error="".join(traceback.format_exception_only(error)).strip())
-        if self._lock is not None:
-            self._lock.close()
+            self._record("failed", error=one_line(error))
+        self._held.close()
+
+    def finish(
+        self, cost: dict[str, float], data: list[dict[str, Any]], *, gpu: str | None = None, **more: Any
+    ) -> None:
+        """Write the record: the run is trained, and its weights are those of the folder.
+
+        Args:
+            cost: tokens, seconds and memory.
+            data: one manifest per stage.
+            gpu: model name of the GPU that computed.
+            more: other fields of `RunRecord`.
+        """
+        self._record("done", gpu, cost=cost, data=data, **more)
+
+    def _record(self, status: Literal["done", "failed"], gpu: str | None = None, **fields: Any) -> None:
+        (self.folder / STATUS).unlink(missing_ok=True)
+        record = RunRecord(
+            run_id=self.spec.run_id,
+            status=status,
+            ablation=self.ablation,
+            arm=self.arm,
+            started=self._started,
+            finished=_now(),
+            spec=self.spec.training,
+            environment=environment().model_copy(update={"gpu": gpu}),
+            files=_hashes(self.folder),
+            **fields,
+        )
+        write_record(self.folder, record)
+
+
+class EvaluationWriter:
+    """The writer of one evaluation of a run, whose folder this process holds; a context manager.
+
+    A failure is recorded; wrong input leaves no evaluation.
+
+    Args:
+        run_folder: of the trained run.
+        evaluation: the pinned evaluation.
+    """
+
+    def __init__(self, run_folder: Path, evaluation: Evaluation):
+        self.evaluation = evaluation
+        self.run_id = run_folder.name
+        self.folder = evaluation_folder(run_folder, evaluation.eval_id)
+        self._started = ""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has been measured."""
+        return is_done(self.folder)
+
+    def __enter__(self) -> Self:
+        self._started = _now("microseconds")  # by which the evaluations of a run are ordered
+        if not self.is_done:
+            (self.folder / "record.json").unlink(missing_ok=True)
+            announce(self.folder.parents[1], self.evaluation)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, InputError) and not self.is_done:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        elif isinstance(error, Exception) and not self.is_done:
+            self._record("failed", error=one_line(error))
 
     def write_items(self, lines: Iterable[dict[str, Any]]) -> None:
         """Put `items.jsonl` in place, one JSON object per held-out item."""
@@ -77,9 +164,8 @@ class RunWriter:
     def finish(
         self,
         metrics: dict[str, float],
-        cost: dict[str, float],
-        data: list[dict[str, Any]],
         *,
+        cost: dict[str, float] | None = None,
         gpu: str | None = None,
         **more: Any,
     ) -> None:
@@ -87,29 +173,44 @@ class RunWriter:
 
         Args:
             metrics: the student's scores on the held-out items.
-            cost: tokens, seconds and memory.
-            data: one manifest per stage.
+            cost: seconds.
             gpu: model name of the GPU that computed.
-            more: other fields of `RunRecord`.
+            more: other fields of `EvaluationRecord`.
         """
-        self._record("done", gpu, metrics=metrics, cost=cost, data=data, **more)
+        self._record("done", gpu, metrics=metrics, cost=cost or {}, **more)
 
     def _record(self, status: Literal["done", "failed"], gpu: str | None = None, **fields: Any) -> None:
-        (self.folder / STATUS).unlink(missing_ok=True)
-        files = sorted(f for f in self.folder.glob("*.json*") if f.name != "record.json" and not f.name.startswith("."))
-        record = RunRecord(
-            run_id=self.spec.run_id,
+        record = EvaluationRecord(
+            run_id=self.run_id,
+            eval_id=self.evaluation.eval_id,
             status=status,
-            ablation=self.ablation,
             started=self._started,
             finished=_now(),
-            spec=self.spec,
+            evaluation=self.evaluation,
             environment=environment().model_copy(update={"gpu": gpu}),
-            files={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+            files=_hashes(self.folder),
             **fields,
         )
         write_record(self.folder, record)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def announce(run_folder: Path, evaluation: Evaluation) -> None:
+    """Put `evaluation.json` in place where it is not there yet: what is, or will be, measured."""
+    file = evaluation_folder(run_folder, evaluation.eval_id) / "evaluation.json"
+    if not file.exists():
+        write_json(file, evaluation.model_dump(mode="json", exclude_none=True))
+
+
+def one_line(error: Exception) -> str:
+    """Return kind and message of an error."""
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the sha256 of the folder's JSON files but the record."""
+    files = sorted(f for f in folder.glob("*.json*") if f.name != "record.json" and not f.name.startswith("."))
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def _now(timespec: str = "seconds") -> str:
+    return datetime.now(UTC).isoformat(timespec=timespec)

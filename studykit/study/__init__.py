@@ -1,15 +1,16 @@
-"""What notebooks call: run a specification once, compare arms side by side.
+"""What notebooks call: run a specification once, compare arms side by side, score what is trained.
 
     runs = compare(arms(["sft", "kd"], **parameters(globals())), study="lexicon", ablation="data_size")
 
-A run is its content: the second time, from whichever notebook, it is read from disk. Everything that can be wrong in a
-specification is refused before a model is loaded.
+A run is its content: the second time, from whichever notebook, it is read from disk; with another evaluation, what is
+trained is scored. Everything that can be wrong in a specification is refused before a model is loaded.
 """
 
 from studykit.study.arms import arms, parameters
 from studykit.study.capture import measure_signals
 from studykit.study.compare import compare
 from studykit.study.pin import pin
-from studykit.study.run import run, teacher_score
+from studykit.study.run import run
+from studykit.study.score import score
 
-__all__ = ["arms", "compare", "measure_signals", "parameters", "pin", "run", "teacher_score"]
+__all__ = ["arms", "compare", "measure_signals", "parameters", "pin", "run", "score"]

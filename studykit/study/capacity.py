@@ -11,7 +11,7 @@ from studykit.models.names import ModelRef
 from studykit.models.vocabulary import same_vocabulary
 from studykit.rollouts import ROLLOUTS
 from studykit.scorers import needs_generation
-from studykit.training.resolved import ResolvedRun, ResolvedStage
+from studykit.training.resolved import ResolvedEvaluation, ResolvedRun, ResolvedStage
 
 
 class Use(NamedTuple):
@@ -48,15 +48,16 @@ def check_capacity(run: ResolvedRun) -> None:
 def _uses(run: ResolvedRun) -> Iterator[Use]:
     for number, stage in enumerate(run.stages, 1):
         yield _use_of_stage(f"stage {number}", stage)
-    evaluation = run.spec.evaluation
-    if evaluation is None or not run.held_out:
-        return
-    encoded, longest = encode(run.held_out, run.student.tokenizer, None), 0
-    generates = needs_generation(evaluation.scorers)
+    yield from (_use_of_evaluation(evaluation, run.student) for evaluation in run.evaluations)
+
+
+def _use_of_evaluation(evaluation: ResolvedEvaluation, student: ModelRef) -> Use:
+    encoded, longest = encode(evaluation.held_out, student.tokenizer, None), 0
+    generates = needs_generation(evaluation.spec.scorers)
     if generates:
-        longest = int(encoded.answer_starts().max()) + evaluation.max_new_tokens
+        longest = int(encoded.answer_starts().max()) + evaluation.spec.max_new_tokens
     longest = max(longest, int(encoded.lengths.max()))
-    yield Use("the evaluation", _largest_id(encoded), longest, "evaluation.max_new_tokens", generates)
+    return Use("the evaluation", _largest_id(encoded), longest, "evaluation.max_new_tokens", generates)
 
 
 def _use_of_stage(where: str, stage: ResolvedStage) -> Use:

@@ -4,7 +4,7 @@ They look at names, options, tokenizers and data. No model is loaded.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import SchedulerType
@@ -16,7 +16,7 @@ from studykit.models.loading import check_attention
 from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
 from studykit.samplers import SAMPLERS, models_of
 from studykit.scorers import SCORERS
-from studykit.spec import Budget, Data, RunSpec, Stage, Teacher
+from studykit.spec import Budget, Data, Evaluation, RunSpec, Stage, Teacher, repeated_evaluation
 
 _NEEDS_SETTINGS = {
     "cosine_with_min_lr",
@@ -46,18 +46,24 @@ def check_names(spec: RunSpec) -> None:
             raise unknown("lr_scheduler_type", stage.lr_scheduler_type, SCHEDULES)
     for model in (spec.student, spec.teacher):
         check_attention(model.attn_implementation if model else None)
-    for scorer in spec.evaluation.scorers if spec.evaluation else ():
+    for scorer in (scorer for evaluation in spec.evaluation for scorer in evaluation.scorers):
         SCORERS.module(scorer)
 
 
-def check_evaluation(spec: RunSpec) -> None:
+def check_evaluations(evaluations: Sequence[Evaluation]) -> None:
+    """Refuse two evaluations with one content, and what `check_draw` refuses."""
+    if repeated := repeated_evaluation(evaluations):
+        raise InputError(repeated)
+    for evaluation in evaluations:
+        check_draw(evaluation)
+
+
+def check_draw(evaluation: Evaluation) -> None:
     """Refuse a draw of held-out items that is no number of examples, or that a model would take part in."""
-    if spec.evaluation is None:
-        return
-    budget = spec.evaluation.data.budget
+    budget = evaluation.data.budget
     if budget.tokens is not None:
         raise InputError("evaluation.data.budget counts examples: give examples instead of tokens")
-    if spec.evaluation.items is not None and budget != Budget():
+    if evaluation.items is not None and budget != Budget():
         raise InputError("evaluation: give items (the first of the split) or data.budget (a draw), not both")
     if models_of(budget.sampler):
         raise InputError(
@@ -158,6 +164,17 @@ def check_selection(stage: Stage, data: StageData) -> None:
             f"method {stage.method!r}: models select other examples now than when this specification was pinned; "
             "bring the models back, or remove `selected_sha256`"
         )
+
+
+def check_code(pinned: Mapping[str, str] | None, code: Mapping[str, str] | None, what: str) -> None:
+    """Refuse a pinned specification whose code has changed since."""
+    if pinned in (None, code):
+        return
+    changed = sorted(name for name in {*pinned, *(code or {})} if pinned.get(name) != (code or {}).get(name))
+    raise InputError(
+        f"{what}: the code of {', '.join(changed)} is not what this specification was pinned to: bring back the old "
+        "one, or remove `code` to run with the new one"
+    )
 
 
 def check_sha256(pinned: str | None, sha256: str, what: str) -> None:

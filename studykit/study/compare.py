@@ -8,10 +8,12 @@ import pandas as pd
 
 from studykit.data import Inputs
 from studykit.errors import InputError
+from studykit.results.layout import check_study
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
 from studykit.study.progress import Show, showing
 from studykit.study.run import run_resolved
+from studykit.study.score import check_weights
 from studykit.training.resolved import ResolvedRun
 
 T = TypeVar("T")
@@ -25,9 +27,9 @@ def compare(
     root: str | Path = "results",
     show: Show | None = None,
 ) -> pd.DataFrame:
-    """Run all arms and return their rows with the arm's name in front.
+    """Run all arms and return their rows with the arm's name in front; scores are those of the primary evaluation.
 
-    Arms are to be compared, so they must share seed, student, number of optimizer steps and evaluation.
+    Arms are to be compared, so they must share seed, student, number of optimizer steps and evaluations.
 
     Args:
         arms: specifications by name, as `arms` makes them.
@@ -43,7 +45,7 @@ def compare(
     for what, of in (
         ("seed", lambda s: s.seed),
         ("student", lambda s: s.student),
-        ("evaluation", lambda s: s.evaluation),
+        ("evaluation", lambda s: [evaluation.eval_id for evaluation in s.evaluation]),
     ):
         _check_shared(specs, what, of)
     with showing(show) as show:
@@ -52,10 +54,13 @@ def compare(
         _check_shared(
             runs, "number of optimizer steps", lambda run: sum(stage.spec.planned_steps for stage in run.stages)
         )
-        rows = [
-            {"arm": arm, **run_resolved(run, study, ablation, root, _prefixed(show, f"{arm}, {number} of {len(runs)}"))}
-            for number, (arm, run) in enumerate(runs.items(), 1)
-        ]
+        for run in runs.values():
+            check_weights(check_study(root, study), run)
+        rows = []
+        for number, (arm, run) in enumerate(runs.items(), 1):
+            told = _prefixed(show, f"{arm}, {number} of {len(runs)}")
+            row = run_resolved(run, study, root, ablation=ablation, arm=arm, show=told)
+            rows.append({"arm": arm} | row | {"arm": arm})
     return pd.DataFrame(rows)
 
 

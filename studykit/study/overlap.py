@@ -17,22 +17,24 @@ def check_overlap(run: ResolvedRun) -> None:
     Raises:
         InputError: another split or file, and yet all of its items are trained on.
     """
-    known, items = count_overlap(run), len(run.held_out)
-    if run.spec.evaluation is None or not known:
-        return
     trained_on = [_split_of(stage.spec.data) for stage in run.stages]
-    if known == items and _split_of(run.spec.evaluation.data) not in trained_on:
-        raise InputError(
-            f"evaluation.data: all {items:,} held-out items are trained on too (a file without splits?): "
-            "name another split or file, or leave the evaluation out"
-        )
-    _LOG.warning("%s of %s held-out items are trained on too: their scores mean little", known, items)
+    for evaluation, known in zip(run.evaluations, count_overlaps(run), strict=True):
+        items = len(evaluation.held_out)
+        if known and known == items and _split_of(evaluation.spec.data) not in trained_on:
+            raise InputError(
+                f"evaluation.data: all {items:,} held-out items are trained on too (a file without splits?): "
+                "name another split or file, or leave the evaluation out"
+            )
+        if known:
+            _LOG.warning("%s of %s held-out items are trained on too: their scores mean little", known, items)
 
 
-def count_overlap(run: ResolvedRun) -> int:
-    """Return how many held-out items are trained on too, by text without regard to case and whitespace."""
+def count_overlaps(run: ResolvedRun) -> list[int]:
+    """Return how many items of each evaluation are trained on too, by text without regard to case and whitespace."""
+    if not run.evaluations:
+        return []
     trained = {text for stage in run.stages for text in _texts(stage.data.examples)}
-    return sum(text in trained for text in _texts(run.held_out))
+    return [sum(text in trained for text in _texts(evaluation.held_out)) for evaluation in run.evaluations]
 
 
 def _split_of(data: Data) -> tuple[str, str, str]:

@@ -17,14 +17,13 @@ from studykit.evaluation import held_out
 from studykit.methods import Recipe, get_method
 from studykit.models.loading import architecture, config_hash
 from studykit.models.names import ModelRef
-from studykit.results.record import HeldOut
-from studykit.sources import Example
 from studykit.spec import Data, Evaluation, RunSpec, Stage, Student, Teacher, steps_for_epochs
 from studykit.study import checks
 from studykit.study.capacity import check_capacity
+from studykit.study.code import code_of_evaluation, code_of_stage
 from studykit.study.coverage import describe_items
 from studykit.study.overlap import check_overlap
-from studykit.training.resolved import ResolvedRun, ResolvedStage
+from studykit.training.resolved import ResolvedEvaluation, ResolvedRun, ResolvedStage
 
 P = TypeVar("P", Student, Teacher, Data)
 
@@ -45,7 +44,7 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
     inputs = inputs if isinstance(inputs, Inputs) else Inputs(inputs)
     checks.check_single_process()
     checks.check_names(spec)
-    checks.check_evaluation(spec)
+    checks.check_evaluations(spec.evaluation)
     recipes = [get_method(stage.method, **stage.method_options) for stage in spec.stages]
     checks.check_teacher_is_named(spec, recipes)
     student = inputs.models.find(spec.student.name, spec.student.revision)
@@ -57,14 +56,15 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
         replace(_resolve_stage(stage, recipe, student, teacher, inputs), seeds=(spec.seed, number))
         for number, (stage, recipe) in enumerate(zip(spec.stages, recipes, strict=True))
     ]
-    evaluation, items, covered = _resolve_evaluation(spec.evaluation, inputs)
+    evaluations = tuple(_resolve_evaluation(evaluation, inputs) for evaluation in spec.evaluation)
     pinned = {
         "student": _pin_student(spec.student, student),
         "teacher": wanted and teacher and _with_sha256(wanted, teacher.sha256, f"teacher {wanted.name!r}"),
         "stages": tuple(stage.spec for stage in stages),
-        "evaluation": evaluation,
+        "evaluation": tuple(evaluation.spec for evaluation in evaluations),
     }
-    run = ResolvedRun(spec.model_copy(update=pinned), student, teacher, tuple(stages), items, covered)
+    checks.check_evaluations(pinned["evaluation"])
+    run = ResolvedRun(spec.model_copy(update=pinned), student, teacher, tuple(stages), evaluations)
     check_capacity(run)
     check_overlap(run)
     return run
@@ -93,20 +93,20 @@ def _pin_student(student: Student, model: ModelRef) -> Student:
     return _with_sha256(student, sha256, f"student {student.name!r}")
 
 
-def _resolve_evaluation(
-    evaluation: Evaluation | None, inputs: Inputs
-) -> tuple[Evaluation | None, list[Example], HeldOut | None]:
-    if evaluation is None:
-        return None, [], None
+def _resolve_evaluation(evaluation: Evaluation, inputs: Inputs) -> ResolvedEvaluation:
     pinned, pool = _pin_data(evaluation.data, inputs), inputs.pool(evaluation.data).examples
-    items = held_out(evaluation, pool)
-    return evaluation.model_copy(update={"data": pinned}), items, describe_items(items, pool)
+    code, items = code_of_evaluation(evaluation), held_out(evaluation, pool)
+    checks.check_code(evaluation.code, code, "the evaluation")
+    spec = evaluation.model_copy(update={"data": pinned, "code": code})
+    return ResolvedEvaluation(spec, items, describe_items(items, pool))
 
 
 def _resolve_stage(
     stage: Stage, recipe: Recipe, student: ModelRef, teacher: ModelRef | None, inputs: Inputs
 ) -> ResolvedStage:
     pinned: dict[str, Any] = {"data": _pin_data(stage.data, inputs), "validation": None}
+    pinned["code"] = code_of_stage(stage, recipe)
+    checks.check_code(stage.code, pinned["code"], f"method {stage.method!r}")
     validation, (_, rollout) = None, recipe.parts
     if rollout.needs_validation:
         checks.check_validation_is_named(stage)

@@ -1,7 +1,7 @@
 """A run with everything that its specification names looked up, once: what training, evaluation and capture take."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +13,7 @@ from studykit.methods import Recipe
 from studykit.models.names import ModelRef
 from studykit.results.record import HeldOut
 from studykit.sources import Example
-from studykit.spec import RunSpec, Stage
+from studykit.spec import Evaluation, RunSpec, Stage
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,21 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class ResolvedEvaluation:
+    """One evaluation.
+
+    Attributes:
+        spec: the pinned evaluation.
+        held_out: the examples that it scores.
+        covered: what they cover of their split, by counts.
+    """
+
+    spec: Evaluation
+    held_out: list[Example]
+    covered: HeldOut
+
+
+@dataclass(frozen=True)
 class ResolvedRun:
     """A pinned specification with its models, recipes and data.
 
@@ -94,20 +109,18 @@ class ResolvedRun:
         student: the model that is trained; with a `random_config`, its tokenizer alone.
         teacher: the model that is distilled; None where no stage needs one.
         stages: in their order.
-        held_out: the examples of the evaluation; none without one.
-        covered: what they cover of their split, by counts; None without an evaluation.
+        evaluations: in their order, the primary one first.
     """
 
     spec: RunSpec
     student: ModelRef
     teacher: ModelRef | None
     stages: tuple[ResolvedStage, ...]
-    held_out: list[Example] = field(default_factory=list)
-    covered: HeldOut | None = None
+    evaluations: tuple[ResolvedEvaluation, ...] = ()
 
     @property
     def run_id(self) -> str:
-        """12 hexadecimal digits: the hash of the pinned specification."""
+        """12 hexadecimal digits: the hash of the pinned training."""
         return self.spec.run_id
 
     @property

@@ -139,8 +139,8 @@ def test_any_other_field_of_a_specification_reaches_all_its_arms(path):
         assert all(
             stage.gradient_checkpointing and stage.padding_free and stage.batch_size == 3 for stage in spec.stages
         )
-        assert spec.evaluation is not None
-        assert (spec.evaluation.scorers, spec.evaluation.batch_size) == (("nll",), 5)
+        [evaluation] = spec.evaluation
+        assert (evaluation.scorers, evaluation.batch_size) == (("nll",), 5)
         assert all(stage.data.budget.options == given["sampler_options"] for stage in spec.stages)
     taught = [spec.teacher for spec in specs if spec.teacher is not None]
     assert taught

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from studykit.results import CellSpec, RunWriter, open_study, write_json
+from studykit.results import CellSpec, EvaluationWriter, RunWriter, open_study, write_json
 from studykit.results.cells import add_run, finish_cell, write_cell
-from studykit.spec import RunSpec
+from studykit.spec import Evaluation, RunSpec
 
 BUDGETS = (100, 300, 1_000, 3_000, 10_000)
 SEEDS = (0, 1, 2)
@@ -27,7 +27,13 @@ def spec_of(method: str, budget: int, seed: int, **student: Any) -> RunSpec:
     }
     teacher = None if method == "sft" else {"name": "lexicon/teacher-a"}
     return RunSpec.parse(
-        {"student": {"name": "lexicon/base-small", **student}, "teacher": teacher, "stages": [stage], "seed": seed}
+        {
+            "student": {"name": "lexicon/base-small", **student},
+            "teacher": teacher,
+            "stages": [stage],
+            "evaluation": {"data": {"source": "lexicon", "split": "test"}},
+            "seed": seed,
+        }
     )
 
 
@@ -38,13 +44,19 @@ def write_run(study: Path, spec: RunSpec, *, score: float = 0.3) -> str:
     with RunWriter(study, spec, ablation="data_size") as run:
         lines = [json.dumps(_log(step, stage.method, rng)) for step in range(10, stage.steps + 1, 10)]
         (run.folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-        items = [_item(word, i < round(score * len(WORDS)), rng) for i, word in enumerate(WORDS)]
-        run.write_items(items)
-        metrics = {"exact_match": score, "token_error_rate": 0.6 - score, "nll": 1.6 - 2 * score}
         cost = {"train_s": 12.5, "teacher_s": 3.25, "student_tokens": 81920, "peak_mem_gib": 0.71}
         budget = stage.data.budget.examples
-        run.finish(metrics, cost, [{"examples": budget, "response_tokens": 6 * (budget or 0), "seed": spec.seed}])
+        run.finish(cost, [{"examples": budget, "response_tokens": 6 * (budget or 0), "seed": spec.seed}])
+        for evaluation in spec.evaluation:
+            write_evaluation(run.folder, evaluation, score, rng)
     return spec.run_id
+
+
+def write_evaluation(run_folder: Path, evaluation: Evaluation, score: float, rng: np.random.Generator) -> None:
+    """Write one finished evaluation of a run."""
+    with EvaluationWriter(run_folder, evaluation) as measured:
+        measured.write_items(_item(word, i < round(score * len(WORDS)), rng) for i, word in enumerate(WORDS))
+        measured.finish({"exact_match": score, "token_error_rate": 0.6 - score, "nll": 1.6 - 2 * score})
 
 
 def write_study(root: Path, name: str = "sample") -> Path:

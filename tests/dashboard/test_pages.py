@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from make_study import BUDGETS, SEEDS, spec_of, write_run
+from make_study import BUDGETS, SEEDS, spec_of, write_evaluation, write_run
 
 from dashboard.states import plain
 from studykit import results
@@ -164,6 +164,21 @@ def test_a_run_draws_its_log(opened, results_root):
     assert values(drawn["data"][0]["x"]) == curve["num_tokens"].tolist()
     assert values(drawn["data"][0]["y"]) == pytest.approx(curve["kd_loss"].tolist())
     assert drawn["layout"]["yaxis"]["type"] == "log"
+
+
+def test_a_run_lists_its_evaluations_and_shows_the_chosen_one(opened, copied):
+    line = results.load(copied / "sample").iloc[0]
+    folder = copied / "sample" / "runs" / line["run_id"]
+    other = spec_of("kd", 100, 0).evaluation[0].model_copy(update={"items": 7})
+    write_evaluation(folder, other, 0.8125, np.random.default_rng(0))
+    app = opened(copied, RUN, run=line["run_id"])
+    listed = next(table.value for table in app.dataframe if "eval_id" in table.value)
+    assert listed["exact_match"].tolist() == [line["exact_match"], 0.8125]
+    assert f"studykit score {line['run_id']} --scorers" in " ".join(code.value for code in app.code)
+    shown = {metric.value for metric in app.metric}
+    app.selectbox(key=f"evaluation-{line['run_id']}").set_value(other.eval_id).run()
+    assert {metric.value for metric in app.metric} - shown >= {"81.25"}
+    assert len(opened(copied, RUNS).dataframe[0].value) == results.load(copied / "sample")["run_id"].nunique()
 
 
 def test_items_are_filtered_by_right_and_wrong(opened, results_root):

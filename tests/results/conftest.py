@@ -2,7 +2,7 @@
 
 import pytest
 
-from studykit.results import RunWriter, open_study
+from studykit.results import EvaluationWriter, RunWriter, open_study
 from studykit.spec import RunSpec
 
 
@@ -11,20 +11,42 @@ def spec_of(method="sft", budget=100, seed=0, **stage):
     data = {"source": "lexicon", "budget": {"examples": budget, "seed": seed}}
     plain = {"data": data, "method": method, "steps": 10, "learning_rate": 0.01} | stage
     teacher = {"name": "lexicon/teacher-a"} if method != "sft" else None
+    evaluation = {"data": {"source": "lexicon", "split": "test"}}
     return RunSpec.parse(
-        {"student": {"name": "lexicon/base-small"}, "teacher": teacher, "stages": [plain], "seed": seed}
+        {
+            "student": {"name": "lexicon/base-small"},
+            "teacher": teacher,
+            "stages": [plain],
+            "evaluation": evaluation,
+            "seed": seed,
+        }
     )
 
 
-def write_run(study, spec, score=0.25):
-    """Write one finished run and return its folder."""
-    with RunWriter(study, spec, ablation="data_size") as run:
+def write_run(study, spec, score=0.25, arm=""):
+    """Write one finished run with its evaluations and return its folder."""
+    with RunWriter(study, spec, ablation="data_size", arm=arm) as run:
         (run.folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 2.0}\n')
-        run.write_items([{"id": "a", "answer": "K AE T", "scores": {"exact_match": 1.0}}])
         examples = spec.stages[0].data.budget.examples
         manifests = [{"examples": examples, "response_tokens": 7 * (examples or 0)}]
-        run.finish({"exact_match": score, "nll": 1.5}, {"train_s": 2.5, "student_tokens": 800}, manifests)
+        if not run.is_done:
+            run.finish({"train_s": 2.5, "student_tokens": 800}, manifests)
+        for evaluation in spec.evaluation:
+            write_evaluation(run.folder, evaluation, score)
     return run.folder
+
+
+def write_evaluation(folder, evaluation, score=0.25):
+    """Write one finished evaluation of a run."""
+    with EvaluationWriter(folder, evaluation) as measured:
+        measured.write_items([{"id": "a", "answer": "K AE T", "scores": {"exact_match": 1.0}}])
+        measured.finish({"exact_match": score, "nll": 1.5}, cost={"evaluate_s": 0.5})
+
+
+@pytest.fixture
+def evaluate_run():
+    """Write one finished evaluation of a run."""
+    return write_evaluation
 
 
 @pytest.fixture

@@ -10,7 +10,16 @@ from studykit import results
 from studykit.errors import InputError
 from studykit.files import try_lock
 from studykit.results import CellRecord, CellSpec, RunWriter
-from studykit.results.cells import add_run, finish_cell, kernel_arguments, read_cell, read_cell_spec, start_cell, write_cell
+from studykit.results.cells import (
+    add_run,
+    finish_cell,
+    kernel_arguments,
+    read_cell,
+    read_cell_spec,
+    start_cell,
+    write_cell,
+)
+from studykit.results.record import RECORD_SCHEMA
 
 PARAMETERS = {"seed": 1, "teacher": None, "nested": {"none": None}}
 
@@ -30,7 +39,7 @@ def make_cell(study):
 def test_what_a_cell_executes_is_read_as_it_was_written(make_cell):
     folder = make_cell()
     assert read_cell_spec(folder).parameters == PARAMETERS
-    assert json.loads((folder / "cell.json").read_text())["schema"] == 2
+    assert json.loads((folder / "cell.json").read_text())["schema"] == RECORD_SCHEMA
 
 
 def test_a_folder_without_one_is_no_cell(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from studykit import results
 from studykit.errors import InputError
-from studykit.results import IDENTITY_COLUMNS, RunWriter, load, open_study
+from studykit.results import IDENTITY_COLUMNS, EvaluationWriter, RunWriter, load, open_study
 from studykit.spec import RunSpec
 
 HOLD = """
@@ -50,8 +50,11 @@ def test_one_row_per_run_with_its_columns_and_types(study):
 
 
 def test_a_missing_metric_is_missing_and_never_0(study, make_spec):
-    with RunWriter(study, make_spec("sft", 300)) as run:
-        run.finish({"nll": 1.0}, {}, [])
+    spec = make_spec("sft", 300)
+    with RunWriter(study, spec) as run:
+        run.finish({}, [])
+        with EvaluationWriter(run.folder, spec.evaluation[0]) as measured:
+            measured.finish({"nll": 1.0})
     frame = load(study)
     row = frame[frame["run_id"] == run.folder.name].iloc[0].to_dict()
     assert pd.isna(row["exact_match"])
@@ -64,7 +67,7 @@ def test_a_missing_metric_is_missing_and_never_0(study, make_spec):
 def test_stages_on_the_same_examples_have_one_budget(hashes, examples, study, make_spec):
     manifests = [{"examples": 100, "response_tokens": 700, "examples_sha256": sha} for sha in hashes]
     with RunWriter(study, make_spec("sft", 100)) as run:
-        run.finish({}, {}, manifests)
+        run.finish({}, manifests)
     row = load(study).set_index("run_id").loc[run.folder.name].to_dict()
     assert (row["budget_examples"], row["budget_tokens"]) == (examples, 7 * examples)
 
@@ -165,10 +168,15 @@ def as_schema_1(folder, run_id):
     """Write a finished run again as schema 1 has it, under another id; return its folder."""
     old = folder.parent / run_id
     shutil.copytree(folder, old)
+    [evaluation] = [json.loads(file.read_text()) for file in old.glob("evaluations/*/record.json")]
+    shutil.rmtree(old / "evaluations")
     record = json.loads((old / "record.json").read_text())
+    record["spec"]["evaluation"] = evaluation["evaluation"]
     for part in (record["spec"]["student"], *(stage["data"] for stage in record["spec"]["stages"])):
         part["content"] = part.pop("sha256")
-    (old / "record.json").write_text(json.dumps(record | {"schema": 1, "run_id": run_id}))
+    record |= {"schema": 1, "run_id": run_id, "metrics": evaluation["metrics"]}
+    del record["arm"]
+    (old / "record.json").write_text(json.dumps(record))
     (old / "spec.json").write_text(json.dumps(record["spec"]))
     return old
 
@@ -176,6 +184,7 @@ def as_schema_1(folder, run_id):
 def test_a_run_of_schema_1_has_a_row_until_it_is_run_again(study, make_run):
     plain = json.loads(next((study / "runs").iterdir()).joinpath("spec.json").read_text())
     plain["student"]["sha256"] = plain["stages"][0]["data"]["sha256"] = "f0"
+    plain["evaluation"] = {"data": {"source": "lexicon", "split": "test"}}
     new = make_run(study, RunSpec.parse(plain))
     old = as_schema_1(new, "0123456789ab")
     for _ in range(2):  # from the records, then from the index

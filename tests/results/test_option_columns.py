@@ -9,7 +9,7 @@ import pytest
 from studykit import results
 from studykit.errors import InputError
 from studykit.findings import comparable, labels
-from studykit.results.options import DEFAULTS, option_columns, option_values
+from studykit.results.options import DEFAULTS, evaluation_values, option_columns, option_values
 from studykit.scorers import SCORERS
 from studykit.spec import Budget, Data, Evaluation, Lora, RunSpec, Stage, Student, Teacher
 
@@ -34,6 +34,8 @@ CHANGES: dict[tuple, tuple[Any, str]] = {  # place: another value, its column; s
     ("stages", 0, "validation", "split"): ("validation", "validation_split"),
     ("stages", 0, "method_options"): ({"beta": 0.5}, "method_options.beta"),
     ("stages", 0, "steps"): (20, "steps"),
+    ("stages", 0, "code"): ({"loss.mine": "abc"}, "code.loss.mine"),
+    ("evaluation", "code"): ({"scorer.mine": "abc"}, "evaluation_code.scorer.mine"),
     ("evaluation", "scorers"): (["nll"], "evaluation_scorers"),
     ("evaluation", "data", "source"): ("jsonl", "evaluation_source"),
     ("evaluation", "data", "split"): ("validation", "evaluation_split"),
@@ -52,6 +54,8 @@ PARTS = {  # place: type, and what the names of its columns start with
     ("evaluation", "data", "budget"): (Budget, "evaluation_"),
 }
 NO_CASE = {  # columns of mappings, with one column for each key
+    "code",
+    "evaluation_code",
     "student_random_config",
     "validation_sampler_options",
     "evaluation_sampler_options",
@@ -89,6 +93,7 @@ def another_value(part, place, annotation):
             continue
         for key in place:
             read = read[key] if isinstance(key, int) else getattr(read, key)
+            read = read[0] if key == "evaluation" else read
         if type(read) is type(value) and read != default:
             return value
     return None
@@ -173,7 +178,7 @@ def test_a_default_is_shown_where_another_run_differs_and_no_column_exists_where
 
 
 def test_the_default_of_a_part_that_a_run_lacks_is_not_shown(frame_of):
-    without = {name: part for name, part in PLAIN.items() if name != "evaluation"}
+    without = {name: part for name, part in PLAIN.items() if name != "evaluation"} | {"seed": 1}
     frame = frame_of(RunSpec.parse(without), changed(("evaluation", "max_new_tokens"), 16))
     assert frame["evaluation_max_new_tokens"].isna().sum() == 1
 
@@ -207,6 +212,49 @@ def test_the_order_of_stages_tells_runs_apart(frame_of):
     assert results.configurations(frame).nunique() == 2
 
 
+@pytest.mark.parametrize("differing", ["source", "split", "validation", "method_options"])
+def test_swapped_stages_of_one_method_are_never_averaged(differing, frame_of):
+    """As "human first, then synthetic" and the other way round."""
+    other: dict[str, Any] = {
+        "source": {"data": DATA | {"source": "jsonl", "options": {"path": "synthetic.jsonl"}}},
+        "split": {"data": DATA | {"split": "synthetic"}},
+        "validation": {"validation": {"source": "lexicon", "split": "test"}},
+        "method_options": {"method_options": {"temperature": 2.0}},
+    }[differing]
+    stages = [STAGE, STAGE | other]
+    orders = (stages, stages[::-1], stages[:1] * 2, stages[1:] * 2, stages[:1], stages[1:])
+    frame = frame_of(*(RunSpec.parse(PLAIN | {"stages": order}) for order in orders))
+    assert results.configurations(frame).nunique() == len(orders)
+    assert labels(frame).nunique() == len(orders)
+
+
+def test_evaluations_that_differ_are_never_averaged(frame_of):
+    """Also where only a hash tells them apart: data that changed under one name, or a scorer's code."""
+    content: dict[str, Any] = copy.deepcopy(PLAIN)
+    content["evaluation"] = [
+        PLAIN["evaluation"],
+        PLAIN["evaluation"] | {"items": 21},
+        {"data": PLAIN["evaluation"]["data"] | {"sha256": "f0"}},
+        PLAIN["evaluation"] | {"code": {"scorer.nll": "abc"}},
+    ]
+    frame = frame_of(RunSpec.parse(content))
+    assert frame["run_id"].nunique() == 1
+    assert results.configurations(frame).nunique() == labels(frame).nunique() == 4
+    assert len(comparable(frame, frame[:1])) == 1
+
+
+def test_the_evaluation_is_named_by_its_id_only_where_its_options_do_not_tell(frame_of):
+    one, other = ({"data": PLAIN["evaluation"]["data"], "items": items} for items in (20, 21))
+    frame = frame_of(RunSpec.parse(PLAIN | {"evaluation": [one, other]}))
+    assert set(labels(frame)) == {"kd (evaluation_items=20)", "kd (evaluation_items=21)"}
+
+
+def test_the_batch_size_of_an_evaluation_is_no_option(frame_of):
+    one, other = (changed(("evaluation", "batch_size"), size) for size in (8, 64))
+    assert one.evaluation[0].eval_id == other.evaluation[0].eval_id
+    assert len(frame_of(one, other)) == 1
+
+
 def test_options_are_named_like_no_metric_or_cost():
     taken = {f"{prefix}{name}" for prefix in ("", "teacher_") for name in SCORERS.names()}
     taken |= {"train_s", "teacher_s", "teacher_tokens", "student_tokens", "generated_tokens", "peak_mem_gib"}
@@ -218,6 +266,8 @@ def test_rows_of_a_comparison_and_of_the_table_agree(frame_of):
     """A row has no default filled in, and a table has."""
     spec = RunSpec.parse(PLAIN)
     frame = frame_of(spec, changed(("stages", 0, "batch_size"), 32))
-    row = pd.DataFrame([{"method": "kd", "student": "small", "teacher": "large"} | option_values(spec)])
+    [evaluation] = spec.evaluation
+    names = {"method": "kd", "student": "small", "teacher": "large", "eval_id": evaluation.eval_id}
+    row = pd.DataFrame([names | option_values(spec) | evaluation_values(evaluation)])
     [text] = results.configurations(row)
     assert (results.configurations(frame) == text).tolist().count(True) == 1

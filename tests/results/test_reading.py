@@ -6,6 +6,7 @@ import pytest
 
 from studykit import results
 from studykit.errors import InputError
+from studykit.spec import Evaluation
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,6 @@ def test_an_unterminated_last_line_is_dropped_and_damaged_ones_are_counted(tmp_p
     file = tmp_path / "items.jsonl"
     file.write_bytes(b'{"id": 1}\n{"id": \n[1]\n\n\xff\xfe\n{"id": 2}\n{"id": 3}')
     assert results.read_lines(file) == ([{"id": 1}, {"id": 2}], 4)
-    assert results.read_items(tmp_path) == ([{"id": 1}, {"id": 2}], 4)
     file.write_text('{"id": 1}')
     assert results.read_lines(file) == ([], 0)
     assert results.read_lines(tmp_path / "none") == ([], 0)
@@ -59,18 +59,15 @@ def test_an_unterminated_last_line_is_dropped_and_damaged_ones_are_counted(tmp_p
 
 def test_a_line_separator_inside_an_answer_ends_no_line(study):
     answer = "one\u2028two\x85three\u2029four\x0bfive"
-    with results.RunWriter(study, spec(study)) as run:
-        run.write_items([{"id": "a", "answer": answer}, {"id": "b", "answer": "fine"}])
-    assert results.read_items(run.folder) == ([{"id": "a", "answer": answer}, {"id": "b", "answer": "fine"}], 0)
-
-
-def spec(study):
-    """Return the specification of a run of the study, changed a little."""
-    from studykit.spec import RunSpec
-
-    plain = results.read_spec(next((study / "runs").iterdir()))
-    assert plain is not None
-    return RunSpec.parse(plain | {"seed": 77})
+    [run, *_] = (study / "runs").iterdir()
+    evaluation = Evaluation.parse({"data": {"source": "lexicon"}})
+    with results.EvaluationWriter(run, evaluation) as measured:
+        measured.write_items([{"id": "a", "answer": answer}, {"id": "b", "answer": "fine"}])
+        measured.finish({})
+    assert results.read_items(run, evaluation.eval_id) == (
+        [{"id": "a", "answer": answer}, {"id": "b", "answer": "fine"}],
+        0,
+    )
 
 
 def test_an_executed_notebook_is_read_with_its_texts_joined(tmp_path):

@@ -4,7 +4,6 @@ import json
 import os
 
 import pandas as pd
-import pytest
 
 from studykit.results import configurations, fingerprint, load, read_signals, rebuild_index, write_signal
 

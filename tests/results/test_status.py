@@ -77,7 +77,9 @@ def test_the_record_replaces_it_and_does_not_know_it(study, make_spec, fails):
         assert running(study).keys() == {run.folder.name}
         if fails:
             raise MemoryError("made up for the test")
-        run.finish({"nll": 1.0}, {}, [])
+        run.finish({}, [])
+        StatusFile(run.folder)(Activity("scoring", "items"), 1, 2)
+        assert running(study).keys() == {run.folder.name}
     record = results.read_record(writer.folder)
     assert record is not None
     assert "status.json" not in record.files

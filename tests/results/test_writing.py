@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from studykit import results
-from studykit.files import replacing
 from studykit.errors import InputError
-from studykit.results import RunWriter, open_study, write_json
+from studykit.files import replacing
+from studykit.results import EvaluationWriter, RunWriter, open_study, write_json
 from studykit.results.record import MIGRATIONS, RECORD_SCHEMA, migrate
 
 WRITE_FOREVER = """
@@ -73,17 +73,22 @@ def test_json_is_strict(tmp_path, make_spec, value):
         write_json(tmp_path / "record.json", {"value": value})
     assert list(tmp_path.iterdir()) == []
     with RunWriter(open_study(tmp_path, "sample"), make_spec()) as run:
-        with pytest.raises(ValueError, match="not JSON compliant"):
-            run.write_items([{"id": 1, "score": value}])
         with pytest.raises(ValueError, match="finite number|valid number|valid integer"):
-            run.finish({"exact_match": value}, {}, [])
-    assert {file.name for file in run.folder.iterdir()} == {"lock", "spec.json"}
+            run.finish({"train_s": value}, [])
+        run.finish({}, [])
+        with pytest.raises(KeyboardInterrupt), EvaluationWriter(run.folder, run.spec.evaluation[0]) as measured:
+            with pytest.raises(ValueError, match="not JSON compliant"):
+                measured.write_items([{"id": 1, "score": value}])
+            with pytest.raises(ValueError, match="finite number|valid number|valid integer"):
+                measured.finish({"exact_match": value})
+            raise KeyboardInterrupt
+    assert {file.name for file in measured.folder.iterdir()} == {"evaluation.json"}
 
 
 def test_a_run_that_ends_in_nan_is_recorded_as_failed(tmp_path, make_spec):
     study = open_study(tmp_path, "sample")
     with pytest.raises(ValueError), RunWriter(study, make_spec()) as run:
-        run.finish({"nll": float("nan")}, {}, [])
+        run.finish({"train_s": float("nan")}, [])
     record = results.read_record(run.folder)
     assert record is not None
     assert record.status == "failed"
@@ -93,10 +98,14 @@ def test_the_record_is_written_last_and_vouches_for_the_other_files(study):
     for folder in (study / "runs").iterdir():
         record = results.read_record(folder)
         assert record is not None
-        assert set(record.files) == {"items.jsonl", "metrics.jsonl", "spec.json"}
-        for name, digest in record.files.items():
-            assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-            assert (folder / name).stat().st_mtime_ns <= (folder / "record.json").stat().st_mtime_ns
+        [evaluation] = results.read_evaluations(folder)
+        assert evaluation.record is not None
+        assert set(record.files) == {"metrics.jsonl", "spec.json"}
+        assert set(evaluation.record.files) == {"evaluation.json", "items.jsonl"}
+        for where, files in ((folder, record.files), (evaluation.folder, evaluation.record.files)):
+            for name, digest in files.items():
+                assert hashlib.sha256((where / name).read_bytes()).hexdigest() == digest
+                assert (where / name).stat().st_mtime_ns <= (where / "record.json").stat().st_mtime_ns
         assert json.loads((folder / "spec.json").read_text()) == json.loads(record.spec.canonical())
         assert (record.schema_version, record.run_id) == (RECORD_SCHEMA, folder.name)
 
@@ -127,7 +136,7 @@ def test_a_second_writer_waits_and_finds_the_run_done(study, make_spec):
         waiting.start()
         time.sleep(0.3)
         assert seen == []
-        first.finish({"nll": 1.0}, {}, [])
+        first.finish({}, [])
     waiting.join(30)
     assert seen == [True]
 
@@ -141,10 +150,11 @@ def test_wrong_input_found_late_leaves_no_run(study, make_spec):
 
 def test_a_finished_run_is_left_as_it_is(study, make_spec):
     spec = make_spec("sft", 100, 0)
-    before = {file.name: file.read_bytes() for file in (study / "runs" / spec.run_id).iterdir()}
-    with RunWriter(study, spec) as run:
+    before = {file: file.read_bytes() for file in (study / "runs" / spec.run_id).rglob("*.*")}
+    with RunWriter(study, spec) as run, EvaluationWriter(run.folder, spec.evaluation[0]) as measured:
         assert run.is_done
-    assert {file.name: file.read_bytes() for file in run.folder.iterdir()} == before
+        assert measured.is_done
+    assert {file: file.read_bytes() for file in run.folder.rglob("*.*")} == before
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../up", ".hidden", "/etc"])
@@ -174,13 +184,14 @@ def test_an_empty_folder_may_become_a_study_and_stays_one(tmp_path):
 
 
 def test_older_records_are_migrated_step_by_step_and_newer_ones_refused(monkeypatch):
-    monkeypatch.setattr("studykit.results.record.RECORD_SCHEMA", 3)
+    monkeypatch.setattr("studykit.results.record.RECORD_SCHEMA", 4)
     monkeypatch.setitem(MIGRATIONS, 1, lambda record: record | {"one": True})
     monkeypatch.setitem(MIGRATIONS, 2, lambda record: record | {"two": record["one"]})
-    assert migrate({"schema": 1}, "here") == {"schema": 1, "one": True, "two": True}
-    assert migrate({"schema": 3}, "here") == {"schema": 3}
-    with pytest.raises(InputError, match=r"here has schema 4, this studykit reads up to 3: update studykit"):
-        migrate({"schema": 4}, "here")
+    monkeypatch.setitem(MIGRATIONS, 3, lambda record: record | {"three": record["two"]})
+    assert migrate({"schema": 1}, "here") == {"schema": 1, "one": True, "two": True, "three": True}
+    assert migrate({"schema": 4}, "here") == {"schema": 4}
+    with pytest.raises(InputError, match=r"here has schema 5, this studykit reads up to 4: update studykit"):
+        migrate({"schema": 5}, "here")
     for record in ({}, {"schema": "1"}, {"schema": 0}):
         with pytest.raises(InputError, match="was not written by studykit"):
             migrate(record, "here")

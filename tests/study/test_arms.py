@@ -155,8 +155,7 @@ def test_the_committed_studies_are_scored_on_the_items_that_their_runs_name(tmp_
     for batch in ("lexicon", "methods", "teacher_cache"):
         [cell, *_] = plan(batch, folder=NOTEBOOKS, results_root=tmp_path)
         for arm in notebooks.arms_of(cell.notebook, cell.parameters).values():
-            evaluation = RunSpec.parse(dict(arm)).evaluation
-            assert evaluation is not None
+            [evaluation] = RunSpec.parse(dict(arm)).evaluation
             assert (evaluation.items, evaluation.data.budget.examples) == (1000, None)
 
 

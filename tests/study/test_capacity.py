@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from studykit.errors import InputError
 from studykit.spec import RunSpec
 from studykit.study import pin
-from studykit.study.overlap import count_overlap
+from studykit.study.overlap import count_overlaps
 
 FIELDS = {
     "gpt2": {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 24},
@@ -97,13 +97,13 @@ def test_held_out_items_that_are_all_trained_on_are_refused_and_some_are_logged(
     plain["stages"][0]["data"]["budget"] = {"examples": 40}
     pin(RunSpec.parse(plain))  # the training split, named as such
     assert "40 of 40 held-out items are trained on too" in caplog.text
-    plain["evaluation"]["data"]["split"] = "test"  # of a file whose lines name no split
+    plain["evaluation"][0]["data"]["split"] = "test"  # of a file whose lines name no split
     with pytest.raises(InputError, match="all 40 held-out items are trained on too"):
         pin(RunSpec.parse(plain))
     first, *_ = data_file.read_text(encoding="utf-8").splitlines()
     other = tmp_path / "other.jsonl"
     unseen = json.dumps({"prompt": "Pronounce z z z", "completion": "Z"})
     other.write_text(f"{first}\n{unseen}\n", encoding="utf-8")
-    plain["evaluation"]["data"]["options"]["path"] = str(other)
-    assert count_overlap(pin(RunSpec.parse(plain))) == 1
+    plain["evaluation"][0]["data"]["options"]["path"] = str(other)
+    assert count_overlaps(pin(RunSpec.parse(plain))) == [1]
     assert "1 of 2 held-out items are trained on too" in caplog.text

@@ -19,7 +19,7 @@ from studykit.study.checks import SCHEDULES
 from studykit.study.pin import pin
 from studykit.training import loop
 
-RUN = import_module("studykit.study.run")  # `study.run` is the function
+SCORE = import_module("studykit.study.score")  # `study.score` is the function
 
 
 @pytest.fixture
@@ -49,8 +49,10 @@ def test_a_run_leaves_record_items_metrics_and_model(plain_spec, evaluation, tmp
     row = study.run(plain_spec(evaluation=evaluation), study="s", ablation="why", root=tmp_path)
     folder = tmp_path / "s" / "runs" / row["run_id"]
     record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    items = [json.loads(line) for line in (folder / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+    measured = folder / "evaluations" / row["eval_id"]
+    items = [json.loads(line) for line in (measured / "items.jsonl").read_text(encoding="utf-8").splitlines()]
     assert (record["status"], record["ablation"]) == ("done", "why")
+    assert json.loads((measured / "record.json").read_text(encoding="utf-8"))["metrics"]["nll"] == row["nll"]
     assert [item["id"] for item in items] == [f"word-{n}" for n in range(6)]
     assert items[0]["reference"] == "K"
     assert set(items[0]["scores"]) == {"exact_match", "token_error_rate", "nll"}
@@ -62,8 +64,9 @@ def test_a_run_leaves_record_items_metrics_and_model(plain_spec, evaluation, tmp
     assert not (folder / "checkpoints").exists()
     assert record["data"][0]["examples"] == row["budget_examples"] == 24
     assert record["train_threads"] == [1]
-    assert (record["held_out"]["examples"], record["held_out"]["pool_examples"]) == (6, 40)
-    assert sum(record["held_out"]["by_source"].values()) == 6
+    covered = json.loads((measured / "record.json").read_text(encoding="utf-8"))["held_out"]
+    assert (covered["examples"], covered["pool_examples"]) == (6, 40)
+    assert sum(covered["by_source"].values()) == 6
     assert row["padding_tokens"] == record["cost"]["padding_tokens"] > 0
     assert results.load(tmp_path)["padding_tokens"].tolist() == [row["padding_tokens"]]
     assert RunSpec.parse(json.loads((folder / "spec.json").read_text(encoding="utf-8"))).run_id == row["run_id"]
@@ -269,19 +272,22 @@ def test_a_study_is_a_plain_folder_name(name, plain_spec, tmp_path):
     assert files_under(tmp_path) == []
 
 
-def test_a_failed_run_leaves_its_record_and_is_tried_again(plain_spec, evaluation, tmp_path, monkeypatch):
+def test_a_failed_evaluation_leaves_its_record_and_is_tried_again(plain_spec, evaluation, tmp_path, monkeypatch):
     def fail(*arguments, **keywords):
         raise MemoryError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(RUN, "evaluate", fail)
+        patch.setattr(SCORE, "answer_items", fail)
         with pytest.raises(MemoryError):
             study.run(plain_spec(evaluation=evaluation), study="s", root=tmp_path)
     failed = results.load(tmp_path / "s")
     assert failed["status"].tolist() == ["failed"]
-    record = json.loads((tmp_path / "s" / "runs" / failed["run_id"][0] / "record.json").read_text(encoding="utf-8"))
-    assert "out of memory" in record["error"]
-    assert record["metrics"] == {}
+    folder = results.run_folder(tmp_path / "s", failed["run_id"][0])
+    assert results.is_done(folder)  # it is trained
+    [stored] = results.read_evaluations(folder)
+    assert stored.record is not None
+    assert "out of memory" in (stored.error or "")
+    assert stored.record.metrics == {}
     row = study.run(plain_spec(evaluation=evaluation), study="s", root=tmp_path)
     assert (row["status"], row["run_id"]) == ("done", failed["run_id"][0])
 
@@ -293,7 +299,7 @@ def test_a_retried_run_does_not_train_finished_stages_again(
         raise OSError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(RUN, "evaluate", fail)
+        patch.setattr(SCORE, "answer_items", fail)
         with pytest.raises(OSError, match="no space"):
             study.run(plain_spec(evaluation=evaluation), root=tmp_path)
     study.run(plain_spec(evaluation=evaluation), root=tmp_path)

@@ -35,11 +35,15 @@ def test_every_kind_of_difference_is_named(changes, line):
     assert found == [] if line is None else line in found
 
 
-def test_a_run_is_read_without_times_and_memory(tmp_path):
+@pytest.mark.parametrize("scores_in", ["", "evaluations/0123456789ab"])
+def test_a_run_is_read_without_times_and_memory(scores_in, tmp_path):
+    """Also one of an earlier schema, whose own record has its scores."""
     run = tmp_path / "study" / "runs" / "abc"
     (run / "model").mkdir(parents=True)
-    record = {"metrics": {"nll": 1.0}, "teacher_metrics": {}, "cost": {"train_s": 3.0, "peak_mem_gib": 1, "tokens": 7}}
-    (run / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    (run / scores_in).mkdir(parents=True, exist_ok=True)
+    cost, scores = {"train_s": 3.0, "peak_mem_gib": 1, "tokens": 7}, {"metrics": {"nll": 1.0}, "teacher_metrics": {}}
+    for folder, record in ((run, {"cost": cost}), (run / scores_in, scores | ({} if scores_in else {"cost": cost}))):
+        (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
     lines = [{"step": n, "time_s": 2.0 * n, "loss": 1 / n} for n in (1, 2)]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     save_file({"w": torch.ones(2)}, run / "model" / "model.safetensors")

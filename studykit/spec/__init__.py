@@ -1,4 +1,4 @@
-"""What a run is, as plain data: student, teacher, stages, evaluation, seed. Torch-free and immutable.
+"""What a run is, as plain data: student, teacher, stages, evaluations, seed. Torch-free and immutable.
 
     spec = RunSpec.parse({
         "student": {"name": "lexicon/base-small"},
@@ -6,10 +6,14 @@
         "stages": [{"data": {"source": "lexicon", "budget": {"examples": 500}}, "method": "kd", "steps": 300}],
         "seed": 0,
     })
-    spec.run_id                                     # 12 hex digits: the same content is the same run
+    spec.run_id                                     # 12 hex digits: the same training is the same run
+    spec.evaluation[0].eval_id                      # 12 hex digits: the same measurement is the same evaluation
+
+A run is its training: `run_id` covers everything but the evaluations, and owns the weights. Each evaluation has an id
+of what it measures, so that a trained run is scored on other items, or by other scorers, without being trained again.
 
 Two-stage training is no special case: `stages` is a list. `None` means off, and is left out of the canonical
-form, so that an optional field added later changes no existing `run_id`. A field that is renamed raises `SCHEMA`, and
+form, so that an optional field added later changes no existing id. A field that is renamed raises `SCHEMA`, and
 `from_schema_1` translates what an earlier version wrote.
 
 Some fields are another way to say a number, and are resolved by `study.pin`: `epochs` of a stage become `steps`, so
@@ -19,14 +23,27 @@ that the same training has the same id whichever of them was given.
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from studykit.errors import InputError, unknown
+from studykit.errors import InputError
+from studykit.spec._faults import one_line
+from studykit.spec.schema_1 import from_schema_1, is_schema_1
 
-SCHEMA = 2
-"""Version of what a specification means, hashed into every `run_id`; `RECORD_SCHEMA` is that of records on disk."""
+SCHEMA = 3
+"""Version of what a specification means, hashed into every id; `RECORD_SCHEMA` is that of records on disk. Until 2 the
+evaluation, of which there was one, was part of `run_id`."""
 
 
 MAX_SEED = 2**32 - 1
@@ -37,6 +54,23 @@ class Part(BaseModel):
     """Base of all parts: frozen, strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, data: Any) -> Self:
+        """Build a specification, or a part of one, from plain data.
+
+        Raises:
+            InputError: one line that names the faulty key; for an unknown key it gives the nearest one.
+        """
+        try:
+            part = cls.model_validate(data)
+        except ValidationError as error:
+            raise InputError(one_line(cls, error, data)) from None
+        try:
+            json.dumps(part.model_dump(), allow_nan=False)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"specification: options must be plain JSON values ({error})") from None
+        return part
 
 
 class Lora(Part):
@@ -151,6 +185,9 @@ class Stage(Part):
         default=None, description="sequences of a batch as one row without padding; None: on flash attention"
     )
     bf16: bool | None = Field(default=None, description="mixed precision; None: on GPUs that have it")
+    code: dict[str, str] | None = Field(
+        default=None, description="hashes of the source code that is not the released one; filled in by `study.pin`"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -198,104 +235,97 @@ class Evaluation(Part):
     )
     scorers: tuple[str, ...] = ("exact_match", "token_error_rate", "nll")
     max_new_tokens: int = Field(default=256, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1, description="items at a time; no part of `eval_id`")
+    code: dict[str, str] | None = Field(
+        default=None, description="hashes of the source code that is not the released one; filled in by `study.pin`"
+    )
+
+    @property
+    def eval_id(self) -> str:
+        """12 hex digits of the hash of the content: data, items, limits, scorers and their code.
+
+        `batch_size` is a matter of memory and speed, like the machine and its number of threads, and is left out.
+        """
+        return _short_hash(_canonical(self, exclude={"batch_size"}))
+
+    @property
+    def answers_id(self) -> str:
+        """12 hex digits of the hash of what a student's answers depend on: everything but scorers and their code.
+
+        Evaluations with the same one differ in what is computed from the answers, and can share them.
+        """
+        code = {name: sha256 for name, sha256 in (self.code or {}).items() if not name.startswith("scorer.")}
+        answered = self.model_copy(update={"code": code or None})
+        return _short_hash(_canonical(answered, exclude={"batch_size", "scorers"}))
 
 
 class RunSpec(Part):
-    """The whole of one run."""
+    """The whole of one run: what is trained, and how it is measured.
+
+    `evaluation` holds any number of evaluations, the first of which is the primary one; a single one may be given
+    without a list.
+    """
 
     student: Student
     teacher: Teacher | None = None
     stages: tuple[Stage, ...] = Field(min_length=1)
-    evaluation: Evaluation | None = None
+    evaluation: tuple[Evaluation, ...] = ()
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
 
+    @field_validator("evaluation", mode="before")
     @classmethod
-    def parse(cls, data: dict[str, Any]) -> Self:
-        """Build a specification from plain data.
+    def _as_list(cls, given: Any) -> Any:
+        return () if given is None else (given,) if isinstance(given, dict | Evaluation) else given
+
+    @field_validator("evaluation")
+    @classmethod
+    def _distinct(cls, evaluations: tuple[Evaluation, ...]) -> tuple[Evaluation, ...]:
+        if repeated := repeated_evaluation(evaluations):
+            raise ValueError(repeated)
+        return evaluations
+
+    @model_serializer(mode="wrap")
+    def _without_no_evaluation(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in plain(self).items() if name != "evaluation" or value}
+
+    @classmethod
+    def parse(cls, data: Any) -> Self:
+        """Build a specification from plain data, also from that of an earlier schema.
 
         Raises:
             InputError: one line that names the faulty key; for an unknown key it gives the nearest one.
         """
-        try:
-            spec = cls.model_validate(from_schema_1(data) if is_schema_1(data) else data)
-        except ValidationError as error:
-            raise InputError(_one_line(cls, error)) from None
-        try:
-            json.dumps(spec.model_dump(), allow_nan=False)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"specification: options must be plain JSON values ({error})") from None
-        return spec
+        return super().parse(from_schema_1(data) if is_schema_1(data) else data)
+
+    @property
+    def training(self) -> Self:
+        """The same without evaluations: what a run's folder and its weights are named after."""
+        return self.model_copy(update={"evaluation": ()})
 
     def canonical(self) -> str:
         """Return the one JSON text of this content: keys sorted, no spaces, `None` left out, no NaN."""
-        plain = self.model_dump(mode="json", exclude_none=True)
-        return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return _canonical(self)
 
     @property
     def run_id(self) -> str:
-        """12 hex digits of the sha256 of schema version and canonical JSON: content, never order of arrival."""
-        return hashlib.sha256(f"{SCHEMA}:{self.canonical()}".encode()).hexdigest()[:12]
+        """12 hex digits of the hash of everything but the evaluations: content, never order of arrival."""
+        return _short_hash(self.training.canonical())
 
 
-_RENAMED_OPTIONS = {"choose": "select"}
-"""Options of methods that have another name since schema 2."""
-
-_RENAMED_LOSSES = {"decoupled": "decoupled_kl"}
-"""Losses that have another name since schema 2. Rollouts were renamed too, but no method has an option for them."""
-
-
-def is_schema_1(plain: Any) -> bool:
-    """Whether a specification was pinned under schema 1, in which the student's hash was called `content`."""
-    student = plain.get("student") if isinstance(plain, dict) else None
-    return isinstance(student, dict) and "content" in student
+def repeated_evaluation(evaluations: Sequence[Evaluation]) -> str | None:
+    """Return why a list of evaluations is refused, or None: each must differ from the others in its content."""
+    first: dict[str, int] = {}
+    for number, evaluation in enumerate(evaluations, 1):
+        if (earlier := first.setdefault(evaluation.eval_id, number)) != number:
+            return f"evaluations {earlier} and {number} are the same: remove one"
+    return None
 
 
-def from_schema_1(plain: dict[str, Any]) -> dict[str, Any]:
-    """Return a specification of schema 1 under today's names of fields; its meaning is the same.
-
-    >>> from_schema_1({"student": {"name": "a", "content": "f0"}, "stages": []})
-    {'student': {'name': 'a', 'sha256': 'f0'}, 'stages': []}
-    """
-    changes = {part: _renamed(plain[part], content="sha256") for part in ("student", "teacher") if part in plain}
-    if isinstance(plain.get("stages"), list):
-        changes["stages"] = [_stage_from_schema_1(stage) for stage in plain["stages"]]
-    if isinstance(plain.get("evaluation"), dict):
-        changes["evaluation"] = _with_data_from_schema_1(plain["evaluation"])
-    return plain | changes
+def _canonical(part: Part, exclude: set[str] | None = None) -> str:
+    plain = part.model_dump(mode="json", exclude_none=True, exclude=exclude)
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _stage_from_schema_1(stage: Any) -> Any:
-    if not isinstance(stage, dict):
-        return stage
-    options = _renamed(stage.get("method_options", {}), **_RENAMED_OPTIONS)
-    if isinstance(options, dict) and options.get("loss") in list(_RENAMED_LOSSES):
-        options |= {"loss": _RENAMED_LOSSES[options["loss"]]}
-    return _renamed(_with_data_from_schema_1(stage), chosen="selected_sha256") | {"method_options": options}
-
-
-def _with_data_from_schema_1(part: dict[str, Any]) -> dict[str, Any]:
-    return part | {name: _renamed(part[name], content="sha256") for name in ("data", "validation") if name in part}
-
-
-def _renamed(part: Any, **names: str) -> Any:
-    return {names.get(key, key): value for key, value in part.items()} if isinstance(part, dict) else part
-
-
-def _one_line(model: type[BaseModel], error: ValidationError) -> str:
-    """Turn pydantic's report into one line about its first fault."""
-    fault = error.errors()[0]
-    path = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] != "extra_forbidden":
-        return f"specification: {path or 'top level'}: {fault['msg']} (received {fault['input']!r:.80})"
-    owner: Any = model
-    for part in fault["loc"][:-1]:
-        owner = owner if isinstance(part, int) else _part_of(owner.model_fields[part].annotation)
-    return f"specification: {path}: {unknown('key', str(fault['loc'][-1]), owner.model_fields)}"
-
-
-def _part_of(annotation: Any) -> Any:
-    """Find the Part class inside annotations such as `Teacher | None` and `tuple[Stage, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in getattr(annotation, "__args__", ()) if (found := _part_of(inner))), None)
+def _short_hash(canonical: str) -> str:
+    """Return 12 hex digits of the sha256 of schema version and canonical JSON."""
+    return hashlib.sha256(f"{SCHEMA}:{canonical}".encode()).hexdigest()[:12]

@@ -1,0 +1,43 @@
+"""The source code that a stage and an evaluation depend on, where it is not the released one."""
+
+from collections.abc import Iterable
+
+from studykit.discovery import Room
+from studykit.losses import LOSSES
+from studykit.methods import METHODS, Recipe
+from studykit.rollouts import ROLLOUTS
+from studykit.samplers import SAMPLERS
+from studykit.scorers import SCORERS
+from studykit.sources import SOURCES
+from studykit.spec import Evaluation, Stage
+from studykit.study.released import unreleased
+
+
+def code_of_stage(stage: Stage, recipe: Recipe) -> dict[str, str] | None:
+    """Return hashes of what a stage runs: method, loss, rollout, samplers and sources; None where all is released."""
+    data = [stage.data] if stage.validation is None else [stage.data, stage.validation]
+    samplers = [part.budget.sampler for part in data] + ([recipe.select] if recipe.select else [])
+    return _code(
+        {
+            METHODS: [stage.method],
+            LOSSES: [recipe.loss],
+            ROLLOUTS: [recipe.rollout],
+            SAMPLERS: samplers,
+            SOURCES: [part.source for part in data],
+        }
+    )
+
+
+def code_of_evaluation(evaluation: Evaluation) -> dict[str, str] | None:
+    """Return the hashes of what an evaluation runs: its source and its scorers; None where all is released."""
+    return _code({SOURCES: [evaluation.data.source], SCORERS: evaluation.scorers})
+
+
+def _code(names: dict[Room, Iterable[str]]) -> dict[str, str] | None:
+    found = {
+        f"{room.kind}.{name}": sha256
+        for room, used in names.items()
+        for name in used
+        if (sha256 := unreleased(room, name))
+    }
+    return found or None

@@ -1,0 +1,214 @@
+"""Score a trained run: by the evaluations of its specification, or later by others, without training it again.
+
+    row = score(run_id, {"data": {"source": "lexicon", "split": "test"}, "items": 2000})
+    row = score(run_id, scorers=["exact_match", "nll"])            # the run's first evaluation, with other scorers
+
+The model is read from the run's folder. It is not needed where another evaluation of the run has answered the same
+items with the same limits: then its answers are scored again. The teacher's answers are stored likewise, in the cache.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from studykit import results
+from studykit.data import Inputs
+from studykit.errors import InputError
+from studykit.evaluation import answer_items, item_of_line, line_of_item
+from studykit.files import cache_folder, read_lines, replacing
+from studykit.models.card import model_card
+from studykit.models.loading import device, load_student, load_teacher
+from studykit.models.names import ModelRef
+from studykit.results.status import Activity, StatusFile, Watch, unwatched
+from studykit.results.table import run_row
+from studykit.scorers import Item, needs_generation, score_items, weighted_means
+from studykit.spec import Evaluation, RunSpec
+from studykit.study.overlap import count_overlaps
+from studykit.study.pin import pin
+from studykit.training.resolved import ResolvedEvaluation, ResolvedRun
+from studykit.training.stages import leave_float32_flash
+
+
+def score(
+    run_id: str,
+    evaluation: Evaluation | Mapping[str, Any] | None = None,
+    *,
+    scorers: Sequence[str] | None = None,
+    root: str | Path = "results",
+) -> dict[str, Any]:
+    """Score a finished run by one more evaluation; what has been measured already is read.
+
+    Args:
+        run_id: of any study under `root`.
+        evaluation: what to measure; None for the run's first evaluation.
+        scorers: in place of the evaluation's.
+        root: the results folder.
+
+    Returns:
+        The run's row in the table, with the scores of this evaluation.
+
+    Raises:
+        InputError: no such run, one that is not finished or has no weights, or anything wrong with the evaluation.
+    """
+    folder = results.find_run(root, run_id)
+    record = results.read_record(folder)
+    if record is None or record.status != "done":
+        raise InputError(f"run {run_id} is not finished: run its specification first ({folder / 'spec.json'})")
+    wanted = _wanted(folder, evaluation, scorers)
+    run = pin(_without_code(record.spec).model_copy(update={"evaluation": (wanted,)}), Inputs(root))
+    eval_id = run.evaluations[0].spec.eval_id
+    with results.holding(folder):
+        if results.find_evaluation(folder, eval_id, status="done") is None:
+            _check_weights(folder, run)
+            score_all(run, folder, watch=StatusFile(folder))
+    return run_row(folder, folder.parents[1].name, eval_id)
+
+
+def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, watch: Watch = unwatched) -> None:
+    """Measure those evaluations of a trained run that are not done.
+
+    Args:
+        run: the pinned run, with its evaluations.
+        folder: of the run, which this process holds.
+        student: the trained model; None where it is to be read from the folder.
+        watch: called with the progress.
+    """
+    overlaps = count_overlaps(run)
+    for evaluation, overlap in zip(run.evaluations, overlaps, strict=True):
+        with results.EvaluationWriter(folder, evaluation.spec) as writer:
+            if writer.is_done:
+                continue
+            answered_in, items = _stored_items(folder, evaluation)
+            started = time.monotonic()
+            if items is None:
+                student = load_trained(run, folder) if student is None else student
+                scoring = partial(watch, Activity("scoring", "items"))
+                items = answer_items(student, run.student.tokenizer, evaluation.spec, evaluation.held_out, scoring)
+            scores = score_items(items, evaluation.spec.scorers)
+            writer.write_items(line_of_item(item, score) for item, score in zip(items, scores, strict=True))
+            cost = {"evaluate_s": round(time.monotonic() - started, 3)}
+            writer.finish(
+                weighted_means(scores),
+                cost=cost,
+                gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+                teacher_metrics=_teacher_metrics(run, evaluation, watch),
+                held_out=evaluation.covered,
+                items_trained_on=overlap,
+                answers_from=answered_in,
+            )
+    _write_card(folder)
+
+
+def load_trained(run: ResolvedRun, folder: Path) -> nn.Module:
+    """Return the trained student as it was saved, adapters merged."""
+    plain = run.spec.student.model_copy(update={"random_config": None, "lora": None})
+    student = load_student(plain, ModelRef(run.run_id, str(folder / "model"))).to(device())
+    leave_float32_flash(student)
+    return student
+
+
+def check_weights(study_folder: Path, run: ResolvedRun) -> None:
+    """Refuse to score a run that is trained and whose weights were not kept; before any other run trains.
+
+    Raises:
+        InputError: naming the run, and how to train it anew.
+    """
+    folder = study_folder / "runs" / run.run_id
+    if results.is_done(folder):
+        _check_weights(folder, run)
+
+
+def _check_weights(folder: Path, run: ResolvedRun) -> None:
+    if (folder / "model").is_dir():
+        return
+    for evaluation in run.evaluations:
+        done = results.find_evaluation(folder, evaluation.spec.eval_id, status="done")
+        if done is None and _stored_items(folder, evaluation)[1] is None:
+            raise InputError(
+                f"run {folder.name} is trained, and its weights were not kept, so that it cannot be scored again: "
+                f"remove {folder} to train it anew"
+            )
+
+
+def _wanted(folder: Path, given: Evaluation | Mapping[str, Any] | None, scorers: Sequence[str] | None) -> Evaluation:
+    """Return the evaluation to make."""
+    if given is None:
+        first = results.find_evaluation(folder)
+        if first is None or first.evaluation is None:
+            raise InputError(f"run {folder.name} has no evaluation: give one, with the data and items to score")
+        if not scorers:
+            raise InputError("give an evaluation, or other scorers for the run's first one")
+        evaluation = first.evaluation.model_copy(update={"code": None})
+    else:
+        evaluation = given if isinstance(given, Evaluation) else Evaluation.parse(given)
+    return evaluation.model_copy(update={"scorers": tuple(scorers)}) if scorers else evaluation
+
+
+def _without_code(spec: RunSpec) -> RunSpec:
+    """Return a specification of which the code may have changed since: what is trained is not trained again."""
+    stages = tuple(stage.model_copy(update={"code": None}) for stage in spec.stages)
+    return spec.model_copy(update={"stages": stages})
+
+
+def _stored_items(folder: Path, evaluation: ResolvedEvaluation) -> tuple[str | None, list[Item] | None]:
+    """Return the answered items of another evaluation of the run on which this one's scores depend, and its id."""
+    for stored in results.read_evaluations(folder):
+        if stored.record is not None and stored.status == "done" and _serves(stored.record.evaluation, evaluation.spec):
+            items = _read_items(stored.folder / "items.jsonl", stored.record.files.get("items.jsonl"))
+            if items is not None and len(items) == len(evaluation.held_out):
+                return stored.eval_id, items
+    return None, None
+
+
+def _serves(stored: Evaluation, wanted: Evaluation) -> bool:
+    """Whether the answers of one evaluation are all that another one scores."""
+    generated = needs_generation(stored.scorers) or not needs_generation(wanted.scorers)
+    return stored.answers_id == wanted.answers_id and generated
+
+
+def _read_items(file: Path, sha256: str | None = None) -> list[Item] | None:
+    """Return stored items; None where the file is missing, has changed, or lacks what scorers need today."""
+    if not file.is_file() or (sha256 and hashlib.sha256(file.read_bytes()).hexdigest() != sha256):
+        return None
+    lines, damaged = read_lines(file)
+    items = [item for line in lines if (item := item_of_line(line)) is not None]
+    return items if not damaged and len(items) == len(lines) else None
+
+
+def _teacher_metrics(run: ResolvedRun, evaluation: ResolvedEvaluation, watch: Watch) -> dict[str, float]:
+    """Return the teacher's metrics on the held-out items: the upper level that students are compared with.
+
+    Its answers are stored by the content of teacher and evaluation, so that a study has it answer once; empty without a
+    teacher.
+    """
+    teacher = run.spec.teacher
+    if teacher is None or run.teacher is None:
+        return {}
+    live = teacher.model_copy(update={"top_k": None, "samples": None})
+    generates = needs_generation(evaluation.spec.scorers)
+    key = hashlib.sha256(f"{live.model_dump_json()} {evaluation.spec.answers_id} {generates}".encode()).hexdigest()[:32]
+    file = cache_folder("teacher-answers") / f"{key}.jsonl"
+    items = _read_items(file)
+    if items is None or len(items) != len(evaluation.held_out):
+        model = load_teacher(run.teacher, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
+        scoring = partial(watch, Activity("scoring the teacher", "items"))
+        items = answer_items(model, run.teacher.tokenizer, evaluation.spec, evaluation.held_out, scoring)
+        with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(line_of_item(item), ensure_ascii=False) + "\n" for item in items)
+    return weighted_means(score_items(items, evaluation.spec.scorers))
+
+
+def _write_card(folder: Path) -> None:
+    """Write the card beside the weights again, with the scores of the first evaluation that is done."""
+    record, first = results.read_record(folder), results.find_evaluation(folder, status="done")
+    if record is not None and first is not None and first.record is not None and (folder / "model").is_dir():
+        card = model_card(record.spec, first.record.metrics, [manifest.model_dump() for manifest in record.data])
+        with replacing(folder / "model" / "README.md") as temporary:
+            temporary.write_text(card, encoding="utf-8")
