@@ -31,10 +31,10 @@ id, and the table shows the new run alone.
 and `CellRecord`.
 
 **Options are columns.** A field of the specification in which a run differs from the default is a column of `load`,
-named after the field: `learning_rate`, `batch_size`, `teacher_top_k`, `lora_r`, `student_attn_implementation`, a key of a
-mapping after a dot (`method_options.beta`, `source_options.tasks`), and where stages differ each stage's own
-(`stage_2.learning_rate`). `studykit.results.options` has the whole rule. Runs may be averaged if `identity_columns` agree,
-which is what `configurations` compares.
+named after the field: `learning_rate`, `batch_size`, `teacher_top_k`, `lora_r`, `student_attn_implementation`, a key of
+a mapping after a dot (`method_options.beta`, `source_options.tasks`), and where stages differ each stage's own
+(`stage_2.learning_rate`). `studykit.results.options` has the whole rule. Runs may be averaged if `identity_columns`
+agree, which is what `configurations` compares.
 """
 
 from studykit.files import read_lines, write_json

@@ -207,7 +207,7 @@ def _described(
 
 
 def _usage(manifests: tuple[Manifest, ...]) -> Line:
-    """Return how much of its budget a run of one stage trained on; stages may share examples, whose number is unknown."""
+    """Return how much of its budget a run of one stage trained on; stages may share examples in unknown number."""
     if len(manifests) != 1:
         return {}
     values = {name: getattr(manifests[0], name) for name in ("seen_examples", "epochs")}
@@ -217,8 +217,8 @@ def _usage(manifests: tuple[Manifest, ...]) -> Line:
 def _study_rows(study: Path) -> list[Line]:
     """Read finished runs from the index and the others from their folders; a changed index is written.
 
-    A finished run or evaluation never changes, since its id is the hash of its content, so that its line of the index is
-    right as long as its record exists.
+    A finished run or evaluation never changes, since its id is the hash of its content, so that its line of the index
+    is right as long as its record exists.
     """
     index: dict[str, list[Line]] = {}
     for line in read_lines(study / "index.jsonl")[0]:
