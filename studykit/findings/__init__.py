@@ -104,12 +104,14 @@ def labels(runs: pd.DataFrame) -> pd.Series:
 def differing_columns(runs: pd.DataFrame, columns: list[str]) -> list[str]:
     """Return the columns in which some runs do not all have the same value.
 
-    The id of the evaluation is among them only where the options of the evaluations do not tell them apart.
+    A hash is among them only where the others do not tell the same runs apart.
     """
     differing = [name for name in columns if results.configurations(runs, [name]).nunique() > 1]
-    named = [name for name in differing if name != "eval_id"]
-    is_clear = results.configurations(runs, named).nunique() == results.configurations(runs, differing).nunique()
-    return named if is_clear else differing
+    for name in results.HASHES:
+        others = [other for other in differing if other != name]
+        if results.configurations(runs, others).nunique() == results.configurations(runs, differing).nunique():
+            differing = others
+    return differing
 
 
 def short_names(columns: Collection[str]) -> dict[str, str]:

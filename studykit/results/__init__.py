@@ -41,7 +41,14 @@ from studykit.files import read_lines, write_json
 from studykit.results.cells import CellState, cells, read_log, read_notebook
 from studykit.results.evaluations import StoredEvaluation, find_evaluation, primary, read_evaluations, read_items
 from studykit.results.layout import find_run, is_run_id, open_study, run_folder, studies
-from studykit.results.options import configurations, identity_columns, option_columns, schedule_columns, settings
+from studykit.results.options import (
+    HASHES,
+    configurations,
+    identity_columns,
+    option_columns,
+    schedule_columns,
+    settings,
+)
 from studykit.results.record import (
     CellRecord,
     CellSpec,
@@ -57,6 +64,7 @@ from studykit.results.table import IDENTITY_COLUMNS, damaged_records, fingerprin
 from studykit.results.writer import EvaluationWriter, RunWriter, holding
 
 __all__ = [
+    "HASHES",
     "IDENTITY_COLUMNS",
     "CellRecord",
     "CellSpec",

@@ -12,11 +12,13 @@ A column is named after its field of the specification:
   `stage_1.steps`, `stage_1.examples`; a value that all stages share has the plain name
 
 A value that is the field's default is left out of `option_values`; a list or mapping is its JSON text, so that every
-value can be compared. Method, names of models, budget, steps and seed have other columns and are no options;
-hashes of models and data are none either, and the batch size of an evaluation changes no number. Code that is not the
-released one is an option: `code.loss.mine`, `evaluation_code.scorer.mine`.
+value can be compared. Method, names of models, budget, steps and seed have other columns and are no options, and the
+batch size of an evaluation changes no number. Code that is not the released one is an option: `code.loss.mine`,
+`evaluation_code.scorer.mine`. What names and options do not tell, such as a file that has other lines than before, the
+columns `inputs` and `eval_id` do: hashes of the models and data of a training, and of an evaluation.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -28,6 +30,9 @@ from pydantic import BaseModel
 from studykit.spec import Budget, Data, Evaluation, Lora, RunSpec, Stage, Student, Teacher
 
 _NO_OPTIONS = ("name", "sha256", "selected_sha256", "method", "steps", "epochs", "data", "budget", "validation", "lora")
+HASHES = ("inputs", "eval_id")
+"""Columns of hashes, which tell runs apart where names and options do not."""
+
 _NO_OPTIONS_OF = {Evaluation: ("batch_size",)}
 _OPTIONS_OF = {Data: "source_options", Budget: "sampler_options"}
 _PARTS: tuple[tuple[type[BaseModel], str], ...] = (
@@ -61,6 +66,25 @@ def option_values(spec: RunSpec) -> dict[str, Any]:
     return values
 
 
+def inputs_of(spec: RunSpec) -> str | None:
+    """Return 12 hex digits of the hashes of models and data that a training names; None where they are not filled in.
+
+    They are those of whole pools: budgets and seeds change none of them.
+    """
+    found = _hashes(spec.training.model_dump(mode="json", exclude_none=True))
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:12] if found else None
+
+
+def _hashes(plain: Any) -> list[str]:
+    """Return the values of all keys `sha256` inside plain data, in their order."""
+    if isinstance(plain, list):
+        return [sha256 for part in plain for sha256 in _hashes(part)]
+    if not isinstance(plain, dict):
+        return []
+    own = [plain["sha256"]] if isinstance(plain.get("sha256"), str) else []
+    return own + [sha256 for part in plain.values() for sha256 in _hashes(part)]
+
+
 def evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
     """Return the options of an evaluation that are not default, by name of column.
 
@@ -76,8 +100,8 @@ def option_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def identity_columns(frame: pd.DataFrame) -> list[str]:
-    """Return the columns in which runs that are averaged must agree: method, models, all options, the evaluation."""
-    return [name for name in ("method", "student", "teacher", "eval_id") if name in frame] + option_columns(frame)
+    """Return the columns in which runs that are averaged must agree: method, models, evaluation, and all options."""
+    return [name for name in ("method", "student", "teacher", *HASHES) if name in frame] + option_columns(frame)
 
 
 def settings(

@@ -20,7 +20,7 @@ from studykit.results.evaluations import (
     read_evaluations,
 )
 from studykit.results.layout import run_folders, studies
-from studykit.results.options import evaluation_values, fill_defaults, option_columns, option_values
+from studykit.results.options import evaluation_values, fill_defaults, inputs_of, option_columns, option_values
 from studykit.results.record import RECORD_SCHEMA, Manifest, RunRecord, read_record, read_records, read_spec
 from studykit.results.signals import read_signals
 from studykit.scorers import SCORERS
@@ -203,6 +203,7 @@ def _described(
         "seed": spec.seed,
         "status": status,
         "steps": sum(stage.planned_steps for stage in spec.stages),
+        "inputs": inputs_of(spec),
     }
 
 

@@ -160,13 +160,25 @@ def test_steps_of_stages_that_vary_with_the_budget_are_no_options(frame_of):
     assert len(comparable(frame, frame[frame["run_id"] == swapped.run_id])) == 2
 
 
-def test_seed_budget_and_hashes_are_no_options(frame_of):
+def test_seed_and_budget_are_no_options(frame_of):
     other: dict[str, Any] = copy.deepcopy(PLAIN) | {"seed": 1}
-    other["stages"][0]["data"] = DATA | {"budget": {"examples": 200, "seed": 1}, "sha256": "a"}
-    other["student"]["sha256"] = "b"
+    other["stages"][0]["data"] = DATA | {"budget": {"examples": 200, "seed": 1}}
     frame = frame_of(RunSpec.parse(PLAIN), RunSpec.parse(other))
     assert results.configurations(frame).nunique() == 1
     assert set(labels(frame)) == {"kd"}
+
+
+@pytest.mark.parametrize("place", [("student",), ("teacher",), ("stages", 0, "data"), ("stages", 0, "validation")])
+def test_other_weights_or_lines_under_one_name_are_never_averaged(place, frame_of):
+    one, other = (changed((*place, "sha256"), sha256) for sha256 in ("a" * 64, "b" * 64))
+    frame = frame_of(one, other.model_copy(update={"seed": 1}))
+    assert results.configurations(frame).nunique() == labels(frame).nunique() == 2
+    assert len(comparable(frame, frame[:1])) == 1
+
+
+def test_a_hash_is_not_named_where_a_name_tells(frame_of):
+    specs = [changed(("teacher",), {"name": name, "sha256": name * 64}) for name in "ab"]
+    assert set(labels(frame_of(*specs))) == {"kd (teacher=a)", "kd (teacher=b)"}
 
 
 def test_a_default_is_shown_where_another_run_differs_and_no_column_exists_where_none_does(frame_of):
