@@ -2,14 +2,24 @@
 
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).parents[2]
 OVERVIEW = "views/10_overview.py"
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed_packages_are_scanned_once():
+    """Spare every opened page the second that Streamlit reads the metadata of all packages for, to find components."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", cache(manifest_scanner.scan_component_manifests))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -30,10 +40,9 @@ def opened(monkeypatch):
         monkeypatch.setenv("STUDYKIT_RESULTS", str(root))
         app = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
         app.query_params |= {name: str(value) for name, value in query.items()}
-        app.run()
         if page != OVERVIEW:
-            app.query_params |= {name: str(value) for name, value in query.items()}
-            app.switch_page(page).run()
+            app.switch_page(page)
+        app.run()
         assert not app.exception, app.exception
         return app
 
