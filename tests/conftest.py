@@ -1,5 +1,6 @@
 """What many tests share: a separate cache, no network, one thread, the smallest models and data that will do."""
 
+import gc
 import json
 import os
 
@@ -16,6 +17,12 @@ WORDS = ("cat", "dog", "banana", "river", "stone", "apple", "window", "garden", 
 def pytest_configure(config):
     # peft asks a transformers model for a property that transformers 5 has renamed.
     config.addinivalue_line("filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+def pytest_collection_finish():
+    """Keep what was imported out of every later garbage collection: each end of a training asks for one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

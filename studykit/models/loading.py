@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from studykit.chat import tokenizer_hash
@@ -90,8 +91,8 @@ def architecture(random_config: dict[str, Any]) -> Any:
     """
     fields = dict(random_config)
     kind = fields.pop("model_type", None)
-    known = [config.model_type for config in MODEL_FOR_CAUSAL_LM_MAPPING]
-    if kind not in known:
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        known = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
         raise InputError(f"student.random_config: {unknown('model_type', str(kind), known)}")
     try:
         return AutoConfig.for_model(kind, **fields)
