@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from studykit.head import Labels, Objective, head_loss
@@ -92,7 +92,7 @@ def sharded(tmp_path_factory) -> list[dict[str, Tensor]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    spawn(work, (port, str(folder)), nprocs=RANKS)
+    start_processes(work, (port, str(folder)), nprocs=RANKS, start_method="forkserver")
     return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(len(CASES))]
 
 

@@ -69,9 +69,11 @@ def test_checkouts_take_turns_in_changing_order_and_are_compared_with_the_first_
     assert pairs == [(0.1, 0.2)] * 3
 
 
-def test_a_run_that_fails_is_shown_with_its_error():
-    with pytest.raises(RuntimeError, match="stages"):
-        run_spec(ROOT, {"student": {"name": "lexicon/base-small"}})
+def test_a_run_that_fails_is_shown_with_its_error(tmp_path):
+    (tmp_path / "studykit").mkdir()
+    (tmp_path / "studykit" / "__init__.py").write_text("raise ImportError('a checkout that is broken')")
+    with pytest.raises(RuntimeError, match="a checkout that is broken"):
+        run_spec(tmp_path, SPECS["sft"])
 
 
 @pytest.mark.slow
