@@ -7,12 +7,15 @@
 No method is known here: where one trains on a part of its budget, the part is described by a `Selection`.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from studykit.chat import Encoded, check, encode
+import numpy as np
+
+from studykit.chat import Encoded, Turns, as_sequences, check, check_all_answers, encode
 from studykit.models.names import ModelRef, Models
 from studykit.samplers import draw, models_of, select
 from studykit.sources import Example, content_hash, load_examples
@@ -25,6 +28,8 @@ _REMEMBERED = 4
 """Pools, and data of stages, that `Inputs` holds at a time."""
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ class StageData:
     """What a stage trains on.
 
     Attributes:
-        examples: in the order in which they were drawn.
+        examples: one for each sequence, in the order in which they were drawn; with `turns="each"` a conversation of
+            several answers is several of them.
         encoded: the same as the student's token sequences.
         manifest: what was drawn, by counts and content hashes; plain JSON data.
         selected_sha256: of the examples, where models took part in the selection.
@@ -106,7 +112,7 @@ class Inputs:
         Raises:
             InputError: a source, budget, model or example that cannot be used.
         """
-        key = f"{_pool_key(stage.data)} {stage.data.budget} {stage.max_length} {student} {selection}"
+        key = f"{_pool_key(stage.data)} {stage.data.budget} {stage.turns} {stage.max_length} {student} {selection}"
 
         def make() -> StageData:
             data = self._drawn(stage, student.tokenizer)
@@ -114,32 +120,74 @@ class Inputs:
 
         return _remember(self._stages, key, make)
 
-    def validation_data(self, data: Data, student: ModelRef, max_length: int) -> Encoded:
+    def validation_data(self, data: Data, student: ModelRef, stage: Stage) -> Encoded:
         """Return the token sequences that a method computes the student's loss on during training.
+
+        Args:
+            data: the validation data of a stage.
+            student: its tokenizer makes the token sequences.
+            stage: gives the maximum length, and which answers of a conversation count.
 
         Raises:
             InputError: a source, budget or example that cannot be used.
         """
-        pool = self.pool(data).examples
-        counts = None if data.budget.tokens is None else encode(pool, student.tokenizer, None).response_tokens
+        pool, tokenizer = self.pool(data).examples, student.tokenizer
+        counts = None if data.budget.tokens is None else _encode_by_turns(pool, tokenizer, stage.turns)[3]
         drawn = draw(pool, data.budget, counts, self.models)
-        return encode([pool[i] for i in drawn.indices], student.tokenizer, max_length)
+        examples, encoded, _, _ = _encode_by_turns([pool[i] for i in drawn.indices], tokenizer, stage.turns)
+        check(examples, encoded, stage.max_length)
+        return encoded
 
     def _drawn(self, stage: Stage, tokenizer: Any) -> StageData:
         """Return what the budget draws from the pool."""
         pool, budget = self.pool(stage.data).examples, stage.data.budget
         if budget.tokens is not None or (budget.examples or len(pool)) * _WHOLE_POOL_FROM >= len(pool):
-            whole = encode(pool, tokenizer, None)
-            drawn = draw(pool, budget, whole.response_tokens, self.models)
-            encoded, examples = whole.take(drawn.indices), [pool[i] for i in drawn.indices]
-            check(examples, encoded, stage.max_length)
+            whole, encoded, bounds, counts = _encode_by_turns(pool, tokenizer, stage.turns)
+            drawn = draw(pool, budget, counts, self.models)
+            rows = np.concatenate([np.arange(int(bounds[i]), int(bounds[i + 1])) for i in drawn.indices])
+            examples, encoded = [whole[i] for i in rows], encoded.take(rows)
         else:
             drawn = draw(pool, budget, models=self.models)
-            examples = [pool[i] for i in drawn.indices]
-            encoded = encode(examples, tokenizer, stage.max_length)
-        manifest: dict[str, Any] = drawn.manifest | {"response_tokens": int(encoded.response_tokens.sum())}
+            examples, encoded, _, _ = _encode_by_turns([pool[i] for i in drawn.indices], tokenizer, stage.turns)
+        check(examples, encoded, stage.max_length)
+        if stage.turns == "all":
+            check_all_answers(examples, encoded)
+        _tell_left_out(stage, encoded)
+        manifest: dict[str, Any] = drawn.manifest | {
+            "response_tokens": int(encoded.response_tokens.sum()),
+            "sequences": len(encoded),
+            "answers": int(encoded.answers.sum()),
+            "answers_left_out": int(encoded.left_out.sum()),
+        }
         sha256 = manifest["examples_sha256"] if models_of(budget.sampler) else None
         return StageData(examples, encoded, manifest, sha256)
+
+
+def _encode_by_turns(
+    examples: list[Example], tokenizer: Any, turns: Turns | None
+) -> tuple[list[Example], Encoded, np.ndarray, np.ndarray]:
+    """Return the sequences of examples, their tokens, where those of each example begin, and its supervised tokens.
+
+    Returns:
+        Sequences and tokens of the same length; int64 [n + 1] and int64 [n] for n examples.
+    """
+    sequences, owners = as_sequences(examples, turns)
+    encoded = encode(sequences, tokenizer, None)
+    counts = np.bincount(owners, weights=encoded.response_tokens, minlength=len(examples)).astype(np.int64)
+    return sequences, encoded, np.searchsorted(owners, np.arange(len(examples) + 1)), counts
+
+
+def _tell_left_out(stage: Stage, encoded: Encoded) -> None:
+    """Say how many answers are not trained on, where `turns` does not choose that."""
+    if fewer := int((encoded.left_out > 0).sum()):
+        _LOG.warning(
+            "source %r: of %s conversations with several answers the last alone is trained on, and %s answers are left "
+            "out, since the chat template renders them otherwise when further turns follow; turns='each' trains on "
+            "each in a separate sequence, turns='last' says that this is meant",
+            stage.data.source,
+            f"{fewer:,}",
+            f"{int(encoded.left_out.sum()):,}",
+        )
 
 
 def _selected(drawn: StageData, selection: Selection, seed: int) -> StageData:

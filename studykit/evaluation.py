@@ -3,8 +3,10 @@
     items = answer_items(model, tokenizer, evaluation, held_out(evaluation, pool))
     scores = score_items(items, evaluation.scorers)
 
-Generation is greedy, batched with a key-value cache, and stops at the end token. The likelihood of the reference answer
-comes from one forward pass, through the same head that training uses.
+Generation is greedy, batched with a key-value cache, and stops at the tokens that end a turn. Answer and reference are
+compared by their content: reasoning in front of it, in the words of the model's chat template, is no part of either.
+The likelihood of the reference answer, with all that training would teach of it, comes from one forward pass, through
+the same head that training uses.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from studykit.chat import encode, encode_prompts
+from studykit.chat import content_of, encode, encode_prompts, reasoning_end, without_reasoning
 from studykit.errors import InputError
 from studykit.generation import Sampling, Vocabulary, generate
 from studykit.likelihood import reference_nll
@@ -49,7 +51,7 @@ def answer_items(
     Raises:
         InputError: an unknown scorer, or an example without an answer.
     """
-    encoded = encode(examples, tokenizer, _MAX_LENGTH)
+    encoded, end = encode(examples, tokenizer, _MAX_LENGTH), reasoning_end(tokenizer)
     answers: list[str | None] = [None] * len(examples)
     watch(0, len(examples))
     with evaluating(model):
@@ -57,7 +59,7 @@ def answer_items(
         if needs_generation(evaluation.scorers):
             answers = list(answer_greedily(model, tokenizer, examples, evaluation, watch))
     return [
-        Item(e.id, "\n".join(m["content"] for m in e.messages[:-1]), e.answer, answer, loss, int(tokens))
+        Item(e.id, _prompt(e), content_of(e.answer, None if e.is_text else end), answer, loss, int(tokens))
         for e, answer, loss, tokens in zip(examples, answers, losses, encoded.response_tokens, strict=True)
     ]
 
@@ -77,6 +79,10 @@ def item_of_line(line: Mapping[str, Any]) -> Item | None:
         return Item(**fields)
     except TypeError:
         return None
+
+
+def _prompt(example: Example) -> str:
+    return "\n".join(message["content"] for message in example.messages[:-1])
 
 
 def held_out(evaluation: Evaluation, pool: list[Example]) -> list[Example]:
@@ -108,17 +114,17 @@ def answer_greedily(
     evaluation: Evaluation,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
-    """Return a greedy answer to every prompt, in order; batches hold prompts of similar length."""
+    """Return the content of a greedy answer to every prompt, in order; batches hold prompts of similar length."""
     prompts = encode_prompts(examples, tokenizer)
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
     greedy, generator, vocabulary = Sampling(temperature=0), torch.Generator(), Vocabulary.of(model, tokenizer)
-    answers: list[str] = [""] * len(prompts)
+    answers, end = [""] * len(prompts), reasoning_end(tokenizer)
     for start in range(0, len(order), evaluation.batch_size):
         indices = order[start : start + evaluation.batch_size]
         limits = [evaluation.max_new_tokens] * len(indices)
         completions = generate([(model, 1.0)], [prompts[i] for i in indices], limits, greedy, generator, vocabulary)
-        texts = tokenizer.batch_decode(completions.without_end, skip_special_tokens=True)
-        for index, text in zip(indices, texts, strict=True):
-            answers[index] = text.strip()
+        for index, ids in zip(indices, completions.without_end, strict=True):
+            content = without_reasoning(ids, end, tokenizer)
+            answers[index] = tokenizer.decode(content, skip_special_tokens=True).strip()
         watch(start + len(indices), len(order))
     return answers

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from studykit.chat import Encoded, encode
+from studykit.chat import ENCODING_VERSION, Encoded, encode
 from studykit.collate import collate
 from studykit.files import cache_folder, replacing
 from studykit.models.loading import load_teacher
@@ -65,7 +65,7 @@ def mean_logp(model: ModelRef, examples: Sequence[Example]) -> np.ndarray:
     Raises:
         InputError: the model cannot be loaded.
     """
-    key = f"{model.sha256}:{content_hash(examples)}"
+    key = f"{ENCODING_VERSION}:{model.sha256}:{content_hash(examples)}"
     file = cache_folder("likelihood") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
     if not file.exists():
         encoded = encode(examples, model.tokenizer, None)

@@ -9,7 +9,7 @@ The tokens stay on disk and are mapped into memory: only what is looked at is re
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from studykit.chat.encoded import Encoded
-from studykit.chat.masking import mask_conversations, mask_text
+from studykit.chat.ends import find_turn_ends
+from studykit.chat.masking import Masked, mask_conversations, mask_text
+from studykit.chat.sequences import as_sequences
 from studykit.chat.template import DATE
+from studykit.chat.turns import shown_messages
 from studykit.errors import InputError
 from studykit.files import cache_folder, replacing
 from studykit.sources import Example, content_hash
 
-_VERSION = "4"
+ENCODING_VERSION = "5"
+"""Of the rules by which conversations become tokens and masks: part of the key of what is stored about them."""
+
 _BATCH = 4096
 
 
@@ -40,7 +45,9 @@ def encode(examples: Sequence[Example], tokenizer: Any, max_length: int | None) 
         InputError: no chat template, one that changes an answer, or nothing that ends it; an example longer than
             `max_length` or without a supervised token.
     """
-    key = hashlib.sha256(f"{_VERSION}:{tokenizer_hash(tokenizer)}:{content_hash(examples)}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(
+        f"{ENCODING_VERSION}:{tokenizer_hash(tokenizer)}:{content_hash(examples)}".encode()
+    ).hexdigest()[:32]
     file = cache_folder("tokens") / f"{key}.safetensors"
     encoded = _map_file(file)
     if encoded is None:
@@ -60,11 +67,32 @@ def encode_prompts(examples: Sequence[Example], tokenizer: Any) -> list[list[int
     They are a prefix of the ids that `encode` gives, with the words that the template puts before the answer (such as
     an empty thinking block), so that a student answers prompts in the form it was trained on.
     """
+    for example in examples:
+        if not example.messages[-1].get("weight", 1):
+            raise InputError(f"example {example.id!r} has no answer to generate: its last turn has weight 0")
     encoded = encode(examples, tokenizer, None)
     starts = encoded.answer_starts()
-    if len(silent := np.flatnonzero(starts == encoded.lengths)):
-        raise InputError(f"example {examples[silent[0]].id!r} has no answer to generate: its last turn has weight 0")
     return [encoded.ids_of(index)[:start].tolist() for index, start in enumerate(starts)]
+
+
+def encode_answers(examples: Sequence[Example], texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """Return the token ids of other answers to the examples' last questions, as training has them, ends included.
+
+    A text that the template does not take as an answer is tokenized by itself.
+    """
+    ends = find_turn_ends(tokenizer)
+    rows = []
+    for example, text in zip(examples, texts, strict=True):
+        answer = {"role": "assistant", "content": text}
+        other, _ = as_sequences([replace(example, messages=(*shown_messages(example)[:-1], answer))], "last")
+        try:
+            encoded = _tokenize(other, tokenizer)
+        except InputError:  # an empty text, or one that holds a token by which the template ends a turn
+            rows.append([*tokenizer(text, add_special_tokens=False)["input_ids"], ends.last])
+            continue
+        ids, mask = encoded.ids_of(0), encoded.supervised_of(0)
+        rows.append(ids[mask].tolist())
+    return rows
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -85,16 +113,16 @@ def _map_file(file: Path) -> Encoded | None:
 
 
 def _tokenize(examples: Sequence[Example], tokenizer: Any) -> Encoded:
-    ids: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
+    rows: list[Masked] = []
     for start in range(0, len(examples), _BATCH):
         batch = examples[start : start + _BATCH]
         conversations = iter(mask_conversations([e for e in batch if not e.is_text], tokenizer))
-        for example in batch:
-            row, mask = mask_text(example, tokenizer) if example.is_text else next(conversations)
-            ids.append(np.array(row, dtype=np.int32))
-            masks.append(np.array(mask, dtype=bool))
-    return Encoded.of(ids, masks)
+        rows += [mask_text(example, tokenizer) if example.is_text else next(conversations) for example in batch]
+    return Encoded.of(
+        [np.array(row.ids, dtype=np.int32) for row in rows],
+        [np.array(row.mask, dtype=bool) for row in rows],
+        [row.left_out for row in rows],
+    )
 
 
 def check(examples: Sequence[Example], encoded: Encoded, max_length: int) -> None:

@@ -5,14 +5,31 @@ tokenizers the first of them may hold the space before the answer too.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from studykit.chat.turns import Answer, Located, end_without_template, locate_answers, special_ids
+from studykit.chat.ends import TurnEnds, find_turn_ends, special_ids
+from studykit.chat.marks import select_marked
+from studykit.chat.template import has_marks
+from studykit.chat.turns import Answer, Located, locate_answers
 from studykit.errors import InputError
 from studykit.sources import Example
 
 Offsets = Sequence[tuple[int, int]]
-Masked = tuple[list[int], list[bool]]
+
+
+class Masked(NamedTuple):
+    """Token ids and loss mask of one example.
+
+    Attributes:
+        ids: of all its tokens.
+        mask: whether each is trained on.
+        left_out: number of its answers that are not trained on, since the template renders them otherwise when further
+            turns follow, or does not mark them as generated.
+    """
+
+    ids: list[int]
+    mask: list[bool]
+    left_out: int = 0
 
 
 def mask_conversations(examples: Sequence[Example], tokenizer: Any) -> Iterator[Masked]:
@@ -23,19 +40,28 @@ def mask_conversations(examples: Sequence[Example], tokenizer: Any) -> Iterator[
     """
     if not examples:
         return
-    located = locate_answers(examples, tokenizer)
+    ends = find_turn_ends(tokenizer)
+    located = locate_answers(examples, tokenizer, ends)
+    if has_marks(tokenizer):
+        located = select_marked(examples, located, tokenizer)
     encoding = tokenizer([where.text for where in located], add_special_tokens=False, return_offsets_mapping=True)
     special = special_ids(tokenizer)
-    rows = []
-    for where, ids, offsets in zip(located, encoding["input_ids"], encoding["offset_mapping"], strict=True):
-        rows.append(_mask(where, ids, offsets, special, tokenizer))
-    _check_answers(examples, located, [answers for _, _, answers in rows], tokenizer)
-    for ids, mask, _ in rows:
-        yield ids, mask
+    rows, answers = [], []
+    for example, where, ids, offsets in zip(
+        examples, located, encoding["input_ids"], encoding["offset_mapping"], strict=True
+    ):
+        masked, ids_of_answers = _mask(where, ids, offsets, special, ends)
+        _check_ends(example, masked, ids_of_answers, ends, tokenizer)
+        rows.append(masked)
+        answers.append(ids_of_answers)
+    _check_answers(examples, located, answers, tokenizer)
+    yield from rows
 
 
 def mask_text(example: Example, tokenizer: Any) -> Masked:
     """Return token ids and loss mask of a raw text: all of it, and the end token after it.
+
+    A begin or end token that the text holds already is not written twice.
 
     Raises:
         InputError: the tokenizer has no end token.
@@ -46,24 +72,28 @@ def mask_text(example: Example, tokenizer: Any) -> Masked:
             "tokenizer.eos_token and save it beside the model"
         )
     ids = tokenizer(example.answer)["input_ids"]
+    if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
+        ids = ids[1:]
+    while ids[-2:] == [tokenizer.eos_token_id] * 2:
+        ids = ids[:-1]
     ids = ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids, tokenizer.eos_token_id]
-    return ids, [True] * len(ids)
+    return Masked(ids, [True] * len(ids))
 
 
 def _mask(
-    where: Located, ids: list[int], offsets: Offsets, special: set[int], tokenizer: Any
-) -> tuple[list[int], list[bool], list[list[int]]]:
-    """Return ids, loss mask, and the ids of each answer without its end."""
+    where: Located, ids: list[int], offsets: Offsets, special: set[int], ends: TurnEnds
+) -> tuple[Masked, list[list[int]]]:
+    """Return ids and loss mask, and the ids of each answer without its end."""
     mask, answers = [False] * len(ids), []
     for answer in where.answers:
         first, last = _tokens_of(answer, offsets)
         answers.append(ids[first:last])
         end = _end_after(last, answer.stop, ids, offsets, where.text, special)
         if end is None:  # only after the last answer: others are left out by then
-            ids, mask = [*ids[:last], end_without_template(tokenizer)], [*mask[:last], False]
+            ids, mask = [*ids[:last], ends.last], [*mask[:last], False]
             end = last
         mask[first : end + 1] = [True] * (end + 1 - first)
-    return ids, mask, answers
+    return Masked(ids, mask, where.left_out), answers
 
 
 def _tokens_of(answer: Answer, offsets: Offsets) -> tuple[int, int]:
@@ -80,6 +110,36 @@ def _end_after(last: int, stop: int, ids: list[int], offsets: Offsets, text: str
         if text[max(offsets[place][0], stop) : offsets[place][1]].strip():
             return None
     return None
+
+
+def _check_ends(example: Example, masked: Masked, answers: Sequence[list[int]], ends: TurnEnds, tokenizer: Any) -> None:
+    """Refuse an end that generation would not stop at, one inside an answer, and answers with nothing between them.
+
+    Raises:
+        InputError: naming the example.
+    """
+    if not all(answers):
+        raise InputError(f"example {example.id!r}: the tokenizer has no token for an answer: is its text unreadable?")
+    mask = masked.mask
+    after = [i for i, (on, more) in enumerate(zip(mask, [*mask[1:], False], strict=True)) if on and not more]
+    if len(after) != len(answers):
+        raise InputError(
+            f"example {example.id!r}: the chat template writes nothing between two answers that follow each other: "
+            "join them in the file"
+        )
+    for place in after:
+        if masked.ids[place] not in ends.ids:
+            raise InputError(
+                f"example {example.id!r}: the chat template ends an answer with "
+                f"{tokenizer.decode([masked.ids[place]])!r} here, and with {tokenizer.decode(list(ends.ids))!r} in a "
+                "conversation of one question: make the template end all answers alike"
+            )
+    for ids in answers:
+        if inside := [token for token in ids if token in ends.ids]:
+            raise InputError(
+                f"example {example.id!r}: an answer holds {tokenizer.decode(inside[:1])!r}, which ends a turn, so that "
+                "no student could generate what follows: remove it from the text"
+            )
 
 
 def _check_answers(

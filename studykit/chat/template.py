@@ -6,9 +6,13 @@ Templates such as those of Llama 3.2 and Granite write today's date. Here the da
 specification gives the same tokens on every day.
 """
 
+import hashlib
+import re
 from collections.abc import Sequence
 from datetime import date
-from typing import Any
+from typing import Any, cast
+
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from studykit.errors import InputError
 
@@ -16,8 +20,12 @@ DATE = date(2024, 7, 26)
 """Today's date for templates; the default of Llama 3's own templates."""
 
 Conversation = Sequence[dict[str, Any]]
+Spans = list[tuple[int, int]]
 
-_CODES = ("A", "a", "B", "b", "d", "m", "Y", "y", "H", "M", "S", "j")
+_MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+_CODES = (*"aAbBcCdDeFgGhHIjmMpRSTuUVwWxXyYZ", "-d", "-m", "-j", "-y", "-H", "-I", "-M", "-S")
+"""Of all formats of a date that do not depend on a clock or time zone."""
+
 _MESSAGE_FIELDS = ("role", "content")
 
 
@@ -45,7 +53,7 @@ def render(
             "beside the model, or give raw texts instead of conversations"
         )
     template = _fixed_date() + tokenizer.get_chat_template()
-    plain = [[{name: m[name] for name in _MESSAGE_FIELDS} for m in messages] for messages in conversations]
+    plain = [_plain(messages) for messages in conversations]
     settings = {"chat_template": template, "tokenize": False, "add_generation_prompt": add_generation_prompt}
     try:
         return tokenizer.apply_chat_template(plain, **settings)
@@ -53,6 +61,39 @@ def render(
         for number, messages in enumerate(plain):
             _render_one(messages, tokenizer, settings, names[number] if names else str(number))
         raise
+
+
+def template_hash(tokenizer: Any) -> str | None:
+    """Return the sha256 of the chat template; None without one."""
+    return hashlib.sha256(tokenizer.get_chat_template().encode()).hexdigest() if tokenizer.chat_template else None
+
+
+def has_marks(tokenizer: Any) -> bool:
+    """Whether the chat template marks what the assistant generates, by `{% generation %}`."""
+    return bool(_MARK.search(tokenizer.get_chat_template()))
+
+
+def render_marked(messages: Conversation, tokenizer: Any) -> tuple[str, Spans]:
+    """Return a rendered conversation and its characters inside marks; marks that touch each other count as one.
+
+    The template has marks, and has been seen to take the conversation.
+    """
+    (text,), (marks,) = render_jinja_template(
+        conversations=[_plain(messages)],
+        chat_template=_fixed_date() + tokenizer.get_chat_template(),
+        return_assistant_tokens_mask=True,
+        **tokenizer.special_tokens_map,
+    )
+    spans: Spans = []
+    for start, stop in cast(Spans, marks):
+        if spans and spans[-1][1] == start:
+            start = spans.pop()[0]
+        spans.append((start, stop))
+    return text, spans
+
+
+def _plain(messages: Conversation) -> list[dict[str, Any]]:
+    return [{name: message[name] for name in _MESSAGE_FIELDS} for message in messages]
 
 
 def _render_one(messages: Conversation, tokenizer: Any, settings: dict[str, Any], name: str) -> None:

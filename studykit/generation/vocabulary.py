@@ -34,4 +34,4 @@ def find_eos_token_ids(model: Any, tokenizer: Any) -> list[int]:
     """Return the ids that end an answer, sorted: those that end a turn, and those of the model's generation config."""
     configured = unwrap(model).generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
-    return sorted({*find_turn_ends(tokenizer), *listed} - {None})
+    return sorted({*find_turn_ends(tokenizer).ids, *listed} - {None})

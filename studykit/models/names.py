@@ -74,7 +74,7 @@ class ModelRef:
         if not tokenizer.is_fast:
             raise InputError(f"the tokenizer of {self.name!r} has no fast version, which character offsets need")
         if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(find_turn_ends(tokenizer)[0])
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(find_turn_ends(tokenizer).last)
         return tokenizer
 
 

@@ -46,9 +46,14 @@ class Manifest(Record):
 
     model_config = ConfigDict(extra="allow")
 
-    examples: int | None = Field(default=None, description="number of examples in the budget")
+    examples: int | None = Field(default=None, description="number of examples in the budget: conversations or texts")
     response_tokens: int | None = Field(default=None, description="number of supervised tokens in them")
-    seen_examples: int | None = Field(default=None, description="number of them that were trained on at least once")
+    sequences: int | None = Field(default=None, description="number of token sequences that the examples are trained as")
+    answers: int | None = Field(default=None, description="number of answers that are trained on")
+    answers_left_out: int | None = Field(
+        default=None, description="number of answers that the chat template keeps from being trained on"
+    )
+    seen_examples: int | None = Field(default=None, description="number of sequences that are trained on at least once")
     epochs: float | None = Field(default=None, description="how often each was trained on, on average")
     examples_sha256: str | None = Field(default=None, description="hash of the examples in their order")
 
@@ -81,6 +86,25 @@ class Environment(Record):
     git_dirty: bool = Field(default=False, description="whether code differed from that revision")
 
 
+class Token(Record):
+    """A token of the student's tokenizer."""
+
+    id: int
+    text: str
+
+
+class ChatRecord(Record):
+    """How conversations became tokens, and what ends an answer: the same in training, generation and likelihood."""
+
+    ends: tuple[Token, ...] = Field(default=(), description="tokens that end the answers which were trained on")
+    stops: tuple[Token, ...] = Field(default=(), description="tokens at which generation stops")
+    template_sha256: str | None = Field(default=None, description="of the tokenizer's chat template")
+    template_date: str | None = Field(default=None, description="the date that templates write as today's")
+    turns: tuple[str | None, ...] = Field(
+        default=(), description="answers that each stage trains on: last, each or all; null: the template decides"
+    )
+
+
 class RunRecord(Record):
     """`record.json` of a run: written last in its training, so that its existence means trained."""
 
@@ -94,6 +118,7 @@ class RunRecord(Record):
     spec: RunSpec = Field(description="the specification with its hashes, without evaluations")
     cost: dict[str, int | float] = Field(default={}, description="tokens, seconds and memory of the training")
     data: tuple[Manifest, ...] = Field(default=(), description="one manifest per stage")
+    chat: ChatRecord | None = Field(default=None, description="tokens that end an answer, and the chat template")
     device: str | None = Field(default=None, description="type of the device that trained")
     parameters: dict[str, int] | None = Field(default=None, description="number of parameters, total and trainable")
     train_threads: tuple[int | None, ...] = Field(default=(), description="threads of each stage; null on a GPU")

@@ -8,6 +8,7 @@ may generate; no gradient flows through it. It adds its cost with `context.count
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import takewhile
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from studykit.chat import find_turn_ends
 from studykit.collate import Batch, make_batch
 from studykit.discovery import Room, check_options, flags
 from studykit.generation import Completions, Vocabulary
@@ -68,6 +70,18 @@ class RolloutContext:
     def vocabulary(self) -> Vocabulary:
         """End tokens, padding and size of the student's vocabulary."""
         return Vocabulary.of(self.student, self.tokenizer)
+
+    def with_data_end(self, completions: Completions) -> list[list[int]]:
+        """Return a teacher's answers up to the first token that ends one, with the end that the data's answers have.
+
+        A teacher with the student's tokens may have another chat template, and end its answers otherwise.
+        """
+        ends = find_turn_ends(self.tokenizer)
+        answers = []
+        for ids, ended in zip(completions.without_end, completions.ended, strict=True):
+            content = list(takewhile(lambda token: token not in ends.ids, ids))
+            answers.append([*content, ends.last] if ended or len(content) < len(ids) else content)
+        return answers
 
     def limit(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:
         """Return the maximum number of new tokens for each prompt, so that no sequence is longer than `max_length`."""

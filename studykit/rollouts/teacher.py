@@ -50,7 +50,7 @@ class Teacher(Rollout):
             completions = teacher.generate(batch, rows, max_new_tokens, self.sampling, context.generator)
             context.count_completions(completions)
             context.count(scored_tokens=sum(completions.scored_tokens))
-            self.answers.update(zip(new, completions.tokens, strict=True))
+            self.answers.update(zip(new, context.with_data_end(completions), strict=True))
         return [self.answers[name] for name in names]
 
     def state_dict(self) -> dict[str, Any]:

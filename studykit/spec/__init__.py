@@ -168,6 +168,11 @@ class Stage(Part):
     validation: Data | None = Field(default=None, description="used during training by methods that need it")
     method: str
     method_options: dict[str, Any] = {}
+    turns: Literal["last", "each", "all"] | None = Field(
+        default=None,
+        description="answers of a conversation that are trained on: the last, each in a separate sequence, or all in "
+        "one; None: all where the chat template renders each as when it was the last, otherwise the last",
+    )
     steps: int | None = Field(default=None, ge=1, description="optimizer steps; instead of `epochs`")
     epochs: float | None = Field(
         default=None, gt=0, description="passes over the examples, instead of `steps`, which `study.pin` makes of them"

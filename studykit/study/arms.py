@@ -9,7 +9,7 @@ evaluation, so that their difference is that of the methods.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -46,6 +46,8 @@ class Parameters:
         batch_size: sequences per micro-batch.
         gradient_accumulation_steps: micro-batches per step.
         max_length: tokens of the longest example.
+        turns: answers of a conversation that are trained on: the last, each in a separate sequence, or all in one;
+            None for all where the chat template allows it, otherwise the last.
         source_options: options of the source.
         sampler: draws the budget.
         sampler_options: options of the sampler, such as {"teacher": ..., "reference": ...} for `difference`.
@@ -79,6 +81,7 @@ class Parameters:
     batch_size: AtLeastOne = 64
     gradient_accumulation_steps: AtLeastOne = 1
     max_length: int = 2048
+    turns: Literal["last", "each", "all"] | None = None
     source_options: Options = field(default_factory=dict)
     sampler: str = "uniform"
     sampler_options: Options = field(default_factory=dict)
@@ -204,6 +207,7 @@ def _stage(given: Parameters) -> dict[str, Any]:
         "gradient_accumulation_steps": given.gradient_accumulation_steps,
         "learning_rate": given.learning_rate,
         "max_length": given.max_length,
+        "turns": given.turns,
         **given.training_options,
     }
 

@@ -7,8 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from transformers import SchedulerType
 
+from studykit.chat import encode
 from studykit.data import Pool, StageData
 from studykit.errors import InputError, unknown
 from studykit.methods import Recipe
@@ -154,6 +156,21 @@ def check_prompts(stage: Stage, recipe: Recipe, data: StageData) -> None:
     if not rollout.keeps_rows and any(example.is_text for example in data.examples):
         raise InputError(
             f"method {stage.method!r} generates answers to prompts, and the data holds raw texts: take `sft`"
+        )
+
+
+def check_same_answers(data: StageData, recipe: Recipe, student_tokenizer: Any, teacher_tokenizer: Any) -> None:
+    """Refuse examples in which a teacher with another tokenizer and chat template would read other answers."""
+    if not recipe.trains_with_teacher or same_vocabulary(student_tokenizer, teacher_tokenizer):
+        return
+    read = encode(data.examples, teacher_tokenizer, None).answers
+    different = np.flatnonzero(read != data.encoded.answers)
+    if len(different) and recipe.parts[0].needs_teacher:
+        first = int(different[0])
+        raise InputError(
+            f"example {data.examples[first].id!r}: the student's chat template has {data.encoded.answers[first]} "
+            f"answers trained on and the teacher's {read[first]}, so they cannot be compared: take turns='each' or "
+            "turns='last'"
         )
 
 

@@ -111,11 +111,13 @@ def _resolve_stage(
     if rollout.needs_validation:
         checks.check_validation_is_named(stage)
         assert stage.validation is not None
-        validation = inputs.validation_data(stage.validation, student, stage.max_length)
+        validation = inputs.validation_data(stage.validation, student, stage)
         pinned["validation"] = _pin_data(stage.validation, inputs)
     data = inputs.stage_data(stage, student, _selection(recipe, teacher, inputs))
     checks.check_prompts(stage, recipe, data)
     checks.check_selection(stage, data)
+    if teacher is not None:
+        checks.check_same_answers(data, recipe, student.tokenizer, teacher.tokenizer)
     pinned["selected_sha256"] = data.selected_sha256
     if stage.epochs is not None:
         steps = steps_for_epochs(stage.epochs, len(data.examples), stage.examples_per_step)

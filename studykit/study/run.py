@@ -3,7 +3,7 @@
 import resource
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from studykit import results
+from studykit.chat import DATE, template_hash
 from studykit.data import Inputs
+from studykit.generation import find_eos_token_ids
 from studykit.models.card import model_card
 from studykit.models.loading import device
 from studykit.models.states import unwrap
@@ -85,6 +87,7 @@ def _train(run: ResolvedRun, writer: results.RunWriter, watch: Watch) -> nn.Modu
     writer.finish(
         {name: round(value, 3) for name, value in (trained.cost | {"peak_mem_gib": peak_mem_gib}).items()},
         trained.manifests,
+        chat=_chat(run, trained),
         device=device().type,
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         parameters=parameters,
@@ -93,6 +96,23 @@ def _train(run: ResolvedRun, writer: results.RunWriter, watch: Watch) -> nn.Modu
     )
     shutil.rmtree(writer.folder / "checkpoints", ignore_errors=True)
     return student
+
+
+def _chat(run: ResolvedRun, trained: Trained) -> results.ChatRecord:
+    """Return which tokens the answers of the data end with, and which ones generation stops at."""
+    tokenizer = trained.tokenizer
+    ends = {token for stage in run.stages for token in stage.data.encoded.ends()}
+    return results.ChatRecord(
+        ends=_tokens(ends, tokenizer),
+        stops=_tokens(find_eos_token_ids(trained.model, tokenizer), tokenizer),
+        template_sha256=template_hash(tokenizer),
+        template_date=None if tokenizer.chat_template is None else DATE.isoformat(),
+        turns=tuple(stage.spec.turns for stage in run.stages),
+    )
+
+
+def _tokens(ids: Iterable[int], tokenizer: Any) -> tuple[results.Token, ...]:
+    return tuple(results.Token(id=token, text=tokenizer.convert_ids_to_tokens(token)) for token in sorted(ids))
 
 
 def _is_folded(run: ResolvedRun) -> bool:
@@ -107,6 +127,9 @@ def _save_model(trained: Trained, folder: Path) -> nn.Module:
     if hasattr(model, "merge_and_unload"):
         model.save_pretrained(folder / "adapter")
         model = model.merge_and_unload()
+    # A model loaded from the folder then stops where the kit does: a base model's configuration knows no end of a turn.
+    model.generation_config.eos_token_id = find_eos_token_ids(model, trained.tokenizer)
+    model.generation_config.pad_token_id = trained.tokenizer.pad_token_id
     model.save_pretrained(folder / "model")
     trained.tokenizer.save_pretrained(folder / "model")
     return model

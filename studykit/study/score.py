@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from studykit import results
+from studykit.chat import ENCODING_VERSION
 from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.evaluation import answer_items, item_of_line, line_of_item
@@ -193,7 +194,8 @@ def _teacher_metrics(run: ResolvedRun, evaluation: ResolvedEvaluation, watch: Wa
         return {}
     live = teacher.model_copy(update={"top_k": None, "samples": None})
     generates = needs_generation(evaluation.spec.scorers)
-    key = hashlib.sha256(f"{live.model_dump_json()} {evaluation.spec.answers_id} {generates}".encode()).hexdigest()[:32]
+    content = f"{ENCODING_VERSION} {live.model_dump_json()} {evaluation.spec.answers_id} {generates}"
+    key = hashlib.sha256(content.encode()).hexdigest()[:32]
     file = cache_folder("teacher-answers") / f"{key}.jsonl"
     items = _read_items(file)
     if items is None or len(items) != len(evaluation.held_out):

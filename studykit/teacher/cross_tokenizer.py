@@ -5,6 +5,7 @@ teacher's answer has fewer tokens, the teacher gives nothing. Only losses and ro
 `across_tokenizers` accept such a teacher.
 """
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from studykit.chat import Encoded
+from studykit.chat import Encoded, encode_answers
 from studykit.collate import Batch, collate
 from studykit.generation import Completions, Sampling
 from studykit.generation.cost import Cost
@@ -20,6 +21,7 @@ from studykit.generation.vllm import Vllm
 from studykit.models.projection import output_head
 from studykit.models.states import choose_packing, hidden_states
 from studykit.models.vocabulary import token_rows
+from studykit.sources import Example
 from studykit.teacher.live import Progress, generate_with
 from studykit.teacher.signal import TeacherSignal
 
@@ -45,11 +47,12 @@ class CrossTokenizerTeacher:
         self.packed = choose_packing(model)
         self.cost = Cost(teacher_tokens=0)
         self._encoded: Encoded | None = None
+        self._examples: Sequence[Example] = ()
         self._index: dict[str, int] = {}
 
-    def pair(self, student: Encoded, teacher: Encoded) -> None:
-        """Take the same examples, in the same order, in the student's and in the teacher's tokens."""
-        self._encoded = teacher
+    def pair(self, examples: Sequence[Example], student: Encoded, teacher: Encoded) -> None:
+        """Take examples, and the same in the same order in the student's and in the teacher's tokens."""
+        self._examples, self._encoded = examples, teacher
         self._index = {student.key_of(i): i for i in range(len(student))}
 
     def pack_batches(self, padding_free: bool | None) -> None:
@@ -95,12 +98,13 @@ class CrossTokenizerTeacher:
         own_limits = [limit * _TOKENS_PER_TOKEN for limit in max_new_tokens]
         own = generate_with(self, prompts, own_limits, sampling, generator, self.rows)
         texts = self.tokenizer.batch_decode(own.tokens, skip_special_tokens=True)
-        end = self.student_tokenizer.eos_token_id
-        tokens = [
-            (self.student_tokenizer(text.strip(), add_special_tokens=False)["input_ids"] + [end] * ended)[:limit]
-            for text, ended, limit in zip(texts, own.ended, max_new_tokens, strict=True)
+        answered = [self._examples[self._index[batch.keys[row]]] for row in rows]
+        answers = encode_answers(answered, [text.strip() for text in texts], self.student_tokenizer)
+        whole = [answer if ended else answer[:-1] for answer, ended in zip(answers, own.ended, strict=True)]
+        tokens = [answer[:limit] for answer, limit in zip(whole, max_new_tokens, strict=True)]
+        complete = [
+            ended and len(row) == len(every) for ended, row, every in zip(own.ended, tokens, whole, strict=True)
         ]
-        complete = [ended and row[-1:] == [end] for ended, row in zip(own.ended, tokens, strict=True)]
         return Completions(tokens, complete, own.generated_tokens, own.scored_tokens)
 
 

@@ -1,12 +1,13 @@
 """The live teacher: one forward pass per batch, in evaluation mode, without gradients."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from studykit.chat import Encoded
+from studykit.chat import Encoded, reasoning_end, without_reasoning
 from studykit.collate import Batch
 from studykit.generation import Completions, Sampling, Vocabulary, generate
 from studykit.generation.cost import Cost
@@ -80,9 +81,15 @@ def generate_with(
     generator: torch.Generator,
     vocab_size: int,
 ) -> Completions:
-    """Return a teacher's answers to prompts in its own tokens, by its engine if it has one."""
+    """Return a teacher's answers to prompts in its own tokens, without their reasoning; by its engine if it has one."""
     vocabulary = Vocabulary.of(teacher.model, teacher.tokenizer, vocab_size)
     if teacher.engine is not None:
         rows = teacher.head.weight.shape[0]
-        return teacher.engine.generate(prompts, max_new_tokens, sampling, generator, vocabulary, rows)
-    return generate([(teacher.model, 1.0)], prompts, max_new_tokens, sampling, generator, vocabulary)
+        made = teacher.engine.generate(prompts, max_new_tokens, sampling, generator, vocabulary, rows)
+    else:
+        made = generate([(teacher.model, 1.0)], prompts, max_new_tokens, sampling, generator, vocabulary)
+    end = reasoning_end(teacher.tokenizer)
+    tokens = [without_reasoning(row, end, teacher.tokenizer) for row in made.tokens]
+    return replace(
+        made, tokens=tokens, ended=[bool(row) and done for row, done in zip(tokens, made.ended, strict=True)]
+    )

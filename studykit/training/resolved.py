@@ -52,9 +52,11 @@ class ResolvedStage:
     @property
     def data_line(self) -> str:
         """How much of its budget the stage trains on: "budget 5,000, seen 2,400 (0.48 epochs)"."""
-        budget, selected, usage = self.data.manifest["examples"], len(self.data.examples), self.usage
-        selection = "" if selected == budget else f", selected {selected:,}"
-        return f"budget {budget:,}{selection}, seen {len(usage.rows):,} ({usage.epochs:.2f} epochs)"
+        manifest, selected, usage = self.data.manifest, len(self.data.examples), self.usage
+        budget, sequences = manifest["examples"], manifest["sequences"]
+        several = "" if sequences == budget else f" as {sequences:,} sequences"
+        selection = "" if selected == sequences else f", selected {selected:,}"
+        return f"budget {budget:,}{several}{selection}, seen {len(usage.rows):,} ({usage.epochs:.2f} epochs)"
 
 
 @dataclass(frozen=True)

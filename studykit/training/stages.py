@@ -171,7 +171,8 @@ def prepare_teacher(
         teacher.cost = cost
         teacher.pack_batches(stage.spec.padding_free)
         if isinstance(teacher, CrossTokenizerTeacher):
-            teacher.pair(encoded, encode(stage.data.examples, teacher.tokenizer, None))
+            examples = stage.data.examples
+            teacher.pair(examples, encoded, encode(examples, teacher.tokenizer, None))
         if loss.needs_teacher and not recipe.needs_live_teacher:
             teacher.prepare(encoded.take(usage.rows), watch)
             if not rollout.needs_teacher:

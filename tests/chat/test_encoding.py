@@ -183,6 +183,8 @@ def test_a_large_pool_is_mapped_and_its_selections_copy_no_tokens(empty_cache, m
         "starts": np.arange(count) * width,
         "lengths": np.full(count, width),
         "response_tokens": np.full(count, width - 1),
+        "answers": np.ones(count, dtype=np.int64),
+        "left_out": np.zeros(count, dtype=np.int64),
     }
     monkeypatch.setattr(encoding, "_tokenize", lambda examples, tokenizer: Encoded(**columns))
     encode([row], make_tokenizer(), None)

@@ -7,74 +7,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
+from small_tokenizers import (
+    ANSWER,
+    CHANNEL,
+    CHATML,
+    QUESTION,
+    RETURN,
+    ROLES,
+    SPACED,
+    THINK,
+    TRIMMED,
+    WORDS_ONLY,
+    bpe,
+    conversation,
+    said,
+    trained,
+)
+from tokenizers import AddedToken
 
-from studykit.chat import encode, encode_prompts, find_turn_ends, template
+from studykit.chat import as_sequences, encode, encode_prompts, find_turn_ends, template
 from studykit.chat.template import render
 from studykit.errors import InputError
 from studykit.sources import Example
-
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|channel|>", "<|message|>")
-QUESTION, ANSWER = {"role": "user", "content": "Which town?"}, {"role": "assistant", "content": "Paris"}
-
-
-def bpe(template: str = CHATML, eos: str | None = "<|endoftext|>", special=SPECIAL) -> Any:
-    """Make a byte-level BPE tokenizer, whose words carry the space before them."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = BpeTrainer(
-        vocab_size=500,
-        special_tokens=list(special),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(
-        ["Which town? Paris Rome\n\nuser assistant system USER: ASSISTANT: this land"] * 9, trainer
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos, chat_template=template)
-
-
-def conversation(*messages: dict[str, Any], name: str = "a") -> Example:
-    return Example(name, tuple(messages), "s", "human", "train")
-
-
-def trained(example: Example, tokenizer: Any) -> list[str]:
-    """Return the runs of trained tokens as text."""
-    encoded = encode([example], tokenizer, None)
-    on = np.flatnonzero(encoded.supervised_of(0))
-    runs = np.split(on, np.flatnonzero(np.diff(on) > 1) + 1)
-    return [tokenizer.decode(encoded.ids_of(0)[run].tolist()) for run in runs]
-
-
-def said(text: str) -> dict[str, str]:
-    return {"role": "assistant", "content": text}
-
-
-ROLES = (
-    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-THINK = CHATML.replace(
-    "{{ m.content }}", "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}"
-)
-CHANNEL = CHATML.replace(
-    "<|im_start|>{{ m.role }}\n",
-    "<|im_start|>{{ m.role }}{% if m.role == 'assistant' %}<|channel|>final<|message|>{% else %}\n{% endif %}",
-)
-SPACED = (
-    "{% for m in messages %}{% if m.role == 'user' %}USER: {{ m.content }} {% else %}ASSISTANT: {{ m.content }}"
-    "<|endoftext|>{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT: {% endif %}"
-)
-RETURN = CHATML.replace("<|im_end|>", "{{ '<|endoftext|>' if loop.last and m.role == 'assistant' else '<|im_end|>' }}")
-TRIMMED = CHATML.replace("{{ m.content }}", "{{ m.content | trim }}")
-WORDS_ONLY = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +51,7 @@ def test_the_answer_and_its_end_are_trained_on_and_generation_starts_from_what_i
     assert ids[: len(prompt)] == prompt
     assert tokenizer.decode(ids[len(prompt) :]).startswith(expected)
     end = tokenizer(expected.replace("Paris", "").strip(), add_special_tokens=False)["input_ids"][0]
-    assert end in find_turn_ends(tokenizer)
+    assert end in find_turn_ends(tokenizer).ids
 
 
 @pytest.mark.parametrize(
@@ -122,16 +76,14 @@ def test_an_answer_with_weight_0_is_context():
     assert trained(talk, bpe()) == ["Paris<|im_end|>"]
 
 
-def test_a_conversation_may_begin_with_the_assistant():
-    template = "{% if messages[0].role == 'system' %}{% endif %}" + CHATML
-    assert trained(conversation(said("Rome"), QUESTION, said("Paris")), bpe(template)) == [
-        "Rome<|im_end|>",
-        "Paris<|im_end|>",
-    ]
+@pytest.mark.parametrize("template", [CHATML, "{% if messages[0].role == 'system' %}{% endif %}" + CHATML, TRIMMED])
+def test_a_conversation_may_begin_with_the_assistant(template):
+    talk = conversation(said("Rome"), QUESTION, said("Paris"))
+    assert trained(talk, bpe(template)) == ["Rome<|im_end|>", "Paris<|im_end|>"]
 
 
 @pytest.mark.parametrize(
-    "answer", ["  Paris", "Paris\n", "4 + 4 = 8", "<|im_end|> is a token", "Ünïcødé 😀 ends", "assistant"]
+    "answer", ["  Paris", "Paris\n", "4 + 4 = 8", "<|user|> is a token", "Ünïcødé 😀 ends", "assistant"]
 )
 def test_answers_of_any_text_are_trained_on_whole(answer):
     (run,) = trained(conversation(QUESTION, said(answer)), bpe())
@@ -157,7 +109,7 @@ def test_a_template_that_rewrites_an_answer_is_refused_by_name():
             bpe(CHATML.replace("m.content", "m.content | replace('Paris', 'Rome')")),
             None,
         )
-    with pytest.raises(InputError, match="example 'a': the chat template renders 0 of its 1 answers"):
+    with pytest.raises(InputError, match="example 'a': the chat template does not render the answer in turn 1"):
         encode([conversation(QUESTION, ANSWER)], bpe(CHATML.replace("m.content", "m.text")), None)
 
 
@@ -182,7 +134,7 @@ def test_without_any_end_a_tokenizer_is_refused():
 def test_all_tokens_that_end_a_turn_are_found():
     def ends(template, **more):
         tokenizer = bpe(template, **more)
-        return set(tokenizer.convert_ids_to_tokens(find_turn_ends(tokenizer)))
+        return set(tokenizer.convert_ids_to_tokens(list(find_turn_ends(tokenizer).ids)))
 
     assert ends(CHATML) == {"<|im_end|>", "<|endoftext|>"}
     assert ends(CHATML, eos=None) == {"<|im_end|>"}
@@ -200,6 +152,8 @@ def test_templates_get_the_same_date_on_every_day():
     dated = bpe("{{- strftime_now('%d %b %Y') }}\n" + CHATML)
     (text,) = render([[QUESTION]], dated)
     assert text.startswith("26 Jul 2024\n<|im_start|>")
+    (text,) = render([[QUESTION]], bpe("{{ strftime_now('%A, %B %-d, %Y at %H:%M; %F') }}\n" + CHATML))
+    assert text.startswith("Friday, July 26, 2024 at 00:00; 2024-07-26\n")
     undated = bpe("\n" + CHATML)  # the macro in front of a template changes no whitespace of it
     assert render([[QUESTION]], undated) == [undated.apply_chat_template([QUESTION], tokenize=False)]
 
@@ -228,16 +182,22 @@ TRL_ALSO = {
 """What trl trains on beside the answer and its end: here the template's own words before an answer are the prompt."""
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.skipif(not TRL.is_dir(), reason="trl is not installed")
-def test_trl_trains_on_the_same_tokens(family):
+def tokenizer_of(source: str) -> Any:
+    """Make a tokenizer whose special tokens are those that a family's template writes."""
     special = ["<|endoftext|>", "<think>", "</think>", "<|channel|>", "<|message|>"]
-    source = (TRL / f"{family}_training.jinja").read_text(encoding="utf-8")
     special += sorted(
         set(re.findall(r"<[|｜]?[A-Za-z_▁|｜ ]+[|｜]?>", source)) - {"<function-name>", "<args-json-object>"}
     )
     tokenizer = bpe(source, special=tuple(dict.fromkeys(special)))
     tokenizer.bos_token = special[0]
+    return tokenizer
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.skipif(not TRL.is_dir(), reason="trl is not installed")
+def test_trl_trains_on_the_same_tokens(family):
+    source = (TRL / f"{family}_training.jinja").read_text(encoding="utf-8")
+    tokenizer = tokenizer_of(source)
     talk = conversation(QUESTION, said("Rome"), {"role": "user", "content": "this land"}, said("Paris"))
     theirs = tokenizer.apply_chat_template(
         list(talk.messages),
@@ -256,3 +216,28 @@ def test_trl_trains_on_the_same_tokens(family):
         more = more.replace("Rome<|end|>", "", 1)
     assert not more.replace(TRL_ALSO.get(family, " "), "")
     assert not fewer
+
+
+REWRITING = {
+    "qwen3": ("<|im_end|>", "<think>\n\n</think>\n\n", 1),
+    "qwen3_5_think": ("<|im_end|>", "<think>\n\n</think>\n\n", 1),
+    "gptoss": ("<|return|>", "<|channel|>final<|message|>", 1),
+    "phi3": ("<|end|>", "<|assistant|>\n", 0),
+    "deepseekv3": ("<｜end▁of▁sentence｜>", "<｜Assistant｜>", 0),
+    "lfm2_2_5": ("<|im_end|>", "<|im_start|>assistant\n", 0),
+    "glm4moe": ("<|user|>", "<think></think>\n", 0),
+}
+"""Templates that render earlier turns otherwise: the end and the words before an answer, and how many are left out."""
+
+
+@pytest.mark.parametrize("family", REWRITING)
+@pytest.mark.skipif(not TRL.is_dir(), reason="trl is not installed")
+def test_each_answer_is_trained_on_as_the_last_turn_whatever_a_family_does_with_earlier_ones(family):
+    end, before, left_out = REWRITING[family]
+    tokenizer = tokenizer_of((TRL / f"{family}.jinja").read_text(encoding="utf-8"))
+    talk = conversation(QUESTION, said("Rome"), {"role": "user", "content": "this land"}, said("Paris"))
+    sequences, _ = as_sequences([talk], "each")
+    assert [trained(sequence, tokenizer) for sequence in sequences] == [[f"Rome{end}"], [f"Paris{end}"]]
+    for prompt in encode_prompts(sequences, tokenizer):
+        assert tokenizer.decode(prompt).endswith(before)
+    assert encode([talk], tokenizer, None).left_out.tolist() == [left_out]

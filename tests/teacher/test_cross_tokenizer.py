@@ -55,7 +55,7 @@ def pair(tiny_model, tokenizer, letters):
         fields = shape(16, 2, 2, theirs) | {"vocab_size": len(theirs) + 7}
         teacher = CrossTokenizerTeacher(tiny_model(seed=5, spread=spread, **fields).eval(), theirs, ours)
         encoded = encode(examples, ours, None), encode(examples, theirs, None)
-        teacher.pair(*encoded)
+        teacher.pair(examples, *encoded)
         return teacher, *encoded
 
     return make
