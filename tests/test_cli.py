@@ -224,7 +224,7 @@ def test_a_run_into_a_foreign_folder_is_refused(studykit, spec_file, tmp_path):
     assert everything_under(tmp_path) == before
 
 
-def test_a_run_is_trained_once_and_listed(studykit, spec_file):
+def test_a_run_is_trained_once_listed_and_scored_later(studykit, spec_file, data):
     code, out, _ = studykit("run", spec_file(), "--json")
     assert code == 0
     row = json.loads(out)
@@ -239,6 +239,18 @@ def test_a_run_is_trained_once_and_listed(studykit, spec_file):
     code, out, err = studykit("results", "scratch", "--rebuild")
     assert (code, err) == (0, "scratch: 1 runs\n")
     assert row["run_id"] in out
+    evaluation = spec_file().with_name("evaluation.json")
+    evaluation.write_text(json.dumps({"data": data, "items": 2}))
+    code, out, err = studykit("score", row["run_id"], "--evaluation", evaluation, "--scorers", "nll, bits", "--json")
+    assert refused((code, out, err), "unknown scorer 'bits'")
+    code, out, _ = studykit("score", row["run_id"], "--evaluation", evaluation, "--scorers", "nll", "--json")
+    scored = json.loads(out)
+    assert (code, scored["run_id"], scored["evaluation_items"]) == (0, row["run_id"], 2)
+    [listed] = json.loads(studykit("results", "--json")[1])
+    assert (listed["nll"], listed["eval_id"]) == (pytest.approx(scored["nll"]), scored["eval_id"])
+    evaluation.write_text("[]")
+    assert refused(studykit("score", row["run_id"], "--evaluation", evaluation), "evaluation.json must be a JSON object")
+    assert refused(studykit("score", "0" * 12, "--scorers", "nll"), "no run '000000000000' under results")
 
 
 def test_results_of_nothing(studykit, tmp_path):
