@@ -249,7 +249,7 @@ def test_a_run_is_trained_once_listed_and_scored_later(studykit, spec_file, data
     [listed] = json.loads(studykit("results", "--json")[1])
     assert (listed["nll"], listed["eval_id"]) == (pytest.approx(scored["nll"]), scored["eval_id"])
     evaluation.write_text("[]")
-    assert refused(studykit("score", row["run_id"], "--evaluation", evaluation), "evaluation.json must be a JSON object")
+    assert refused(studykit("score", row["run_id"], "--evaluation", evaluation), "must be a JSON object, received list")
     assert refused(studykit("score", "0" * 12, "--scorers", "nll"), "no run '000000000000' under results")
 
 

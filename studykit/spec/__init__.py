@@ -307,6 +307,11 @@ class RunSpec(Part):
         """The same without evaluations: what a run's folder and its weights are named after."""
         return self.model_copy(update={"evaluation": ()})
 
+    @property
+    def without_code(self) -> Self:
+        """The same without hashes of its stages' code: for work on what is trained, which the code made and left."""
+        return self.model_copy(update={"stages": tuple(s.model_copy(update={"code": None}) for s in self.stages)})
+
     def canonical(self) -> str:
         """Return the one JSON text of this content: keys sorted, no spaces, `None` left out, no NaN."""
         return _canonical(self)

@@ -172,6 +172,6 @@ def measure_signals(runs: pd.DataFrame, *, study: str = "scratch", root: str | P
         spec = RunSpec.parse(results.read_spec(results.run_folder(folder, run_id)) or {})
         is_cached = spec.teacher is not None and spec.teacher.is_cached
         if is_cached and run_id not in results.read_signals(folder):
-            results.write_signal(folder, run_id, capture(pin(spec, inputs)).as_dict())
+            results.write_signal(folder, run_id, capture(pin(spec.without_code, inputs)).as_dict())
     measured = results.read_signals(folder)
     return pd.DataFrame([{"run_id": run, **measured[run]} for run in runs["run_id"] if run in measured])

@@ -30,7 +30,7 @@ from studykit.models.names import ModelRef
 from studykit.results.status import Activity, StatusFile, Watch, unwatched
 from studykit.results.table import run_row
 from studykit.scorers import Item, needs_generation, score_items, weighted_means
-from studykit.spec import Evaluation, RunSpec
+from studykit.spec import Evaluation
 from studykit.study.overlap import count_overlaps
 from studykit.study.pin import pin
 from studykit.training.resolved import ResolvedEvaluation, ResolvedRun
@@ -63,7 +63,7 @@ def score(
     if record is None or record.status != "done":
         raise InputError(f"run {run_id} is not finished: run its specification first ({folder / 'spec.json'})")
     wanted = _wanted(folder, evaluation, scorers)
-    run = pin(_without_code(record.spec).model_copy(update={"evaluation": (wanted,)}), Inputs(root))
+    run = pin(record.spec.without_code.model_copy(update={"evaluation": (wanted,)}), Inputs(root))
     eval_id = run.evaluations[0].spec.eval_id
     with results.holding(folder):
         if results.find_evaluation(folder, eval_id, status="done") is None:
@@ -150,12 +150,6 @@ def _wanted(folder: Path, given: Evaluation | Mapping[str, Any] | None, scorers:
     else:
         evaluation = given if isinstance(given, Evaluation) else Evaluation.parse(given)
     return evaluation.model_copy(update={"scorers": tuple(scorers)}) if scorers else evaluation
-
-
-def _without_code(spec: RunSpec) -> RunSpec:
-    """Return a specification of which the code may have changed since: what is trained is not trained again."""
-    stages = tuple(stage.model_copy(update={"code": None}) for stage in spec.stages)
-    return spec.model_copy(update={"stages": stages})
 
 
 def _stored_items(folder: Path, evaluation: ResolvedEvaluation) -> tuple[str | None, list[Item] | None]:
