@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,13 @@ def load_student(student: Student, model: ModelRef, seed: int = 0) -> nn.Module:
     loaded = _with_adapters(loaded, student.lora, seed) if student.lora else loaded
     check_logits(loaded, student.name)
     return loaded
+
+
+def load_adapters(student: nn.Module, folder: Path) -> None:
+    """Give a student with adapters those that were saved in a folder."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    set_peft_model_state_dict(student, load_peft_weights(str(folder), device="cpu"))
 
 
 def load_teacher(model: ModelRef, *, pruned: float | None = None, attn_implementation: str | None = None) -> nn.Module:

@@ -74,14 +74,14 @@ def run_resolved(
     return run_row(writer.folder, study, primary)
 
 
-def _train(run: ResolvedRun, writer: results.RunWriter, watch: Watch) -> nn.Module:
-    """Train, save the model, write the record, and return the model that was saved."""
+def _train(run: ResolvedRun, writer: results.RunWriter, watch: Watch) -> nn.Module | None:
+    """Train, save the model, write the record, and return the model; None where its adapters have been merged."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     trained = train(run, writer.folder, watch=watch)
     peak_mem_gib, parameters = _peak_mem_gib(), _count_parameters(trained)  # before adapters are merged
     watch(Activity("saving the weights"), 0, 0)
-    student = _save_model(trained, writer.folder)
+    _save_model(trained, writer.folder)
     card = model_card(run.spec.training, {}, trained.manifests)
     (writer.folder / "model" / "README.md").write_text(card, encoding="utf-8")
     writer.finish(
@@ -95,7 +95,7 @@ def _train(run: ResolvedRun, writer: results.RunWriter, watch: Watch) -> nn.Modu
         teacher_is_folded=_is_folded(run),
     )
     shutil.rmtree(writer.folder / "checkpoints", ignore_errors=True)
-    return student
+    return None if run.spec.student.lora else trained.model
 
 
 def _chat(run: ResolvedRun, trained: Trained) -> results.ChatRecord:
@@ -121,8 +121,8 @@ def _is_folded(run: ResolvedRun) -> bool:
     return cached and any(stage.recipe.parts[0].needs_teacher for stage in run.stages)
 
 
-def _save_model(trained: Trained, folder: Path) -> nn.Module:
-    """Save merged weights, which load without peft, and beside them the adapters alone; return the merged model."""
+def _save_model(trained: Trained, folder: Path) -> None:
+    """Save merged weights, which load without peft, and beside them the adapters alone."""
     model: Any = trained.model
     if hasattr(model, "merge_and_unload"):
         model.save_pretrained(folder / "adapter")
@@ -132,7 +132,6 @@ def _save_model(trained: Trained, folder: Path) -> nn.Module:
     model.generation_config.pad_token_id = trained.tokenizer.pad_token_id
     model.save_pretrained(folder / "model")
     trained.tokenizer.save_pretrained(folder / "model")
-    return model
 
 
 def _count_parameters(trained: Trained) -> dict[str, int]:

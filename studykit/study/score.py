@@ -25,7 +25,7 @@ from studykit.errors import InputError
 from studykit.evaluation import answer_items, item_of_line, line_of_item
 from studykit.files import cache_folder, read_lines, replacing
 from studykit.models.card import model_card
-from studykit.models.loading import device, load_student, load_teacher
+from studykit.models.loading import device, load_adapters, load_student, load_teacher
 from studykit.models.names import ModelRef
 from studykit.results.status import Activity, StatusFile, Watch, unwatched
 from studykit.results.table import run_row
@@ -78,7 +78,7 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
     Args:
         run: the pinned run, with its evaluations.
         folder: of the run, which this process holds.
-        student: the trained model; None where it is to be read from the folder.
+        student: the trained model; None where its weights are to be read from the folder.
         watch: called with the progress.
     """
     overlaps = count_overlaps(run)
@@ -108,9 +108,14 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
 
 
 def load_trained(run: ResolvedRun, folder: Path) -> nn.Module:
-    """Return the trained student as it was saved, adapters merged."""
-    plain = run.spec.student.model_copy(update={"random_config": None, "lora": None})
-    student = load_student(plain, ModelRef(run.run_id, str(folder / "model"))).to(device())
+    """Return the trained student as it was when its training ended: with adapters, unmerged."""
+    if run.spec.student.lora is not None:
+        student = load_student(run.spec.student, run.student, run.spec.seed)
+        load_adapters(student, folder / "adapter")
+    else:
+        saved = run.spec.student.model_copy(update={"random_config": None})
+        student = load_student(saved, ModelRef(run.run_id, str(folder / "model")))
+    student.to(device())
     leave_float32_flash(student)
     return student
 
@@ -127,7 +132,7 @@ def check_weights(study_folder: Path, run: ResolvedRun) -> None:
 
 
 def _check_weights(folder: Path, run: ResolvedRun) -> None:
-    if (folder / "model").is_dir():
+    if (folder / ("model" if run.spec.student.lora is None else "adapter")).is_dir():
         return
     for evaluation in run.evaluations:
         done = results.find_evaluation(folder, evaluation.spec.eval_id, status="done")

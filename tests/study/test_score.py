@@ -8,13 +8,14 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 from studykit import results, study
 from studykit.errors import InputError
 from studykit.spec import Evaluation, RunSpec
 from studykit.training import loop
 
-SCORE = import_module("studykit.study.score")  # `study.score` is the function
+RUN, SCORE = (import_module(f"studykit.study.{name}") for name in ("run", "score"))  # not the functions
 ALL = ["exact_match", "token_error_rate", "nll"]
 
 
@@ -78,11 +79,27 @@ def test_the_saved_weights_score_what_the_trained_model_did(root, specification,
     assert {name: row[f"teacher_{name}"] for name in ALL} == {name: first[f"teacher_{name}"] for name in ALL}
 
 
-def test_adapters_are_scored_as_they_were_saved(specification, tmp_path):
+def test_adapters_are_scored_unmerged_now_and_later(specification, tmp_path, monkeypatch):
+    ends, train = [], RUN.train
+
+    def remembering(*given, **more):
+        trained = train(*given, **more)
+        ends.append({name: value.clone() for name, value in trained.model.state_dict().items() if "lora_" in name})
+        return trained
+
+    scored, load = [], SCORE.load_trained
+    monkeypatch.setattr(RUN, "train", remembering)
+    monkeypatch.setattr(SCORE, "load_trained", lambda *given: scored.append(load(*given)) or scored[-1])
     spec = specification({}, method="sft", lora={"lora_r": 2})
     first = study.run(spec, study="s", root=tmp_path)
     shutil.rmtree(run_of(tmp_path) / "evaluations")
-    assert {name: study.run(spec, study="s", root=tmp_path)[name] for name in ALL} == {n: first[n] for n in ALL}
+    again = study.run(spec, study="s", root=tmp_path)
+    assert {name: again[name] for name in ALL} == {name: first[name] for name in ALL}
+    [adapters] = ends
+    for student in scored:
+        state = student.state_dict()
+        assert adapters
+        assert all(torch.equal(state[name], value) for name, value in adapters.items())
 
 
 def test_one_more_scorer_scores_the_answers_that_are_stored(root, specification, computed):
