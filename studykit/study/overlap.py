@@ -1,12 +1,12 @@
 """Held-out items that a run is trained on: a score on them says what was memorised, not what was learned."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from studykit.errors import InputError
 from studykit.sources import Example
 from studykit.spec import Data
-from studykit.training.resolved import ResolvedRun
+from studykit.training.resolved import ResolvedEvaluation, ResolvedRun
 
 _LOG = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ def check_overlap(run: ResolvedRun) -> None:
         InputError: another split or file, and yet all of its items are trained on.
     """
     trained_on = [_split_of(stage.spec.data) for stage in run.stages]
-    for evaluation, known in zip(run.evaluations, count_overlaps(run), strict=True):
+    for evaluation, known in zip(run.evaluations, count_overlaps(run, run.evaluations), strict=True):
         items = len(evaluation.held_out)
         if known and known == items and _split_of(evaluation.spec.data) not in trained_on:
             raise InputError(
@@ -29,12 +29,12 @@ def check_overlap(run: ResolvedRun) -> None:
             _LOG.warning("%s of %s held-out items are trained on too: their scores mean little", known, items)
 
 
-def count_overlaps(run: ResolvedRun) -> list[int]:
+def count_overlaps(run: ResolvedRun, evaluations: Sequence[ResolvedEvaluation]) -> list[int]:
     """Return how many items of each evaluation are trained on too, by text without regard to case and whitespace."""
-    if not run.evaluations:
+    if not evaluations:
         return []
     trained = {text for stage in run.stages for text in _texts(stage.data.examples)}
-    return [sum(text in trained for text in _texts(evaluation.held_out)) for evaluation in run.evaluations]
+    return [sum(text in trained for text in _texts(evaluation.held_out)) for evaluation in evaluations]
 
 
 def _split_of(data: Data) -> tuple[str, str, str]:

@@ -66,9 +66,8 @@ def score(
     run = pin(record.spec.without_code.model_copy(update={"evaluation": (wanted,)}), Inputs(root))
     eval_id = run.evaluations[0].spec.eval_id
     with results.holding(folder):
-        if results.find_evaluation(folder, eval_id, status="done") is None:
-            _check_weights(folder, run)
-            score_all(run, folder, watch=StatusFile(folder))
+        _check_weights(folder, run)
+        score_all(run, folder, watch=StatusFile(folder))
     return run_row(folder, folder.parents[1].name, eval_id)
 
 
@@ -81,11 +80,10 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
         student: the trained model; None where its weights are to be read from the folder.
         watch: called with the progress.
     """
-    overlaps = count_overlaps(run)
-    for evaluation, overlap in zip(run.evaluations, overlaps, strict=True):
+    done = {stored.eval_id for stored in results.read_evaluations(folder) if stored.status == "done"}
+    todo = [evaluation for evaluation in run.evaluations if evaluation.spec.eval_id not in done]
+    for evaluation, overlap in zip(todo, count_overlaps(run, todo), strict=True):
         with results.EvaluationWriter(folder, evaluation.spec) as writer:
-            if writer.is_done:
-                continue
             answered_in, items = _stored_items(folder, evaluation)
             started = time.monotonic()
             if items is None:
@@ -104,7 +102,8 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
                 items_trained_on=overlap,
                 answers_from=answered_in,
             )
-    _write_card(folder)
+    if todo:
+        _write_card(folder)
 
 
 def load_trained(run: ResolvedRun, folder: Path) -> nn.Module:

@@ -105,5 +105,6 @@ def test_held_out_items_that_are_all_trained_on_are_refused_and_some_are_logged(
     unseen = json.dumps({"prompt": "Pronounce z z z", "completion": "Z"})
     other.write_text(f"{first}\n{unseen}\n", encoding="utf-8")
     plain["evaluation"][0]["data"]["options"]["path"] = str(other)
-    assert count_overlaps(pin(RunSpec.parse(plain))) == [1]
+    run = pin(RunSpec.parse(plain))
+    assert count_overlaps(run, run.evaluations) == [1]
     assert "1 of 2 held-out items are trained on too" in caplog.text
