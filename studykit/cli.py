@@ -59,6 +59,9 @@ def batch_command(
     ] = None,
     notebooks: Annotated[Path, typer.Option(help="Folder of the notebooks.")] = Path("notebooks"),
     results: Results = Path("results"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, and show what it would take; train nothing.")
+    ] = False,
 ) -> None:
     """Execute a grid of notebooks; finished ones are skipped, interrupted ones continue."""
     from studykit.batch import grid as batch
@@ -71,8 +74,12 @@ def batch_command(
     with BatchReport(cells) as report:
         if todo:
             report.say(f"{len(cells)} cells, {len(cells) - len(todo)} already done; checking the others")
-            for line in batch.preflight(todo):
+            checked = batch.preflight(todo, jobs)
+            for line in checked.lines:
                 report.say(line)
+            report.expect(checked.estimates, jobs, whole=dry_run)
+        if dry_run:
+            return
         failed = batch.run_batch(cells, runner, timeout_s=timeout, on_change=report.update, watch=report.watch)
     for line in batch.failures(failed):
         typer.echo(f"failed: cell {line['cell']}: {line['error']}  (log: {line['log']})", err=True)
@@ -85,6 +92,7 @@ def batch_command(
 def run_command(
     spec: Annotated[Path, typer.Argument(help="File of a run specification in JSON, such as a run's spec.json.")],
     study: Annotated[str, typer.Option(help="Study that the run belongs to.")] = "scratch",
+    keep: Annotated[str, typer.Option(help="Weights that stay on disk: none, adapter, bf16 or full.")] = "full",
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
@@ -95,7 +103,7 @@ def run_command(
     from studykit.spec import RunSpec
 
     with RunProgress() as progress:
-        row = studies.run(RunSpec.parse(content), study=study, root=results, show=progress.show)
+        row = studies.run(RunSpec.parse(content), study=study, root=results, keep=keep, show=progress.show)
     _print({name: value for name, value in row.items() if value is not None}, as_json)
 
 

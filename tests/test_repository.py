@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -161,3 +162,21 @@ def test_the_citation_agrees_with_the_package():
     assert citation["cff-version"] == "1.2.0"
     assert (citation["version"], citation["license"]) == (studykit.__version__, PROJECT["project"]["license"])
     assert citation["references"][0]["identifiers"] == [{"type": "other", "value": "arXiv:2606.22942"}]
+
+
+@pytest.mark.parametrize("has_uv", [False, True])
+def test_setting_up_needs_no_uv_uses_it_where_it_is_and_compiles_only_what_is_used(tmp_path, has_uv):
+    make = shutil.which("make")
+    assert make is not None
+    if has_uv:
+        (tmp_path / "uv").write_text("#!/bin/sh\n")
+        (tmp_path / "uv").chmod(0o755)
+    shown = subprocess.run(
+        [make, "-n", "-B", "setup"], cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True
+    ).stdout
+    installs = [line for line in shown.splitlines() if " install " in line]
+    assert [" torch" in line for line in installs] == [True, False]
+    assert "python -m pip install" in installs[0]
+    assert (f"{tmp_path}/uv pip install" if has_uv else "python -m pip install") in installs[1]
+    assert all("--no-compile" in line or "/uv pip" in line for line in installs)
+    assert "PYTHONDONTWRITEBYTECODE= .venv/bin/python" in shown

@@ -24,6 +24,7 @@ from studykit.batch.batch_files import read_batch
 from studykit.batch.parameter_files import file_hashes
 from studykit.errors import Failure, InputError, unknown
 from studykit.executors import Executor
+from studykit.executors.local import threads_of_job
 from studykit.results.cells import finish_cell, read_cell, write_cell
 from studykit.results.layout import check_study, open_study
 from studykit.results.record import CellSpec, recorded_status
@@ -56,6 +57,10 @@ class Cell:
     def status(self) -> str:
         """Return `done`, `failed` or `waiting`, from the cell's own record."""
         return recorded_status(self.folder) or "waiting"
+
+    def wall_s(self) -> float | None:
+        """Return the seconds that it took; None before it ended."""
+        return read_cell(self.folder).wall_s
 
     def doing(self) -> str:
         """Return what the process that runs the cell is doing, in one line."""
@@ -118,35 +123,60 @@ def _combinations(name: str, grid: dict[str, list[Any]], together: list[str]) ->
     ]
 
 
-def preflight(cells: list[Cell]) -> list[str]:
+@dataclass(frozen=True)
+class Preflight:
+    """What is known of a batch before it starts.
+
+    Attributes:
+        lines: how much of their budgets the runs train on, each that differs.
+        estimates: what each cell will take, by its id: the fields of `studykit.study.estimate.Estimate`; empty for a
+            cell without runs.
+    """
+
+    lines: list[str]
+    estimates: dict[str, dict[str, float]]
+
+
+def preflight(cells: list[Cell], jobs: int = 1) -> Preflight:
     """Check every specification of the cells in another process, so that this one need not import torch.
 
-    Returns:
-        How much of their budgets the runs train on, a line for each that differs.
+    Args:
+        cells: that are to run.
+        jobs: number of cells that run at the same time, and share the cores.
 
     Raises:
         InputError: the first fault, in one line.
     """
     folders = dict.fromkeys(cell.notebook.parent for cell in cells)
-    checked = [_preflight(folder, [cell for cell in cells if cell.notebook.parent == folder]) for folder in folders]
-    return list(dict.fromkeys(line for lines in checked for line in lines))
+    lines: dict[str, None] = {}
+    estimates: dict[str, dict[str, float]] = {}
+    for folder in folders:
+        inside = [cell for cell in cells if cell.notebook.parent == folder]
+        checked = _preflight(folder, inside, jobs)
+        lines |= dict.fromkeys(checked["lines"])
+        estimates |= zip((cell.cell_id for cell in inside), checked["estimates"], strict=False)
+    return Preflight(list(lines), estimates)
 
 
-def _preflight(folder: Path, cells: list[Cell]) -> list[str]:
+def _preflight(folder: Path, cells: list[Cell], jobs: int) -> dict[str, Any]:
     """Check the cells of one folder, in it, as their notebooks will run: paths are relative to it."""
-    content = [{"notebook": c.notebook.name, "parameters": c.parameters} for c in cells]
+    content = {
+        "jobs": jobs,
+        "cells": [{"notebook": c.notebook.name, "parameters": c.parameters} for c in cells],
+    }
     done = subprocess.run(
         [sys.executable, "-m", "studykit.batch.preflight"],
         input=json.dumps(content),
         capture_output=True,
         text=True,
         cwd=folder,
+        env={"OMP_NUM_THREADS": str(threads_of_job(jobs)), **os.environ},
     )
     if done.returncode == 2:
         raise InputError(done.stdout.strip().splitlines()[-1])
     if done.returncode:
         raise Failure(f"the check before the batch failed:\n{done.stderr[-2000:]}")
-    return done.stdout.split("\n")[:-1]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def run_batch(

@@ -7,7 +7,7 @@ table once at the end; of a capture one per minute.
 import inspect
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from studykit.batch.estimates import estimate_line, estimate_table
 from studykit.batch.grid import Cell
 from studykit.errors import InputError
 from studykit.findings import FINDINGS, Finding, format_cell
@@ -49,6 +50,10 @@ class BatchReport:
         self._names = name_cells(cells)
         self._watched = self.started
         self._above: list[RenderableType] = []
+        self._expected: dict[str, float] = {}
+        self._begun: dict[str, float] = {}
+        self._started: set[str] = set()
+        self._jobs = 1
 
     def __enter__(self) -> Self:
         if self._live:
@@ -66,6 +71,16 @@ class BatchReport:
         """Print one line above the view."""
         self.console.print(line)
 
+    def expect(self, estimates: Mapping[str, Mapping[str, float]], jobs: int, *, whole: bool = False) -> None:
+        """Take what the cells will take, and show it: in one line, or as a table with a row for each cell."""
+        self._expected = {cell_id: estimate["seconds"] for cell_id, estimate in estimates.items()}
+        self._jobs = jobs
+        named = {self._names[cell_id]: estimate for cell_id, estimate in estimates.items()}
+        if whole and named:
+            self.console.print(estimate_table(named))
+        if named:
+            self.say(estimate_line(named.values(), jobs))
+
     def update(self, counts: dict[str, int]) -> None:
         """Show new counts, and the finding so far."""
         line = ", ".join(f"{number} {state}" for state, number in counts.items() if number) + self._time_left(counts)
@@ -78,10 +93,14 @@ class BatchReport:
     def watch(self, running: Sequence[Cell]) -> None:
         """Show what the running cells are doing: on a terminal once a second, elsewhere once a minute."""
         now = time.monotonic()
+        self._begun = {cell.cell_id: self._begun.get(cell.cell_id, now) for cell in running}
+        self._started |= self._begun.keys()
         if now - self._watched < (_LIVE_EVERY_S if self._live else _EVERY_S):
             return
         self._watched = now
         lines = [Text(f"{self._names[cell.cell_id]}: {cell.doing()}") for cell in running]
+        if self._expected and lines:
+            lines.append(Text(time_left(self._expected_left())))
         if self._live:
             self._live.update(Group(*self._above, *lines), refresh=True)
         elif lines:
@@ -90,9 +109,21 @@ class BatchReport:
     def _time_left(self, counts: dict[str, int]) -> str:
         ended = counts["done"] + counts["failed"] - self.done_before
         left = counts["running"] + counts["waiting"]
-        if ended <= 0 or not left:
+        if not left or (ended <= 0 and not self._expected):
             return ""
+        if self._expected:
+            return "; " + time_left(self._expected_left())
         return "; " + time_left((time.monotonic() - self.started) / ended * left)
+
+    def _expected_left(self) -> float:
+        """Return the seconds left by the estimates, corrected by how long the cells that ended have taken."""
+        now, expected = time.monotonic(), dict(self._expected)
+        ended = [cell for cell in self.cells if cell.cell_id in (self._started - self._begun.keys()) & expected.keys()]
+        taken = {cell.cell_id: wall_s for cell in ended if (wall_s := cell.wall_s())}
+        pace = sum(taken.values()) / sum(expected.pop(cell_id) for cell_id in taken) if taken else 1.0
+        spent = {cell_id: now - begun for cell_id, begun in self._begun.items()}
+        left = [max(0.0, guessed * pace - spent.get(cell_id, 0.0)) for cell_id, guessed in expected.items()]
+        return sum(left) / self._jobs
 
     def _tables(self) -> list[RenderableType]:
         return [

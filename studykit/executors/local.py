@@ -28,8 +28,11 @@ class Local:
 
     def submit(self, command: Sequence[str], log: Path) -> subprocess.Popen:
         """Start a process in a new session, so that it and all its children can be ended together."""
-        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ}
+        environment = {
+            "OMP_NUM_THREADS": str(threads_of_job(self.jobs)),
+            "TOKENIZERS_PARALLELISM": "false",
+            **os.environ,
+        }
         environment[_processes.PARENT] = str(os.getpid())
         gpu = min(self._gpus, key=self._load, default=None)
         if gpu is not None:
@@ -54,6 +57,11 @@ class Local:
     def cancel(self, handle: subprocess.Popen) -> None:
         """Terminate it and all it started, the kernel included, then kill what is left; return once nothing is."""
         _processes.end(handle, _GRACE_S)
+
+
+def threads_of_job(jobs: int) -> int:
+    """Return the threads that each of several processes gets: an equal share of the cores."""
+    return max(1, (os.cpu_count() or 1) // jobs)
 
 
 def visible_gpus() -> list[str]:

@@ -1,7 +1,7 @@
 """What a model can take, known from its configuration before any weight is loaded."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
@@ -24,11 +24,13 @@ class Limits:
         embedding_rows: token ids must be smaller.
         learned_positions: tokens of a sequence, where each position has a learned vector; None where it is computed.
         has_kv_cache: whether the forward pass takes a key-value cache, which generation needs.
+        parameters: number of all parameters, those of a tied head once.
     """
 
     embedding_rows: int
     learned_positions: int | None
     has_kv_cache: bool
+    parameters: int = field(default=0, compare=False)
 
 
 def limits_of(model: ModelRef, random_config: dict[str, Any] | None = None) -> Limits:
@@ -60,4 +62,5 @@ def limits_of(model: ModelRef, random_config: dict[str, Any] | None = None) -> L
         if isinstance(module, nn.Embedding) and module is not tokens and _POSITIONS.search(name)
     ]
     takes = signature(empty.forward).parameters
-    return Limits(tokens.num_embeddings, min(tables, default=None), "past_key_values" in takes)
+    parameters = sum(p.numel() for p in empty.parameters())
+    return Limits(tokens.num_embeddings, min(tables, default=None), "past_key_values" in takes, parameters)

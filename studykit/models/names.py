@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from studykit.chat import find_turn_ends
 from studykit.errors import InputError, unknown
+from studykit.models.file_hashes import file_sha256
 from studykit.results import is_done, is_run_id
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -56,8 +57,7 @@ class ModelRef:
         digest = hashlib.sha256()
         for file in files:
             digest.update(file.name.encode())
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            digest.update(bytes.fromhex(file_sha256(file)))
         return digest.hexdigest()
 
     @cached_property
@@ -114,6 +114,11 @@ class Models:
         for folder in sorted(self._root.glob(f"*/runs/{run_id}/model")):
             if is_done(folder.parent):
                 return folder
+        if any(is_done(folder) for folder in self._root.glob(f"*/runs/{run_id}")):
+            raise InputError(
+                f"the weights of run {run_id} were not kept: remove its folder, and train it again with keep='bf16' or "
+                "keep='full'"
+            )
         raise InputError(f"run {run_id} has no saved model under {self._root}: run it first, or name a model folder")
 
 

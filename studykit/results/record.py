@@ -79,6 +79,7 @@ class Environment(Record):
     platform: str = Field(description="operating system and machine type")
     processor: str | None = Field(default=None, description="model name of the processor")
     gpu: str | None = Field(default=None, description="model name of the GPU that computed")
+    gpus: int | None = Field(default=None, description="number of GPUs that computed")
     cores: int | None = None
     threads: str | None = Field(default=None, description="value of OMP_NUM_THREADS")
     packages: dict[str, str] = {}

@@ -114,7 +114,7 @@ class RunWriter:
             started=self._started,
             finished=_now(),
             spec=self.spec.training,
-            environment=environment().model_copy(update={"gpu": gpu}),
+            environment=environment().model_copy(update={"gpu": gpu, "gpus": None if gpu is None else 1}),
             files=_hashes(self.folder),
             **fields,
         )
@@ -187,7 +187,7 @@ class EvaluationWriter:
             started=self._started,
             finished=_now(),
             evaluation=self.evaluation,
-            environment=environment().model_copy(update={"gpu": gpu}),
+            environment=environment().model_copy(update={"gpu": gpu, "gpus": None if gpu is None else 1}),
             files=_hashes(self.folder),
             **fields,
         )

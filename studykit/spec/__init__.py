@@ -193,6 +193,9 @@ class Stage(Part):
     code: dict[str, str] | None = Field(
         default=None, description="hashes of the source code that is not the released one; filled in by `study.pin`"
     )
+    checkpoint_share: float | None = Field(
+        default=None, gt=0, le=1, description="most of the wall time that checkpoints may take, a fraction; None: 0.03"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -14,6 +14,7 @@ from studykit.study.pin import pin
 from studykit.study.progress import Show, showing
 from studykit.study.run import run_resolved
 from studykit.study.score import check_weights
+from studykit.study.weights import check_keep
 from studykit.training.resolved import ResolvedRun
 
 T = TypeVar("T")
@@ -25,6 +26,7 @@ def compare(
     study: str = "scratch",
     ablation: str = "",
     root: str | Path = "results",
+    keep: str = "full",
     show: Show | None = None,
 ) -> pd.DataFrame:
     """Run all arms and return their rows with the arm's name in front; scores are those of the primary evaluation.
@@ -36,6 +38,7 @@ def compare(
         study: name of the folder under `root` that the runs are written to.
         ablation: the question that the runs belong to; shown in tables.
         root: the results folder.
+        keep: the weights that stay on disk, as in `run`.
         show: as in `run`.
 
     Raises:
@@ -56,10 +59,11 @@ def compare(
         )
         for run in runs.values():
             check_weights(check_study(root, study), run)
+            check_keep(keep, run, check_study(root, study))
         rows = []
         for number, (arm, run) in enumerate(runs.items(), 1):
             told = _prefixed(show, f"{arm}, {number} of {len(runs)}")
-            row = run_resolved(run, study, root, ablation=ablation, arm=arm, show=told)
+            row = run_resolved(run, study, root, ablation=ablation, arm=arm, keep=keep, show=told)
             rows.append({"arm": arm} | row | {"arm": arm})
     return pd.DataFrame(rows)
 

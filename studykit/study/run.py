@@ -1,9 +1,8 @@
 """Run one specification, or read it where it is already done."""
 
-import resource
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,11 @@ from studykit.results.layout import check_study
 from studykit.results.status import Activity, StatusFile, Watch
 from studykit.results.table import run_row
 from studykit.spec import RunSpec
+from studykit.study.memory import PeakMemory
 from studykit.study.pin import pin
 from studykit.study.progress import Show, showing
-from studykit.study.score import check_weights, score_all
+from studykit.study.score import answer_as_teacher, check_weights, score_all
+from studykit.study.weights import check_keep, save_weights
 from studykit.training import train
 from studykit.training.resolved import ResolvedRun
 from studykit.training.stages import Trained
@@ -35,6 +36,7 @@ def run(
     study: str = "scratch",
     ablation: str = "",
     root: str | Path = "results",
+    keep: str = "full",
     show: Show | None = None,
 ) -> dict[str, Any]:
     """Train and score one specification; what has been trained or scored already is read.
@@ -44,6 +46,7 @@ def run(
         study: name of the folder under `root` that the run is written to.
         ablation: the question that the run belongs to; shown in tables.
         root: the results folder.
+        keep: the weights that stay on disk: `none`, `adapter`, `bf16` or `full`, see `studykit.study.weights`.
         show: called about once a second with a line on what the run is doing; None shows a line that changes in a
             notebook, and elsewhere a line a minute on stderr.
 
@@ -58,34 +61,40 @@ def run(
         show("checking models and data")
         resolved = pin(parsed, Inputs(root))
         check_weights(check_study(root, study), resolved)
-        return run_resolved(resolved, study, root, ablation=ablation, show=show)
+        check_keep(keep, resolved, check_study(root, study))
+        return run_resolved(resolved, study, root, ablation=ablation, keep=keep, show=show)
 
 
 def run_resolved(
-    run: ResolvedRun, study: str, root: str | Path, *, ablation: str = "", arm: str = "", show: Show
+    run: ResolvedRun,
+    study: str,
+    root: str | Path,
+    *,
+    ablation: str = "",
+    arm: str = "",
+    keep: str = "full",
+    show: Show,
 ) -> dict[str, Any]:
     """Train and score a pinned run where that has not been done, and return its row."""
     folder = results.open_study(root, study)
     with results.RunWriter(folder, run.spec, ablation=ablation, arm=arm) as writer:
         watch = StatusFile(writer.folder, lambda status: show(status.line()))
-        student = None if writer.is_done else _train(run, writer, watch)
+        student = None if writer.is_done else _train(run, writer, keep, watch)
         score_all(run, writer.folder, student, watch)
     primary = run.evaluations[0].spec.eval_id if run.evaluations else None
     return run_row(writer.folder, study, primary)
 
 
-def _train(run: ResolvedRun, writer: results.RunWriter, watch: Watch) -> nn.Module | None:
-    """Train, save the model, write the record, and return the model; None where its adapters have been merged."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    trained = train(run, writer.folder, watch=watch)
-    peak_mem_gib, parameters = _peak_mem_gib(), _count_parameters(trained)  # before adapters are merged
+def _train(run: ResolvedRun, writer: results.RunWriter, keep: str, watch: Watch) -> nn.Module | None:
+    """Train, save the weights that stay, write the record, and return the model; None where adapters are merged."""
+    peak = PeakMemory()
+    trained = train(run, writer.folder, watch=watch, with_teacher=partial(answer_as_teacher, run, watch))
+    cost, parameters = _total_cost(trained, peak), _count_parameters(trained)  # before adapters are merged
     watch(Activity("saving the weights"), 0, 0)
-    _save_model(trained, writer.folder)
     card = model_card(run.spec.training, {}, trained.manifests)
-    (writer.folder / "model" / "README.md").write_text(card, encoding="utf-8")
+    student = save_weights(keep, trained, writer.folder, card)
     writer.finish(
-        {name: round(value, 3) for name, value in (trained.cost | {"peak_mem_gib": peak_mem_gib}).items()},
+        cost,
         trained.manifests,
         chat=_chat(run, trained),
         device=device().type,
@@ -95,7 +104,7 @@ def _train(run: ResolvedRun, writer: results.RunWriter, watch: Watch) -> nn.Modu
         teacher_is_folded=_is_folded(run),
     )
     shutil.rmtree(writer.folder / "checkpoints", ignore_errors=True)
-    return None if run.spec.student.lora else trained.model
+    return student
 
 
 def _chat(run: ResolvedRun, trained: Trained) -> results.ChatRecord:
@@ -115,33 +124,22 @@ def _tokens(ids: Iterable[int], tokenizer: Any) -> tuple[results.Token, ...]:
     return tuple(results.Token(id=token, text=tokenizer.convert_ids_to_tokens(token)) for token in sorted(ids))
 
 
+def _total_cost(trained: Trained, peak: PeakMemory) -> dict[str, float]:
+    """Return tokens, seconds, memory, and the hours of a GPU, also those before a kill."""
+    cost, peak_gib = dict(trained.cost), peak.gib()
+    if peak_gib is not None:
+        cost["peak_mem_gib"] = peak_gib
+    if torch.cuda.is_available():
+        cost["gpu_hours"] = sum(cost.get(name, 0.0) for name in ("train_s", "teacher_s")) / 3600
+    return {name: round(value, 3) for name, value in cost.items()}
+
+
 def _is_folded(run: ResolvedRun) -> bool:
     """Whether a loss compared with what a cache keeps of the teacher's distribution."""
     cached = run.spec.teacher is not None and run.spec.teacher.is_cached
     return cached and any(stage.recipe.parts[0].needs_teacher for stage in run.stages)
 
 
-def _save_model(trained: Trained, folder: Path) -> None:
-    """Save merged weights, which load without peft, and beside them the adapters alone."""
-    model: Any = trained.model
-    if hasattr(model, "merge_and_unload"):
-        model.save_pretrained(folder / "adapter")
-        model = model.merge_and_unload()
-    # A model loaded from the folder then stops where the kit does: a base model's configuration knows no end of a turn.
-    model.generation_config.eos_token_id = find_eos_token_ids(model, trained.tokenizer)
-    model.generation_config.pad_token_id = trained.tokenizer.pad_token_id
-    model.save_pretrained(folder / "model")
-    trained.tokenizer.save_pretrained(folder / "model")
-
-
 def _count_parameters(trained: Trained) -> dict[str, int]:
     counts = [(p.numel(), p.requires_grad) for p in unwrap(trained.model).parameters()]
     return {"total": sum(n for n, _ in counts), "trainable": sum(n for n, trained in counts if trained)}
-
-
-def _peak_mem_gib() -> float:
-    """Return the peak memory: of the run on its GPU; without one, of the process so far, earlier runs included."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)

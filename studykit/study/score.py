@@ -138,7 +138,7 @@ def _check_weights(folder: Path, run: ResolvedRun) -> None:
         if done is None and _stored_items(folder, evaluation)[1] is None:
             raise InputError(
                 f"run {folder.name} is trained, and its weights were not kept, so that it cannot be scored again: "
-                f"remove {folder} to train it anew"
+                f"remove {folder} to train it anew, with keep='bf16' or keep='full'"
             )
 
 
@@ -181,28 +181,51 @@ def _read_items(file: Path, sha256: str | None = None) -> list[Item] | None:
     return items if not damaged and len(items) == len(lines) else None
 
 
-def _teacher_metrics(run: ResolvedRun, evaluation: ResolvedEvaluation, watch: Watch) -> dict[str, float]:
-    """Return the teacher's metrics on the held-out items: the upper level that students are compared with.
+def answer_as_teacher(run: ResolvedRun, watch: Watch, model: nn.Module) -> None:
+    """Store the teacher's answers to the held-out items while its model is loaded, so that it is loaded once."""
+    for evaluation in run.evaluations:
+        _teacher_items(run, evaluation, watch, model)
 
-    Its answers are stored by the content of teacher and evaluation, so that a study has it answer once; empty without a
-    teacher.
+
+def teacher_answers(run: ResolvedRun, evaluation: ResolvedEvaluation) -> Path | None:
+    """Return the file with the teacher's answers, which may not be there yet; None without a teacher.
+
+    It is named by the content of teacher and evaluation, so that a study has the teacher answer once.
     """
-    teacher = run.spec.teacher
-    if teacher is None or run.teacher is None:
-        return {}
-    live = teacher.model_copy(update={"top_k": None, "samples": None})
+    if run.spec.teacher is None or run.teacher is None:
+        return None
+    live = run.spec.teacher.model_copy(update={"top_k": None, "samples": None})
     generates = needs_generation(evaluation.spec.scorers)
     content = f"{ENCODING_VERSION} {live.model_dump_json()} {evaluation.spec.answers_id} {generates}"
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
-    file = cache_folder("teacher-answers") / f"{key}.jsonl"
+    return cache_folder("teacher-answers") / f"{key}.jsonl"
+
+
+def _teacher_metrics(run: ResolvedRun, evaluation: ResolvedEvaluation, watch: Watch) -> dict[str, float]:
+    """Return the teacher's metrics on the held-out items: the upper level that students are compared with.
+
+    Empty without a teacher.
+    """
+    items = _teacher_items(run, evaluation, watch)
+    return {} if items is None else weighted_means(score_items(items, evaluation.spec.scorers))
+
+
+def _teacher_items(
+    run: ResolvedRun, evaluation: ResolvedEvaluation, watch: Watch, model: nn.Module | None = None
+) -> list[Item] | None:
+    """Return the items with the teacher's answers, from disk where they are there; None without a teacher."""
+    teacher, file = run.spec.teacher, teacher_answers(run, evaluation)
+    if teacher is None or run.teacher is None or file is None:
+        return None
     items = _read_items(file)
     if items is None or len(items) != len(evaluation.held_out):
-        model = load_teacher(run.teacher, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
+        if model is None:
+            model = load_teacher(run.teacher, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
         scoring = partial(watch, Activity("scoring the teacher", "items"))
         items = answer_items(model, run.teacher.tokenizer, evaluation.spec, evaluation.held_out, scoring)
         with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(line_of_item(item), ensure_ascii=False) + "\n" for item in items)
-    return weighted_means(score_items(items, evaluation.spec.scorers))
+    return items
 
 
 def _write_card(folder: Path) -> None:

@@ -32,7 +32,7 @@ from studykit.teacher.live import LiveTeacher, Progress
 from studykit.teacher.signal import TeacherSignal
 from studykit.teacher.store import Store, as_keys
 
-_VERSION = 3
+_VERSION = 4
 _SHARD_POSITIONS, _SHARD_S = 2**20, 60.0
 """A shard is written after this many positions or seconds, whichever comes first."""
 
@@ -51,10 +51,11 @@ class CachedTeacher:
     def __init__(self, load: Callable[[], LiveTeacher], weights_key: str, make_format: Callable[[int], SignalFormat]):
         self._load = load
         self._live: LiveTeacher | None = None
+        self._capturing: BatchInvariantTeacher | None = None
         live = self.live
         self.vocab_size = live.vocab_size
         self.format = make_format(live.vocab_size)
-        self.cost = Cost(teacher_tokens=0, teacher_check_tokens=0, cached_positions=0)
+        self.cost = Cost(teacher_tokens=0, teacher_padding_tokens=0, teacher_check_tokens=0, cached_positions=0)
         self._dtype = live.head.weight.dtype
         tokenizer = tokenizer_hash(live.tokenizer)
         identity = [_VERSION, weights_key, str(self._dtype), tokenizer, *self.format.key, self.vocab_size]
@@ -69,6 +70,13 @@ class CachedTeacher:
         return self._live
 
     @property
+    def capturing(self) -> BatchInvariantTeacher:
+        """The live teacher in the batches of a capture."""
+        if self._capturing is None:
+            self._capturing = BatchInvariantTeacher(self.live)
+        return self._capturing
+
+    @property
     def model(self) -> nn.Module:
         """The live teacher's model."""
         return self.live.model
@@ -76,10 +84,11 @@ class CachedTeacher:
     def pack_batches(self, padding_free: bool | None) -> None:
         """Choose whether the live teacher packs its batches."""
         self.live.pack_batches(padding_free)
+        self._capturing = None
 
     def release(self) -> None:
         """Free the live teacher's memory; it is loaded again when it is needed."""
-        self._live = None
+        self._live = self._capturing = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -140,25 +149,25 @@ class CachedTeacher:
 
     def _plan_in_random_order(self, encoded: Encoded, rows: np.ndarray) -> list[np.ndarray]:
         """Return batches of these rows; processes that start together then seldom compute the same one at once."""
-        batches = BatchInvariantTeacher(self.live).plan(encoded.lengths[rows])
+        batches = self.capturing.plan(encoded.lengths[rows])
         return [rows[batches[number]] for number in np.random.default_rng().permutation(len(batches))]
 
     def _encode(self, encoded: Encoded, keys: np.ndarray, rows: np.ndarray, counter: str) -> list[bytes]:
         """Run the live teacher over one planned batch and return the entries of its sequences."""
-        self.cost.add(**{counter: int(encoded.lengths[rows].sum())})
+        tokens, computed = int(encoded.lengths[rows].sum()), self.capturing.count_tokens(encoded.lengths[rows])
+        self.cost.add(**{counter: tokens, "teacher_padding_tokens": computed - tokens})
         counts = encoded.response_tokens[rows].tolist()
         noise = self.format.draw_noise([bytes(key).hex() for key in keys[rows]], counts)
-        chunks = BatchInvariantTeacher(self.live).compute_logp(encoded, rows)
         encodings = [
-            self.format.encode(logp, pad(draws, (0, 0, 0, POSITIONS - len(draws))))
-            for logp, draws in zip(chunks, noise.split(POSITIONS), strict=True)
+            self.format.encode(logp, pad(draws, (0, 0, 0, len(logp) - len(draws))))
+            for logp, draws in zip(self.capturing.compute_logp(encoded, rows), noise.split(POSITIONS), strict=True)
         ]
         columns = tuple(torch.cat(column)[: sum(counts)] for column in zip(*encodings, strict=True))
         return self.format.to_bytes(columns, counts)
 
     def _verify(self, encoded: Encoded, keys: np.ndarray) -> None:
         """Compare stored entries with the live teacher."""
-        for rows in BatchInvariantTeacher(self.live).plan(encoded.lengths):
+        for rows in self.capturing.plan(encoded.lengths):
             parts = self._encode(encoded, keys, rows, "teacher_check_tokens")
             live = self.format.decode_probs([np.frombuffer(part, dtype=np.uint8) for part in parts])
             stored = self.format.decode_probs(self.store.read(keys[rows]))

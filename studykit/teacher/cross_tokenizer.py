@@ -22,7 +22,7 @@ from studykit.models.projection import output_head
 from studykit.models.states import choose_packing, hidden_states
 from studykit.models.vocabulary import token_rows
 from studykit.sources import Example
-from studykit.teacher.live import Progress, generate_with
+from studykit.teacher.live import Progress, count_tokens, generate_with
 from studykit.teacher.signal import TeacherSignal
 
 _TOKENS_PER_TOKEN = 4
@@ -45,7 +45,7 @@ class CrossTokenizerTeacher:
         self.vocab_size = token_rows(student_tokenizer)
         self.rows = min(token_rows(tokenizer), self.head.weight.shape[0])
         self.packed = choose_packing(model)
-        self.cost = Cost(teacher_tokens=0)
+        self.cost = Cost(teacher_tokens=0, teacher_padding_tokens=0)
         self._encoded: Encoded | None = None
         self._examples: Sequence[Example] = ()
         self._index: dict[str, int] = {}
@@ -75,7 +75,7 @@ class CrossTokenizerTeacher:
     def signal(self, batch: Batch) -> TeacherSignal:
         """Run the teacher over the same conversations in its own tokens."""
         own = self._collate(batch.keys).to(self.head.weight.device)
-        self.cost.add(teacher_tokens=int(own.attention_mask.sum()))
+        self.cost.add(**count_tokens(own, self.packed))
         predicting = own.predicting(hidden_states(self.model, own.input_ids, own.attention_mask, self.packed))
         aligned = _align(batch.loss_mask.cpu().numpy(), own.loss_mask.cpu().numpy())
         known = torch.from_numpy(aligned >= 0).to(predicting.device)

@@ -35,7 +35,7 @@ class LiveTeacher:
         self.head = output_head(model)
         self.vocab_size = min(vocab_size, self.head.weight.shape[0])
         self.packed = choose_packing(model)
-        self.cost = Cost(teacher_tokens=0)
+        self.cost = Cost(teacher_tokens=0, teacher_padding_tokens=0)
 
     def pack_batches(self, padding_free: bool | None) -> None:
         """Choose whether batches are packed into one row without padding; None: with flash attention."""
@@ -50,7 +50,7 @@ class LiveTeacher:
     @torch.no_grad()
     def signal(self, batch: Batch) -> TeacherSignal:
         """Run the teacher over a batch, and return its signal at the supervised positions."""
-        self.cost.add(teacher_tokens=int(batch.attention_mask.sum()))
+        self.cost.add(**count_tokens(batch, self.packed))
         batch = batch.to(self.head.weight.device)
         hidden = batch.predicting(hidden_states(self.model, batch.input_ids, batch.attention_mask, self.packed))
         return TeacherSignal.from_hidden(
@@ -64,6 +64,13 @@ class LiveTeacher:
         prompts = batch.prompts()
         chosen = [prompts[row] for row in rows]
         return generate_with(self, chosen, max_new_tokens, sampling, generator, self.vocab_size)
+
+
+def count_tokens(batch: Batch, packed: bool) -> dict[str, float]:
+    """Return what a teacher's forward pass over a batch computes: tokens, and padding."""
+    tokens = int(batch.attention_mask.sum())
+    padding = 0 if packed else batch.attention_mask.numel() - tokens
+    return {"teacher_tokens": tokens, "teacher_padding_tokens": padding}
 
 
 class _Generator(Protocol):

@@ -12,6 +12,9 @@ import hashlib
 import json
 import random
 import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,48 @@ from torch import Tensor, nn
 
 from studykit.files import replacing
 
+SHARE = 0.03
+"""Most of the wall time that checkpoints may take."""
+
+_BYTES_PER_S = 2e8
+"""Written and hashed: the guess for the first checkpoint, before one was measured."""
+
 MARKER = "complete.json"
 SHARED = "training.pt"
-_KEPT = 2
+KEPT = 2
+
+
+class Pace:
+    """When the next checkpoint is due: after some time, and later where saving takes long.
+
+    The time is counted from the end of a save, so that checkpoints take no more than their share of the wall time.
+
+    Args:
+        every_s: least wall time between two checkpoints; 0 saves after every step, however long it takes.
+        share: of the wall time that checkpoints may take, in (0, 1].
+        size_bytes: of a checkpoint; a guess of how long the first one takes.
+        clock: seconds.
+    """
+
+    def __init__(self, every_s: float, share: float, size_bytes: int, clock: Callable[[], float] = time.monotonic):
+        self._every_s, self._share, self._clock = every_s, share, clock
+        self._saved_s = clock()
+        self._wait_s = self._wait_after(size_bytes / _BYTES_PER_S)
+
+    def is_due(self) -> bool:
+        """Whether a checkpoint is due."""
+        return self._clock() - self._saved_s >= self._wait_s
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Measure how long the block takes, which saves a checkpoint."""
+        started = self._clock()
+        yield
+        self._saved_s = self._clock()
+        self._wait_s = self._wait_after(self._saved_s - started)
+
+    def _wait_after(self, save_s: float) -> float:
+        return max(self._every_s, save_s * (1 / self._share - 1)) if self._every_s else 0.0
 
 
 def save(folder: Path, step: int, shared: dict[str, Any], own: dict[str, Any], accelerator: Accelerator) -> None:
@@ -45,7 +87,7 @@ def save(folder: Path, step: int, shared: dict[str, Any], own: dict[str, Any], a
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         mark_complete(checkpoint)
-        for old in _newest_first(folder)[_KEPT:]:
+        for old in _newest_first(folder)[KEPT:]:
             shutil.rmtree(old)
 
 

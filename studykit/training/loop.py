@@ -8,7 +8,6 @@ loss. The loss is divided by the number of supervised tokens of the whole optimi
 processes. Each process takes other micro-batches, and `accelerate` averages the gradients.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -28,6 +27,7 @@ from studykit.losses import Loss, get_loss
 from studykit.models.projection import output_head
 from studykit.models.states import autocasting, evaluating, hidden_states
 from studykit.training import checkpoints
+from studykit.training.checkpoints import SHARE, Pace
 from studykit.training.metrics import MetricsFile, check_finite, sum_over_processes
 from studykit.training.state import Training
 
@@ -52,7 +52,8 @@ def train_steps(
         metrics: gets a line for about fifty of the steps.
         folder: where checkpoints go.
         checkpoint: to resume from; None begins at the start.
-        checkpoint_every_s: wall time between checkpoints.
+        checkpoint_every_s: least wall time between checkpoints, which take no more than their share of it; 0 saves
+            after every step.
         watch: called with the number of steps taken, and of all of them.
     """
     spec, accelerator = training.spec, training.accelerator
@@ -65,16 +66,17 @@ def train_steps(
     if training.validation:
         training.context.validation_loss = partial(validation_loss, training)
     training.student.train()
-    log_every, saved = max(1, spec.planned_steps // LOGGED_STEPS), time.monotonic()
+    log_every = max(1, spec.planned_steps // LOGGED_STEPS)
+    pace = Pace(checkpoint_every_s, spec.checkpoint_share or SHARE, training.checkpoint_bytes)
     watch(training.step, spec.planned_steps)
     while training.step < spec.planned_steps:
         logged = train_step(training, list(islice(batches, spec.gradient_accumulation_steps)))
         watch(training.step, spec.planned_steps)
         if training.step % log_every == 0:
             log(training, metrics, log_every, logged)
-        if any(gather_object([time.monotonic() - saved >= checkpoint_every_s])):
-            checkpoints.save(folder, training.step, training.shared_state(), training.own_state(), accelerator)
-            saved = time.monotonic()
+        if any(gather_object([pace.is_due()])):
+            with pace.saving():
+                checkpoints.save(folder, training.step, training.shared_state(), training.own_state(), accelerator)
 
 
 def load_batches(planned: PlannedBatches, done: int, accelerator: Accelerator) -> DataLoader:

@@ -59,15 +59,21 @@ class Trained:
 
 
 def train(
-    resolved: ResolvedRun, folder: Path, *, checkpoint_every_s: float = 60.0, watch: Watch = unwatched
+    resolved: ResolvedRun,
+    folder: Path,
+    *,
+    checkpoint_every_s: float = 60.0,
+    watch: Watch = unwatched,
+    with_teacher: Callable[[nn.Module], object] = lambda model: None,
 ) -> Trained:
     """Train the student through all stages.
 
     Args:
         resolved: a pinned specification with its models and data.
         folder: the run's folder; metrics and checkpoints go there.
-        checkpoint_every_s: wall time between checkpoints.
+        checkpoint_every_s: least wall time between checkpoints; 0 saves after every step.
         watch: follows the work.
+        with_teacher: called with the teacher's model while it is loaded, where a stage trains with one.
 
     Raises:
         InputError: a model that cannot be loaded.
@@ -77,6 +83,8 @@ def train(
     student = load_student(resolved.spec.student, resolved.student, resolved.spec.seed)
     trained = Trained(student, resolved.student.tokenizer)
     teacher = open_teacher_of(resolved, student)
+    if teacher is not None:
+        with_teacher(teacher.model)
     for number, stage in enumerate(resolved.stages):
         stage_folder = folder / "checkpoints" / f"stage-{number}"
         result = load_finished(stage_folder, student)

@@ -76,6 +76,11 @@ class Training:
         """Return the context in which the student's products are computed: bf16 where the stage has it on."""
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16)
 
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Bytes of a checkpoint, about: what is trained, in float32, and the two moments of AdamW."""
+        return 12 * sum(p.numel() for p in self.context.student.parameters() if p.requires_grad)
+
     def shared_state(self) -> dict[str, Any]:
         """Return the state that is the same in all processes."""
         return {

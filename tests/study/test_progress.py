@@ -33,12 +33,12 @@ def test_every_part_of_a_run_is_shown_and_is_in_its_folder_meanwhile(plain, empt
     assert parts == [
         "checking models and data",
         "loading the models",
+        "scoring the teacher",
         "asking the teacher (stage 1 of 2, kd)",
         "training (stage 1 of 2, kd)",
         "training (stage 2 of 2, sft)",
         "saving the weights",
         "scoring",
-        "scoring the teacher",
     ]
     steps = [line.partition(" steps")[0] for line in lines if line.startswith("training (stage 1")]
     assert steps == [f"training (stage 1 of 2, kd): {step} of 6" for step in range(7)]

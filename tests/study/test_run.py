@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, get_scheduler
 from studykit import results, study
 from studykit.data import Inputs
 from studykit.errors import InputError
+from studykit.models import loading
 from studykit.results import writer
 from studykit.results.cells import finish_cell
 from studykit.spec import RunSpec
@@ -357,3 +358,22 @@ def test_a_signal_is_that_of_the_runs_own_sequences(plain_spec, stage, tmp_path,
     runs = study.compare({"top_k": plain_spec(stage("kd"), top_k=4)}, study="s", root=tmp_path)
     [measured] = study.measure_signals(runs, study="s", root=tmp_path).to_dict("records")
     assert measured["cache_tokens"] == runs["teacher_tokens"].iloc[0]  # the cache was empty
+
+
+def test_a_teacher_is_loaded_once_for_capture_check_and_score(
+    plain_spec, stage, evaluation, tmp_path, empty_cache, monkeypatch
+):
+    loaded, load = [], loading.load_teacher
+
+    def counting(model, **options):
+        loaded.append(model.name)
+        return load(model, **options)
+
+    monkeypatch.setattr(
+        import_module("studykit.study.score"), "load_teacher", counting
+    )  # `study.score` is the function
+    monkeypatch.setattr("studykit.teacher.load_teacher", counting)
+    row = study.run(plain_spec(stage("kd"), evaluation=evaluation, top_k=4), root=tmp_path)
+    assert row["teacher_tokens"] > 0
+    assert "teacher_exact_match" in row
+    assert len(loaded) == 1

@@ -50,10 +50,21 @@ def test_the_check_before_a_batch_says_it_once_for_all_seeds(plain_spec, stage, 
     stages = [stage(steps=3), stage(steps=6)]
     monkeypatch.setattr(preflight, "arms_of", lambda notebook, p: {"a": plain_spec(*stages, seed=p["seed"])})
     cells = [{"notebook": "any", "parameters": {"seed": seed, "results": str(tmp_path)}} for seed in (0, 1)]
-    assert preflight.check(cells) == [
+    assert preflight.check(cells)["lines"] == [
         "stage 1: budget 24, seen 12 (0.50 epochs)",
         "stage 2: budget 24, seen 24 (1.00 epochs)",
     ]
+
+
+def test_a_batch_starts_without_an_estimate_where_there_is_none(plain_spec, tmp_path, monkeypatch):
+    def fail(run):
+        raise MemoryError("made up")
+
+    monkeypatch.setattr("studykit.study.rates.measure", fail)
+    monkeypatch.setattr(preflight, "arms_of", lambda notebook, parameters: {"a": plain_spec(teacher=False)})
+    checked = preflight.check([{"notebook": "any", "parameters": {"results": str(tmp_path)}}])
+    assert checked["lines"][-1] == "no estimate for sft: MemoryError: made up"
+    assert checked["estimates"] == []
 
 
 def test_a_capture_asks_for_what_the_plan_of_batches_uses(plain_spec, stage, empty_cache, tmp_path):

@@ -12,6 +12,7 @@ from studykit.collate import Batch, collate, each_example_once
 from studykit.models.loading import load_teacher
 from studykit.models.names import Models
 from studykit.sources import Example, load_examples
+from studykit.teacher import batch_invariant
 from studykit.teacher.batch_invariant import POSITIONS, BatchInvariantTeacher
 from studykit.teacher.cached import CachedTeacher
 from studykit.teacher.formats import Samples, TopK
@@ -35,6 +36,22 @@ def models(tiny_model):
     """Return the embedded teacher and a small random one."""
     random = tiny_model(seed=7, spread=30.0, hidden_size=32, intermediate_size=96).eval()
     return {"embedded": load_teacher(Models().find("lexicon/teacher-a")), "random": random}
+
+
+def fix_shapes(monkeypatch):
+    """Compute as on an accelerator, in small batches."""
+    fixed = property(lambda teacher: True, lambda teacher, is_fixed: None)
+    monkeypatch.setattr(BatchInvariantTeacher, "_has_fixed_shapes", fixed, raising=False)
+    monkeypatch.setattr(batch_invariant, "_TOKENS_ON_ACCELERATOR", 2**11)
+
+
+@pytest.fixture(params=["small", "alone", "fixed shapes"])
+def batching(request, monkeypatch):
+    """Compute in each of the three ways."""
+    if request.param == "alone":
+        monkeypatch.setattr(batch_invariant, "_SMALL", 0)
+    elif request.param == "fixed shapes":
+        fix_shapes(monkeypatch)
 
 
 @pytest.fixture
@@ -61,7 +78,7 @@ def wider(batch: Batch, columns: int, pad_token_id: int) -> Batch:
 
 @pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.parametrize("model", ["embedded", "random"])
-def test_entries_are_the_same_bits_in_any_batch(model, format_name, captured, pool, tokenizer):
+def test_entries_are_the_same_bits_in_any_batch(model, format_name, batching, captured, pool, tokenizer):
     pad = tokenizer.pad_token_id
     whole = captured(model, format_name, each_example_once(pool, 32, pad))
     assert len(whole) == 90
@@ -73,13 +90,14 @@ def test_entries_are_the_same_bits_in_any_batch(model, format_name, captured, po
         "wider": [[wider(collate(pool, shuffled[:50], pad), 13, pad)]],
         "with the longest": [[collate(pool, [89, 3, 4, 3], pad)]],
     }
-    for batching, rounds in rounds_of.items():
+    for name, rounds in rounds_of.items():
         for key, part in captured(model, format_name, *rounds).items():
-            assert part == whole[key], batching
+            assert part == whole[key], name
 
 
 @pytest.mark.parametrize("model", ["embedded", "random"])
-def test_log_probabilities_are_the_same_bits_before_they_are_rounded(model, models, tokenizer, pool):
+def test_log_probabilities_are_the_same_bits_before_they_are_rounded(model, models, tokenizer, pool, monkeypatch):
+    fix_shapes(monkeypatch)
     invariant = BatchInvariantTeacher(LiveTeacher(models[model], tokenizer, V))
     counts = pool.response_tokens
     for rows in invariant.plan(pool.lengths):
@@ -103,7 +121,7 @@ def test_the_live_teacher_in_other_shapes_does_differ(models, tokenizer, pool):
     assert differ > 0
 
 
-def test_values_are_those_of_the_live_teacher(models, tokenizer, pool):
+def test_values_are_those_of_the_live_teacher(models, tokenizer, pool, batching):
     live = LiveTeacher(models["embedded"], tokenizer, V)
     invariant = BatchInvariantTeacher(live)
     batch = collate(pool, range(90), tokenizer.pad_token_id)
@@ -113,11 +131,40 @@ def test_values_are_those_of_the_live_teacher(models, tokenizer, pool):
         logits = models["embedded"](batch.input_ids[rows], attention_mask=batch.attention_mask[rows]).logits
         expected = logits[:, :-1][batch.loss_mask[rows][:, 1:]].log_softmax(-1)
         answered = torch.cat(list(invariant.compute_logp(pool, rows)))
-        assert len(answered) % 256 == 0
+        assert len(answered) - len(expected) in range(POSITIONS)
         torch.testing.assert_close(answered[: len(expected)], expected, rtol=0, atol=2e-4)
 
 
-def test_widths_hold_their_sequence_and_waste_little(models, tokenizer):
+@pytest.mark.parametrize("budget", [1, 2, 7, 24, 90])
+def test_a_capture_computes_little_more_than_the_tokens_at_any_budget(budget, models, tokenizer, pool, empty_cache):
+    teacher = CachedTeacher(lambda: LiveTeacher(models["random"], tokenizer, V), "a", lambda rows: TopK(8, V))
+    computed, kind = [], type(models["random"])
+    forward = kind.forward
+
+    def counting(model, input_ids, **more):
+        computed.append(input_ids.numel())
+        return forward(model, input_ids, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "forward", counting)
+        teacher.prepare(pool.take(np.arange(budget)))
+    tokens = int(pool.lengths[:budget].sum())
+    assert sum(computed) == teacher.cost["teacher_tokens"] + teacher.cost["teacher_padding_tokens"]
+    assert tokens == teacher.cost["teacher_tokens"]
+    assert sum(computed) <= 1.2 * tokens
+
+
+def test_the_rest_of_a_batch_on_an_accelerator_is_counted(models, tokenizer, pool, empty_cache, monkeypatch):
+    fix_shapes(monkeypatch)
+    teacher = CachedTeacher(lambda: LiveTeacher(models["random"], tokenizer, V), "a", lambda rows: TopK(8, V))
+    teacher.prepare(pool.take(np.arange(1)))
+    width = int(BatchInvariantTeacher(teacher.live).round_up(pool.lengths[:1])[0])
+    rows = next(2**n for n in range(11, -1, -1) if 2**n * width <= 2048)
+    assert teacher.cost["teacher_tokens"] + teacher.cost["teacher_padding_tokens"] == rows * width
+
+
+def test_widths_hold_their_sequence_and_waste_little(models, tokenizer, monkeypatch):
+    fix_shapes(monkeypatch)
     invariant = BatchInvariantTeacher(LiveTeacher(models["random"], tokenizer, V))
     invariant._max_width = 2000
     lengths = np.arange(1, 2001)

@@ -1,8 +1,10 @@
 """Checkpoints that are whole or not there."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from studykit.training.checkpoints import MARKER, is_complete, mark_complete, newest_complete
+from studykit.training.checkpoints import MARKER, SHARE, Pace, is_complete, mark_complete, newest_complete
 
 
 @pytest.fixture
@@ -71,3 +73,38 @@ def test_where_none_is_whole_there_is_none(folder, tmp_path):
         damage_missing(checkpoint)
     assert newest_complete(folder) is None
     assert newest_complete(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize(("step_s", "save_s"), [(0.5, 0.01), (1.0, 8.0), (30.0, 8.0), (0.2, 40.0)])
+def test_checkpoints_take_no_more_than_their_share(step_s, save_s):
+    now = SimpleNamespace(s=0.0)
+    pace = Pace(60.0, SHARE, size_bytes=int(save_s * 2e8), clock=lambda: now.s)
+    saved, saved_s, waits = 0.0, 0.0, []
+    for _ in range(30_000):
+        now.s += step_s
+        if pace.is_due():
+            waits.append(now.s - saved_s)
+            with pace.saving():
+                now.s += save_s
+            saved, saved_s = saved + save_s, now.s
+        assert saved <= SHARE * now.s + 1e-6
+    assert min(waits) >= 60.0
+    assert max(waits) <= max(60.0, save_s / SHARE) + step_s  # and no later than that
+
+
+def test_a_checkpoint_that_takes_longer_than_guessed_delays_the_next():
+    now = SimpleNamespace(s=0.0)
+    pace = Pace(60.0, 0.1, size_bytes=0, clock=lambda: now.s)
+    now.s = 60.0
+    assert pace.is_due()
+    with pace.saving():
+        now.s += 20.0
+    for now.s, due in ((259.0, False), (260.0, True)):  # 180 s after the save's end: 20 of 200 s
+        assert pace.is_due() == due
+
+
+def test_without_a_time_between_them_every_step_is_saved():
+    pace = Pace(0.0, SHARE, size_bytes=10**12, clock=lambda: 0.0)
+    with pace.saving():
+        pass
+    assert pace.is_due()

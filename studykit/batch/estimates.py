@@ -1,0 +1,84 @@
+"""What a batch will take, as a table and as a line of text. Torch-free."""
+
+from collections.abc import Iterable, Mapping
+
+from rich.table import Table
+
+Estimate = Mapping[str, float]
+"""The fields of `studykit.study.estimate.Estimate`, by name."""
+
+_AT_A_TIME = ("memory_bytes", "checkpoint_bytes")
+_COLUMNS = ("tokens seen", "teacher tokens", "cached before", "cache", "disk", "memory", "time")
+
+
+def estimate_table(named: Mapping[str, Estimate]) -> Table:
+    """Return a table with a row for each cell and the sum in the last one."""
+    table = Table("cell", show_footer=False)
+    for column in _COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, estimate in named.items():
+        table.add_row(name, *_texts(estimate))
+    table.add_section()
+    table.add_row("all", *_texts(add(named.values())))
+    return table
+
+
+def estimate_line(estimates: Iterable[Estimate], jobs: int) -> str:
+    """Return the sum in one line."""
+    each = list(estimates)
+    total = add(each)
+    seconds = max(total["seconds"] / jobs, max(estimate["seconds"] for estimate in each))
+    seen, teacher, _, cache, disk, memory, _ = _texts(total)
+    return (
+        f"{len(each)} cell{'s' if len(each) > 1 else ''} will take about {_duration(seconds)}, {memory} of memory"
+        f"{' each' if jobs > 1 else ''}, {disk} of disk: {seen} tokens trained on, {teacher} through the teacher, "
+        f"{cache} of cache"
+    )
+
+
+def add(estimates: Iterable[Estimate]) -> dict[str, float]:
+    """Return what cells take together: the larger memory, the sum of all else."""
+    total: dict[str, float] = {}
+    for estimate in estimates:
+        for name, value in estimate.items():
+            total[name] = max(total.get(name, 0), value) if name in _AT_A_TIME else total.get(name, 0) + value
+    return total
+
+
+def _texts(estimate: Estimate) -> list[str]:
+    disk = sum(estimate[name] for name in ("cache_bytes", "weights_bytes", "checkpoint_bytes"))
+    counts = [_count(estimate[name]) for name in ("student_tokens", "teacher_tokens", "cached_tokens")]
+    sizes = [_size(amount) for amount in (estimate["cache_bytes"], disk, estimate["memory_bytes"])]
+    return [*counts, *sizes, _duration(estimate["seconds"])]
+
+
+def _count(tokens: float) -> str:
+    """Return a number in thousands or millions.
+
+    >>> _count(950), _count(64_000), _count(4_100_000)
+    ('950', '64 k', '4.1 M')
+    """
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if tokens >= unit:
+            return f"{tokens / unit:.1f} {letter}" if tokens < 10 * unit else f"{tokens / unit:.0f} {letter}"
+    return f"{tokens:.0f}"
+
+
+def _size(amount: float) -> str:
+    """Return bytes in a unit of their size.
+
+    >>> _size(0), _size(12_300_000), _size(2**31)
+    ('0 MB', '12 MB', '2.1 GB')
+    """
+    return f"{amount / 1e6:.0f} MB" if amount < 1e9 else f"{amount / 1e9:.1f} GB"
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds, minutes or hours.
+
+    >>> _duration(50), _duration(600), _duration(9000)
+    ('50 s', '10 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,289 @@
+"""How fast the parts of a run are on this machine, and how much memory they take: measured once, by a short probe.
+
+    rates = measure(run)
+    rates.stages[0].token_s         # seconds of training per token
+
+The probe is the run itself, on a few of its micro-batches, with its models, data and teacher: at most ten steps within
+a few seconds, the first one on a single sequence. The result is remembered on disk under all it depends on: models,
+shapes and processor, not data or budgets.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from accelerate import Accelerator
+
+from studykit.collate import PlannedBatches, collate
+from studykit.evaluation import answer_items
+from studykit.files import cache_folder, replacing
+from studykit.generation.cost import Cost
+from studykit.models.loading import device, load_student, load_teacher
+from studykit.models.states import unwrap
+from studykit.results.environment import processor
+from studykit.study.memory import PeakMemory
+from studykit.teacher import OpenTeacher
+from studykit.teacher.cached import CachedTeacher
+from studykit.training.loop import train_step, validation_loss
+from studykit.training.resolved import ResolvedEvaluation, ResolvedRun, ResolvedStage, Usage
+from studykit.training.stages import open_teacher_of, prepare_teacher, set_activation_checkpointing
+from studykit.training.state import Training
+from studykit.training.threads import allowance, chosen_threads
+
+_VERSION = 2
+_STEPS, _WITHIN_S = 10, 3.0
+"""A part of the probe ends after this many steps or seconds."""
+
+
+@dataclass(frozen=True)
+class StageRates:
+    """Of one stage.
+
+    Attributes:
+        token_s: seconds per token, padding included.
+        token_bytes: memory of the activations and gradients, per token.
+    """
+
+    token_s: float
+    token_bytes: float
+
+
+@dataclass(frozen=True)
+class ItemRates:
+    """Of one evaluation.
+
+    Attributes:
+        item_s: seconds per held-out item.
+        teacher_item_s: the same of the teacher; 0 without one.
+        item_bytes: memory that scoring takes.
+    """
+
+    item_s: float
+    teacher_item_s: float
+    item_bytes: float
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Of a run.
+
+    Attributes:
+        load_s: seconds until the models are there.
+        stages: of each stage.
+        cache_key: name of the teacher's cache; None without a cached teacher.
+        capture_token_s: seconds per token of a capture; None without a cached teacher.
+        position_bytes: bytes of a position in the cache.
+        capture_bytes: memory while the teacher is captured.
+        evaluations: of each evaluation.
+        static_bytes: memory with models and optimizer, before activations.
+        parameters: of the student.
+        checkpoint_bytes: of one checkpoint.
+    """
+
+    load_s: float
+    stages: tuple[StageRates, ...]
+    cache_key: str | None
+    capture_token_s: float | None
+    position_bytes: float
+    capture_bytes: float
+    evaluations: tuple[ItemRates, ...]
+    static_bytes: float
+    parameters: int
+    checkpoint_bytes: float
+
+
+def measure(run: ResolvedRun) -> Rates:
+    """Return the rates of a run, from disk where the same was measured before."""
+    file = cache_folder("rates") / f"{_key(run)}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(file.read_text(encoding="utf-8"))
+        stages = tuple(StageRates(**stage) for stage in known["stages"])
+        evaluations = tuple(ItemRates(**evaluation) for evaluation in known["evaluations"])
+        return Rates(**known | {"stages": stages, "evaluations": evaluations})
+    rates = _measure(run)
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(asdict(rates)), encoding="utf-8")
+    return rates
+
+
+def _measure(run: ResolvedRun) -> Rates:
+    started = time.monotonic()
+    accelerator = Accelerator(cpu=device().type == "cpu", mixed_precision="no")
+    student = load_student(run.spec.student, run.student, run.spec.seed)
+    teacher = open_teacher_of(run, student)
+    load_s = time.monotonic() - started
+    capture = _measure_capture(teacher, run) if isinstance(teacher, CachedTeacher) else _NO_CAPTURE
+    measured = [_measure_stage(accelerator, student, teacher, run, stage) for stage in run.stages]
+    static_bytes = _memory_bytes()
+    return Rates(
+        load_s=load_s,
+        stages=tuple(measured),
+        **asdict(capture),
+        evaluations=_measure_evaluations(student, run),
+        static_bytes=static_bytes,
+        parameters=sum(p.numel() for p in unwrap(student).parameters()),
+        checkpoint_bytes=12 * sum(p.numel() for p in student.parameters() if p.requires_grad),
+    )
+
+
+def _measure_stage(
+    accelerator: Accelerator, student: Any, teacher: OpenTeacher | None, run: ResolvedRun, stage: ResolvedStage
+) -> StageRates:
+    encoded, pad = stage.data.encoded, run.student.tokenizer.pad_token_id
+    chosen = list(_growing_batches(stage))
+    usage, cost = Usage.of(chosen, len(encoded)), Cost(student_tokens=0, padding_tokens=0)
+    ready = prepare_teacher(teacher, stage, usage, cost, lambda done, total: None)
+    set_activation_checkpointing(student, stage.spec.gradient_checkpointing)
+    training = Training(accelerator, student, run.student.tokenizer, ready, stage, run.spec.seed, cost)
+    if training.validation:
+        training.context.validation_loss = partial(validation_loss, training)
+    training.student.train()
+    times: list[tuple[int, float]] = []
+    grown: list[tuple[int, float]] = []
+
+    def step(rows: np.ndarray) -> None:
+        batch, peak, before, began = collate(encoded, rows, pad), PeakMemory(), _memory_bytes(), time.perf_counter()
+        train_step(training, [batch])
+        times.append((batch.input_ids.numel(), time.perf_counter() - began))
+        grown.append((batch.input_ids.numel(), max(0.0, (peak.gib() or 0.0) * 2**30 - before)))
+
+    with chosen_threads(training, PlannedBatches(encoded, chosen[-1:], pad)):
+        _within(step, chosen)
+    tokens, grown_bytes = max(grown)
+    return StageRates(pace(times), grown_bytes / tokens)
+
+
+def _growing_batches(stage: ResolvedStage) -> Iterator[np.ndarray]:
+    """Yield 1, 4, 16 ... sequences, and then planned micro-batches, narrow and wide in turns."""
+    plan, lengths = stage.plan(), stage.data.encoded.lengths
+    ordered = sorted(plan, key=lambda rows: lengths[rows].max())
+    middle = ordered[len(ordered) // 2]
+    yield from (middle[:n] for n in _growing(len(middle)))
+    for share in (0.5, 0.9, 0.1, 0.5, 1.0, 0.25, 0.75, 0.5):
+        yield ordered[round(share * (len(ordered) - 1))]
+
+
+def _growing(largest: int) -> list[int]:
+    """Return 1, 4, 16 ... below a number: the time of each part tells whether the next one ends in time.
+
+    >>> _growing(20)
+    [1, 4, 16]
+    """
+    return [4**n for n in range(largest.bit_length()) if 4**n < largest] or [1]
+
+
+def _within(step: Callable[[Any], None], parts: list[Any]) -> None:
+    """Take steps, at most ten, as long as the next one, at the pace of the last, ends in time; at least two."""
+    began = time.monotonic()
+    for number, part in enumerate(parts[:_STEPS]):
+        before = time.monotonic()
+        step(part)
+        now = time.monotonic()
+        growth = len(parts[number + 1]) / len(part) if number + 1 < len(parts) else 1.0
+        if number >= 1 and now - began + growth * (now - before) > _WITHIN_S:
+            return
+
+
+def pace(times: list[tuple[int, float]]) -> float:
+    """Return seconds per unit from measured (units, seconds): of the larger measurements the fastest.
+
+    Small ones are left out, since what a step takes beside its tokens shows in them; other processes only add time.
+
+    >>> pace([(10, 9.0), (60, 3.0), (100, 4.0), (100, 2.0)])
+    0.02
+    """
+    largest = max(units for units, _ in times)
+    return min(seconds / units for units, seconds in times if 2 * units >= largest)
+
+
+@dataclass(frozen=True)
+class _CaptureRates:
+    cache_key: str | None = None
+    capture_token_s: float | None = None
+    position_bytes: float = 0.0
+    capture_bytes: float = 0.0
+
+
+_NO_CAPTURE = _CaptureRates()
+
+
+def _measure_capture(teacher: CachedTeacher, run: ResolvedRun) -> _CaptureRates:
+    """Run the teacher over sequences of the first stage; nothing is stored."""
+    encoded = run.stages[0].data.encoded
+    plan = teacher.capturing.plan(encoded.lengths)
+    chosen = [plan[round(share * (len(plan) - 1))] for share in (0.5, 0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6)]
+    times: list[tuple[int, float]] = []
+    peak, sizes = PeakMemory(), []
+
+    def step(rows: np.ndarray) -> None:
+        began = time.perf_counter()
+        for logp in teacher.capturing.compute_logp(encoded, rows):
+            columns = teacher.format.encode(logp, teacher.format.draw_noise(["00" * 16], [len(logp)]))
+            sizes.append((len(logp), len(teacher.format.to_bytes(columns, [len(logp)])[0])))
+        times.append((int(encoded.lengths[rows].sum()), time.perf_counter() - began))
+
+    _within(step, chosen)
+    positions, stored = np.array(sizes).sum(axis=0)
+    capture_bytes = (peak.gib() or 0.0) * 2**30
+    return _CaptureRates(teacher.store.folder.name, pace(times), float(stored / max(1, positions)), capture_bytes)
+
+
+def _measure_evaluations(student: Any, run: ResolvedRun) -> tuple[ItemRates, ...]:
+    teacher, model = run.spec.teacher, None
+    if run.evaluations and teacher is not None and run.teacher is not None:
+        model = load_teacher(run.teacher, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
+    measured = []
+    for evaluation in run.evaluations:
+        item_s, item_bytes = _measure_items(student, run.student.tokenizer, evaluation)
+        teacher_s = 0.0
+        if model is not None and run.teacher is not None:
+            teacher_s, _ = _measure_items(model, run.teacher.tokenizer, evaluation)
+        measured.append(ItemRates(item_s, teacher_s, item_bytes))
+    return tuple(measured)
+
+
+def _measure_items(model: Any, tokenizer: Any, evaluation: ResolvedEvaluation) -> tuple[float, float]:
+    """Return seconds per item and the memory that scoring takes; answers as long as the references."""
+    spec, items = evaluation.spec, evaluation.held_out
+    longest = max(len(tokenizer(item.answer)["input_ids"]) for item in items[:32]) + 1
+    shorter = spec.model_copy(update={"max_new_tokens": min(spec.max_new_tokens, longest)})
+    largest = min(spec.batch_size, len(items))
+    parts = [items[:n] for n in (*_growing(largest), largest, largest)]
+    times: list[tuple[int, float]] = []
+    peak, before = PeakMemory(), _memory_bytes()
+
+    def step(part: list[Any]) -> None:
+        began = time.perf_counter()
+        answer_items(model, tokenizer, shorter, part)
+        times.append((len(part), time.perf_counter() - began))
+
+    _within(step, parts)
+    scale = largest / max(count for count, _ in times)
+    return pace(times), max(0.0, (peak.gib() or 0.0) * 2**30 - before) * scale
+
+
+def _memory_bytes() -> float:
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
+
+
+def _key(run: ResolvedRun) -> str:
+    """Return the hash of what a rate depends on: models, shapes, settings and machine, not data or budget."""
+    settings = {"data", "selected_sha256", "validation", "steps", "epochs", "learning_rate", "lr_scheduler_type"}
+    measured = {"batch_size", "max_new_tokens", "scorers"}
+    content = [
+        _VERSION,
+        run.spec.student.model_dump(mode="json", exclude={"name", "revision"}),
+        run.spec.teacher and run.spec.teacher.model_dump(mode="json", exclude={"name", "revision"}),
+        [stage.spec.model_dump(mode="json", exclude=settings) for stage in run.stages],
+        [evaluation.spec.model_dump(mode="json", include=measured) for evaluation in run.evaluations],
+        [torch.__version__, processor(), allowance(), device().type],
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]

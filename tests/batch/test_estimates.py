@@ -1,0 +1,94 @@
+"""The estimate of a batch as a table and as a line."""
+
+import io
+import json
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+from fake_notebooks import everything_under, write_batch, write_notebook
+from rich.console import Console
+
+from studykit import cli
+from studykit.batch import grid, terminal
+from studykit.batch.estimates import add, estimate_line, estimate_table
+from studykit.batch.terminal import BatchReport
+
+CELL = {
+    "student_tokens": 300_000,
+    "teacher_tokens": 20_000,
+    "cached_tokens": 500,
+    "cache_bytes": 4e6,
+    "weights_bytes": 5e6,
+    "checkpoint_bytes": 1e6,
+    "memory_bytes": 9e8,
+    "seconds": 60.0,
+}
+
+
+def test_cells_add_up_and_the_largest_memory_counts():
+    total = add([CELL, CELL | {"memory_bytes": 1.5e9}])
+    assert (total["seconds"], total["weights_bytes"], total["checkpoint_bytes"]) == (120.0, 1e7, 1e6)
+    assert total["memory_bytes"] == 1.5e9
+
+
+@pytest.mark.parametrize(("jobs", "time"), [(1, "3 min"), (2, "90 s"), (9, "60 s")])
+def test_the_line_has_it_all(jobs, time):
+    each = " each" if jobs > 1 else ""
+    assert estimate_line([CELL] * 3, jobs) == (
+        f"3 cells will take about {time}, 900 MB of memory{each}, 28 MB of disk: 900 k tokens trained on, "
+        "60 k through the teacher, 12 MB of cache"
+    )
+
+
+def test_the_table_has_a_row_for_each_cell_and_the_sum():
+    text = io.StringIO()
+    Console(file=text, width=140).print(estimate_table({"seed=0": CELL, "seed=1": CELL}))
+    lines = [line.split("│") for line in text.getvalue().splitlines() if "seed=" in line or "all" in line]
+    assert [[cell.strip() for cell in line if cell.strip()] for line in lines] == [
+        ["seed=0", "300 k", "20 k", "500", "4 MB", "10 MB", "900 MB", "60 s"],
+        ["seed=1", "300 k", "20 k", "500", "4 MB", "10 MB", "900 MB", "60 s"],
+        ["all", "600 k", "40 k", "1.0 k", "8 MB", "19 MB", "900 MB", "2 min"],
+    ]
+
+
+@pytest.fixture
+def batch(tmp_path, monkeypatch):
+    """Write a batch of two cells in an empty folder, whose check answers with estimates."""
+    monkeypatch.chdir(tmp_path)
+    write_notebook(tmp_path / "notebooks", "01_fake")
+    write_batch(tmp_path / "notebooks", "fake", [{"notebook": "01_fake", "grid": {"number": [1, 2]}}])
+    answer = {"lines": ["budget 24, seen 12 (0.50 epochs)"], "estimates": [CELL, CELL | {"seconds": 180.0}]}
+
+    def answered(command, *, input, **more):
+        assert len(json.loads(input)["cells"]) == 2
+        return SimpleNamespace(returncode=0, stdout=json.dumps(answer) + "\n", stderr="")
+
+    monkeypatch.setattr(subprocess, "run", answered)
+    return grid.plan("fake", folder=tmp_path / "notebooks", results_root=tmp_path / "results")
+
+
+def test_a_dry_run_shows_it_and_starts_nothing(batch, tmp_path, monkeypatch, capsys):
+    before = everything_under(tmp_path)
+    monkeypatch.setattr("sys.argv", ["studykit", "batch", "fake", "--dry-run"])
+    cli.app(standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert "number=1" in printed
+    assert "2 cells will take about 4 min" in printed
+    assert "budget 24, seen 12 (0.50 epochs)" in printed
+    assert everything_under(tmp_path) == before
+
+
+def test_the_time_left_is_known_before_a_cell_ends_and_follows_those_that_have(batch, monkeypatch):
+    now = SimpleNamespace(s=0.0)
+    monkeypatch.setattr(terminal, "time", SimpleNamespace(monotonic=lambda: now.s))
+    report = BatchReport(batch, Console(file=io.StringIO(), width=140))
+    report.expect(grid.preflight(batch).estimates, jobs=1)
+    counts = {"done": 0, "failed": 0, "running": 1, "waiting": 1}
+    report.watch(batch[:1])
+    now.s = 30.0
+    assert report._time_left(counts) == "; about 4 min left"  # 240 s, of which 30 are over: 3.5 min
+    monkeypatch.setattr(type(batch[0]), "wall_s", lambda cell: 120.0 if cell == batch[0] else None)
+    now.s = 120.0
+    report.watch(batch[1:])
+    assert report._time_left(counts | {"done": 1, "waiting": 0}) == "; about 6 min left"  # twice as slow as expected

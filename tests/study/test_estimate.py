@@ -1,0 +1,145 @@
+"""What a run will take is known beforehand, and what cannot fit is refused with what would."""
+
+from collections import namedtuple
+from dataclasses import replace
+
+import pytest
+
+from studykit import study
+from studykit.data import Inputs
+from studykit.errors import InputError
+from studykit.spec import RunSpec
+from studykit.study import estimate, rates
+from studykit.study.estimate import Estimate, Needs, Shared, check_disk, check_fits
+from studykit.study.pin import pin
+from studykit.study.rates import measure
+
+GIB = 2**30
+
+
+@pytest.fixture
+def plain(plain_spec, stage, data_file):
+    evaluation = {"data": {"source": "jsonl", "options": {"path": str(data_file)}}, "items": 6, "max_new_tokens": 4}
+    return plain_spec(stage("kd", steps=5), stage("sft", steps=2), top_k=4, evaluation=evaluation)
+
+
+@pytest.fixture
+def pinned(plain, tmp_path, empty_cache):
+    return pin(RunSpec.parse(plain), Inputs(tmp_path))
+
+
+@pytest.fixture
+def needs(pinned, tmp_path, monkeypatch):
+    """Count what the run needs where the few sequences of the probe are not stored."""
+    measured = measure(pinned)
+    monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / "untouched"))
+    return Needs.of(pinned, measured)
+
+
+def test_tokens_cache_and_weights_are_those_of_the_run(plain, pinned, needs, tmp_path):
+    guess = needs.estimate(Shared())
+    row = study.run(plain, study="s", root=tmp_path)
+    assert guess.student_tokens == row["student_tokens"] + row["padding_tokens"]
+    assert guess.teacher_tokens == row["teacher_tokens"] > 0
+    assert guess.cached_tokens == 0
+    weights = tmp_path / "s" / "runs" / row["run_id"] / "model" / "model.safetensors"
+    assert guess.weights_bytes == pytest.approx(weights.stat().st_size, rel=0.1)
+    stored = sum(file.stat().st_size for file in (tmp_path / "untouched" / "teacher").rglob("*.safetensors"))
+    assert 0 < guess.cache_bytes < stored < 4 * guess.cache_bytes  # short sequences: most of the file is its index
+    again = Needs.of(pinned, needs.rates).estimate(Shared())
+    assert (again.teacher_tokens, again.cache_bytes, again.cached_tokens) == (0, 0, guess.teacher_tokens)
+
+
+def test_it_takes_time_and_memory_of_which_nothing_is_left_out(needs):
+    first = needs.estimate(Shared())
+    stages = tuple(replace(stage, token_s=stage.token_s + 0.5) for stage in needs.rates.stages)
+    slower = replace(needs, rates=replace(needs.rates, stages=stages)).estimate(Shared())
+    assert slower.seconds == pytest.approx(first.seconds + 0.5 * first.student_tokens)
+    evaluations = tuple(replace(rate, item_s=rate.item_s + 5.0) for rate in needs.rates.evaluations)
+    scoring = replace(needs, rates=replace(needs.rates, evaluations=evaluations)).estimate(Shared())
+    assert scoring.seconds == pytest.approx(first.seconds + 6 * 5.0)
+    assert first.memory_bytes > needs.rates.static_bytes > 0
+
+
+def test_runs_of_a_batch_share_what_a_teacher_computes(needs):
+    shared = Shared()
+    first, second = needs.estimate(shared), needs.estimate(shared)
+    assert first.teacher_tokens > second.teacher_tokens == 0
+    assert second.cached_tokens == first.teacher_tokens + first.cached_tokens
+    assert second.seconds < first.seconds
+    both = first + second
+    assert both.student_tokens == 2 * first.student_tokens
+    assert both.memory_bytes == first.memory_bytes
+
+
+def test_a_live_teacher_reads_what_the_student_reads(plain, tmp_path, empty_cache):
+    live = plain | {"teacher": {"name": plain["teacher"]["name"]}}
+    run = pin(RunSpec.parse(live), Inputs(tmp_path))
+    guess = Needs.of(run, measure(run)).estimate(Shared())
+    row = study.run(live, root=tmp_path)
+    assert guess.teacher_tokens == row["teacher_tokens"] + row["teacher_padding_tokens"]
+    assert guess.cache_bytes == 0
+
+
+def test_it_is_measured_once_for_all_budgets_and_seeds(plain, pinned, tmp_path, monkeypatch):
+    first = measure(pinned)
+    monkeypatch.setattr(rates, "train_step", None)
+    plain["stages"][0]["data"]["budget"] = {"examples": 30, "seed": 3}
+    other = pin(RunSpec.parse(plain | {"seed": 1}), Inputs(tmp_path))
+    assert measure(other) == first
+    plain["stages"][0]["batch_size"] = 2
+    with pytest.raises(TypeError):
+        measure(pin(RunSpec.parse(plain), Inputs(tmp_path)))
+
+
+def test_the_probe_leaves_nothing_in_the_results(pinned, tmp_path):
+    before = sorted(tmp_path.glob("s*"))
+    measure(pinned)
+    assert sorted(tmp_path.glob("s*")) == before
+
+
+def test_the_probe_ends_where_the_next_step_would_take_too_long(monkeypatch):
+    now, taken = 0.0, []
+
+    def step(part):
+        nonlocal now
+        taken.append(len(part))
+        now += 1.0 * len(part)
+
+    monkeypatch.setattr(rates.time, "monotonic", lambda: now)
+    rates._within(step, [[0], [0], [0] * 8, [0] * 8])
+    assert taken == [1, 1]
+    now, taken[:] = 0.0, []
+    rates._within(lambda part: taken.append(len(part)), [[0]] * 50)
+    assert len(taken) == 10
+
+
+@pytest.mark.parametrize(
+    ("there_gib", "static_gib", "token_gib", "jobs", "setting"),
+    [
+        (8, 2, 0.1, 1, r"batch_size=\d with gradient_accumulation_steps=\d fits"),
+        (1, 2, 0.001, 1, "lora_r=16"),
+        (8, 5, 0.0001, 2, "--jobs 1 fits"),
+    ],
+)
+def test_what_does_not_fit_into_memory_is_refused_with_what_would(
+    pinned, needs, monkeypatch, there_gib, static_gib, token_gib, jobs, setting
+):
+    monkeypatch.setattr(estimate, "total_memory_bytes", lambda: there_gib * GIB)
+    stages = tuple(replace(stage, token_bytes=token_gib * GIB) for stage in needs.rates.stages)
+    needs = replace(needs, rates=replace(needs.rates, static_bytes=static_gib * GIB, evaluations=(), stages=stages))
+    needs = replace(needs, items=(), teacher_files=())
+    with pytest.raises(InputError, match=setting) as refused:
+        check_fits(pinned, needs, needs.estimate(Shared()).memory_bytes, jobs)
+    assert f"{there_gib:.1f} GiB are there" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    check_fits(pinned, needs, 0.5 * GIB, 1)
+
+
+def test_what_does_not_fit_on_the_disk_is_refused(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda folder: usage(0, 0, 5 * GIB))
+    small = Estimate(weights_bytes=3 * GIB, checkpoint_bytes=GIB)
+    check_disk(small, tmp_path / "new" / "results")
+    with pytest.raises(InputError, match=r"checkpoints 3.0 GiB, and 5.0 GiB are free"):
+        check_disk(small, tmp_path, jobs=3)
