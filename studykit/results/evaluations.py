@@ -106,7 +106,7 @@ def primary(frame: pd.DataFrame) -> pd.DataFrame:
 def _read(run_folder: Path, eval_id: str) -> StoredEvaluation:
     folder, evaluation = evaluation_folder(run_folder, eval_id), None
     try:
-        evaluation = read_plain(folder / "evaluation.json", Evaluation.model_validate)
+        evaluation = read_plain(folder / "evaluation.json", lambda plain: Evaluation.model_validate(plain))
         record = read_typed(folder / "record.json", EvaluationRecord)
     except InputError as error:
         return StoredEvaluation(eval_id, folder, "failed", evaluation, error=str(error))

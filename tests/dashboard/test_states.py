@@ -83,8 +83,8 @@ def test_a_damaged_record_is_counted_and_named(opened, copied, page):
 def test_damaged_lines_are_counted(opened, copied):
     run_id = results.load(copied)["run_id"][0]
     folder = copied / "sample" / "runs" / run_id
-    for file in ("metrics.jsonl", "items.jsonl"):
-        (folder / file).write_text("{torn\n" + (folder / file).read_text())
+    for file in (folder / "metrics.jsonl", *folder.glob("evaluations/*/items.jsonl")):
+        file.write_text("{torn\n" + file.read_text())
     app = opened(copied, RUN, run=run_id)
     assert [warning.value.split(" of")[0] for warning in app.warning] == ["1 damaged line"] * 2
 
