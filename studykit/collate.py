@@ -42,6 +42,7 @@ class Batch:
         loss_mask: bool [B, T].
         keys: content hash of each row, under which a cached teacher stores it; empty for rows made during training.
         author: int64 [B], an `Author` of `studykit.losses` for each row; None where all rows are the data's.
+        annotators: who wrote the answers of each row in the data; empty for rows made during training.
     """
 
     input_ids: Tensor
@@ -49,6 +50,7 @@ class Batch:
     loss_mask: Tensor
     keys: list[str] = field(default_factory=list)
     author: Tensor | None = None
+    annotators: list[str] = field(default_factory=list)
 
     def predicting(self, states: Tensor) -> Tensor:
         """Return the hidden states (or logits) [B, T, H] that predict the supervised tokens, in row-major order [N, H].
@@ -70,6 +72,11 @@ class Batch:
         """The row that each supervised token belongs to, int64 [N]."""
         mask = self._predicted
         return torch.arange(len(mask), device=mask.device)[:, None].expand_as(mask)[mask]
+
+    @property
+    def has_target(self) -> Tensor:
+        """Whether a row has a supervised token, bool [B]."""
+        return self._predicted.any(dim=1)
 
     @property
     def target_count(self) -> Tensor:
@@ -167,16 +174,27 @@ def plan_batches(lengths: np.ndarray, batch_size: int, count: int, generator: np
 
 
 class PlannedBatches(Dataset):
-    """A data set whose items are whole micro-batches."""
+    """A data set whose items are whole micro-batches.
 
-    def __init__(self, encoded: Encoded, plan: list[np.ndarray], pad_token_id: int):
-        self.encoded, self.plan, self.pad_token_id = encoded, plan, pad_token_id
+    Args:
+        encoded: the sequences.
+        plan: positions of the sequences of each micro-batch.
+        pad_token_id: fills up shorter rows.
+        annotators: who wrote the answers of each sequence; unknown without it.
+    """
+
+    def __init__(
+        self, encoded: Encoded, plan: list[np.ndarray], pad_token_id: int, annotators: Sequence[str] | None = None
+    ):
+        self.encoded, self.plan, self.pad_token_id, self.annotators = encoded, plan, pad_token_id, annotators
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, index: int) -> Batch:
-        return collate(self.encoded, self.plan[index], self.pad_token_id)
+        rows = self.plan[index]
+        annotators = [] if self.annotators is None else [self.annotators[row] for row in rows]
+        return replace(collate(self.encoded, rows, self.pad_token_id), annotators=annotators)
 
 
 def each_example_once(encoded: Encoded, batch_size: int, pad_token_id: int) -> list[Batch]:

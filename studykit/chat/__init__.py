@@ -13,7 +13,15 @@ The loss mask holds the assistant's answers and the token that ends each. It lea
 """
 
 from studykit.chat.encoded import Encoded
-from studykit.chat.encoding import ENCODING_VERSION, check, encode, encode_answers, encode_prompts, tokenizer_hash
+from studykit.chat.encoding import (
+    ENCODING_VERSION,
+    check,
+    describe_share,
+    encode,
+    encode_answers,
+    encode_prompts,
+    tokenizer_hash,
+)
 from studykit.chat.ends import TurnEnds, find_turn_ends
 from studykit.chat.reasoning import content_of, reasoning_end, without_reasoning
 from studykit.chat.sequences import Turns, as_sequences, check_all_answers
@@ -29,6 +37,7 @@ __all__ = [
     "check",
     "check_all_answers",
     "content_of",
+    "describe_share",
     "encode",
     "encode_answers",
     "encode_prompts",

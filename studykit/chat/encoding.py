@@ -131,12 +131,25 @@ def check(examples: Sequence[Example], encoded: Encoded, max_length: int) -> Non
     Raises:
         InputError: an example longer than `max_length`, or without a supervised token.
     """
-    longest = int(encoded.lengths.argmax())
-    if encoded.lengths[longest] > max_length:
+    lengths, count = encoded.lengths, len(encoded)
+    if len(long := np.flatnonzero(lengths > max_length)):
+        median, high = np.percentile(lengths, [50, 99])
         raise InputError(
-            f"example {examples[longest].id!r} has {encoded.lengths[longest]:,} tokens, more than max_length "
-            f"{max_length:,}: raise max_length or drop the example (nothing is cut silently)"
+            f"{describe_share(len(long), count)} longer than max_length {max_length:,} (median {median:,.0f}, 99% "
+            f"{high:,.0f}, longest {lengths.max():,} tokens, first {examples[int(long[0])].id!r}): "
+            f"filters={{'max_tokens': {max_length}}} leaves them out"
         )
-    empty = np.flatnonzero(encoded.response_tokens == 0)
-    if len(empty):
-        raise InputError(f"example {examples[int(empty[0])].id!r} has no supervised token: is its answer empty?")
+    if len(empty := np.flatnonzero(encoded.response_tokens == 0)):
+        raise InputError(
+            f"{describe_share(len(empty), count)} without a supervised token (first {examples[int(empty[0])].id!r}): "
+            "filters={'min_response_tokens': 1} leaves them out"
+        )
+
+
+def describe_share(some: int, count: int) -> str:
+    """Return how many of the examples something holds for.
+
+    >>> describe_share(461, 20_000), describe_share(1, 40)
+    ('461 of 20,000 examples (2.3%) are', '1 of 40 examples (2.5%) is')
+    """
+    return f"{some:,} of {count:,} examples ({100 * some / count:.1f}%) {'is' if some == 1 else 'are'}"

@@ -28,8 +28,9 @@ def model_card(spec: RunSpec, metrics: dict[str, float], manifests: list[dict[st
         ],
     }
     stages = [
-        f"{number}. `{stage.method}`, {stage.planned_steps:,} optimizer steps on {manifest['examples']:,} examples of "
-        f"`{stage.data.source}` ({', '.join(f'{n:,} by {who}' for who, n in manifest['by_annotator'].items())})"
+        f"{number}. `{stage.method}`, {stage.planned_steps:,} optimizer steps on {manifest['seen_examples']:,} of "
+        f"{manifest['examples']:,} examples of `{stage.data.source}` (sequences with answers of "
+        f"{', '.join(f'{who}: {count:,}' for who, count in manifest['trained_on'].items())})"
         for number, (stage, manifest) in enumerate(zip(spec.stages, manifests, strict=True), 1)
     ]
     teacher = f" with teacher `{spec.teacher.name}`" if spec.teacher else ""

@@ -5,7 +5,7 @@ A column is named after its field of the specification:
 - a field of a stage by its own name: `learning_rate`, `batch_size`, `max_length`, `padding_free`, ...
 - a field of student, teacher, evaluation or validation with that word in front: `student_attn_implementation`,
   `teacher_top_k`, `evaluation_items`, `validation_split`; those of `student.lora` are `lora_r`, `lora_alpha`, ...
-- a stage's data and budget: `source`, `split`, `sampler`
+- a stage's data and budget: `source`, `split`, `sampler`, and what is left out: `filter_max_tokens`
 - one key of a mapping after a dot: `method_options.beta`, `source_options.tasks`, `sampler_options.reference`,
   `student_random_config.hidden_size`
 - where the stages of a run differ in a field: `stage_1.learning_rate`, `stage_2.learning_rate`, and then also
@@ -27,9 +27,9 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
-from studykit.spec import Budget, Data, Evaluation, Lora, RunSpec, Stage, Student, Teacher
+from studykit.spec import Budget, Data, Evaluation, Filters, Lora, RunSpec, Stage, Student, Teacher
 
-_NO_OPTIONS = ("name", "sha256", "selected_sha256", "method", "steps", "epochs", "data", "budget", "validation", "lora")
+_NO_OPTIONS = ("name", "sha256", "selected_sha256", "method", "steps", "epochs", "data", "budget", "filters", "validation", "lora")
 HASHES = ("inputs", "eval_id")
 """Columns of hashes, which tell runs apart where names and options do not."""
 
@@ -41,10 +41,13 @@ _PARTS: tuple[tuple[type[BaseModel], str], ...] = (
     (Teacher, "teacher_"),
     (Stage, ""),
     (Data, ""),
+    (Filters, "filter_"),
     (Data, "validation_"),
+    (Filters, "validation_filter_"),
     (Budget, "validation_"),
     (Evaluation, "evaluation_"),
     (Data, "evaluation_"),
+    (Filters, "evaluation_filter_"),
     (Budget, "evaluation_"),
 )
 _STAGE = re.compile(r"stage_\d+\.")
@@ -180,7 +183,8 @@ def _data(data: Data, prefix: str) -> dict[str, Any]:
     budget = _values(data.budget, prefix)
     if not prefix:
         budget = {name: value for name, value in budget.items() if name not in ("examples", "tokens", "seed")}
-    return _values(data, prefix) | budget
+    filters = {} if data.filters is None else _values(data.filters, f"{prefix}filter_")
+    return _values(data, prefix) | filters | budget
 
 
 def _values(part: BaseModel, prefix: str) -> dict[str, Any]:

@@ -46,6 +46,9 @@ class Manifest(Record):
 
     model_config = ConfigDict(extra="allow")
 
+    dropped: dict[str, int] | None = Field(
+        default=None, description="number of the source's examples that each filter left out"
+    )
     examples: int | None = Field(default=None, description="number of examples in the budget: conversations or texts")
     response_tokens: int | None = Field(default=None, description="number of supervised tokens in them")
     sequences: int | None = Field(default=None, description="number of token sequences that the examples are trained as")
@@ -56,6 +59,12 @@ class Manifest(Record):
     seen_examples: int | None = Field(default=None, description="number of sequences that are trained on at least once")
     epochs: float | None = Field(default=None, description="how often each was trained on, on average")
     examples_sha256: str | None = Field(default=None, description="hash of the examples in their order")
+    trained_on: dict[str, int] | None = Field(
+        default=None, description="number of sequences trained on, repetitions included, by who wrote the answers"
+    )
+    generated_answers: int | None = Field(default=None, description="number of answers that models generated for it")
+    ended_answers: int | None = Field(default=None, description="number of those that ended by themselves")
+    cut_answers: int | None = Field(default=None, description="number of those that were cut at the limit of tokens")
 
 
 class HeldOut(Record):

@@ -24,7 +24,7 @@ from studykit.results.options import evaluation_values, fill_defaults, inputs_of
 from studykit.results.record import RECORD_SCHEMA, Manifest, RunRecord, read_record, read_records, read_spec
 from studykit.results.signals import read_signals
 from studykit.scorers import SCORERS
-from studykit.spec import SCHEMA, RunSpec
+from studykit.spec import SCHEMA, Data, RunSpec
 
 _INDEX = [2, RECORD_SCHEMA, SCHEMA]
 """Versions of the lines of `index.jsonl`, of records and of specifications; a line of others is read anew."""
@@ -187,8 +187,12 @@ def _described(
     run_id: str, study: str, status: str, spec: RunSpec, manifests: Iterable[Manifest] = ()
 ) -> dict[str, Any]:
     """Return the identity columns of a run; its budget is that of its manifests, or the specified one without any."""
-    drawn = _distinct((m.examples_sha256, m.examples, m.response_tokens) for m in manifests)
-    specified = _distinct((repr(stage.data), stage.data.budget.examples, None) for stage in spec.stages)
+    rankings = [_ranking(stage.data) for stage in spec.stages]
+    drawn = _largest(zip(rankings, manifests, strict=False))
+    specified = _largest(
+        (ranking, Manifest(examples=stage.data.budget.examples))
+        for ranking, stage in zip(rankings, spec.stages, strict=True)
+    )
     return {
         "run_id": run_id,
         "eval_id": None,
@@ -198,8 +202,8 @@ def _described(
         "method": " > ".join(stage.method for stage in spec.stages),
         "student": spec.student.name,
         "teacher": None if spec.teacher is None else spec.teacher.name,
-        "budget_examples": _total(examples for _, examples, _ in drawn or specified),
-        "budget_tokens": _total(tokens for _, _, tokens in drawn),
+        "budget_examples": _total(m.examples for m in drawn or specified),
+        "budget_tokens": _total(m.response_tokens for m in drawn),
         "seed": spec.seed,
         "status": status,
         "steps": sum(stage.planned_steps for stage in spec.stages),
@@ -280,12 +284,21 @@ def _write_index(study: Path, rows: list[Line]) -> None:
         return  # a study on a read-only disk is read without an index
 
 
-def _distinct(parts: Iterable[tuple[Any, int | None, int | None]]) -> list[tuple[Any, int | None, int | None]]:
-    """Return the parts without those whose hash repeats an earlier one: stages on the same examples have one budget."""
-    first: dict[Any, tuple[Any, int | None, int | None]] = {}
-    for number, part in enumerate(parts):
-        first.setdefault(number if part[0] is None else part[0], part)
-    return list(first.values())
+def _ranking(data: Data) -> str:
+    """Return a text that is the same for stages whose budgets are nested: prefixes of one ranking of one pool."""
+    nested = data.budget.model_copy(update={"examples": None, "tokens": None})
+    return data.model_copy(update={"budget": nested}).model_dump_json()
+
+
+def _largest(parts: Iterable[tuple[str, Manifest]]) -> list[Manifest]:
+    """Return the largest budget of each ranking, and one of those that hold the same examples: what stages share is one
+    budget."""
+    largest: dict[str, Manifest] = {}
+    for ranking, manifest in parts:
+        key = next((k for k, m in largest.items() if m.examples_sha256 == (manifest.examples_sha256 or "")), ranking)
+        if key not in largest or (manifest.examples or 0) > (largest[key].examples or 0):
+            largest[key] = manifest
+    return list(largest.values())
 
 
 def _total(counts: Iterable[int | None]) -> int | None:

@@ -5,6 +5,7 @@ derived from `Rollout` if it has state (a teacher's answers, a replay buffer). I
 may generate; no gradient flows through it. It adds its cost with `context.count`, and logs with `context.log_ratio`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -43,6 +44,7 @@ class RolloutContext:
         validation_loss: returns the student's mean cross-entropy on the stage's validation data, nats per token.
         cost: counters to add to: `generated_tokens` drawn from any model, `scored_tokens` read by the teacher for it.
         metrics: sum and count since the last log, by name; their ratio is logged.
+        answers: number of answers `generated` in the stage, and how many of them `ended` or were `cut` at the limit.
     """
 
     student: nn.Module
@@ -54,6 +56,7 @@ class RolloutContext:
     validation_loss: Callable[[], float] | None = None
     cost: Cost = field(default_factory=Cost)
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
+    answers: Counter[str] = field(default_factory=Counter)
 
     @property
     def required_teacher(self) -> OpenTeacher:
@@ -113,11 +116,13 @@ class RolloutContext:
         self.cost.add(**tokens)
 
     def count_completions(self, completions: Completions) -> None:
-        """Add the tokens that were drawn to the cost; log the share of answers that ended, and their mean length."""
-        lengths = [len(tokens) for tokens in completions.tokens]
+        """Count the answers and add the tokens that were drawn to the cost; log the share of answers that ended, and
+        their mean length."""
+        lengths, ended = [len(tokens) for tokens in completions.tokens], sum(completions.ended)
         self.count(generated_tokens=completions.generated_tokens)
+        self.answers.update(generated=len(lengths), ended=ended, cut=len(lengths) - ended)
         self.log_ratio(
-            ended=(sum(completions.ended), len(lengths)),
+            ended=(ended, len(lengths)),
             answer_length=(sum(lengths), len(lengths)),
         )
 

@@ -71,7 +71,7 @@ def draw(
         "examples": int(count),
         "response_tokens": None if lengths is None else int(lengths[:count].sum()),
         "by_source": dict(sorted(Counter(pool[i].source for i in indices).items())),
-        "by_annotator": dict(sorted(Counter(pool[i].annotator for i in indices).items())),
+        "budget_by_annotator": dict(sorted(Counter(pool[i].annotator for i in indices).items())),
         "examples_sha256": content_hash([pool[i] for i in indices]),
         "first_ids": [pool[i].id for i in indices[:5]],
     }

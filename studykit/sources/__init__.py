@@ -53,6 +53,11 @@ class Example:
         """The content of the last message: the reference of the scorers."""
         return self.messages[-1]["content"]
 
+    @property
+    def plain_text(self) -> str:
+        """All texts of the example without regard to case and whitespace, to find the same ones."""
+        return " ".join("\n".join(message["content"] for message in self.messages).casefold().split())
+
 
 def load_examples(source: str, split: str, options: dict[str, Any]) -> list[Example]:
     """Return the examples of a source's split (or of several, joined with `+`).

@@ -50,6 +50,8 @@ _LIKE_WEIGHTS = re.compile("weight|train|loss|mask")
 _OF_MESSAGE = {"role", "content", "from", "value", *_WEIGHTS}
 _OF_RECORD = {"id", "source", "annotator", "split"}
 _JUDGED = ("label", "kto_tag")
+_ANSWER_TO = {"completion": "prompt", "output": "instruction"}
+"""Answers that are empty where they are `None`, beside their prompts."""
 
 
 def to_messages(record: Mapping[str, Any], where: str) -> tuple[tuple[Message, ...], set[str]]:
@@ -64,6 +66,7 @@ def to_messages(record: Mapping[str, Any], where: str) -> tuple[tuple[Message, .
             the end.
     """
     given = _given(record)
+    given |= {key: "" for key, prompt in _ANSWER_TO.items() if prompt in given and key in record and key not in given}
     _refuse_fields(given, where)
     layout = next((layout for needed, layout in _LAYOUTS.items() if set(needed) <= set(given)), None)
     if layout is None:
@@ -233,12 +236,14 @@ def _is_trained_on(given: Mapping[str, Any], role: str, where: str) -> bool:
 def _text(content: Any, role: str, where: str) -> str:
     """Return a content's text, given as text or as a list of text parts.
 
+    An answer may be empty: the data's filters refuse or drop all examples with such an answer together.
+
     Raises:
-        InputError: no text, an empty one, or a part that is no text.
+        InputError: no text, a part that is no text, or an empty text that is no answer.
     """
     if isinstance(content, list):
         content = "".join(_text_parts(content, role, where))
-    if not isinstance(content, str) or not content.strip():
+    if not isinstance(content, str) or not (content.strip() or role == "assistant"):
         raise InputError(f"{where}: the {role}'s content must be non-empty text, received {content!r:.80}")
     return content
 

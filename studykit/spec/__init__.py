@@ -26,51 +26,34 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from studykit.errors import InputError
-from studykit.spec._faults import one_line
+from studykit.spec.data import Budget, Data, Filters
+from studykit.spec.part import MAX_SEED, Part
 from studykit.spec.schema_1 import from_schema_1, is_schema_1
+
+__all__ = [
+    "MAX_SEED",
+    "SCHEMA",
+    "Budget",
+    "Data",
+    "Evaluation",
+    "Filters",
+    "Lora",
+    "Part",
+    "RunSpec",
+    "Stage",
+    "Student",
+    "Teacher",
+    "from_schema_1",
+    "is_schema_1",
+    "repeated_evaluation",
+    "steps_for_epochs",
+]
 
 SCHEMA = 3
 """Version of what a specification means, hashed into every id; `RECORD_SCHEMA` is that of records on disk. Until 2 the
 evaluation, of which there was one, was part of `run_id`."""
-
-
-MAX_SEED = 2**32 - 1
-"""The largest seed that numpy takes."""
-
-
-class Part(BaseModel):
-    """Base of all parts: frozen, strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @classmethod
-    def parse(cls, data: Any) -> Self:
-        """Build a specification, or a part of one, from plain data.
-
-        Raises:
-            InputError: one line that names the faulty key; for an unknown key it gives the nearest one.
-        """
-        try:
-            part = cls.model_validate(data)
-        except ValidationError as error:
-            raise InputError(one_line(cls, error, data)) from None
-        try:
-            json.dumps(part.model_dump(), allow_nan=False)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"specification: options must be plain JSON values ({error})") from None
-        return part
 
 
 class Lora(Part):
@@ -129,35 +112,6 @@ class Teacher(Part):
         return self.top_k is not None or self.samples is not None
 
 
-class Budget(Part):
-    """How much data: a prefix of one ranking of the pool, counted in examples or in response tokens.
-
-    With neither count the whole pool is meant. The same sampler and seed give nested budgets.
-    """
-
-    examples: int | None = Field(default=None, ge=1)
-    tokens: int | None = Field(default=None, ge=1)
-    sampler: str = "uniform"
-    options: dict[str, Any] | None = Field(default=None, description="the sampler's own options, such as its models")
-    seed: int = Field(default=0, ge=0, le=MAX_SEED)
-
-    @model_validator(mode="after")
-    def _one_unit(self) -> Self:
-        if self.examples is not None and self.tokens is not None:
-            raise ValueError(f"give examples={self.examples} or tokens={self.tokens}, not both")
-        return self
-
-
-class Data(Part):
-    """Where examples come from: a source by name, its options, and how much of it."""
-
-    source: str
-    options: dict[str, Any] = {}
-    split: str = "train"
-    budget: Budget = Budget()
-    sha256: str | None = Field(default=None, description="of the pool's examples; filled in by `study.pin`")
-
-
 class Stage(Part):
     """One training stage: data, method, and the optimizer's settings (in the words of transformers)."""
 
@@ -167,7 +121,7 @@ class Stage(Part):
     )
     validation: Data | None = Field(default=None, description="used during training by methods that need it")
     method: str
-    method_options: dict[str, Any] = {}
+    method_options: dict[str, Any] = Field(default={})
     turns: Literal["last", "each", "all"] | None = Field(
         default=None,
         description="answers of a conversation that are trained on: the last, each in a separate sequence, or all in "

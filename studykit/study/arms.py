@@ -49,6 +49,8 @@ class Parameters:
         turns: answers of a conversation that are trained on: the last, each in a separate sequence, or all in one;
             None for all where the chat template allows it, otherwise the last.
         source_options: options of the source.
+        filters: what is left out before the budget is drawn, such as {"max_tokens": 1024}; of held-out items, those
+            without an answer alone.
         sampler: draws the budget.
         sampler_options: options of the sampler, such as {"teacher": ..., "reference": ...} for `difference`.
         lora_r: rank of adapters; 0 trains all weights.
@@ -83,6 +85,7 @@ class Parameters:
     max_length: int = 2048
     turns: Literal["last", "each", "all"] | None = None
     source_options: Options = field(default_factory=dict)
+    filters: Options = field(default_factory=dict)
     sampler: str = "uniform"
     sampler_options: Options = field(default_factory=dict)
     lora_r: AtLeastZero = 0
@@ -195,7 +198,7 @@ def _stages(parts: Sequence[str], given: Parameters) -> list[dict[str, Any]]:
 
 
 def _stage(given: Parameters) -> dict[str, Any]:
-    data = _data(given)
+    data = _data(given) | {"filters": given.filters or None}
     ranking = {"sampler": given.sampler, "options": given.sampler_options or None, "seed": given.seed}
     budget = {"examples": given.budget_examples, **ranking}
     validation = {"split": given.validation_split, "budget": {"examples": given.validation_items}}
@@ -213,7 +216,7 @@ def _stage(given: Parameters) -> dict[str, Any]:
 
 
 def _evaluation(given: Parameters) -> dict[str, Any]:
-    data = _data(given) | {"split": given.test_split}
+    data = _data(given) | {"split": given.test_split, "filters": _filters_of_items(given)}
     shared = {"max_new_tokens": given.max_new_tokens, "batch_size": given.test_batch_size} | given.evaluation_options
     if given.test_items is None or given.test_sampler == _FIRST:
         return {"data": data, "items": given.test_items} | shared
@@ -229,6 +232,10 @@ def _teacher(arm: str, given: Parameters) -> dict[str, Any]:
 
 def _data(given: Parameters) -> dict[str, Any]:
     return {"source": given.source, "options": given.source_options}
+
+
+def _filters_of_items(given: Parameters) -> Options | None:
+    return {"on_empty": given.filters["on_empty"]} if "on_empty" in given.filters else None
 
 
 def _recipe(stage: Mapping[str, Any]) -> Any:

@@ -11,14 +11,14 @@ import numpy as np
 from transformers import SchedulerType
 
 from studykit.chat import encode
-from studykit.data import Pool, StageData
+from studykit.data import StageData
 from studykit.errors import InputError, unknown
 from studykit.methods import Recipe
 from studykit.models.loading import check_attention
 from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
 from studykit.samplers import SAMPLERS, models_of
 from studykit.scorers import SCORERS
-from studykit.spec import Budget, Data, Evaluation, RunSpec, Stage, Teacher, repeated_evaluation
+from studykit.spec import Budget, Evaluation, RunSpec, Stage, Teacher, repeated_evaluation
 
 _NEEDS_SETTINGS = {
     "cosine_with_min_lr",
@@ -130,15 +130,6 @@ def check_one_pruning(shares: set[float | None]) -> None:
     """Refuse stages whose methods prune the one teacher differently."""
     if len(shares) > 1:
         raise InputError(f"the stages need teachers pruned by {shares}: set the teacher's `pruned` yourself")
-
-
-def check_budget(data: Data, pool: Pool) -> None:
-    """Refuse a budget of more examples than the pool has."""
-    if data.budget.examples is not None and data.budget.examples > len(pool.examples):
-        raise InputError(
-            f"budget of {data.budget.examples:,} examples is larger than the pool of {len(pool.examples):,} "
-            f"(source {data.source!r}, split {data.split!r})"
-        )
 
 
 def check_validation_is_named(stage: Stage) -> None:

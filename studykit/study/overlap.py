@@ -1,10 +1,9 @@
 """Held-out items that a run is trained on: a score on them says what was memorised, not what was learned."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from studykit.errors import InputError
-from studykit.sources import Example
 from studykit.spec import Data
 from studykit.training.resolved import ResolvedEvaluation, ResolvedRun
 
@@ -33,13 +32,9 @@ def count_overlaps(run: ResolvedRun, evaluations: Sequence[ResolvedEvaluation]) 
     """Return how many items of each evaluation are trained on too, by text without regard to case and whitespace."""
     if not evaluations:
         return []
-    trained = {text for stage in run.stages for text in _texts(stage.data.examples)}
-    return [sum(text in trained for text in _texts(evaluation.held_out)) for evaluation in evaluations]
+    trained = {example.plain_text for stage in run.stages for example in stage.data.examples}
+    return [sum(item.plain_text in trained for item in evaluation.held_out) for evaluation in evaluations]
 
 
 def _split_of(data: Data) -> tuple[str, str, str]:
     return data.source, data.split, repr(sorted(data.options.items()))
-
-
-def _texts(examples: Iterable[Example]) -> Iterable[str]:
-    return (" ".join("\n".join(m["content"] for m in e.messages).casefold().split()) for e in examples)

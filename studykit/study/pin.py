@@ -56,7 +56,7 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
         replace(_resolve_stage(stage, recipe, student, teacher, inputs), seeds=(spec.seed, number))
         for number, (stage, recipe) in enumerate(zip(spec.stages, recipes, strict=True))
     ]
-    evaluations = tuple(_resolve_evaluation(evaluation, inputs) for evaluation in spec.evaluation)
+    evaluations = tuple(_resolve_evaluation(evaluation, student, inputs) for evaluation in spec.evaluation)
     pinned = {
         "student": _pin_student(spec.student, student),
         "teacher": wanted and teacher and _with_sha256(wanted, teacher.sha256, f"teacher {wanted.name!r}"),
@@ -93,8 +93,8 @@ def _pin_student(student: Student, model: ModelRef) -> Student:
     return _with_sha256(student, sha256, f"student {student.name!r}")
 
 
-def _resolve_evaluation(evaluation: Evaluation, inputs: Inputs) -> ResolvedEvaluation:
-    pinned, pool = _pin_data(evaluation.data, inputs), inputs.pool(evaluation.data).examples
+def _resolve_evaluation(evaluation: Evaluation, student: ModelRef, inputs: Inputs) -> ResolvedEvaluation:
+    pinned, pool = _pin_data(evaluation.data, inputs), list(inputs.kept(evaluation.data, student).examples)
     code, items = code_of_evaluation(evaluation), held_out(evaluation, pool)
     checks.check_code(evaluation.code, code, "the evaluation")
     spec = evaluation.model_copy(update={"data": pinned, "code": code})
@@ -136,9 +136,7 @@ def _selection(recipe: Recipe, teacher: ModelRef | None, inputs: Inputs) -> Sele
 
 
 def _pin_data(data: Data, inputs: Inputs) -> Data:
-    pool = inputs.pool(data)
-    checks.check_budget(data, pool)
-    return _with_sha256(data, pool.sha256, f"source {data.source!r}")
+    return _with_sha256(data, inputs.pool(data).sha256, f"source {data.source!r}")
 
 
 def _with_sha256(part: P, sha256: str, what: str) -> P:

@@ -85,7 +85,7 @@ def load_batches(planned: PlannedBatches, done: int, accelerator: Accelerator) -
     For a GPU, worker processes make them ahead, in memory from which they are copied while the GPU computes.
     """
     plan = planned.plan[accelerator.process_index :: accelerator.num_processes][done:]
-    batches = PlannedBatches(planned.encoded, plan, planned.pad_token_id)
+    batches = PlannedBatches(planned.encoded, plan, planned.pad_token_id, planned.annotators)
     if accelerator.device.type != "cuda":
         return DataLoader(batches, batch_size=None)
     return DataLoader(batches, batch_size=None, num_workers=_WORKERS, prefetch_factor=_PREFETCHED, pin_memory=True)
@@ -122,8 +122,10 @@ def train_step(training: Training, batches: Sequence[Batch]) -> dict[str, Any]:
 def choose_sequences(training: Training, batch: Batch) -> Batch:
     """Return the sequences that are trained on instead of a batch of the data, and count their tokens."""
     batch = batch.to(training.accelerator.device, non_blocking=True)
+    annotators = batch.annotators
     with torch.no_grad(), autocasting(training.context.student, training.autocast()):
         batch = training.rollout(batch, training.context)
+    training.count_sequences(batch, annotators)
     tokens = int(batch.attention_mask.sum())
     padding = 0 if training.packed else batch.attention_mask.numel() - tokens
     training.cost.add(student_tokens=tokens, padding_tokens=padding)

@@ -56,7 +56,9 @@ class ResolvedStage:
         budget, sequences = manifest["examples"], manifest["sequences"]
         several = "" if sequences == budget else f" as {sequences:,} sequences"
         selection = "" if selected == sequences else f", selected {selected:,}"
-        return f"budget {budget:,}{several}{selection}, seen {len(usage.rows):,} ({usage.epochs:.2f} epochs)"
+        counts = {name: count for name, count in manifest.get("dropped", {}).items() if count}
+        filtered = f"; filters left out {', '.join(f'{n:,} ({name})' for name, n in counts.items())}" if counts else ""
+        return f"budget {budget:,}{several}{selection}, seen {len(usage.rows):,} ({usage.epochs:.2f} epochs){filtered}"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ the next one starts from them.
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -96,7 +97,7 @@ def train(
             save_finished(job, student, result)
             accelerator.free_memory()  # optimizer and teacher, before another model is loaded
         usage = Usage.of(stage.plan(accelerator.num_processes), len(stage.data.encoded))
-        trained.manifests.append(stage.data.manifest | usage.manifest)
+        trained.manifests.append(stage.data.manifest | usage.manifest | trained_on(result, resolved))
         trained.cost.add(**result["cost"])
         trained.threads.append(result["threads"])
     leave_float32_flash(student)
@@ -131,7 +132,7 @@ class StageJob:
 def train_stage(
     job: StageJob, trained: Trained, teacher: OpenTeacher | None, seed: int, checkpoint_every_s: float
 ) -> dict[str, Any]:
-    """Train one stage from its newest complete checkpoint, or from the start; return its cost and its threads."""
+    """Train one stage from its newest complete checkpoint, or from the start; return its cost, threads and answers."""
     accelerator, stage = job.accelerator, job.stage
     with accelerator.main_process_first():  # `newest_complete` moves damaged checkpoints aside
         checkpoint = newest_complete(job.folder)
@@ -145,12 +146,29 @@ def train_stage(
     training = Training(accelerator, trained.model, trained.tokenizer, teacher, stage, seed, cost)
     if checkpoint is None and accelerator.is_main_process:  # from here on the run is not wrong input
         write_json(job.folder / _PREPARED, cost)
-    planned = PlannedBatches(stage.data.encoded, plan, trained.tokenizer.pad_token_id)
+    annotators = [example.annotator for example in stage.data.examples]
+    planned = PlannedBatches(stage.data.encoded, plan, trained.tokenizer.pad_token_id, annotators)
     with chosen_threads(training, planned) as threads:
         watch = job.follow("training", "steps")
         train_steps(training, planned, job.metrics, job.folder, checkpoint, checkpoint_every_s, watch)
     cost.add_seconds("train_s")
-    return {"cost": cost | sum_over_processes(cost.tokens()), "threads": threads}
+    return {
+        "cost": cost | sum_over_processes(cost.tokens()),
+        "threads": threads,
+        "answers": sum_over_processes(training.context.answers),
+        "sequences": {kind: sum_over_processes(counts) for kind, counts in training.sequences.items()},
+    }
+
+
+def trained_on(result: dict[str, Any], resolved: ResolvedRun) -> dict[str, Any]:
+    """Return what a stage's manifest says of the answers that it was trained on."""
+    teacher = resolved.spec.teacher
+    names = {"teacher": "the teacher" if teacher is None else teacher.name, "student": "the student"}
+    counts = Counter(result["sequences"]["data"])
+    for author, count in result["sequences"]["generated"].items():
+        counts[names[author]] += count
+    answers = {f"{kind}_answers": int(count) for kind, count in result["answers"].items()}
+    return {"trained_on": {name: int(count) for name, count in sorted(counts.items())}} | answers
 
 
 def name_part(resolved: ResolvedRun, number: int) -> str:

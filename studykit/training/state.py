@@ -1,5 +1,7 @@
 """A stage in progress: student, optimizer, schedule, rollout, and all else that a checkpoint keeps."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from accelerate.utils import set_seed
 
 from studykit.collate import Batch, each_example_once
 from studykit.generation.cost import Cost
+from studykit.losses import Author
 from studykit.models.loading import has_bf16
 from studykit.models.states import choose_packing
 from studykit.models.vocabulary import token_rows
@@ -35,6 +38,7 @@ class Training:
         step: optimizer steps taken.
         student: as `accelerate` wraps it; `context.student` is the model itself.
         packed: whether padding is left out of the student's batches.
+        sequences: number of sequences trained on, repetitions included: the data's by annotator, others by `Author`.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Training:
             self.spec.max_length,
             cost=cost,
         )
+        self.sequences: dict[str, Counter[str]] = {"data": Counter(), "generated": Counter()}
         self.validation: list[Batch] = []
         if stage.validation is not None:
             self.validation = each_example_once(stage.validation, self.spec.batch_size, tokenizer.pad_token_id)
@@ -80,6 +85,15 @@ class Training:
     def checkpoint_bytes(self) -> int:
         """Bytes of a checkpoint, about: what is trained, in float32, and the two moments of AdamW."""
         return 12 * sum(p.numel() for p in self.context.student.parameters() if p.requires_grad)
+
+    def count_sequences(self, batch: Batch, annotators: Sequence[str]) -> None:
+        """Count the rows of a batch that have a supervised token; where they are the data's, by those annotators."""
+        authors = [Author.DATA] * len(batch.input_ids) if batch.author is None else batch.author.tolist()
+        for row, (author, is_trained) in enumerate(zip(authors, batch.has_target.tolist(), strict=True)):
+            if is_trained and author != Author.DATA:
+                self.sequences["generated"][Author(author).name.lower()] += 1
+            elif is_trained and annotators:
+                self.sequences["data"][annotators[row]] += 1
 
     def shared_state(self) -> dict[str, Any]:
         """Return the state that is the same in all processes."""
@@ -101,6 +115,8 @@ class Training:
             "cost": self.cost.state_dict(),
             "averages": self.averages.state_dict(),
             "ratios": self.context.metrics,
+            "answers": dict(self.context.answers),
+            "sequences": {kind: dict(counts) for kind, counts in self.sequences.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -109,6 +125,7 @@ class Training:
         self.context.student.load_state_dict(state["student"], strict=False)  # frozen parameters are not in it
         for part in ("optimizer", "schedule", "loss", "rollout", "cost", "averages"):
             getattr(self, part).load_state_dict(state[part])
-        self.context.metrics = state["ratios"]
+        self.context.metrics, self.context.answers = state["ratios"], Counter(state["answers"])
+        self.sequences = {kind: Counter(counts) for kind, counts in state["sequences"].items()}
         self.context.generator.set_state(state["generator"])
         set_random_states(state["random"], self.accelerator.device)

@@ -32,6 +32,8 @@ def spec_of(plain_spec, stage, data_file, teacher_folder):
     def make(name, teacher_changes=None, **options):
         if takes(name, "max_new_tokens"):
             options = {"max_new_tokens": 6} | options
+        if takes(name, "train_on_cut"):
+            options = {"train_on_cut": True} | options
         if takes(name, "reference"):
             options = {"reference": "lexicon/reference"} | options
         held_out = {"source": "jsonl", "options": {"path": str(data_file)}, "budget": {"examples": 8, "seed": 1}}

@@ -62,7 +62,7 @@ FORMER = {
         "scale_by_t2": False,
     },
     "reverse_kd": _MIXING,
-    "seqkd": {"sampling_temperature": 0.0, "top_p": 1.0, "max_new_tokens": 128},
+    "seqkd": {"sampling_temperature": 0.0, "top_p": 1.0, "max_new_tokens": 128, "train_on_cut": False},
     "sft": {},
     "skd": {
         **_MIXING,

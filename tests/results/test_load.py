@@ -14,13 +14,13 @@ import pytest
 from studykit import results
 from studykit.errors import InputError
 from studykit.results import IDENTITY_COLUMNS, EvaluationWriter, RunWriter, load, open_study
-from studykit.spec import RunSpec
+from studykit.spec import Data, RunSpec
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from studykit.results import RunWriter
-from studykit.spec import RunSpec
+from studykit.spec import Data, RunSpec
 with RunWriter(Path(sys.argv[1]), RunSpec.parse(__import__("json").loads(sys.argv[2]))) as run:
     (run.folder / "metrics.jsonl").write_text('{"step": 1}\\n{"step"')
     print("held", flush=True)
@@ -63,10 +63,24 @@ def test_a_missing_metric_is_missing_and_never_0(study, make_spec):
     assert pd.isna(row["budget_tokens"])
 
 
-@pytest.mark.parametrize(("hashes", "examples"), [("aa", 100), ("ab", 200)])
-def test_stages_on_the_same_examples_have_one_budget(hashes, examples, study, make_spec):
-    manifests = [{"examples": 100, "response_tokens": 700, "examples_sha256": sha} for sha in hashes]
-    with RunWriter(study, make_spec("sft", 100)) as run:
+@pytest.mark.parametrize(
+    ("second", "hashes", "examples"),
+    [
+        ({"examples": 100}, "aa", 100),
+        ({"examples": 300}, "ab", 300),  # the first is a part of it
+        ({"examples": 300, "seed": 1}, "ab", 400),
+        ({"examples": 100, "seed": 1}, "aa", 100),
+    ],
+)
+def test_stages_on_nested_prompts_have_one_budget(second, hashes, examples, study, make_spec):
+    spec = make_spec("sft", 100)
+    data = Data.model_validate({"source": "lexicon", "budget": second})
+    spec = spec.model_copy(update={"stages": (spec.stages[0], spec.stages[0].model_copy(update={"data": data}))})
+    counts = [stage.data.budget.examples for stage in spec.stages]
+    manifests = [
+        {"examples": n, "response_tokens": 7 * n, "examples_sha256": sha} for n, sha in zip(counts, hashes, strict=True)
+    ]
+    with RunWriter(study, spec) as run:
         run.finish({}, manifests)
     row = load(study).set_index("run_id").loc[run.folder.name].to_dict()
     assert (row["budget_examples"], row["budget_tokens"]) == (examples, 7 * examples)

@@ -11,7 +11,7 @@ from studykit.errors import InputError
 from studykit.findings import comparable, labels
 from studykit.results.options import DEFAULTS, evaluation_values, option_columns, option_values
 from studykit.scorers import SCORERS
-from studykit.spec import Budget, Data, Evaluation, Lora, RunSpec, Stage, Student, Teacher
+from studykit.spec import Budget, Data, Evaluation, Filters, Lora, RunSpec, Stage, Student, Teacher
 
 DATA = {"source": "lexicon", "budget": {"examples": 100}}
 STAGE = {"data": DATA, "method": "kd", "steps": 10, "learning_rate": 0.01}
@@ -48,9 +48,12 @@ PARTS = {  # place: type, and what the names of its columns start with
     ("teacher",): (Teacher, "teacher_"),
     ("stages", 0): (Stage, ""),
     ("stages", 0, "data"): (Data, ""),
+    ("stages", 0, "data", "filters"): (Filters, "filter_"),
     ("stages", 0, "data", "budget"): (Budget, ""),
+    ("stages", 0, "validation", "filters"): (Filters, "validation_filter_"),
     ("stages", 0, "validation", "budget"): (Budget, "validation_"),
     ("evaluation",): (Evaluation, "evaluation_"),
+    ("evaluation", "data", "filters"): (Filters, "evaluation_filter_"),
     ("evaluation", "data", "budget"): (Budget, "evaluation_"),
 }
 NO_CASE = {  # columns of mappings, with one column for each key
@@ -92,7 +95,7 @@ def another_value(part, place, annotation):
         except InputError:
             continue
         for key in place:
-            read = read[key] if isinstance(key, int) else getattr(read, key)
+            read = read[key] if isinstance(key, int) else getattr(read, key, None)  # a part that is off is none
             read = read[0] if key == "evaluation" else read
         if type(read) is type(value) and read != default:
             return value

@@ -39,7 +39,7 @@ def trained(tmp_path, plain_spec, stage, data_file):
         spec = RunSpec.parse(plain_spec(plain, seed=seed))
         made = train(pin(spec, Inputs(tmp_path / "results")), tmp_path / name, checkpoint_every_s=0.0)
         weights = {key: value.clone() for key, value in made.model.state_dict().items()}
-        cost = {key: value for key, value in made.cost.items() if key.endswith("tokens")}
+        cost = {key: value for key, value in made.cost.items() if key.endswith("tokens")} | made.manifests[0]
         return weights, curve(tmp_path / name), cost
 
     return run

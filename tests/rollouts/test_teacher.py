@@ -1,17 +1,18 @@
 """Answers of the teacher, generated once per prompt."""
 
 import torch
-from rows import equal, rows_of
+from rows import END, equal, rows_of
 
 from studykit.losses import Author
 from studykit.rollouts.teacher import Teacher
 
 AUTHORS = (Author.TEACHER,)
-METHOD_OPTIONS = {"sampling_temperature": 1.0}
+OPTIONS = {"train_on_cut": True}
+METHOD_OPTIONS = {"sampling_temperature": 1.0, "train_on_cut": True}
 
 
 def test_the_teacher_answers_each_prompt_once(batch, context, monkeypatch):
-    rollout, ours, asked = Teacher(temperature=1.0, max_new_tokens=7), context(), []
+    rollout, ours, asked = Teacher(temperature=1.0, max_new_tokens=7, train_on_cut=True), context(), []
     generate = ours.required_teacher.generate
 
     def counting(batch, rows, *arguments):
@@ -29,6 +30,16 @@ def test_the_teacher_answers_each_prompt_once(batch, context, monkeypatch):
     assert asked == [3, 1]
     assert more[0] == rows[1]
     assert ours.cost["generated_tokens"] == sum(len(answer) for _, answer in [*rows[:3], more[1]])
+
+
+def test_an_answer_that_was_cut_is_trained_on_only_by_request(batch, context):
+    rows = list(range(40))
+    default, asked = (Teacher(temperature=1.0, max_new_tokens=20, train_on_cut=cut) for cut in (False, True))
+    given, everything = (rollout(batch(rows), context(1)) for rollout in (default, asked))
+    ended = torch.tensor([answer[-1] == END for _, answer in rows_of(everything)])
+    assert 0 < ended.sum() < len(rows)
+    assert torch.equal(given.input_ids, everything.input_ids)
+    assert torch.equal(given.loss_mask, everything.loss_mask & ended[:, None])
 
 
 def test_the_teachers_answers_survive_a_restart(batch, context, tmp_path):

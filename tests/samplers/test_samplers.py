@@ -127,7 +127,7 @@ def test_the_manifest_says_what_was_drawn(sampler):
         "examples": 40,
         "response_tokens": int(TOKENS[drawn.indices].sum()),
         "by_source": dict(Counter(e.source for e in chosen)),
-        "by_annotator": dict(Counter(e.annotator for e in chosen)),
+        "budget_by_annotator": dict(Counter(e.annotator for e in chosen)),
         "examples_sha256": content_hash(chosen),
         "first_ids": [e.id for e in chosen[:5]],
     }

@@ -206,7 +206,7 @@ BAD = {
     "budget": (changed("stages.0.data.budget.examples", 41), "41 examples is larger than the pool of 40"),
     "token budget": (changed("stages.0.data.budget", {"tokens": 10**6}), "larger than the pool's"),
     "empty token budget": (changed("stages.0.data.budget", {"tokens": 1}), "is empty: the first example has"),
-    "length": (changed("stages.0.max_length", 8), "more than max_length 8"),
+    "length": (changed("stages.0.max_length", 8), "longer than max_length 8"),
     "scorer": (changed("evaluation.scorers", ["exact_matc"]), "did you mean 'exact_match'"),
     "items": (changed("evaluation.items", 41), "asks for 41 items; the split has 40"),
 }

@@ -259,7 +259,7 @@ def test_uld_trains_across_tokenizers(plain_spec, stage, letter_folder, tmp_path
 
 
 def test_seqkd_trains_across_tokenizers(plain_spec, stage, letter_folder, tmp_path):
-    plain = stage("seqkd", steps=24, batch_size=12, method_options={"max_new_tokens": 5})
+    plain = stage("seqkd", steps=24, batch_size=12, method_options={"max_new_tokens": 5, "train_on_cut": True})
     spec = plain_spec(plain, teacher=False) | {"teacher": {"name": letter_folder}}
     row = study.run(spec, study="s", root=tmp_path)
     values = [line["ce_loss"] for line in metrics(tmp_path, row)]

@@ -1,4 +1,4 @@
-"""The data of a run: a source's pool, the prefix of it that a budget draws, and its token sequences.
+"""The data of a run: a source's pool, what filters leave of it, the prefix that a budget draws, and its tokens.
 
     inputs = Inputs("results")
     inputs.pool(spec.stages[0].data).sha256
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
-from studykit.chat import Encoded, Turns, as_sequences, check, check_all_answers, encode
+from studykit.chat import Encoded, Turns, check, check_all_answers
+from studykit.data.filters import Kept, apply_filters
+from studykit.data.sequences import Sequences
+from studykit.errors import InputError
 from studykit.models.names import ModelRef, Models
 from studykit.samplers import draw, models_of, select
 from studykit.sources import Example, content_hash, load_examples
@@ -34,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pool:
-    """All examples of a source's split, and the sha256 of their content."""
+    """All examples of a source's split, before filters, and the sha256 of their content."""
 
     examples: list[Example]
     sha256: str
@@ -86,10 +87,11 @@ class Inputs:
     def __init__(self, root: str | Path = "results"):
         self.models = Models(root)
         self._pools: dict[str, Pool] = {}
+        self._kept: dict[str, Kept] = {}
         self._stages: dict[str, StageData] = {}
 
     def pool(self, data: Data) -> Pool:
-        """Return the examples that a budget is drawn from.
+        """Return all examples of a source's split.
 
         Raises:
             InputError: a source or file that cannot be used.
@@ -100,6 +102,25 @@ class Inputs:
             return Pool(examples, content_hash(examples))
 
         return _remember(self._pools, _pool_key(data), load)
+
+    def kept(self, data: Data, student: ModelRef, turns: Turns | None = None) -> Kept:
+        """Return the examples that a budget is drawn from: those that the filters leave.
+
+        Args:
+            data: the source, and what to leave out.
+            student: counts tokens.
+            turns: of the stage: in which sequences they are counted.
+
+        Raises:
+            InputError: a source or file that cannot be used, empty answers, or a budget of more examples than are left.
+        """
+
+        def apply() -> Kept:
+            return apply_filters(data.filters, self.pool(data).examples, student.tokenizer, turns)
+
+        kept = _remember(self._kept, f"{_pool_key(data)} {data.filters} {student} {turns}", apply)
+        _check_budget(data, len(self.pool(data).examples), kept)
+        return kept
 
     def stage_data(self, stage: Stage, student: ModelRef, selection: Selection | None = None) -> StageData:
         """Return the examples of a stage, their token sequences, and their manifest.
@@ -112,11 +133,13 @@ class Inputs:
         Raises:
             InputError: a source, budget, model or example that cannot be used.
         """
-        key = f"{_pool_key(stage.data)} {stage.data.budget} {stage.turns} {stage.max_length} {student} {selection}"
+        data = stage.data
+        drawn_from = f"{_pool_key(data)} {data.filters} {data.budget}"
+        key = f"{drawn_from} {stage.turns} {stage.max_length} {student} {selection}"
 
         def make() -> StageData:
-            data = self._drawn(stage, student.tokenizer)
-            return data if selection is None else _selected(data, selection, stage.data.budget.seed)
+            drawn = self._drawn(stage, student)
+            return drawn if selection is None else _selected(drawn, selection, data.budget.seed)
 
         return _remember(self._stages, key, make)
 
@@ -131,24 +154,27 @@ class Inputs:
         Raises:
             InputError: a source, budget or example that cannot be used.
         """
-        pool, tokenizer = self.pool(data).examples, student.tokenizer
-        counts = None if data.budget.tokens is None else _encode_by_turns(pool, tokenizer, stage.turns)[3]
+        pool, tokenizer = self.kept(data, student, stage.turns).examples, student.tokenizer
+        by_tokens = data.budget.tokens is not None
+        counts = Sequences.of(pool, tokenizer, stage.turns).response_tokens if by_tokens else None
         drawn = draw(pool, data.budget, counts, self.models)
-        examples, encoded, _, _ = _encode_by_turns([pool[i] for i in drawn.indices], tokenizer, stage.turns)
-        check(examples, encoded, stage.max_length)
-        return encoded
+        sequences = Sequences.of([pool[i] for i in drawn.indices], tokenizer, stage.turns)
+        check(sequences.examples, sequences.encoded, stage.max_length)
+        return sequences.encoded
 
-    def _drawn(self, stage: Stage, tokenizer: Any) -> StageData:
-        """Return what the budget draws from the pool."""
-        pool, budget = self.pool(stage.data).examples, stage.data.budget
-        if budget.tokens is not None or (budget.examples or len(pool)) * _WHOLE_POOL_FROM >= len(pool):
-            whole, encoded, bounds, counts = _encode_by_turns(pool, tokenizer, stage.turns)
-            drawn = draw(pool, budget, counts, self.models)
-            rows = np.concatenate([np.arange(int(bounds[i]), int(bounds[i + 1])) for i in drawn.indices])
-            examples, encoded = [whole[i] for i in rows], encoded.take(rows)
+    def _drawn(self, stage: Stage, student: ModelRef) -> StageData:
+        """Return what the budget draws from the pool that the filters leave."""
+        kept, budget, tokenizer = self.kept(stage.data, student, stage.turns), stage.data.budget, student.tokenizer
+        pool, whole = kept.examples, kept.sequences
+        is_large = budget.tokens is not None or (budget.examples or len(pool)) * _WHOLE_POOL_FROM >= len(pool)
+        if whole is None and is_large:
+            whole = Sequences.of(pool, tokenizer, stage.turns)
+        drawn = draw(pool, budget, None if whole is None else whole.response_tokens, self.models)
+        if whole is None:
+            sequences = Sequences.of([pool[i] for i in drawn.indices], tokenizer, stage.turns)
         else:
-            drawn = draw(pool, budget, models=self.models)
-            examples, encoded, _, _ = _encode_by_turns([pool[i] for i in drawn.indices], tokenizer, stage.turns)
+            sequences = whole.take(drawn.indices)
+        examples, encoded = sequences.examples, sequences.encoded
         check(examples, encoded, stage.max_length)
         if stage.turns == "all":
             check_all_answers(examples, encoded)
@@ -159,22 +185,10 @@ class Inputs:
             "answers": int(encoded.answers.sum()),
             "answers_left_out": int(encoded.left_out.sum()),
         }
+        if kept.dropped:
+            manifest["dropped"] = kept.dropped
         sha256 = manifest["examples_sha256"] if models_of(budget.sampler) else None
         return StageData(examples, encoded, manifest, sha256)
-
-
-def _encode_by_turns(
-    examples: list[Example], tokenizer: Any, turns: Turns | None
-) -> tuple[list[Example], Encoded, np.ndarray, np.ndarray]:
-    """Return the sequences of examples, their tokens, where those of each example begin, and its supervised tokens.
-
-    Returns:
-        Sequences and tokens of the same length; int64 [n + 1] and int64 [n] for n examples.
-    """
-    sequences, owners = as_sequences(examples, turns)
-    encoded = encode(sequences, tokenizer, None)
-    counts = np.bincount(owners, weights=encoded.response_tokens, minlength=len(examples)).astype(np.int64)
-    return sequences, encoded, np.searchsorted(owners, np.arange(len(examples) + 1)), counts
 
 
 def _tell_left_out(stage: Stage, encoded: Encoded) -> None:
@@ -206,7 +220,21 @@ def _selected(drawn: StageData, selection: Selection, seed: int) -> StageData:
 
 
 def _pool_key(data: Data) -> str:
-    return data.model_copy(update={"budget": Budget(), "sha256": None}).model_dump_json()
+    return data.model_copy(update={"filters": None, "budget": Budget(), "sha256": None}).model_dump_json()
+
+
+def _check_budget(data: Data, pool: int, kept: Kept) -> None:
+    """Refuse a budget of more examples than there are."""
+    left = len(kept.examples)
+    if left and (data.budget.examples or 0) <= left:
+        return
+    source = f"(source {data.source!r}, split {data.split!r})"
+    filtered = "" if not kept.dropped else f"; {kept.describe()} of {pool:,}"
+    if left == 0:
+        raise InputError(f"no example is left {source}{filtered}")
+    raise InputError(
+        f"budget of {data.budget.examples:,} examples is larger than the pool of {left:,} {source}{filtered}"
+    )
 
 
 def _remember(results: dict[str, T], key: str, make: Callable[[], T]) -> T:

@@ -1,0 +1,117 @@
+"""Examples that are left out of a source before a budget is drawn, so that the budgets of what is left are nested.
+
+    kept = apply_filters(data.filters, pool, tokenizer)
+    kept.examples, kept.dropped                      # {"max_tokens": 461}
+
+Each filter sees what those before it have left, so that an example is counted once; those that read texts come first,
+since an example without an answer has no tokens to be counted.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from studykit.chat import Turns, describe_share
+from studykit.data.sequences import Sequences
+from studykit.errors import InputError
+from studykit.sources import Example
+from studykit.spec import Filters
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What filters have left of a pool.
+
+    Attributes:
+        examples: in their order.
+        sequences: the same as token sequences, where a filter has read them.
+        dropped: number of examples that each filter has left out, by its name.
+    """
+
+    examples: Sequence[Example]
+    sequences: Sequences | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def take(self, name: str, passes: np.ndarray) -> "Kept":
+        """Return the examples that pass one more filter, bool [n]."""
+        rows = np.flatnonzero(passes)
+        sequences = None if self.sequences is None else self.sequences.take(rows)
+        dropped = self.dropped | {name: len(passes) - len(rows)}
+        return Kept([self.examples[row] for row in rows.tolist()], sequences, dropped)
+
+    def describe(self) -> str:
+        """Say what was left out: "filters left out 463 (max_tokens 461, drop_duplicates 2)"."""
+        parts = ", ".join(f"{name} {count:,}" for name, count in self.dropped.items() if count)
+        return f"filters left out {sum(self.dropped.values()):,}" + (f" ({parts})" if parts else "")
+
+
+def apply_filters(
+    filters: Filters | None, examples: Sequence[Example], tokenizer: Any, turns: Turns | None = None
+) -> Kept:
+    """Return the examples that pass all filters.
+
+    Args:
+        filters: None leaves nothing out.
+        examples: a source's pool.
+        tokenizer: counts tokens; the pool is tokenized where a filter needs it.
+        turns: which answers of a conversation are supervised, and in which sequences.
+
+    Raises:
+        InputError: answers are empty, and no filter leaves these out.
+    """
+    kept = Kept(examples)
+    answered = np.array([has_answers(example) for example in examples], dtype=bool)
+    if filters is not None and filters.on_empty == "drop":
+        kept = kept.take("on_empty", answered)
+    else:
+        _check_answered(examples, answered)
+    for name, passes in _BY_TEXT.items():
+        if (limit := getattr(filters, name, None)) is not None:
+            kept = kept.take(name, passes(kept.examples, limit))
+    for name, passes in _BY_TOKENS.items():
+        if (limit := getattr(filters, name, None)) is not None:
+            sequences = kept.sequences or Sequences.of(kept.examples, tokenizer, turns)
+            kept = Kept(kept.examples, sequences, kept.dropped).take(name, passes(sequences, limit))
+    return kept
+
+
+def has_answers(example: Example) -> bool:
+    """Whether every text that an example trains on has something in it."""
+    return all(
+        message["content"].strip()
+        for message in example.messages
+        if example.is_text or (message["role"] == "assistant" and message.get("weight", 1))
+    )
+
+
+def _check_answered(examples: Sequence[Example], answered: np.ndarray) -> None:
+    if len(empty := np.flatnonzero(~answered)):
+        raise InputError(
+            f"{describe_share(len(empty), len(examples))} without an answer, or with an empty one (first "
+            f"{examples[empty[0]].id!r}): filters={{'on_empty': 'drop'}} leaves them out"
+        )
+
+
+def _short_conversations(examples: Sequence[Example], max_turns: int) -> np.ndarray:
+    turns = [sum(message["role"] not in ("system", "developer") for message in e.messages) for e in examples]
+    return np.array(turns, dtype=np.int64) <= max_turns
+
+
+def _first_of_each(examples: Sequence[Example], drop_duplicates: bool) -> np.ndarray:
+    """Tell the first of the examples that have the same text, apart from case and whitespace."""
+    first: dict[str, int] = {}
+    return np.array([first.setdefault(e.plain_text, row) == row for row, e in enumerate(examples)], dtype=bool)
+
+
+_BY_TEXT: dict[str, Callable[[Sequence[Example], Any], np.ndarray]] = {
+    "max_turns": _short_conversations,
+    "drop_duplicates": _first_of_each,
+}
+"""Which examples pass, bool [n], by the name of the field of `Filters`, in their order."""
+
+_BY_TOKENS: dict[str, Callable[[Sequences, Any], np.ndarray]] = {
+    "min_response_tokens": lambda sequences, limit: sequences.response_tokens >= limit,
+    "max_tokens": lambda sequences, limit: sequences.longest <= limit,
+}

@@ -1,0 +1,57 @@
+"""Data in a specification: a source, what filters leave out of it, and how much of the rest is drawn."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from studykit.spec.part import MAX_SEED, Part
+
+
+class Budget(Part):
+    """How much data: a prefix of one ranking of the pool, counted in examples or in response tokens.
+
+    With neither count the whole pool is meant. The same sampler and seed give nested budgets.
+    """
+
+    examples: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
+    sampler: str = "uniform"
+    options: dict[str, Any] | None = Field(default=None, description="the sampler's own options, such as its models")
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        if self.examples is not None and self.tokens is not None:
+            raise ValueError(f"give examples={self.examples} or tokens={self.tokens}, not both")
+        return self
+
+
+class Filters(Part):
+    """Which examples of a source are left out before a budget is drawn, so that budgets stay nested."""
+
+    max_tokens: int | None = Field(default=None, ge=1, description="tokens of prompt and answers, by the student")
+    min_response_tokens: int | None = Field(default=None, ge=1, description="supervised tokens, by the student")
+    max_turns: int | None = Field(default=None, ge=1, description="messages of user and assistant")
+    drop_duplicates: bool | None = Field(default=None, description="keep the first of the same texts")
+    on_empty: Literal["refuse", "drop"] | None = Field(default=None, description="empty answers; None: refuse")
+
+    @field_validator("drop_duplicates", "on_empty")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return None if value in (False, "refuse") else value
+
+
+class Data(Part):
+    """Where examples come from: a source by name, its options, what is left out of it, and how much of the rest."""
+
+    source: str
+    options: dict[str, Any] = Field(default={})
+    split: str = "train"
+    filters: Filters | None = None
+    budget: Budget = Budget()
+    sha256: str | None = Field(default=None, description="of the source's examples; filled in by `study.pin`")
+
+    @field_validator("filters")
+    @classmethod
+    def _none_is_off(cls, filters: Filters | None) -> Filters | None:
+        return None if filters == Filters() else filters
