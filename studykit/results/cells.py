@@ -118,7 +118,7 @@ def read_cell(folder: Path) -> CellState:
         return CellState(folder, spec, "failed", error=str(error))
     if record is None:
         status = "running" if is_locked(folder / "lock") else "stale"
-        return CellState(folder, spec, status, *(_collected(folder, what) for what in ("run_id", "eval_id")))
+        return CellState(folder, spec, status, _collected(folder, "run_id"), _collected(folder, "eval_id"))
     return CellState(folder, spec, record.status, record.runs, record.evaluations, record.wall_s, record.error)
 
 

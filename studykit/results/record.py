@@ -51,7 +51,9 @@ class Manifest(Record):
     )
     examples: int | None = Field(default=None, description="number of examples in the budget: conversations or texts")
     response_tokens: int | None = Field(default=None, description="number of supervised tokens in them")
-    sequences: int | None = Field(default=None, description="number of token sequences that the examples are trained as")
+    sequences: int | None = Field(
+        default=None, description="number of token sequences that the examples are trained as"
+    )
     answers: int | None = Field(default=None, description="number of answers that are trained on")
     answers_left_out: int | None = Field(
         default=None, description="number of answers that the chat template keeps from being trained on"

@@ -42,7 +42,7 @@ def write_run(study: Path, spec: RunSpec, *, score: float = 0.3) -> str:
     rng = np.random.default_rng(int(spec.run_id, 16))
     stage = spec.stages[0]
     with RunWriter(study, spec, ablation="data_size") as run:
-        lines = [json.dumps(_log(step, stage.method, rng)) for step in range(10, stage.steps + 1, 10)]
+        lines = [json.dumps(_log(step, stage.method, rng)) for step in range(10, stage.planned_steps + 1, 10)]
         (run.folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
         cost = {"train_s": 12.5, "teacher_s": 3.25, "student_tokens": 81920, "peak_mem_gib": 0.71}
         budget = stage.data.budget.examples

@@ -58,10 +58,10 @@ def test_its_specification_is_read_under_todays_names(folder):
 
 def test_old_runs_stand_in_the_table_with_what_they_measured(old):
     before = files_of(old)
-    for _ in range(2):  # from the records, then from the index
-        frame = results.load(old).set_index("run_id")
-        assert set(frame.index) == {folder.name for folder in (old / "runs").iterdir()}
-        assert set(frame["status"]) == {"done"}
+    frame, indexed = (results.load(old).set_index("run_id") for _ in range(2))
+    pd.testing.assert_frame_equal(frame, indexed)
+    assert set(frame.index) == {folder.name for folder in (old / "runs").iterdir()}
+    assert set(frame["status"]) == {"done"}
     assert results.damaged_records(old) == {}
     for folder in (old / "runs").iterdir():
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
