@@ -173,6 +173,48 @@ def plan_batches(lengths: np.ndarray, batch_size: int, count: int, generator: np
     return plan
 
 
+def plan_mixed_batches(
+    lengths: np.ndarray,
+    parts: Sequence[tuple[int, float]],
+    step: tuple[int, int],
+    steps: int,
+    generator: np.random.Generator,
+) -> list[np.ndarray]:
+    """Return the micro-batches of optimizer steps in which each part of the examples has its share.
+
+    Each part is taken from one random permutation after another. The numbers that a step takes of the parts are the
+    shares, rounded so that they are right over several steps. Within a step the examples are sorted by length.
+
+    Args:
+        lengths: int [n], tokens per example, one part after the other.
+        parts: for each its number of examples, and its share of a step; the shares sum to 1.
+        step: micro-batches of an optimizer step, and sequences of a micro-batch.
+        steps: number of optimizer steps.
+        generator: the only source of randomness.
+
+    Returns:
+        steps times micro-batches arrays of int64 [sequences].
+    """
+    micro_batches, batch_size = step
+    size = micro_batches * batch_size
+    total = size * steps
+    # A part with share s has its turns at 0.5 / s, 1.5 / s, ...: merged, every stretch of turns has all shares.
+    turns = [(np.arange(int(total * share) + 2) + 0.5) / share for _, share in parts]
+    owner = np.repeat(np.arange(len(parts)), [len(part) for part in turns])
+    owner = owner[np.argsort(np.concatenate(turns), kind="stable")][:total]
+    stream, start = np.empty(total, dtype=np.int64), 0
+    for number, (examples, _) in enumerate(parts):
+        count = int((owner == number).sum())
+        rounds = [generator.permutation(examples) for _ in range(-(-count // examples))]
+        stream[owner == number] = start + np.concatenate([*rounds, np.empty(0, dtype=np.int64)])[:count]
+        start += examples
+    plan: list[np.ndarray] = []
+    for rows in stream.reshape(steps, size):
+        rows = generator.permutation(rows)
+        plan.extend(generator.permutation(rows[np.argsort(lengths[rows], kind="stable")].reshape(-1, batch_size)))
+    return plan
+
+
 class PlannedBatches(Dataset):
     """A data set whose items are whole micro-batches.
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from studykit.chat import Encoded, Turns, check, check_all_answers
-from studykit.data.filters import Kept, apply_filters
+from studykit.data.filters import NOTHING, Excluded, Kept, apply_filters
+from studykit.data.mixture import mix
 from studykit.data.sequences import Sequences
+from studykit.data.stage_data import StageData
 from studykit.errors import InputError
 from studykit.models.names import ModelRef, Models
 from studykit.samplers import draw, models_of, select
@@ -56,24 +58,6 @@ class Selection:
     models: Mapping[str, ModelRef]
 
 
-@dataclass(frozen=True)
-class StageData:
-    """What a stage trains on.
-
-    Attributes:
-        examples: one for each sequence, in the order in which they were drawn; with `turns="each"` a conversation of
-            several answers is several of them.
-        encoded: the same as the student's token sequences.
-        manifest: what was drawn, by counts and content hashes; plain JSON data.
-        selected_sha256: of the examples, where models took part in the selection.
-    """
-
-    examples: list[Example]
-    encoded: Encoded
-    manifest: dict[str, Any]
-    selected_sha256: str | None = None
-
-
 class Inputs:
     """Models and data by name, each looked up once for specifications that are pinned together.
 
@@ -103,42 +87,53 @@ class Inputs:
 
         return _remember(self._pools, _pool_key(data), load)
 
-    def kept(self, data: Data, student: ModelRef, turns: Turns | None = None) -> Kept:
-        """Return the examples that a budget is drawn from: those that the filters leave.
+    def kept(self, data: Data, student: ModelRef, turns: Turns | None = None, excluded: Excluded = NOTHING) -> Kept:
+        """Return the examples that a budget is drawn from: those that the filters leave, without what is excluded.
 
         Args:
             data: the source, and what to leave out.
             student: counts tokens.
             turns: of the stage: in which sequences they are counted.
+            excluded: examples that are not drawn.
 
         Raises:
             InputError: a source or file that cannot be used, empty answers, or a budget of more examples than are left.
         """
 
         def apply() -> Kept:
-            return apply_filters(data.filters, self.pool(data).examples, student.tokenizer, turns)
+            return apply_filters(data.filters, self.pool(data).examples, student.tokenizer, turns, excluded)
 
-        kept = _remember(self._kept, f"{_pool_key(data)} {data.filters} {student} {turns}", apply)
+        key = f"{_pool_key(data)} {data.filters} {student} {turns} {hash(excluded)}"
+        kept = _remember(self._kept, key, apply)
         _check_budget(data, len(self.pool(data).examples), kept)
         return kept
 
-    def stage_data(self, stage: Stage, student: ModelRef, selection: Selection | None = None) -> StageData:
-        """Return the examples of a stage, their token sequences, and their manifest.
+    def stage_data(
+        self, stage: Stage, student: ModelRef, selection: Selection | None = None, excluded: Excluded = NOTHING
+    ) -> StageData:
+        """Return the examples of a stage, their token sequences, and their manifest; of a mixture, those of all parts.
 
         Args:
             stage: gives source, budget and maximum length.
             student: its tokenizer makes the token sequences.
-            selection: the part of the budget that the stage's method trains on; None for all of it.
+            selection: the part of each budget that the stage's method trains on; None for all of it.
+            excluded: examples that are not drawn.
 
         Raises:
             InputError: a source, budget, model or example that cannot be used.
         """
+        stages = [stage.model_copy(update={"data": data}) for data, _ in stage.parts]
+        parts = [self._part(part, student, selection, excluded) for part in stages]
+        return mix(parts, [weight for _, weight in stage.parts], stage.mix_by or "examples") if stage.mix else parts[0]
+
+    def _part(self, stage: Stage, student: ModelRef, selection: Selection | None, excluded: Excluded) -> StageData:
+        """Return what is drawn from the source of a stage's `data`."""
         data = stage.data
         drawn_from = f"{_pool_key(data)} {data.filters} {data.budget}"
-        key = f"{drawn_from} {stage.turns} {stage.max_length} {student} {selection}"
+        key = f"{drawn_from} {stage.turns} {stage.max_length} {student} {selection} {hash(excluded)}"
 
         def make() -> StageData:
-            drawn = self._drawn(stage, student)
+            drawn = self._drawn(stage, student, excluded)
             return drawn if selection is None else _selected(drawn, selection, data.budget.seed)
 
         return _remember(self._stages, key, make)
@@ -162,10 +157,10 @@ class Inputs:
         check(sequences.examples, sequences.encoded, stage.max_length)
         return sequences.encoded
 
-    def _drawn(self, stage: Stage, student: ModelRef) -> StageData:
+    def _drawn(self, stage: Stage, student: ModelRef, excluded: Excluded) -> StageData:
         """Return what the budget draws from the pool that the filters leave."""
-        kept, budget, tokenizer = self.kept(stage.data, student, stage.turns), stage.data.budget, student.tokenizer
-        pool, whole = kept.examples, kept.sequences
+        kept = self.kept(stage.data, student, stage.turns, excluded)
+        pool, whole, budget, tokenizer = kept.examples, kept.sequences, stage.data.budget, student.tokenizer
         is_large = budget.tokens is not None or (budget.examples or len(pool)) * _WHOLE_POOL_FROM >= len(pool)
         if whole is None and is_large:
             whole = Sequences.of(pool, tokenizer, stage.turns)
@@ -188,7 +183,7 @@ class Inputs:
         if kept.dropped:
             manifest["dropped"] = kept.dropped
         sha256 = manifest["examples_sha256"] if models_of(budget.sampler) else None
-        return StageData(examples, encoded, manifest, sha256)
+        return StageData(examples, encoded, manifest, sha256, tuple(pool[i] for i in drawn.indices))
 
 
 def _tell_left_out(stage: Stage, encoded: Encoded) -> None:
@@ -216,7 +211,7 @@ def _selected(drawn: StageData, selection: Selection, seed: int) -> StageData:
         "kept_examples": len(examples),
         "kept_sha256": content_hash(examples),
     }
-    return StageData(examples, drawn.encoded.take(indices), manifest, manifest["kept_sha256"])
+    return StageData(examples, drawn.encoded.take(indices), manifest, manifest["kept_sha256"], drawn.drawn)
 
 
 def _pool_key(data: Data) -> str:

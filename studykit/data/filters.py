@@ -47,26 +47,52 @@ class Kept:
         return f"filters left out {sum(self.dropped.values()):,}" + (f" ({parts})" if parts else "")
 
 
+@dataclass(frozen=True)
+class Excluded:
+    """Examples that a stage does not draw.
+
+    Attributes:
+        texts: of examples that earlier stages have drawn, as `Example.plain_text`.
+        ids: of single examples.
+    """
+
+    texts: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
+
+    def __contains__(self, example: Example) -> bool:
+        return example.id in self.ids or example.plain_text in self.texts
+
+
+NOTHING = Excluded()
+
+
 def apply_filters(
-    filters: Filters | None, examples: Sequence[Example], tokenizer: Any, turns: Turns | None = None
+    filters: Filters | None,
+    examples: Sequence[Example],
+    tokenizer: Any,
+    turns: Turns | None = None,
+    excluded: Excluded = NOTHING,
 ) -> Kept:
-    """Return the examples that pass all filters.
+    """Return the examples that pass all filters and are not excluded.
 
     Args:
         filters: None leaves nothing out.
         examples: a source's pool.
         tokenizer: counts tokens; the pool is tokenized where a filter needs it.
         turns: which answers of a conversation are supervised, and in which sequences.
+        excluded: left out first.
 
     Raises:
         InputError: answers are empty, and no filter leaves these out.
     """
     kept = Kept(examples)
-    answered = np.array([has_answers(example) for example in examples], dtype=bool)
+    if excluded != NOTHING:
+        kept = kept.take("exclude", np.array([example not in excluded for example in examples], dtype=bool))
+    answered = np.array([has_answers(example) for example in kept.examples], dtype=bool)
     if filters is not None and filters.on_empty == "drop":
         kept = kept.take("on_empty", answered)
     else:
-        _check_answered(examples, answered)
+        _check_answered(kept.examples, answered)
     for name, passes in _BY_TEXT.items():
         if (limit := getattr(filters, name, None)) is not None:
             kept = kept.take(name, passes(kept.examples, limit))

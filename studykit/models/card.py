@@ -16,7 +16,7 @@ def model_card(spec: RunSpec, metrics: dict[str, float], manifests: list[dict[st
         metrics: its scores on the held-out items.
         manifests: the data manifest of each stage.
     """
-    sources = sorted({stage.data.source for stage in spec.stages})
+    sources = sorted({data.source for stage in spec.stages for data, _ in stage.parts})
     header = {
         "base_model": spec.student.name,
         "library_name": "transformers",  # adapters are merged

@@ -5,6 +5,7 @@ A column is named after its field of the specification:
 - a field of a stage by its own name: `learning_rate`, `batch_size`, `max_length`, `padding_free`, ...
 - a field of student, teacher, evaluation or validation with that word in front: `student_attn_implementation`,
   `teacher_top_k`, `evaluation_items`, `validation_split`; those of `student.lora` are `lora_r`, `lora_alpha`, ...
+- a stage's parts of a step and its own teacher, as JSON: `mix`, `own_teacher`
 - a stage's data and budget: `source`, `split`, `sampler`, and what is left out: `filter_max_tokens`
 - one key of a mapping after a dot: `method_options.beta`, `source_options.tasks`, `sampler_options.reference`,
   `student_random_config.hidden_size`
@@ -194,8 +195,8 @@ def _values(part: BaseModel, prefix: str) -> dict[str, Any]:
         value = getattr(part, field)
         if not _may_be_option(type(part), field) or value is None or (value == info.default and not info.is_required()):
             continue
-        name = _column(type(part), field, prefix)
-        if isinstance(value, dict):
+        name, value = _column(type(part), field, prefix), _without_hashes(value)
+        if isinstance(value, dict) and field != "teacher":
             values |= {f"{name}.{key}": _comparable(option) for key, option in value.items()}
         else:
             values[name] = _comparable(value)
@@ -207,7 +208,17 @@ def _may_be_option(part: type[BaseModel], field: str) -> bool:
 
 
 def _column(part: type[BaseModel], field: str, prefix: str) -> str:
+    if part is Stage and field == "teacher":
+        return "own_teacher"
     return prefix + (_OPTIONS_OF[part] if field == "options" and part in _OPTIONS_OF else field)
+
+
+def _without_hashes(value: Any) -> Any:
+    """Return a part inside a field as plain data; its fields that are default, its hashes and its seed are left out."""
+    if isinstance(value, BaseModel):
+        plain = value.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        return {name: _without_hashes(getattr(value, name)) for name in plain if name not in ("sha256", "seed")}
+    return [_without_hashes(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _comparable(value: Any) -> Any:

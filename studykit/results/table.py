@@ -24,7 +24,7 @@ from studykit.results.options import evaluation_values, fill_defaults, inputs_of
 from studykit.results.record import RECORD_SCHEMA, Manifest, RunRecord, read_record, read_records, read_spec
 from studykit.results.signals import read_signals
 from studykit.scorers import SCORERS
-from studykit.spec import SCHEMA, Data, RunSpec
+from studykit.spec import SCHEMA, RunSpec, Stage
 
 _INDEX = [2, RECORD_SCHEMA, SCHEMA]
 """Versions of the lines of `index.jsonl`, of records and of specifications; a line of others is read anew."""
@@ -187,7 +187,7 @@ def _described(
     run_id: str, study: str, status: str, spec: RunSpec, manifests: Iterable[Manifest] = ()
 ) -> dict[str, Any]:
     """Return the identity columns of a run; its budget is that of its manifests, or the specified one without any."""
-    rankings = [_ranking(stage.data) for stage in spec.stages]
+    rankings = [_ranking(stage) for stage in spec.stages]
     drawn = _largest(zip(rankings, manifests, strict=False))
     specified = _largest(
         (ranking, Manifest(examples=stage.data.budget.examples))
@@ -284,10 +284,11 @@ def _write_index(study: Path, rows: list[Line]) -> None:
         return  # a study on a read-only disk is read without an index
 
 
-def _ranking(data: Data) -> str:
+def _ranking(stage: Stage) -> str:
     """Return a text that is the same for stages whose budgets are nested: prefixes of one ranking of one pool."""
-    nested = data.budget.model_copy(update={"examples": None, "tokens": None})
-    return data.model_copy(update={"budget": nested}).model_dump_json()
+    nested = stage.data.budget.model_copy(update={"examples": None, "tokens": None})
+    pool = stage.data.model_copy(update={"budget": nested}).model_dump_json()
+    return f"{pool} {stage.exclude} {stage.mix}"
 
 
 def _largest(parts: Iterable[tuple[str, Manifest]]) -> list[Manifest]:

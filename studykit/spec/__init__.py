@@ -28,7 +28,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from studykit.spec.data import Budget, Data, Filters
+from studykit.spec.data import Budget, Data, Filters, MixPart, with_first_parts
 from studykit.spec.part import MAX_SEED, Part
 from studykit.spec.schema_1 import from_schema_1, is_schema_1
 
@@ -40,6 +40,7 @@ __all__ = [
     "Evaluation",
     "Filters",
     "Lora",
+    "MixPart",
     "Part",
     "RunSpec",
     "Stage",
@@ -113,9 +114,21 @@ class Teacher(Part):
 
 
 class Stage(Part):
-    """One training stage: data, method, and the optimizer's settings (in the words of transformers)."""
+    """One training stage: data, method, and the optimizer's settings (in the words of transformers).
+
+    With `mix` every optimizer step has several parts, each from another source and budget. Where `data` is given,
+    it gets what the weights leave; a `mix` without `data` lists all parts, and its weights sum to 1.
+    """
 
     data: Data
+    mix: tuple[MixPart, ...] | None = Field(default=None, min_length=1, description="parts of a step besides `data`")
+    mix_by: Literal["examples", "tokens"] | None = Field(
+        default=None, description="whether weights are shares of examples or of response tokens; None: examples"
+    )
+    exclude: tuple[int | str, ...] | None = Field(
+        default=None, description="numbers of earlier stages whose examples are not drawn again, or ids of examples"
+    )
+    teacher: Teacher | None = Field(default=None, description="of this stage, instead of the run's")
     selected_sha256: str | None = Field(
         default=None, description="of the examples, where models selected them; filled in by `study.pin`"
     )
@@ -151,12 +164,31 @@ class Stage(Part):
         default=None, gt=0, le=1, description="most of the wall time that checkpoints may take, a fraction; None: 0.03"
     )
 
+    @field_validator("mix_by")
+    @classmethod
+    def _examples_are_the_default(cls, unit: str | None) -> str | None:
+        return None if unit == "examples" else unit
+
+    @model_validator(mode="after")
+    def _rest_is_data(self) -> Self:
+        if self.mix and (total := sum(part.weight for part in self.mix)) >= 1:
+            raise ValueError(
+                f"the weights of mix sum to {total:g} and leave nothing to data: they must sum to less than 1"
+            )
+        return self
+
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             given = "neither is given" if self.steps is None else f"received {self.steps} and {self.epochs:g}"
             raise ValueError(f"give steps or epochs, one of them: {given}")
         return self
+
+    @property
+    def parts(self) -> tuple[tuple[Data, float], ...]:
+        """Data and weight of every part of a step; without a mixture, all of it is `data`."""
+        mixed = tuple((part.data, part.weight) for part in self.mix or ())
+        return ((self.data, round(1 - sum(weight for _, weight in mixed), 9)), *mixed)
 
     @property
     def examples_per_step(self) -> int:
@@ -257,7 +289,7 @@ class RunSpec(Part):
         Raises:
             InputError: one line that names the faulty key; for an unknown key it gives the nearest one.
         """
-        return super().parse(from_schema_1(data) if is_schema_1(data) else data)
+        return super().parse(with_first_parts(from_schema_1(data) if is_schema_1(data) else data))
 
     @property
     def training(self) -> Self:

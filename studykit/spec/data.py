@@ -1,9 +1,11 @@
 """Data in a specification: a source, what filters leave out of it, and how much of the rest is drawn."""
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from studykit.errors import InputError
 from studykit.spec.part import MAX_SEED, Part
 
 
@@ -55,3 +57,32 @@ class Data(Part):
     @classmethod
     def _none_is_off(cls, filters: Filters | None) -> Filters | None:
         return None if filters == Filters() else filters
+
+
+class MixPart(Part):
+    """Data that is a part of every optimizer step."""
+
+    data: Data
+    weight: float = Field(gt=0, lt=1, description="share of a step")
+
+
+def with_first_parts(plain: Any) -> Any:
+    """Return a specification in which the first part of a `mix` without `data` is the stage's data.
+
+    Raises:
+        InputError: the weights of such a mix do not sum to 1.
+    """
+    stages = plain.get("stages") if isinstance(plain, dict) else None
+    if not isinstance(stages, list | tuple):
+        return plain
+    return plain | {"stages": [_with_first_part(stage, number) for number, stage in enumerate(stages)]}
+
+
+def _with_first_part(stage: Any, number: int) -> Any:
+    parts = stage.get("mix") if isinstance(stage, dict) and "data" not in stage else None
+    if not isinstance(parts, list | tuple) or not parts or not all(isinstance(part, dict) for part in parts):
+        return stage
+    weights = [part.get("weight") for part in parts]
+    if all(isinstance(w, int | float) for w in weights) and not math.isclose(sum(weights), 1, abs_tol=1e-6):
+        raise InputError(f"specification: stages.{number}.mix: the weights of a step sum to {sum(weights):g}, not to 1")
+    return stage | {"data": parts[0].get("data"), "mix": list(parts[1:]) or None}

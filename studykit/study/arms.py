@@ -202,6 +202,11 @@ def _stage(given: Parameters) -> dict[str, Any]:
     ranking = {"sampler": given.sampler, "options": given.sampler_options or None, "seed": given.seed}
     budget = {"examples": given.budget_examples, **ranking}
     validation = {"split": given.validation_split, "budget": {"examples": given.validation_items}}
+    mixed = (
+        {"mix": [_with_seed(part, given.seed) for part in parts]}
+        if (parts := given.training_options.get("mix"))
+        else {}
+    )
     return {
         "data": data | {"budget": budget},
         "validation": data | validation if given.validation_split else None,
@@ -212,6 +217,7 @@ def _stage(given: Parameters) -> dict[str, Any]:
         "max_length": given.max_length,
         "turns": given.turns,
         **given.training_options,
+        **mixed,
     }
 
 
@@ -222,6 +228,12 @@ def _evaluation(given: Parameters) -> dict[str, Any]:
         return {"data": data, "items": given.test_items} | shared
     budget = {"examples": given.test_items, "sampler": given.test_sampler}
     return {"data": data | {"budget": budget}} | shared
+
+
+def _with_seed(part: Options, seed: int) -> Options:
+    """Return a part of a mixture whose budget is drawn from the seed of the comparison, unless it names its own."""
+    data = part.get("data", {})
+    return part | {"data": data | {"budget": {"seed": seed} | data.get("budget", {})}}
 
 
 def _teacher(arm: str, given: Parameters) -> dict[str, Any]:

@@ -40,9 +40,10 @@ def check_capacity(run: ResolvedRun) -> None:
     """
     uses = list(_uses(run))
     _check(run.student, limits_of(run.student, run.spec.student.random_config), uses)
-    if run.teacher is not None and same_vocabulary(run.student.tokenizer, run.teacher.tokenizer):
-        read = [use for use in uses if use.where.startswith("stage")]
-        _check(run.teacher, limits_of(run.teacher), [use._replace(generates=False) for use in read])
+    for stage, use in zip(run.stages, uses, strict=False):  # the uses of the evaluation come last
+        _, teacher = run.teacher_of(stage) or (None, None)
+        if teacher is not None and same_vocabulary(run.student.tokenizer, teacher.tokenizer):
+            _check(teacher, limits_of(teacher), [use._replace(generates=False)])
 
 
 def _uses(run: ResolvedRun) -> Iterator[Use]:

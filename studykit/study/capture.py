@@ -111,9 +111,10 @@ def capture(run: ResolvedRun, watch: Callable[[int, int], None] | None = None) -
 
 
 def _cached_teacher(run: ResolvedRun) -> tuple[Teacher, ModelRef]:
-    if run.teacher is None or run.spec.teacher is None or not run.spec.teacher.is_cached:
+    teacher = run.teacher_of(run.stages[0])
+    if teacher is None or not teacher[0].is_cached:
         raise InputError("a cache needs a teacher with top_k or samples")
-    return run.spec.teacher, run.teacher
+    return teacher
 
 
 def _load_student(run: ResolvedRun) -> Any:

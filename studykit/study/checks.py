@@ -43,10 +43,11 @@ def check_single_process() -> None:
 def check_names(spec: RunSpec) -> None:
     """Refuse unknown samplers, schedules, attention implementations and scorers."""
     for stage in spec.stages:
-        SAMPLERS.module(stage.data.budget.sampler)
+        for data, _ in stage.parts:
+            SAMPLERS.module(data.budget.sampler)
         if stage.lr_scheduler_type not in SCHEDULES:
             raise unknown("lr_scheduler_type", stage.lr_scheduler_type, SCHEDULES)
-    for model in (spec.student, spec.teacher):
+    for model in (spec.student, spec.teacher, *(stage.teacher for stage in spec.stages)):
         check_attention(model.attn_implementation if model else None)
     for scorer in (scorer for evaluation in spec.evaluation for scorer in evaluation.scorers):
         SCORERS.module(scorer)
@@ -78,7 +79,11 @@ def check_draw(evaluation: Evaluation) -> None:
 
 def check_teacher_is_named(spec: RunSpec, recipes: Sequence[Recipe]) -> None:
     """Refuse methods that need a teacher in a specification without one."""
-    needing = [stage.method for stage, recipe in zip(spec.stages, recipes, strict=True) if recipe.needs_teacher]
+    needing = [
+        stage.method
+        for stage, recipe in zip(spec.stages, recipes, strict=True)
+        if recipe.needs_teacher and stage.teacher is None
+    ]
     if needing and spec.teacher is None:
         raise InputError(
             f"method {', '.join(needing)} needs a teacher: name one, such as teacher={{'name': 'lexicon/teacher-a'}}"

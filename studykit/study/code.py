@@ -15,7 +15,7 @@ from studykit.study.released import unreleased
 
 def code_of_stage(stage: Stage, recipe: Recipe) -> dict[str, str] | None:
     """Return hashes of what a stage runs: method, loss, rollout, samplers and sources; None where all is released."""
-    data = [stage.data] if stage.validation is None else [stage.data, stage.validation]
+    data = [part for part, _ in stage.parts] + ([] if stage.validation is None else [stage.validation])
     samplers = [part.budget.sampler for part in data] + ([recipe.select] if recipe.select else [])
     return _code(
         {

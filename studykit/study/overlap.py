@@ -16,7 +16,7 @@ def check_overlap(run: ResolvedRun) -> None:
     Raises:
         InputError: another split or file, and yet all of its items are trained on.
     """
-    trained_on = [_split_of(stage.spec.data) for stage in run.stages]
+    trained_on = [_split_of(data) for stage in run.stages for data, _ in stage.spec.parts]
     for evaluation, known in zip(run.evaluations, count_overlaps(run, run.evaluations), strict=True):
         items = len(evaluation.held_out)
         if known and known == items and _split_of(evaluation.spec.data) not in trained_on:

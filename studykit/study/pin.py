@@ -8,11 +8,13 @@ Everything that can be wrong is refused here, in one line, before a model is loa
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from studykit.data import Inputs, Selection
+from studykit.data.filters import Excluded
+from studykit.errors import InputError
 from studykit.evaluation import held_out
 from studykit.methods import Recipe, get_method
 from studykit.models.loading import architecture, config_hash
@@ -48,18 +50,18 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
     recipes = [get_method(stage.method, **stage.method_options) for stage in spec.stages]
     checks.check_teacher_is_named(spec, recipes)
     student = inputs.models.find(spec.student.name, spec.student.revision)
-    wanted, teacher = _needed_teacher(spec, recipes), None
-    if wanted is not None:
-        teacher = inputs.models.find(wanted.name, wanted.revision)
-        checks.check_tokenizers(wanted, recipes, student.tokenizer, teacher.tokenizer)
-    stages = [
-        replace(_resolve_stage(stage, recipe, student, teacher, inputs), seeds=(spec.seed, number))
-        for number, (stage, recipe) in enumerate(zip(spec.stages, recipes, strict=True))
-    ]
+    shared = [(stage, recipe) for stage, recipe in zip(spec.stages, recipes, strict=True) if stage.teacher is None]
+    wanted, teacher = _find_teacher(spec.teacher, shared, student, inputs)
+    stages: list[ResolvedStage] = []
+    for number, (stage, recipe) in enumerate(zip(spec.stages, recipes, strict=True)):
+        own, own_teacher = _find_teacher(stage.teacher, [(stage, recipe)], student, inputs)
+        parts = _Parts(recipe, student, own_teacher if stage.teacher else teacher, excluded(stage, number, stages))
+        resolved = _resolve_stage(stage.model_copy(update={"teacher": own}), parts, inputs)
+        stages.append(replace(resolved, seeds=(spec.seed, number), own_teacher=own_teacher))
     evaluations = tuple(_resolve_evaluation(evaluation, student, inputs) for evaluation in spec.evaluation)
     pinned = {
         "student": _pin_student(spec.student, student),
-        "teacher": wanted and teacher and _with_sha256(wanted, teacher.sha256, f"teacher {wanted.name!r}"),
+        "teacher": wanted,
         "stages": tuple(stage.spec for stage in stages),
         "evaluation": tuple(evaluation.spec for evaluation in evaluations),
     }
@@ -70,18 +72,37 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
     return run
 
 
-def _needed_teacher(spec: RunSpec, recipes: Sequence[Recipe]) -> Teacher | None:
-    """Return the teacher, pruned as the methods require; None where no stage needs one."""
-    needing = [recipe for recipe in recipes if recipe.needs_teacher]
-    if spec.teacher is None or not needing:
-        return None
-    for stage, recipe in zip(spec.stages, recipes, strict=True):
-        checks.check_cached(stage, recipe, spec.teacher)
-    if spec.teacher.pruned is not None:
-        return spec.teacher
-    shares = {recipe.teacher_pruned for recipe in needing}
-    checks.check_one_pruning(shares)
-    return spec.teacher.model_copy(update={"pruned": shares.pop()})
+def _find_teacher(
+    teacher: Teacher | None, users: Sequence[tuple[Stage, Recipe]], student: ModelRef, inputs: Inputs
+) -> tuple[Teacher, ModelRef] | tuple[None, None]:
+    """Return the teacher of some stages, pinned and pruned as their methods require, and its model; None where none of
+    them needs one."""
+    needing = [recipe for _, recipe in users if recipe.needs_teacher]
+    if teacher is None or not needing:
+        return None, None
+    for stage, recipe in users:
+        checks.check_cached(stage, recipe, teacher)
+    if teacher.pruned is None:
+        shares = {recipe.teacher_pruned for recipe in needing}
+        checks.check_one_pruning(shares)
+        teacher = teacher.model_copy(update={"pruned": shares.pop()})
+    model = inputs.models.find(teacher.name, teacher.revision)
+    checks.check_tokenizers(teacher, [recipe for _, recipe in users], student.tokenizer, model.tokenizer)
+    return _with_sha256(teacher, model.sha256, f"teacher {teacher.name!r}"), model
+
+
+def excluded(stage: Stage, number: int, earlier: Sequence[ResolvedStage]) -> Excluded:
+    """Return the examples that a stage does not draw: those of earlier stages, and single ones by their ids.
+
+    Raises:
+        InputError: the number of a stage that does not come before this one.
+    """
+    numbers = [part for part in stage.exclude or () if isinstance(part, int)]
+    for wrong in (wrong for wrong in numbers if not 1 <= wrong <= number):
+        known = f"one of 1 to {number}" if number else "of which there is none"
+        raise InputError(f"stage {number + 1}: exclude: {wrong} is not the number of an earlier stage, {known}")
+    texts = {example.plain_text for wanted in numbers for example in earlier[wanted - 1].data.drawn}
+    return Excluded(frozenset(texts), frozenset(part for part in stage.exclude or () if isinstance(part, str)))
 
 
 def _pin_student(student: Student, model: ModelRef) -> Student:
@@ -101,23 +122,35 @@ def _resolve_evaluation(evaluation: Evaluation, student: ModelRef, inputs: Input
     return ResolvedEvaluation(spec, items, describe_items(items, pool))
 
 
-def _resolve_stage(
-    stage: Stage, recipe: Recipe, student: ModelRef, teacher: ModelRef | None, inputs: Inputs
-) -> ResolvedStage:
+@dataclass(frozen=True)
+class _Parts:
+    """What a stage is resolved with."""
+
+    recipe: Recipe
+    student: ModelRef
+    teacher: ModelRef | None
+    excluded: Excluded
+
+
+def _resolve_stage(stage: Stage, parts: _Parts, inputs: Inputs) -> ResolvedStage:
+    recipe, student = parts.recipe, parts.student
     pinned: dict[str, Any] = {"data": _pin_data(stage.data, inputs), "validation": None}
     pinned["code"] = code_of_stage(stage, recipe)
     checks.check_code(stage.code, pinned["code"], f"method {stage.method!r}")
+    if stage.mix:
+        mixed = [part.model_copy(update={"data": _pin_data(part.data, inputs)}) for part in stage.mix]
+        pinned["mix"] = tuple(mixed)
     validation, (_, rollout) = None, recipe.parts
     if rollout.needs_validation:
         checks.check_validation_is_named(stage)
         assert stage.validation is not None
         validation = inputs.validation_data(stage.validation, student, stage)
         pinned["validation"] = _pin_data(stage.validation, inputs)
-    data = inputs.stage_data(stage, student, _selection(recipe, teacher, inputs))
+    data = inputs.stage_data(stage, student, _selection(recipe, parts.teacher, inputs), parts.excluded)
     checks.check_prompts(stage, recipe, data)
     checks.check_selection(stage, data)
-    if teacher is not None:
-        checks.check_same_answers(data, recipe, student.tokenizer, teacher.tokenizer)
+    if parts.teacher is not None:
+        checks.check_same_answers(data, recipe, student.tokenizer, parts.teacher.tokenizer)
     pinned["selected_sha256"] = data.selected_sha256
     if stage.epochs is not None:
         steps = steps_for_epochs(stage.epochs, len(data.examples), stage.examples_per_step)

@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from studykit.chat import Encoded
-from studykit.collate import plan_batches
+from studykit.collate import plan_batches, plan_mixed_batches
 from studykit.data import StageData
 from studykit.methods import Recipe
 from studykit.models.names import ModelRef
 from studykit.results.record import HeldOut
 from studykit.sources import Example
-from studykit.spec import Evaluation, RunSpec, Stage
+from studykit.spec import Evaluation, RunSpec, Stage, Teacher
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ResolvedStage:
         data: what it trains on.
         validation: what its method computes the student's loss on during training; None for other methods.
         seeds: of the order of its examples: the run's seed and the number of the stage.
+        own_teacher: the model of the teacher that it names; None where it has the run's.
     """
 
     spec: Stage
@@ -33,6 +35,7 @@ class ResolvedStage:
     data: StageData
     validation: Encoded | None = None
     seeds: Sequence[int] = (0, 0)
+    own_teacher: ModelRef | None = None
 
     def plan(self, processes: int = 1) -> list[np.ndarray]:
         """Return the micro-batches of all optimizer steps and processes in their order, positions among the examples.
@@ -40,9 +43,12 @@ class ResolvedStage:
         Args:
             processes: that train together.
         """
-        count = self.spec.planned_steps * self.spec.gradient_accumulation_steps * processes
-        generator = np.random.default_rng(list(self.seeds))
-        return plan_batches(self.data.encoded.lengths, self.spec.batch_size, count, generator)
+        spec, lengths = self.spec, self.data.encoded.lengths
+        micro_batches, generator = spec.gradient_accumulation_steps * processes, np.random.default_rng(list(self.seeds))
+        if not self.data.shares:
+            return plan_batches(lengths, spec.batch_size, spec.planned_steps * micro_batches, generator)
+        step = (micro_batches, spec.batch_size)
+        return plan_mixed_batches(lengths, self.data.shares, step, spec.planned_steps, generator)
 
     @cached_property
     def usage(self) -> "Usage":
@@ -89,6 +95,19 @@ class Usage:
         return {"seen_examples": len(self.rows), "epochs": round(self.epochs, 4)}
 
 
+def usage_of_parts(data: StageData, plan: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Return the manifests of a mixture's parts, each with how much of it a plan takes; nothing without a mixture."""
+    if not data.shares:
+        return {}
+    taken, starts = np.concatenate(plan), np.cumsum([0, *(size for size, _ in data.shares)])
+    parts = []
+    for (size, _), start, manifest in zip(data.shares, starts, data.manifest["mix"], strict=False):
+        rows = taken[(taken >= start) & (taken < start + size)]
+        usage = {"sequences": len(rows), "seen_examples": len(np.unique(rows)), "epochs": round(len(rows) / size, 4)}
+        parts.append(manifest | usage)
+    return {"mix": parts}
+
+
 @dataclass(frozen=True)
 class ResolvedEvaluation:
     """One evaluation.
@@ -111,7 +130,7 @@ class ResolvedRun:
     Attributes:
         spec: the pinned specification.
         student: the model that is trained; with a `random_config`, its tokenizer alone.
-        teacher: the model that is distilled; None where no stage needs one.
+        teacher: the model that is distilled; None where no stage needs one besides its own.
         stages: in their order.
         evaluations: in their order, the primary one first.
     """
@@ -126,6 +145,12 @@ class ResolvedRun:
     def run_id(self) -> str:
         """12 hexadecimal digits: the hash of the pinned training."""
         return self.spec.run_id
+
+    def teacher_of(self, stage: ResolvedStage) -> tuple[Teacher, ModelRef] | None:
+        """Return the teacher of a stage, its own or the run's; None without one."""
+        if stage.spec.teacher is not None and stage.own_teacher is not None:
+            return stage.spec.teacher, stage.own_teacher
+        return None if self.spec.teacher is None or self.teacher is None else (self.spec.teacher, self.teacher)
 
     @property
     def data_lines(self) -> list[str]:

@@ -25,15 +25,17 @@ from studykit.collate import PlannedBatches
 from studykit.files import write_json
 from studykit.generation.cost import Cost
 from studykit.models.loading import device, load_student
+from studykit.models.names import ModelRef
 from studykit.models.projection import output_head
 from studykit.models.states import unwrap
 from studykit.results.status import Activity, Watch, unwatched
+from studykit.spec import Teacher
 from studykit.teacher import OpenTeacher, open_teacher
 from studykit.teacher.cross_tokenizer import CrossTokenizerTeacher
 from studykit.training.checkpoints import is_complete, mark_complete, newest_complete, trained_state
 from studykit.training.loop import train_steps
 from studykit.training.metrics import MetricsFile, sum_over_processes
-from studykit.training.resolved import ResolvedRun, ResolvedStage, Usage
+from studykit.training.resolved import ResolvedRun, ResolvedStage, Usage, usage_of_parts
 from studykit.training.state import Training
 from studykit.training.threads import chosen_threads
 
@@ -83,21 +85,26 @@ def train(
     watch(Activity("loading the models"), 0, 0)
     student = load_student(resolved.spec.student, resolved.student, resolved.spec.seed)
     trained = Trained(student, resolved.student.tokenizer)
-    teacher = open_teacher_of(resolved, student)
-    if teacher is not None:
-        with_teacher(teacher.model)
+    teacher: OpenTeacher | None = None
+    opened: tuple[Teacher, ModelRef] | None = None
     for number, stage in enumerate(resolved.stages):
         stage_folder = folder / "checkpoints" / f"stage-{number}"
         result = load_finished(stage_folder, student)
         if result is None:
+            if stage.recipe.trains_with_teacher and resolved.teacher_of(stage) != opened:
+                teacher, opened = None, resolved.teacher_of(stage)  # the one before is freed first
+                teacher = open_teacher_of(resolved, stage, student)
+                if teacher is not None and stage.spec.teacher is None:
+                    with_teacher(teacher.model)
             part = name_part(resolved, number)
             metrics = MetricsFile(folder / "metrics.jsonl", number)
             job = StageJob(accelerator, stage, stage_folder, metrics, part, watch)
             result = train_stage(job, trained, teacher, resolved.spec.seed, checkpoint_every_s)
             save_finished(job, student, result)
             accelerator.free_memory()  # optimizer and teacher, before another model is loaded
-        usage = Usage.of(stage.plan(accelerator.num_processes), len(stage.data.encoded))
-        trained.manifests.append(stage.data.manifest | usage.manifest | trained_on(result, resolved))
+        plan = stage.plan(accelerator.num_processes)
+        usage = Usage.of(plan, len(stage.data.encoded)).manifest | usage_of_parts(stage.data, plan)
+        trained.manifests.append(stage.data.manifest | usage | trained_on(result, resolved.teacher_of(stage)))
         trained.cost.add(**result["cost"])
         trained.threads.append(result["threads"])
     leave_float32_flash(student)
@@ -160,10 +167,9 @@ def train_stage(
     }
 
 
-def trained_on(result: dict[str, Any], resolved: ResolvedRun) -> dict[str, Any]:
+def trained_on(result: dict[str, Any], teacher: tuple[Teacher, ModelRef] | None) -> dict[str, Any]:
     """Return what a stage's manifest says of the answers that it was trained on."""
-    teacher = resolved.spec.teacher
-    names = {"teacher": "the teacher" if teacher is None else teacher.name, "student": "the student"}
+    names = {"teacher": "the teacher" if teacher is None else teacher[0].name, "student": "the student"}
     counts = Counter(result["sequences"]["data"])
     for author, count in result["sequences"]["generated"].items():
         counts[names[author]] += count
@@ -177,12 +183,11 @@ def name_part(resolved: ResolvedRun, number: int) -> str:
     return method if count == 1 else f"stage {number + 1} of {count}, {method}"
 
 
-def open_teacher_of(resolved: ResolvedRun, student: nn.Module) -> OpenTeacher | None:
-    """Open the teacher, where a stage trains with one."""
-    spec, model = resolved.spec.teacher, resolved.teacher
-    if spec is None or model is None or not any(stage.recipe.trains_with_teacher for stage in resolved.stages):
+def open_teacher_of(resolved: ResolvedRun, stage: ResolvedStage, student: nn.Module) -> OpenTeacher | None:
+    """Open the teacher of a stage; None where it has none."""
+    if (teacher := resolved.teacher_of(stage)) is None:
         return None
-    return open_teacher(spec, model, resolved.student.tokenizer, output_head(student).weight.shape[0])
+    return open_teacher(*teacher, resolved.student.tokenizer, output_head(student).weight.shape[0])
 
 
 def prepare_teacher(
