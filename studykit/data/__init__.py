@@ -18,6 +18,7 @@ from studykit.data.filters import NOTHING, Excluded, Kept, apply_filters
 from studykit.data.mixture import mix
 from studykit.data.sequences import Sequences
 from studykit.data.stage_data import StageData
+from studykit.data.writing import AnswerWriter
 from studykit.errors import InputError
 from studykit.models.names import ModelRef, Models
 from studykit.samplers import draw, models_of, select
@@ -37,10 +38,17 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pool:
-    """All examples of a source's split, before filters, and the sha256 of their content."""
+    """All examples of a source's split, before filters.
+
+    Attributes:
+        examples: in the source's order.
+        sha256: of their content.
+        written: where models wrote the answers: how, how many, and which filters dropped some.
+    """
 
     examples: list[Example]
     sha256: str
+    written: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,9 @@ class Inputs:
         """
 
         def load() -> Pool:
-            examples = load_examples(data.source, data.split, data.options)
-            return Pool(examples, content_hash(examples))
+            writer = AnswerWriter(self.models, self._prompts)
+            examples = load_examples(data.source, data.split, data.options, writer)
+            return Pool(examples, content_hash(examples), writer.manifest)
 
         return _remember(self._pools, _pool_key(data), load)
 
@@ -105,8 +114,14 @@ class Inputs:
 
         key = f"{_pool_key(data)} {data.filters} {student} {turns} {hash(excluded)}"
         kept = _remember(self._kept, key, apply)
-        _check_budget(data, len(self.pool(data).examples), kept)
+        _check_budget(data, self.pool(data), kept)
         return kept
+
+    def _prompts(self, data: Data, model: ModelRef) -> list[Example]:
+        """Return the examples that a budget draws; without filters, they need no answer."""
+        pool = self.pool(data).examples if data.filters is None else self.kept(data, model).examples
+        counts = None if data.budget.tokens is None else Sequences.of(pool, model.tokenizer, None).response_tokens
+        return [pool[i] for i in draw(pool, data.budget, counts, self.models).indices]
 
     def stage_data(
         self, stage: Stage, student: ModelRef, selection: Selection | None = None, excluded: Excluded = NOTHING
@@ -180,6 +195,8 @@ class Inputs:
             "answers": int(encoded.answers.sum()),
             "answers_left_out": int(encoded.left_out.sum()),
         }
+        if (written := self.pool(stage.data).written) is not None:
+            manifest["written"] = written
         if kept.dropped:
             manifest["dropped"] = kept.dropped
         sha256 = manifest["examples_sha256"] if models_of(budget.sampler) else None
@@ -218,13 +235,17 @@ def _pool_key(data: Data) -> str:
     return data.model_copy(update={"filters": None, "budget": Budget(), "sha256": None}).model_dump_json()
 
 
-def _check_budget(data: Data, pool: int, kept: Kept) -> None:
+def _check_budget(data: Data, pool: Pool, kept: Kept) -> None:
     """Refuse a budget of more examples than there are."""
     left = len(kept.examples)
     if left and (data.budget.examples or 0) <= left:
         return
     source = f"(source {data.source!r}, split {data.split!r})"
-    filtered = "" if not kept.dropped else f"; {kept.describe()} of {pool:,}"
+    filtered = "" if not kept.dropped else f"; {kept.describe()} of {len(pool.examples):,}"
+    if pool.written is not None and pool.written["dropped"]:
+        counts = ", ".join(f"{name} {count:,}" for name, count in pool.written["dropped"].items())
+        filtered += f"; {pool.written['answers'] - pool.written['kept']:,} of {pool.written['answers']:,} answers were "
+        filtered += f"dropped ({counts})"
     if left == 0:
         raise InputError(f"no example is left {source}{filtered}")
     raise InputError(
