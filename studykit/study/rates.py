@@ -118,10 +118,17 @@ def _measure(run: ResolvedRun) -> Rates:
     started = time.monotonic()
     accelerator = Accelerator(cpu=device().type == "cpu", mixed_precision="no")
     student = load_student(run.spec.student, run.student, run.spec.seed)
-    teacher = open_teacher_of(run, student)
+    first = next((stage for stage in run.stages if stage.recipe.trains_with_teacher), None)
+    teacher = None if first is None else open_teacher_of(run, first, student)
     load_s = time.monotonic() - started
     capture = _measure_capture(teacher, run) if isinstance(teacher, CachedTeacher) else _NO_CAPTURE
-    measured = [_measure_stage(accelerator, student, teacher, run, stage) for stage in run.stages]
+    measured = []
+    for stage in run.stages:
+        other = (
+            stage.recipe.trains_with_teacher and first is not None and run.teacher_of(stage) != run.teacher_of(first)
+        )
+        its_teacher = open_teacher_of(run, stage, student) if other else teacher
+        measured.append(_measure_stage(accelerator, student, its_teacher, run, stage))
     static_bytes = _memory_bytes()
     return Rates(
         load_s=load_s,
