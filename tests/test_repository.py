@@ -90,6 +90,7 @@ def test_every_package_that_is_imported_is_named():
         "huggingface_hub": "transformers",
         "starlette": "streamlit",
         "nbformat": "nbclient",
+        "pyarrow": "datasets",
     }
     needed = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
     for file in (*(ROOT / "studykit").rglob("*.py"), *(ROOT / "dashboard").rglob("*.py")):

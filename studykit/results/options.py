@@ -30,7 +30,19 @@ from pydantic import BaseModel
 
 from studykit.spec import Budget, Data, Evaluation, Filters, Lora, RunSpec, Stage, Student, Teacher
 
-_NO_OPTIONS = ("name", "sha256", "selected_sha256", "method", "steps", "epochs", "data", "budget", "filters", "validation", "lora")
+_NO_OPTIONS = (
+    "name",
+    "sha256",
+    "selected_sha256",
+    "method",
+    "steps",
+    "epochs",
+    "data",
+    "budget",
+    "filters",
+    "validation",
+    "lora",
+)
 HASHES = ("inputs", "eval_id")
 """Columns of hashes, which tell runs apart where names and options do not."""
 
