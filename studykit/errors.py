@@ -43,3 +43,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
     return InputError(f"unknown {kind} {name!r}; {hint}")
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of another library's exception as one line of at most 300 characters.
+
+    >>> one_line(ValueError("broken:\\n - badly"))
+    'broken: - badly'
+    >>> one_line(KeyError())
+    'KeyError'
+    """
+    return " ".join(str(error).split())[:300] or type(error).__name__

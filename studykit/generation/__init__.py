@@ -9,7 +9,7 @@ batch; each row of the beginning still gets a random number at every draw, so th
 """
 
 from studykit.generation.autoregressive import generate
-from studykit.generation.decoder import Decoder
+from studykit.generation.decoder import Decoder, open_decoder
 from studykit.generation.sampling import Sampling, draw
 from studykit.generation.speculative import Speculation, draft_and_verify
 from studykit.generation.state import Completions, DecodingState, pad_prompts
@@ -26,5 +26,6 @@ __all__ = [
     "draw",
     "find_eos_token_ids",
     "generate",
+    "open_decoder",
     "pad_prompts",
 ]

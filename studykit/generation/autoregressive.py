@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from studykit.generation.decoder import Decoder
+from studykit.generation.decoder import open_decoder
 from studykit.generation.sampling import Sampling, draw
 from studykit.generation.state import Completions, DecodingState
 from studykit.generation.vocabulary import Vocabulary
@@ -33,7 +33,7 @@ def generate(
     """
     state = DecodingState(prompts, max_new_tokens, vocabulary, next(models[0][0].parameters()).device)
     max_columns = state.mask.shape[1] + max(max_new_tokens)
-    decoders = [Decoder(model, vocabulary.vocab_size, max_columns) for model, _ in models]
+    decoders = [open_decoder(model, vocabulary.vocab_size, max_columns) for model, _ in models]
     weights = [weight for _, weight in models]
     may_drop = all(decoder.supports_rollback for decoder in decoders)
     while state.active_count:

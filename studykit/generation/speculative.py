@@ -22,8 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from studykit.errors import InputError
-from studykit.generation.decoder import Decoder
+from studykit.generation.decoder import Decoder, open_decoder
 from studykit.generation.kv_cache import Shift
 from studykit.generation.sampling import Sampling
 from studykit.generation.state import Completions, DecodingState
@@ -71,15 +70,14 @@ def draft_and_verify(
         speculation: how drafts are made and verified.
         vocabulary: end tokens, padding, and the ids that may be drawn.
 
-    Raises:
-        InputError: a model keeps a recurrent state, which cannot be rolled back.
-
     Source:
         Xu et al. (2025), Speculative Knowledge Distillation, algorithm 1.
     """
     state = DecodingState(prompts, max_new_tokens, vocabulary, next(student.parameters()).device)
     max_columns = state.mask.shape[1] + max(max_new_tokens) + speculation.draft_tokens
-    decoders = [_open_decoder(model, vocabulary.vocab_size, max_columns) for model in (student, teacher)]
+    decoders = [
+        open_decoder(model, vocabulary.vocab_size, max_columns, needs_rollback=True) for model in (student, teacher)
+    ]
     while state.active_count:
         columns, pending = state.mask.shape[1], state.pending
         draft = _draft(decoders[0], state, speculation, generator)
@@ -91,16 +89,6 @@ def draft_and_verify(
             state.drop_ended(decoders)
         state.extend_mask()
     return state.completions(decoders)
-
-
-def _open_decoder(model: nn.Module, vocab_size: int, max_columns: int) -> Decoder:
-    decoder = Decoder(model, vocab_size, max_columns)
-    if not decoder.supports_rollback:
-        raise InputError(
-            f"{type(decoder.model).__name__} keeps a recurrent state, from which rejected drafts cannot be removed: "
-            "take another rollout than 'interleaved'"
-        )
-    return decoder
 
 
 def _draft(student: Decoder, state: DecodingState, speculation: Speculation, generator: torch.Generator) -> Tensor:

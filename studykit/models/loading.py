@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from studykit.chat import tokenizer_hash
 from studykit.errors import InputError, unknown
 from studykit.models.names import ModelRef
-from studykit.models.probe import check_logits
+from studykit.models.probe import probe
 from studykit.models.pruning import prune
 from studykit.spec import Lora, Student
 
@@ -34,7 +34,7 @@ def load_student(student: Student, model: ModelRef, seed: int = 0) -> nn.Module:
         seed: of random weights, and of the adapters'.
 
     Raises:
-        InputError: no such model or attention, LoRA on a target that does not exist, or logits that the kit gets wrong.
+        InputError: no such model or attention, LoRA on a target that does not exist, or losses that would be wrong.
     """
     if student.random_config is not None:
         torch.manual_seed(seed)
@@ -45,7 +45,7 @@ def load_student(student: Student, model: ModelRef, seed: int = 0) -> nn.Module:
         dtype = _frozen_dtype() if student.lora else torch.float32
         loaded = _load(model, dtype, student.attn_implementation)
     loaded = _with_adapters(loaded, student.lora, seed) if student.lora else loaded
-    check_logits(loaded, student.name)
+    probe(loaded, student.name)
     return loaded
 
 
@@ -65,12 +65,12 @@ def load_teacher(model: ModelRef, *, pruned: float | None = None, attn_implement
         attn_implementation: in the words of transformers; None for its choice.
 
     Raises:
-        InputError: no such model or attention, or logits that the kit gets wrong.
+        InputError: no such model or attention, or losses that would be wrong.
     """
     loaded: Any = _load(model, _frozen_dtype(), attn_implementation)
     if pruned:
         prune(loaded, pruned)
-    check_logits(loaded, model.name)
+    probe(loaded, model.name)
     return loaded.eval().requires_grad_(False).to(device())
 
 

@@ -110,6 +110,8 @@ def _head_input(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         output = model(**inputs, use_cache=False)
     finally:
         handle.remove()
+    if not caught:
+        raise InputError(f"{type(unwrap(model)).__name__} does not call its output head: choose another architecture")
     if isinstance(model, FSDPModule):  # it gathers its shards again when a gradient reaches its output, so one must
         return caught[0] + output.logits.sum() * 0
     return caught[0]

@@ -1,17 +1,22 @@
-"""Refuse before training what a model could not read or generate: token ids, positions, and generation itself."""
+"""Refuse before training what a model could not read or generate: token ids and positions."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from studykit.chat import Encoded, encode
-from studykit.discovery import options_of
 from studykit.errors import InputError
 from studykit.models.limits import Limits, limits_of
 from studykit.models.names import ModelRef
 from studykit.models.vocabulary import same_vocabulary
-from studykit.rollouts import ROLLOUTS
 from studykit.scorers import needs_generation
+from studykit.sources import Example
 from studykit.training.resolved import ResolvedEvaluation, ResolvedRun, ResolvedStage
+
+_LOG = logging.getLogger(__name__)
+_NO_LIMIT = 2**62
 
 
 class Use(NamedTuple):
@@ -20,16 +25,35 @@ class Use(NamedTuple):
     Attributes:
         where: the part, for messages.
         largest_id: of all token ids.
+        largest_in: the example that holds it.
         longest: tokens of the longest sequence, its completion included.
+        longest_of: the example that it belongs to.
         setting: what to change where that is too long.
         generates: whether completions are generated.
     """
 
     where: str
     largest_id: int
+    largest_in: str
     longest: int
+    longest_of: str
     setting: str
     generates: bool
+
+    @classmethod
+    def of(
+        cls, where: str, setting: str, examples: Sequence[Example], encoded: Encoded, new_tokens: int | None, most: int
+    ) -> "Use":
+        """Return what examples require, and the answers of `new_tokens` tokens to them, of at most `most` tokens."""
+        lengths = encoded.lengths
+        if new_tokens is not None:
+            lengths = np.maximum(lengths, np.minimum(encoded.answer_starts() + new_tokens, most))
+        ids = [int(encoded.ids_of(i).max()) if encoded.lengths[i] else 0 for i in range(len(encoded))]
+        widest, longest = int(np.argmax(ids)), int(lengths.argmax())
+        return cls(
+            where, ids[widest], examples[widest].id, int(lengths[longest]), examples[longest].id, setting,
+            new_tokens is not None,
+        )  # fmt: skip
 
 
 def check_capacity(run: ResolvedRun) -> None:
@@ -39,11 +63,12 @@ def check_capacity(run: ResolvedRun) -> None:
         InputError: naming the model, the part of the run, and the setting that would fit.
     """
     uses = list(_uses(run))
-    _check(run.student, limits_of(run.student, run.spec.student.random_config), uses)
+    longest = max(use.longest for use in uses)
+    _check(run.student, limits_of(run.student, run.spec.student.random_config, longest), uses)
     for stage, use in zip(run.stages, uses, strict=False):  # the uses of the evaluation come last
         _, teacher = run.teacher_of(stage) or (None, None)
         if teacher is not None and same_vocabulary(run.student.tokenizer, teacher.tokenizer):
-            _check(teacher, limits_of(teacher), [use._replace(generates=False)])
+            _check(teacher, limits_of(teacher, longest=use.longest), [use._replace(generates=False)])
 
 
 def _uses(run: ResolvedRun) -> Iterator[Use]:
@@ -53,25 +78,14 @@ def _uses(run: ResolvedRun) -> Iterator[Use]:
 
 
 def _use_of_evaluation(evaluation: ResolvedEvaluation, student: ModelRef) -> Use:
-    encoded, longest = encode(evaluation.held_out, student.tokenizer, None), 0
-    generates = needs_generation(evaluation.spec.scorers)
-    if generates:
-        longest = int(encoded.answer_starts().max()) + evaluation.spec.max_new_tokens
-    longest = max(longest, int(encoded.lengths.max()))
-    return Use("the evaluation", _largest_id(encoded), longest, "evaluation.max_new_tokens", generates)
+    encoded, spec = encode(evaluation.held_out, student.tokenizer, None), evaluation.spec
+    new_tokens = spec.max_new_tokens if needs_generation(spec.scorers) else None
+    return Use.of("the evaluation", "evaluation.max_new_tokens", evaluation.held_out, encoded, new_tokens, _NO_LIMIT)
 
 
 def _use_of_stage(where: str, stage: ResolvedStage) -> Use:
-    encoded, recipe = stage.data.encoded, stage.recipe
-    longest, option = int(encoded.lengths.max()), options_of(ROLLOUTS.member(recipe.rollout)).get("max_new_tokens")
-    if option is not None:  # a rollout that generates
-        new_tokens = (recipe.rollout_options or {}).get(option.name, option.default)
-        longest = max(longest, min(stage.spec.max_length, int(encoded.answer_starts().max()) + new_tokens))
-    return Use(where, _largest_id(encoded), longest, "max_length", option is not None)
-
-
-def _largest_id(encoded: Encoded) -> int:
-    return max((int(encoded.ids_of(i).max()) for i in range(len(encoded)) if encoded.lengths[i]), default=0)
+    data = stage.data
+    return Use.of(where, "max_length", data.examples, data.encoded, stage.max_new_tokens, stage.spec.max_length)
 
 
 def _check(model: ModelRef, limits: Limits, uses: Sequence[Use]) -> None:
@@ -79,20 +93,27 @@ def _check(model: ModelRef, limits: Limits, uses: Sequence[Use]) -> None:
         if use.largest_id >= limits.embedding_rows:
             token = model.tokenizer.convert_ids_to_tokens(use.largest_id)
             raise InputError(
-                f"{use.where}: the tokenizer of {model.name!r} gives token id {use.largest_id:,} ({token!r}), and the "
-                f"model's embedding has {limits.embedding_rows:,} rows: call "
+                f"{use.where}, example {use.largest_in!r}: the tokenizer of {model.name!r} gives token id "
+                f"{use.largest_id:,} ({token!r}), and the model's embedding has {limits.embedding_rows:,} rows: call "
                 "model.resize_token_embeddings(len(tokenizer)) and save model and tokenizer again"
             )
-        if limits.learned_positions is not None and use.longest > limits.learned_positions:
+        length = f"{use.where}, example {use.longest_of!r}: a sequence may have {use.longest:,} tokens"
+        if limits.positions is not None and use.longest > limits.positions:
             raise InputError(
-                f"{use.where}: a sequence may have {use.longest:,} tokens, and {model.name!r} has learned "
-                f"{limits.learned_positions:,} positions: lower {use.setting}, or leave out longer examples"
+                f"{length}, and {model.name!r} has a table of {limits.positions:,} positions: lower {use.setting}, or "
+                "leave out longer examples"
             )
-        if use.generates and not limits.has_kv_cache:
-            raise InputError(
-                f"{use.where}: {model.name!r} takes no key-value cache, so it cannot generate here: choose a model "
-                "with attention, or a method on the data's own answers and scorers=['nll']"
+        if limits.usual_positions is not None and use.longest > limits.usual_positions:
+            _LOG.warning(
+                "%s, and %s is made for %s positions: it reads longer ones, but often badly; lower %s, or leave out "
+                "longer examples",
+                *(length, model.name, f"{limits.usual_positions:,}", use.setting),
             )
+    if not limits.has_kv_cache and any(use.generates for use in uses):
+        _LOG.warning(
+            "%s generates without a key-value cache: for every new token the whole text is read again, slowly",
+            model.name,
+        )
     pad = model.tokenizer.pad_token_id
     if pad is not None and pad >= limits.embedding_rows:
         raise InputError(

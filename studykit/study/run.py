@@ -12,6 +12,7 @@ from torch import nn
 from studykit import results
 from studykit.chat import DATE, template_hash
 from studykit.data import Inputs
+from studykit.errors import Failure, one_line
 from studykit.generation import find_eos_token_ids
 from studykit.models.card import model_card
 from studykit.models.loading import device
@@ -54,7 +55,8 @@ def run(
         Its row in the table of runs, as `results.load` gives it, with the scores of the primary evaluation.
 
     Raises:
-        InputError: anything wrong with the specification, before anything is written.
+        InputError: anything wrong with the specification, before anything is trained.
+        Failure: the trained model cannot be saved; started again, the run goes on from its weights.
     """
     parsed = spec if isinstance(spec, RunSpec) else RunSpec.parse(dict(spec))
     with showing(show) as show:
@@ -92,7 +94,13 @@ def _train(run: ResolvedRun, writer: results.RunWriter, keep: str, watch: Watch)
     cost, parameters = _total_cost(trained, peak), _count_parameters(trained)  # before adapters are merged
     watch(Activity("saving the weights"), 0, 0)
     card = model_card(run.spec.training, {}, trained.manifests)
-    student = save_weights(keep, trained, writer.folder, card)
+    try:
+        student = save_weights(keep, trained, writer.folder, card)
+    except Exception as error:  # transformers, peft and the disk fail in their own ways
+        raise Failure(
+            f"the trained model could not be saved to {writer.folder}: {one_line(error)}; its weights are kept in "
+            "checkpoints/ there: mend the cause and start the same run again, nothing is trained twice"
+        ) from error
     writer.finish(
         cost,
         trained.manifests,

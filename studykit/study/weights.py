@@ -22,6 +22,7 @@ from torch import nn
 
 from studykit.errors import InputError, unknown
 from studykit.generation import find_eos_token_ids
+from studykit.models.generation_config import make_savable
 from studykit.models.limits import limits_of
 from studykit.results import is_done
 from studykit.training.checkpoints import KEPT
@@ -103,6 +104,7 @@ def save_weights(keep: str, trained: Trained, folder: Path, card: str) -> nn.Mod
     # A model loaded from there then stops where the kit does: a base model's configuration knows no end of a turn.
     model.generation_config.eos_token_id = find_eos_token_ids(model, trained.tokenizer)
     model.generation_config.pad_token_id = trained.tokenizer.pad_token_id
+    make_savable(model.generation_config)
     with _rounded(model) if keep == "bf16" else nullcontext():
         model.save_pretrained(folder / "model")
     trained.tokenizer.save_pretrained(folder / "model")

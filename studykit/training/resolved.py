@@ -10,9 +10,11 @@ import numpy as np
 from studykit.chat import Encoded
 from studykit.collate import plan_batches, plan_mixed_batches
 from studykit.data import StageData
+from studykit.discovery import options_of
 from studykit.methods import Recipe
 from studykit.models.names import ModelRef
 from studykit.results.record import HeldOut
+from studykit.rollouts import ROLLOUTS
 from studykit.sources import Example
 from studykit.spec import Evaluation, RunSpec, Stage, Teacher
 
@@ -49,6 +51,12 @@ class ResolvedStage:
             return plan_batches(lengths, spec.batch_size, spec.planned_steps * micro_batches, generator)
         step = (micro_batches, spec.batch_size)
         return plan_mixed_batches(lengths, self.data.shares, step, spec.planned_steps, generator)
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        """Maximum number of tokens of an answer that the method generates; None where it generates none."""
+        option = options_of(ROLLOUTS.member(self.recipe.rollout)).get("max_new_tokens")
+        return None if option is None else (self.recipe.rollout_options or {}).get(option.name, option.default)
 
     @cached_property
     def usage(self) -> "Usage":

@@ -33,10 +33,11 @@ from studykit.spec import Teacher
 from studykit.teacher import OpenTeacher, open_teacher
 from studykit.teacher.cross_tokenizer import CrossTokenizerTeacher
 from studykit.training.checkpoints import is_complete, mark_complete, newest_complete, trained_state
+from studykit.training.dry_run import dry_run, try_teacher
 from studykit.training.loop import train_steps
 from studykit.training.metrics import MetricsFile, sum_over_processes
 from studykit.training.resolved import ResolvedRun, ResolvedStage, Usage, usage_of_parts
-from studykit.training.state import Training
+from studykit.training.state import Training, set_activation_checkpointing
 from studykit.training.threads import chosen_threads
 
 _FINISHED, _PREPARED = "finished", "prepared.json"
@@ -79,12 +80,14 @@ def train(
         with_teacher: called with the teacher's model while it is loaded, where a stage trains with one.
 
     Raises:
-        InputError: a model that cannot be loaded.
+        InputError: a model that cannot be loaded, trained, generated with or saved.
     """
     accelerator = Accelerator(cpu=device().type == "cpu", mixed_precision="no")
     watch(Activity("loading the models"), 0, 0)
     student = load_student(resolved.spec.student, resolved.student, resolved.spec.seed)
     trained = Trained(student, resolved.student.tokenizer)
+    if not (folder / "checkpoints").exists():
+        dry_run(resolved, student, folder)
     teacher: OpenTeacher | None = None
     opened: tuple[Teacher, ModelRef] | None = None
     for number, stage in enumerate(resolved.stages):
@@ -94,6 +97,7 @@ def train(
             if stage.recipe.trains_with_teacher and resolved.teacher_of(stage) != opened:
                 teacher, opened = None, resolved.teacher_of(stage)  # the one before is freed first
                 teacher = open_teacher_of(resolved, stage, student)
+                try_teacher(resolved, stage, teacher)
                 if teacher is not None and stage.spec.teacher is None:
                     with_teacher(teacher.model)
             part = name_part(resolved, number)
@@ -219,16 +223,6 @@ def cost_before(job: StageJob) -> dict[str, float]:
     if file.exists():
         return json.loads(file.read_text(encoding="utf-8"))
     return {name: count for name, count in job.stage.data.manifest.items() if name == "scored_tokens"}
-
-
-def set_activation_checkpointing(model: Any, enabled: bool) -> None:
-    """Store the activations of layers, or compute them again in the backward pass."""
-    if enabled:
-        model.activation_checkpointing_enable()
-        model.enable_input_require_grads()
-    elif model.is_activation_checkpointing:
-        model.activation_checkpointing_disable()
-        model.disable_input_require_grads()
 
 
 def leave_float32_flash(model: nn.Module) -> None:

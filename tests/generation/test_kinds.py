@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from toys import GREEDY, PAD, PROMPTS, V, drafted, sampled
+from toys import PAD, PROMPTS, V, drafted, sampled, seeded
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from studykit.errors import InputError
 from studykit.generation import Sampling, pad_prompts
 
 SHORT: dict[str, Any] = {"sliding_window": 5, "head_dim": 8}
@@ -76,16 +75,46 @@ def test_every_kind_of_attention_answers_as_transformers_does_and_takes_back_wha
     assert 0 < accepted < checked
 
 
-def test_a_recurrent_state_samples_with_all_its_rows_and_drafts_nothing():
+def test_a_recurrent_state_samples_with_all_its_rows_and_is_recomputed_where_drafts_are_rejected():
     model, max_new_tokens = built("lfm2", **RECURRENT), [14, 2, 3, 9, 1]
     whole = own_answers(model)
-    assert sampled(model, max_new_tokens=max_new_tokens, eos_token_ids=NEVER).tokens == [
-        row[:n] for row, n in zip(whole, max_new_tokens, strict=True)
-    ]
-    with pytest.raises(InputError, match="Lfm2ForCausalLM keeps a recurrent state"):
-        drafted(model, model, sampling=GREEDY)
+    expected = [row[:n] for row, n in zip(whole, max_new_tokens, strict=True)]
+    assert sampled(model, max_new_tokens=max_new_tokens, eos_token_ids=NEVER).tokens == expected
+    answers, checked, accepted = drafted(
+        model, model, max_new_tokens=max_new_tokens, top_k=1, sampling=Sampling(2.0), eos_token_ids=NEVER
+    )
+    assert answers.tokens == expected
+    assert 0 < accepted < checked
 
 
-def test_a_model_without_attention_is_refused():
-    with pytest.raises(InputError, match="MambaForCausalLM takes no key-value cache"):
-        sampled(built("mamba", state_size=4))
+CACHELESS: dict[str, dict[str, Any]] = {
+    "mamba": {"state_size": 4},
+    "rwkv": {"attention_hidden_size": 32},
+    "xlstm": {"num_heads": 4, "embedding_dim": 32, "chunk_size": 8},
+}
+
+
+def by_argmax(model, prompt: list[int], max_new_tokens: int) -> list[int]:
+    """Return the likeliest answer by plain forward passes over one row."""
+    ids = list(prompt)
+    for _ in range(max_new_tokens):
+        with torch.no_grad():
+            ids.append(int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1, :V].argmax()))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("kind", CACHELESS)
+def test_a_model_without_a_key_value_cache_answers_each_row_as_alone(kind):
+    model, max_new_tokens = built(kind, **CACHELESS[kind]), [9, 2, 3, 7, 1]
+    with torch.no_grad():
+        for parameter in model.parameters():  # or the answers of fresh weights are one token over and over
+            parameter.add_(0.15 * torch.randn(parameter.shape, generator=seeded(1)))
+    expected = [by_argmax(model, *pair) for pair in zip(PROMPTS, max_new_tokens, strict=True)]
+    answers = sampled(model, max_new_tokens=max_new_tokens, eos_token_ids=NEVER)
+    assert answers.tokens == expected
+    assert len({token for row in expected for token in row}) > 5
+    assert answers.scored_tokens[0] > sum(map(len, PROMPTS)) + sum(max_new_tokens)  # each token again and again
+    mixed, _, _ = drafted(
+        model, model, max_new_tokens=max_new_tokens, top_k=1, sampling=Sampling(2.0), eos_token_ids=NEVER
+    )
+    assert mixed.tokens == expected

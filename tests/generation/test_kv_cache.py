@@ -5,7 +5,8 @@ import torch
 from toys import GREEDY, PAD, PROMPTS, V, cycles, drafted, sampled, seeded
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
-from studykit.generation import Decoder, Sampling, Vocabulary, generate, pad_prompts
+from studykit.generation import Sampling, Vocabulary, generate, pad_prompts
+from studykit.generation.decoder import CachedDecoder
 from studykit.generation.kv_cache import InPlaceLayer, Shift
 
 
@@ -159,7 +160,7 @@ def test_the_generator_is_left_in_the_same_state_whatever_the_temperature(make):
 def test_what_was_rolled_back_can_be_read_anew(make):
     model = make(seed=3)
     ids, mask = pad_prompts(PROMPTS, PAD)
-    decoder, straight = (Decoder(model, V, 20) for _ in range(2))
+    decoder, straight = (CachedDecoder(model, V, 20) for _ in range(2))
     with torch.no_grad():
         wrong, right = torch.full((5, 2), 8), torch.full((5, 1), 9)
         decoder.forward(ids, mask)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from toys import GREEDY, PROMPTS, V, assert_frequencies, cycles, drafted, sampled, seeded, transitions
 
-from studykit.generation import Decoder, Sampling
+from studykit.generation import Sampling
+from studykit.generation.decoder import CachedDecoder
 
 
 def near(model, noise: float, seed: int = 11):
@@ -266,7 +267,7 @@ def test_each_model_reads_each_accepted_token_once(top_k, make, monkeypatch):
     student = make(seed=3)
     teacher = near(student, 0.2)
     fed: dict[int, list[tuple[int, int]]] = {id(student): [], id(teacher): []}
-    forward = Decoder.forward
+    forward = CachedDecoder.forward
 
     def noting(self, tokens, mask, logits_to_keep=1):
         new = tokens.shape[1]
@@ -274,7 +275,7 @@ def test_each_model_reads_each_accepted_token_once(top_k, make, monkeypatch):
         fed[id(self.model)] += zip(places.tolist(), tokens[0].tolist(), strict=True)
         return forward(self, tokens, mask, logits_to_keep)
 
-    monkeypatch.setattr(Decoder, "forward", noting)
+    monkeypatch.setattr(CachedDecoder, "forward", noting)
     drafts = 0
     for prompt in PROMPTS:
         for read in fed.values():
@@ -298,13 +299,13 @@ def test_where_rows_reject_in_turns_a_full_cache_is_packed(make, monkeypatch):
     """Padding on the left grows with every shift, until the cache is full though no row is that long."""
     student = make(seed=3)
     teacher, packed = near(student, 0.4), []
-    select = Decoder.select
+    select = CachedDecoder.select
 
     def noting(self, rows, first_column):
         packed.append((len(rows), first_column))
         select(self, rows, first_column)
 
-    monkeypatch.setattr(Decoder, "select", noting)
+    monkeypatch.setattr(CachedDecoder, "select", noting)
     settings: dict[str, Any] = {"top_k": 2, "draft_tokens": 5, "sampling": GREEDY, "teacher_sampling": GREEDY}
     expected = ByHand(student, teacher, **settings, eos_token_ids=(84,)).run(PROMPTS, [40] * 5, seeded())
     assert drafted(student, teacher, max_new_tokens=40, **settings)[0].tokens == expected

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studykit.errors import InputError
-from studykit.models.probe import check_logits
+from studykit.models.probe import probe
 
 SHAPE = {
     "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -38,7 +38,7 @@ def make(kind):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_logits_of_an_architecture_are_its_own(kind):
-    check_logits(make(kind), kind)
+    probe(make(kind), kind)
 
 
 def test_a_factor_that_no_configuration_names_is_refused():
@@ -52,4 +52,30 @@ def test_a_factor_that_no_configuration_names_is_refused():
 
     model.forward = scaled
     with pytest.raises(InputError, match=r"model 'mine' \(LlamaForCausalLM\) makes its logits in a way that is not"):
-        check_logits(model, "mine")
+        probe(model, "mine")
+
+
+@pytest.mark.parametrize("is_decoder", [True, False])
+def test_a_model_that_looks_ahead_is_refused(is_decoder):
+    fields = {**SHAPE, "is_decoder": is_decoder}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("bert", **fields))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.15 * torch.randn_like(parameter))
+    if is_decoder:
+        probe(model, "mine")
+        return
+    with pytest.raises(InputError, match=r"\(BertLMHeadModel\) sees tokens that come later, .* set is_decoder to true"):
+        probe(model, "mine")
+
+
+def test_what_a_model_raises_is_one_line():
+    model = make("llama")
+
+    def broken(*arguments, **keywords):
+        raise NotImplementedError("no kernel:\nfor this device")
+
+    model.forward = broken
+    with pytest.raises(InputError, match=r"'mine' \(LlamaForCausalLM\) cannot be run on a few tokens: no kernel: for"):
+        probe(model, "mine")

@@ -60,9 +60,12 @@ def spec(stage, data_file):
     return make
 
 
-def test_a_run_that_fits_is_pinned(folder, spec):
+def test_a_run_that_fits_is_pinned(folder, spec, caplog):
     assert pin(spec(folder("gpt2"), scorers=["exact_match"])).run_id
+    assert "positions" not in caplog.text
     assert pin(spec(folder("llama"), new_tokens=500, scorers=["exact_match"])).run_id  # positions are computed
+    assert "a sequence may have 511 tokens" in caplog.text
+    assert "is made for 24 positions: it reads longer ones, but often badly; lower evaluation.max_new" in caplog.text
     assert pin(spec(folder("mamba2"))).run_id
 
 
@@ -72,11 +75,13 @@ def test_a_run_that_fits_is_pinned(folder, spec):
         (
             "gpt2",
             {"new_tokens": 50, "scorers": ["exact_match"]},
-            "the evaluation: .* has learned 24 positions: lower eval",
+            "the evaluation, example .* has a table of 24 positions: lower eval",
         ),
-        ("gpt2", {"method": "gkd", "max_new_tokens": 50}, "stage 1: .* has learned 24 positions: lower max_length"),
-        ("mamba2", {"scorers": ["exact_match"]}, "the evaluation: .* takes no key-value cache"),
-        ("mamba2", {"method": "gkd"}, "stage 1: .* takes no key-value cache"),
+        (
+            "gpt2",
+            {"method": "gkd", "max_new_tokens": 50},
+            "stage 1, example 'word-.*': .* has a table of 24 positions: lower max_length",
+        ),
     ],
 )
 def test_what_a_model_cannot_do_is_refused(kind, settings, message, folder, spec):
@@ -85,8 +90,19 @@ def test_what_a_model_cannot_do_is_refused(kind, settings, message, folder, spec
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("settings", [{"scorers": ["exact_match"]}, {"method": "gkd"}])
+def test_a_model_without_a_key_value_cache_generates_slowly_and_says_so(settings, folder, spec, caplog):
+    pin(spec(folder("mamba2"), **settings))
+    assert (
+        caplog.text.count("generates without a key-value cache: for every new token the whole text is read again") == 1
+    )
+
+
 def test_more_tokens_than_rows_are_refused_by_the_largest_token(folder, spec, tokenizer):
-    with pytest.raises(InputError, match=r"gives token id \d\d .*, and the model's embedding has 20 rows: call"):
+    with pytest.raises(
+        InputError,
+        match=r"stage 1, example 'word-\d+': .* gives token id \d\d .*, and the model's embedding has 20 rows: call",
+    ):
         pin(spec(folder("llama", rows=20)))
 
 

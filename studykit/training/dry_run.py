@@ -1,0 +1,146 @@
+"""Try everything that a run will do, small, before anything is trained: what fails then costs seconds, not a training.
+
+    dry_run(resolved, student, folder)
+
+In the configuration of the run (adapters, precision, attention, checkpointing, packing): a backward pass over
+the two shortest examples of each stage, a few generated tokens where the run generates, and saving. The student is left
+as it was, bit by bit.
+"""
+
+import copy
+import math
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from studykit.collate import collate
+from studykit.errors import InputError
+from studykit.generation.probe import probe_generation
+from studykit.head import Labels, Objective, head_loss
+from studykit.losses import get_loss
+from studykit.models.generation_config import make_savable
+from studykit.models.loading import device, has_bf16
+from studykit.models.probe import one_line_errors
+from studykit.models.projection import output_head
+from studykit.models.states import choose_packing, hidden_states, unwrap
+from studykit.models.unchanged import unchanged
+from studykit.models.vocabulary import token_rows
+from studykit.scorers import needs_generation
+from studykit.teacher import OpenTeacher
+from studykit.training.resolved import ResolvedRun, ResolvedStage
+from studykit.training.state import set_activation_checkpointing
+
+_SAVED_WHOLE_BYTES = 2**26
+"""A model of at most this size is saved whole; of a larger one the small files and the adapters are."""
+
+_COPIES = 4
+"""Of what is trained, on disk at once: a checkpoint with weights and two moments, and the weights after the stage."""
+
+
+def dry_run(resolved: ResolvedRun, student: nn.Module, folder: Path) -> None:
+    """Try what a run does with its student: training, generation and saving.
+
+    Args:
+        resolved: the run.
+        student: as loaded; it is put on the device of the training.
+        folder: the run's folder, on the disk that will hold the model.
+
+    Raises:
+        InputError: naming the example, the parameter or the file that fails, and the fix.
+    """
+    spec, tokenizer = resolved.spec, resolved.student.tokenizer
+    student.to(device())
+    for number, stage in enumerate(resolved.stages, 1):
+        _try_backward(student, tokenizer, stage, f"student {spec.student.name!r}, stage {number}")
+    if any(_generates(resolved, stage) for stage in resolved.stages):
+        probe_generation(student, spec.student.name, token_rows(tokenizer))
+    _check_disk(student, folder)
+    _try_saving(student, tokenizer, spec.student.name)
+
+
+def try_teacher(resolved: ResolvedRun, stage: ResolvedStage, teacher: OpenTeacher | None) -> None:
+    """Try whether a stage's teacher generates, where that will be needed and no engine does it.
+
+    Raises:
+        InputError: its answers would be other ones with a cache.
+    """
+    spec, model = resolved.teacher_of(stage) or (None, None)
+    if teacher is None or spec is None or model is None or spec.engine is not None:
+        return
+    if _generates(resolved, stage):
+        probe_generation(teacher.model, spec.name, token_rows(model.tokenizer))
+
+
+def _generates(resolved: ResolvedRun, stage: ResolvedStage) -> bool:
+    """Whether answers are generated in a stage, or in an evaluation after it."""
+    evaluated = any(needs_generation(evaluation.spec.scorers) for evaluation in resolved.evaluations)
+    return evaluated or stage.max_new_tokens is not None
+
+
+def _try_backward(student: Any, tokenizer: Any, stage: ResolvedStage, what: str) -> None:
+    """Refuse a student without finite gradients in the parameters that are trained."""
+    encoded, spec = stage.data.encoded, stage.spec
+    shortest = np.argsort(encoded.lengths, kind="stable")[:2]
+    names = " and ".join(repr(stage.data.examples[index].id) for index in shortest)
+    batch = collate(encoded, shortest, tokenizer.pad_token_id).to(device())
+    bf16 = has_bf16() if spec.bf16 is None else spec.bf16
+    with one_line_errors(f"{what}: a training step on examples {names} fails"), unchanged(student):
+        student.train()
+        set_activation_checkpointing(student, spec.gradient_checkpointing)
+        try:
+            with torch.autocast(device().type, torch.bfloat16, enabled=bf16):
+                packed = choose_packing(student, spec.padding_free)
+                hidden = hidden_states(student, batch.input_ids, batch.attention_mask, packed)
+                head, objective = output_head(student, token_rows(tokenizer)), Objective(get_loss("cross_entropy"))
+                loss, _ = head_loss(batch.predicting(hidden), head, None, Labels(batch.target), objective, 1)
+            loss.backward()
+            value = float(loss.detach())
+            gradients = {name: p.grad for name, p in student.named_parameters() if p.grad is not None}
+            norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
+        finally:
+            set_activation_checkpointing(student, False)
+    wrong = next((name for name, norm in norms.items() if not math.isfinite(norm)), None)
+    if wrong or not math.isfinite(value):
+        raise InputError(
+            f"{what}: on examples {names} the loss is {value:.4g} and the gradient of {wrong or 'no parameter'} "
+            "is not finite: look for damaged weights, or set bf16 to false or attn_implementation to 'eager'"
+        )
+    if not any(norms.values()):
+        raise InputError(
+            f"{what}: no gradient reaches the parameters that are trained: change lora_target_modules, or set "
+            "gradient_checkpointing to false"
+        )
+
+
+def _check_disk(student: Any, folder: Path) -> None:
+    """Refuse a run whose checkpoints and model do not fit on the disk."""
+    trained = sum(p.numel() * p.element_size() for p in student.parameters() if p.requires_grad)
+    whole = sum(p.numel() * p.element_size() for p in student.parameters())
+    needed, free = _COPIES * trained + whole, shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder}: the run's checkpoints and model take about {needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} "
+            "are free: make room, or name another results folder"
+        )
+
+
+def _try_saving(student: Any, tokenizer: Any, name: str) -> None:
+    """Save to a temporary folder what is saved after the training: adapters, configurations, tokenizer."""
+    inner: Any = unwrap(student)
+    wrong = f"student {name!r}: its generation_config.json could not be saved again, correct it"
+    with one_line_errors(wrong):
+        make_savable(copy.deepcopy(inner.generation_config))
+    small = sum(p.numel() * p.element_size() for p in inner.parameters()) <= _SAVED_WHOLE_BYTES
+    with one_line_errors(f"student {name!r} could not be saved after its training"), TemporaryDirectory() as folder:
+        if student is not inner:
+            student.save_pretrained(Path(folder) / "adapter")
+        elif small:
+            inner.save_pretrained(folder)
+        else:
+            inner.config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
