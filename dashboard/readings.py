@@ -124,7 +124,7 @@ def _damaged(folder: str, version: str) -> dict[str, str]:
 
 @st.cache_data(max_entries=16, show_spinner="Reading the items")
 def _items(file: str, version: tuple[int, int] | None) -> tuple[list[dict[str, Any]], int]:
-    return results.read_lines(Path(file))
+    return results.read_item_file(Path(file))
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

@@ -193,6 +193,9 @@ def results_command(
         for folder in store.studies(root):
             typer.echo(f"{folder.name}: {store.rebuild_index(folder)} runs", err=True)
     frame = store.load(root)
+    for folder in store.studies(root):
+        for reason in store.damaged_records(folder).values():
+            typer.echo(f"damaged: {reason}", err=True)
     if as_json:
         typer.echo(frame.to_json(orient="records"))
     elif frame.empty:
@@ -269,7 +272,7 @@ def _json_object(file: Path, what: str) -> dict[str, Any]:
     """Return the JSON object in a file."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read the {what} {file}: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"the {what} {file} must be a JSON object, received {type(content).__name__}")

@@ -30,7 +30,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from studykit.errors import InputError, unknown
+from studykit.errors import InputError, shown, unknown
 
 _SOURCE = re.compile(r"^ *Source:\s+(.+?)\s*(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
 _ARGUMENTS = re.compile(r"^Args:\n((?: .*\n?|\n)+)", re.MULTILINE)
@@ -187,7 +187,7 @@ class Option:
             faults = error.errors(include_url=False)
             where = "".join(f"[{part}]" for part in faults[0]["loc"] if isinstance(part, int))
             reasons = dict.fromkeys(fault["msg"].removeprefix("Input should be ") for fault in faults)
-            return f"{self.name}{where} must be {' or '.join(reasons)}, received {value!r:.80}"
+            return f"{self.name}{where} must be {' or '.join(reasons)}, received {shown(value)}"
         return None
 
     @cached_property
@@ -290,7 +290,7 @@ def flags(base: type, module: ModuleType) -> dict[str, bool]:
     capitals.pop("type_checking", None)  # of typing, and no flag
     for name, value in capitals.items():
         if name in defaults and not isinstance(value, bool):
-            raise InputError(f"{module.__name__}: {name.upper()} must be True or False, received {value!r:.80}")
+            raise InputError(f"{module.__name__}: {name.upper()} must be True or False, received {shown(value)}")
         if isinstance(value, bool) and name not in defaults:
             raise InputError(f"{module.__name__}: {unknown('flag', name.upper(), [flag.upper() for flag in defaults])}")
     return {name: capitals.get(name, value) for name, value in defaults.items()}

@@ -6,6 +6,7 @@ line prints that line and exits with code 2; a notebook shows it as the last lin
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 _LONGEST, _KEPT_END = 400, 160
 """Characters of a message, and of its end, which names the fix, where the middle is left out."""
@@ -29,6 +30,18 @@ class InputError(ValueError):
 
 class Failure(RuntimeError):
     """A failure that other input would not avoid, such as a damaged file: one line with the fault and the fix."""
+
+
+def shown(value: Any) -> str:
+    """Return a received value for a message, at most 80 characters of it.
+
+    >>> shown("kd"), shown(10**5000)
+    ("'kd'", 'int too large to show')
+    """
+    try:
+        return repr(value)[:80]
+    except (ValueError, RecursionError):  # thousands of digits, or of lists in lists
+        return f"{type(value).__name__} too large to show"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:

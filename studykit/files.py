@@ -6,6 +6,7 @@ name is the hash of all it was computed from, so an entry is either right or abs
 
 import fcntl
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ def cache_folder(kind: str) -> Path:
     folder = Path(root).expanduser() / kind
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+MAX_WHOLE_NUMBER = 2**53
+"""The largest whole number that is read; sums of a few fit a table's columns, and floats hold all of them exactly."""
+
+_MAX_DEPTH = 100
 
 
 @contextmanager
@@ -90,6 +97,46 @@ def is_locked(lock: Path) -> bool:
     return False
 
 
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text that every program reads alike.
+
+    Raises:
+        ValueError: not JSON; NaN or infinity; a whole number that a float does not hold; half of a surrogate pair; more
+            than a hundred lists or objects in each other.
+    """
+    try:
+        value = json.loads(text, parse_int=_whole_number, parse_float=_finite, parse_constant=_finite)
+    except RecursionError:
+        raise ValueError("lists or objects nested too deeply") from None
+    if text.count("[") + text.count("{") > _MAX_DEPTH:
+        _check_depth(value, _MAX_DEPTH)
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _whole_number(digits: str) -> int:
+    number = int(digits)
+    if abs(number) > MAX_WHOLE_NUMBER:
+        raise ValueError(f"the number {digits[:25]} is larger than 2^53")
+    return number
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:25]} is no finite number")
+    return number
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if left == 0:
+        raise ValueError("lists or objects nested too deeply")
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_depth(part, left - 1)
+
+
 def read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the JSON objects of a file with one per line, and the number of damaged lines.
 
@@ -103,7 +150,7 @@ def read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
     lines, damaged = [], 0
     for line in complete.split("\n")[:-1]:  # splitlines would also split at U+2028 inside a text
         try:
-            lines.append(json_object(json.loads(line)))
+            lines.append(json_object(parse_json(line)))
         except ValueError:
             damaged += 1
     return lines, damaged

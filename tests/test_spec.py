@@ -295,7 +295,9 @@ def test_a_specification_cannot_be_changed():
 
 
 @pytest.mark.parametrize("place", ["seed", "stages.0.data.budget.seed"])
-@pytest.mark.parametrize("seed", [-1, 2**32, 10**20])
+@pytest.mark.parametrize(
+    "seed", [-1, 2**32, 10**20, 10**5000, True, 1.0, "1", None, [1]], ids=lambda seed: type(seed).__name__
+)
 def test_a_seed_that_no_generator_takes_is_refused_in_one_line(place, seed):
     plain: Any = {"student": {"name": "a"}, "stages": [{"data": {"source": "lexicon", "budget": {}}, "method": "sft"}]}
     plain["stages"][0] |= {"steps": 1, "learning_rate": 1.0}

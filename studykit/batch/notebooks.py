@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from studykit.errors import InputError, unknown
+from studykit.errors import InputError, shown, unknown
 
 
 def find_notebook(folder: Path, name: str) -> Path:
@@ -80,7 +80,7 @@ def check_parameters(path: Path, given: dict[str, Any]) -> dict[str, Any]:
         if not _fits(value, values[name]):
             raise InputError(
                 f"notebook {path.stem}: parameter {name!r} is {values[name]!r} by default, received "
-                f"{value!r} ({type(value).__name__})"
+                f"{shown(value)} ({type(value).__name__})"
             )
     return values | given
 

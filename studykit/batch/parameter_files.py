@@ -5,9 +5,12 @@ is part of it: edited data or rebuilt weights make another cell.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from studykit.files import json_object
 
 _EMBEDDED = Path(__file__).parents[1] / "models" / "embedded"
 _HASHED_UP_TO = 2**28
@@ -43,8 +46,18 @@ def _files(text: str, folder: Path) -> list[Path]:
         if path.is_file():
             return [path]
         if path.is_dir() and (weights := sorted(path.glob("*.safetensors"))):
-            return weights
+            return weights + _files_of_base(path, folder)
     return []
+
+
+def _files_of_base(adapters: Path, folder: Path) -> list[Path]:
+    """Return the settings of adapters, and the files of the model that they belong to; none in any other folder."""
+    try:
+        config = json_object(json.loads((adapters / "adapter_config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return []
+    base = folder / Path(str(config.get("base_model_name_or_path") or ".")).expanduser()
+    return [adapters / "adapter_config.json", *sorted(base.glob("*.safetensors"))]
 
 
 def _hash(file: Path) -> str:

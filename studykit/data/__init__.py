@@ -8,7 +8,7 @@ No method is known here: where one trains on a part of its budget, the part is d
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from studykit.chat import Encoded, Turns, check, check_all_answers
 from studykit.data.filters import NOTHING, Excluded, Kept, apply_filters
 from studykit.data.mixture import mix
+from studykit.data.overlap import Found, HeldOutIndex
 from studykit.data.sequences import Sequences
 from studykit.data.stage_data import StageData
 from studykit.data.writing import AnswerWriter
@@ -81,6 +82,7 @@ class Inputs:
         self._pools: dict[str, Pool] = {}
         self._kept: dict[str, Kept] = {}
         self._stages: dict[str, StageData] = {}
+        self._found: dict[str, Found] = {}
 
     def pool(self, data: Data) -> Pool:
         """Return all examples of a source's split.
@@ -110,9 +112,12 @@ class Inputs:
         """
 
         def apply() -> Kept:
-            return apply_filters(data.filters, self.pool(data).examples, student.tokenizer, turns, excluded)
+            kept = apply_filters(data.filters, self.pool(data).examples, student.tokenizer, turns, excluded)
+            if not data.decontaminate:
+                return kept
+            return kept.take("decontaminate", ~HeldOutIndex(excluded.held_out).search(kept.examples).examples)
 
-        key = f"{_pool_key(data)} {data.filters} {student} {turns} {hash(excluded)}"
+        key = f"{_pool_key(data)} {data.filters} {data.decontaminate} {student} {turns} {hash(excluded)}"
         kept = _remember(self._kept, key, apply)
         _check_budget(data, self.pool(data), kept)
         return kept
@@ -144,7 +149,7 @@ class Inputs:
     def _part(self, stage: Stage, student: ModelRef, selection: Selection | None, excluded: Excluded) -> StageData:
         """Return what is drawn from the source of a stage's `data`."""
         data = stage.data
-        drawn_from = f"{_pool_key(data)} {data.filters} {data.budget}"
+        drawn_from = f"{_pool_key(data)} {data.filters} {data.decontaminate} {data.budget}"
         key = f"{drawn_from} {stage.turns} {stage.max_length} {student} {selection} {hash(excluded)}"
 
         def make() -> StageData:
@@ -153,24 +158,45 @@ class Inputs:
 
         return _remember(self._stages, key, make)
 
-    def validation_data(self, data: Data, student: ModelRef, stage: Stage) -> Encoded:
-        """Return the token sequences that a method computes the student's loss on during training.
+    def validation_data(
+        self, data: Data, student: ModelRef, stage: Stage, excluded: Excluded = NOTHING
+    ) -> tuple[list[Example], Encoded]:
+        """Return examples that a method computes the student's loss on during training, and their token sequences.
 
         Args:
             data: the validation data of a stage.
             student: its tokenizer makes the token sequences.
             stage: gives the maximum length, and which answers of a conversation count.
+            excluded: examples that are not drawn.
 
         Raises:
             InputError: a source, budget or example that cannot be used.
         """
-        pool, tokenizer = self.kept(data, student, stage.turns).examples, student.tokenizer
+        pool, tokenizer = self.kept(data, student, stage.turns, excluded).examples, student.tokenizer
         by_tokens = data.budget.tokens is not None
         counts = Sequences.of(pool, tokenizer, stage.turns).response_tokens if by_tokens else None
         drawn = draw(pool, data.budget, counts, self.models)
         sequences = Sequences.of([pool[i] for i in drawn.indices], tokenizer, stage.turns)
         check(sequences.examples, sequences.encoded, stage.max_length)
-        return sequences.encoded
+        return sequences.examples, sequences.encoded
+
+    def find_held_out(self, held_out: Sequence[Example], examples: Sequence[Example], use: str) -> Found:
+        """Return which of the held-out items are among examples; items that are there are logged, once.
+
+        Args:
+            held_out: items of an evaluation.
+            examples: of stages.
+            use: of the examples, for the message, such as "trained on".
+        """
+
+        def search() -> Found:
+            found = HeldOutIndex(held_out).search(examples)
+            if found.items.any():
+                counts = ", ".join(f"{count:,} {kind}" for kind, count in found.counts().items() if count)
+                _LOG.warning("of %s held-out items, %s are %s too", f"{len(held_out):,}", counts, use)
+            return found
+
+        return _remember(self._found, f"{content_hash(held_out)} {content_hash(examples)} {use}", search)
 
     def _drawn(self, stage: Stage, student: ModelRef, excluded: Excluded) -> StageData:
         """Return what the budget draws from the pool that the filters leave."""
@@ -232,7 +258,8 @@ def _selected(drawn: StageData, selection: Selection, seed: int) -> StageData:
 
 
 def _pool_key(data: Data) -> str:
-    return data.model_copy(update={"filters": None, "budget": Budget(), "sha256": None}).model_dump_json()
+    whole = {"filters": None, "decontaminate": None, "decontaminated_sha256": None, "budget": Budget(), "sha256": None}
+    return data.model_copy(update=whole).model_dump_json()
 
 
 def _check_budget(data: Data, pool: Pool, kept: Kept) -> None:

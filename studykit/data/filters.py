@@ -54,10 +54,14 @@ class Excluded:
     Attributes:
         texts: of examples that earlier stages have drawn, as `Example.plain_text`.
         ids: of single examples.
+        held_out: items of the evaluations, which data with `decontaminate` does not draw.
+        held_out_sha256: of these.
     """
 
     texts: frozenset[str] = frozenset()
     ids: frozenset[str] = frozenset()
+    held_out: Sequence[Example] = field(default=(), compare=False)
+    held_out_sha256: str | None = None
 
     def __contains__(self, example: Example) -> bool:
         return example.id in self.ids or example.plain_text in self.texts
@@ -86,7 +90,7 @@ def apply_filters(
         InputError: answers are empty, and no filter leaves these out.
     """
     kept = Kept(examples)
-    if excluded != NOTHING:
+    if excluded.texts or excluded.ids:
         kept = kept.take("exclude", np.array([example not in excluded for example in examples], dtype=bool))
     answered = np.array([has_answers(example) for example in kept.examples], dtype=bool)
     if filters is not None and filters.on_empty == "drop":

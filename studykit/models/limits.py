@@ -53,7 +53,9 @@ def limits_of(model: ModelRef, random_config: dict[str, Any] | None = None, long
         config = (
             architecture(random_config)
             if random_config
-            else AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=False)
+            else AutoConfig.from_pretrained(
+                model.weights.path, revision=model.weights.revision, trust_remote_code=False
+            )
         )
         with torch.device("meta"):
             empty: Any = AutoModelForCausalLM.from_config(config)

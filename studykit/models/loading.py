@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from studykit.chat import tokenizer_hash
 from studykit.errors import InputError, unknown
+from studykit.models.adapters import merge_adapters
 from studykit.models.names import ModelRef
 from studykit.models.probe import probe
 from studykit.models.pruning import prune
@@ -27,6 +29,9 @@ transformers_logging.disable_progress_bar()  # a bar per saved shard is noise in
 
 def load_student(student: Student, model: ModelRef, seed: int = 0) -> nn.Module:
     """Return the student in float32 (with adapters: its base in bf16 where the device has it).
+
+    A student that is a folder of adapters starts from its base model with these merged into the weights; what is
+    trained is then all weights, or new adapters.
 
     Args:
         student: architecture, adapters and attention.
@@ -44,7 +49,9 @@ def load_student(student: Student, model: ModelRef, seed: int = 0) -> nn.Module:
     else:
         dtype = _frozen_dtype() if student.lora else torch.float32
         loaded = _load(model, dtype, student.attn_implementation)
-    loaded = _with_adapters(loaded, student.lora, seed) if student.lora else loaded
+    if student.lora:
+        loaded = _with_adapters(loaded, student.lora, seed)
+        _name_base(loaded, None if student.random_config is not None else model)
     probe(loaded, student.name)
     return loaded
 
@@ -120,6 +127,9 @@ def check_attention(attn_implementation: str | None) -> None:
 
 
 def _load(model: ModelRef, dtype: torch.dtype, attn_implementation: str | None) -> nn.Module:
+    if model.base is not None:
+        base = _load(model.base, dtype, attn_implementation)
+        return merge_adapters(base, Path(model.path), model.base.name)
     attention = _attention(attn_implementation)
     with _refused(f"cannot load model {model.path!r}"):
         return AutoModelForCausalLM.from_pretrained(
@@ -151,6 +161,13 @@ def _frozen_dtype() -> torch.dtype:
     return torch.bfloat16 if has_bf16() else torch.float32
 
 
+def _name_base(student: Any, model: ModelRef | None) -> None:
+    """Name the model of new adapters so that they find it again, wherever they are saved; None for random weights."""
+    settings = student.peft_config["default"]
+    settings.base_model_name_or_path = "" if model is None else model.lasting_name
+    settings.revision = None if model is None else model.revision
+
+
 def _with_adapters(model: Any, lora: Lora, seed: int) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
@@ -164,6 +181,8 @@ def _with_adapters(model: Any, lora: Lora, seed: int) -> nn.Module:
     )
     torch.manual_seed(seed)
     try:
-        return get_peft_model(model, config)
+        with warnings.catch_warnings():  # peft reads a property that transformers 5 has renamed
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            return get_peft_model(model, config)
     except ValueError as error:
         raise InputError(f"LoRA: {str(error).splitlines()[0]}") from None

@@ -5,10 +5,13 @@
     teacher.path, teacher.sha256, teacher.tokenizer
 
 A name is looked up in this order: an embedded model (`lexicon/teacher-a`), the id of a finished run under the results
-folder, a local folder, and finally the hub.
+folder, a local folder, and finally the hub. A folder of LoRA adapters, as peft saves them, names a model too: its base,
+which its `adapter_config.json` names in one of these ways, with the adapters merged into the weights.
 """
 
 import hashlib
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +21,15 @@ from transformers import AutoConfig, AutoTokenizer
 
 from studykit.chat import find_turn_ends
 from studykit.errors import InputError, unknown
+from studykit.models.adapters import adapters_hash, base_of, is_adapter_folder
 from studykit.models.file_hashes import file_sha256
 from studykit.results import is_done, is_run_id
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
-_HASHED = ("*.safetensors", "*config.json", "tokenizer.json", "*.jinja", "vocab.*", "merges.txt", "*.model")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_OF_TOKENIZER = ("tokenizer.json", "*.jinja", "vocab.*", "merges.txt", "*.model")
+_HASHED = ("*.safetensors", "*config.json", *_OF_TOKENIZER)
 
 
 @dataclass(frozen=True)
@@ -34,16 +40,29 @@ class ModelRef:
         name: as the specification gives it.
         path: a local folder, or the hub id where there is none.
         revision: branch, tag or commit on the hub; None for its default.
+        base: of a folder of adapters, the model that they are merged into; it may be one of adapters itself.
     """
 
     name: str
     path: str
     revision: str | None = None
+    base: "ModelRef | None" = None
+
+    @property
+    def weights(self) -> "ModelRef":
+        """The model whose architecture and weights this is, without adapters."""
+        return self if self.base is None else self.base.weights
+
+    @property
+    def lasting_name(self) -> str:
+        """The name under which adapters of this model find it again, from any folder."""
+        folder = Path(self.path)
+        return str(folder.resolve()) if folder.is_dir() and not folder.is_relative_to(EMBEDDED) else self.name
 
     @cached_property
     def sha256(self) -> str:
         """The sha256 over a folder's weights, configuration, tokenizer and chat template; of a model on the hub, the
-        sha256 of its commit.
+        sha256 of its commit; of adapters, that of their base model, of themselves, and of their tokenizer.
 
         Raises:
             InputError: a folder without safetensors weights, or no such model on the hub.
@@ -51,22 +70,24 @@ class ModelRef:
         folder = Path(self.path)
         if not folder.is_dir():
             return hashlib.sha256(f"{self.name}@{_commit(self.name, self.revision)}".encode()).hexdigest()
-        files = sorted({f for pattern in _HASHED for f in folder.glob(pattern)})
+        if self.base is not None:
+            parts = (self.base.sha256, adapters_hash(folder), _hash_files(_files(folder, _OF_TOKENIZER)))
+            return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+        files = _files(folder, _HASHED)
         if not any(f.suffix == ".safetensors" for f in files):
             raise InputError(f"{folder} holds no *.safetensors weights: is it a model saved with save_pretrained?")
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(file.name.encode())
-            digest.update(bytes.fromhex(file_sha256(file)))
-        return digest.hexdigest()
+        return _hash_files(files)
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The model's tokenizer; without a padding token, a token that ends an answer pads.
+        """The model's tokenizer; adapters without one have their base model's. Without a padding token, a token that
+        ends an answer pads.
 
         Raises:
             InputError: there is no tokenizer, or no fast one, or none with a token that could end an answer.
         """
+        if self.base is not None and not _files(Path(self.path), _OF_TOKENIZER):
+            return self.base.tokenizer
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision, trust_remote_code=False)
         except (OSError, ValueError) as error:
@@ -93,11 +114,34 @@ class Models:
         """Return the model of that name; a name of no other kind is a hub id.
 
         Raises:
-            InputError: an embedded model that does not exist, or a run that does not exist or is not finished.
+            InputError: an embedded model that does not exist, a run that does not exist or is not finished, or adapters
+                whose base model is missing or that cannot be merged.
         """
+        return self._find(name, revision, ())
+
+    def _find(self, name: str, revision: str | None, adapters: tuple[str, ...]) -> ModelRef:
+        """Look a model up; `adapters` are the folders on the way to it, from one base model to the next."""
         if (name, revision) not in self._found:
-            self._found[name, revision] = ModelRef(name, self._path(name), revision)
+            path = self._path(name)
+            base = self._base(Path(path), (*adapters, path)) if is_adapter_folder(Path(path)) else None
+            self._found[name, revision] = ModelRef(name, path, revision, base)
         return self._found[name, revision]
+
+    def _base(self, folder: Path, adapters: tuple[str, ...]) -> ModelRef:
+        name, revision = base_of(folder)
+        what = f"the base model {name!r} of the adapters in {folder}"
+        fix = "bring it back, or change base_model_name_or_path in adapter_config.json"
+        try:
+            path = self._path(name)
+            if path in adapters:
+                raise InputError("it is those adapters themselves")
+            if not Path(path).is_dir() and not _HUB_ID.fullmatch(path):
+                raise InputError("no such folder")
+            base = self._find(name, revision, adapters)
+            base.sha256  # noqa: B018  a model on the hub is looked up here
+        except InputError as error:
+            raise InputError(f"{what} cannot be used ({error}): {fix}") from None
+        return base
 
     def _path(self, name: str) -> str:
         family, _, short = name.partition("/")
@@ -120,6 +164,18 @@ class Models:
                 "keep='full'"
             )
         raise InputError(f"run {run_id} has no saved model under {self._root}: run it first, or name a model folder")
+
+
+def _files(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return sorted({file for pattern in patterns for file in folder.glob(pattern)})
+
+
+def _hash_files(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        digest.update(bytes.fromhex(file_sha256(file)))
+    return digest.hexdigest()
 
 
 def _commit(name: str, revision: str | None) -> str:

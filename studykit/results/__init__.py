@@ -39,7 +39,15 @@ agree, which is what `configurations` compares.
 
 from studykit.files import read_lines, write_json
 from studykit.results.cells import CellState, cells, read_log, read_notebook
-from studykit.results.evaluations import StoredEvaluation, find_evaluation, primary, read_evaluations, read_items
+from studykit.results.curves import read_metrics
+from studykit.results.evaluations import (
+    StoredEvaluation,
+    find_evaluation,
+    primary,
+    read_evaluations,
+    read_item_file,
+    read_items,
+)
 from studykit.results.layout import find_run, is_run_id, open_study, run_folder, studies
 from studykit.results.options import (
     HASHES,
@@ -54,10 +62,10 @@ from studykit.results.record import (
     CellSpec,
     ChatRecord,
     EvaluationRecord,
+    ItemCounts,
     RunRecord,
     Token,
     is_done,
-    read_metrics,
     read_record,
     read_spec,
 )
@@ -74,6 +82,7 @@ __all__ = [
     "ChatRecord",
     "EvaluationRecord",
     "EvaluationWriter",
+    "ItemCounts",
     "RunRecord",
     "RunWriter",
     "StoredEvaluation",
@@ -94,6 +103,7 @@ __all__ = [
     "option_columns",
     "primary",
     "read_evaluations",
+    "read_item_file",
     "read_items",
     "read_lines",
     "read_log",

@@ -15,6 +15,7 @@ import pandas as pd
 
 from studykit.errors import InputError
 from studykit.files import is_locked, read_lines
+from studykit.results.curves import has_numbers
 from studykit.results.record import EvaluationRecord, read_plain, read_records, read_typed
 from studykit.spec import Evaluation
 
@@ -89,7 +90,21 @@ def read_items(run_folder: Path, eval_id: str | None = None) -> tuple[list[dict[
         eval_id: the evaluation; None for the first one.
     """
     found = find_evaluation(run_folder, eval_id)
-    return ([], 0) if found is None else read_lines(found.folder / "items.jsonl")
+    return ([], 0) if found is None else read_item_file(found.folder / "items.jsonl")
+
+
+def read_item_file(file: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the items of a file and the number of damaged lines, which are left out."""
+    lines, damaged = read_lines(file)
+    whole = [line for line in lines if _is_item(line)]
+    return whole, damaged + len(lines) - len(whole)
+
+
+def _is_item(line: dict[str, Any]) -> bool:
+    """Whether the fields of an item that are there have their types."""
+    texts = all(isinstance(line.get(name), str | None) for name in ("prompt", "reference", "answer"))
+    scores = line.get("scores", {})
+    return isinstance(line.get("id"), str) and texts and isinstance(scores, dict) and has_numbers(scores)
 
 
 def primary(frame: pd.DataFrame) -> pd.DataFrame:

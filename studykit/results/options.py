@@ -34,6 +34,7 @@ _NO_OPTIONS = (
     "name",
     "sha256",
     "selected_sha256",
+    "decontaminated_sha256",
     "method",
     "steps",
     "epochs",
@@ -112,7 +113,7 @@ def evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
 
 def option_columns(frame: pd.DataFrame) -> list[str]:
     """Return the columns of a table of runs that are options."""
-    return [name for name in map(str, frame.columns) if _is_option(name)]
+    return [name for name in map(str, frame.columns) if is_option(name)]
 
 
 def identity_columns(frame: pd.DataFrame) -> list[str]:
@@ -248,7 +249,8 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _is_option(name: str) -> bool:
+def is_option(name: str) -> bool:
+    """Whether a column of a table of runs is an option."""
     field = _STAGE.sub("", name)
     if field != name and _SCHEDULE.fullmatch(name):
         return True

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from studykit.errors import InputError
-from studykit.files import json_object, read_lines, write_json
+from studykit.files import json_object, parse_json, write_json
+from studykit.results.held_out import HeldOut, ItemCounts
+from studykit.results.plain import Record
 from studykit.spec import Evaluation, RunSpec, from_schema_1, is_schema_1
 
 RECORD_SCHEMA = 3
@@ -25,16 +26,6 @@ RECORD_SCHEMA = 3
 
 STATUSES = ("done", "failed", "running", "stale")
 """`running` holds its folder's lock; `stale` holds none and left no record: killed during its work, and resumable."""
-
-
-class Record(BaseModel):
-    """Base of all records: frozen, strict about unknown keys and types, finite numbers only."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON data, `None` left out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 R = TypeVar("R", bound=Record)
@@ -69,20 +60,6 @@ class Manifest(Record):
     cut_answers: int | None = Field(default=None, description="number of those that were cut at the limit of tokens")
 
 
-class HeldOut(Record):
-    """Which items a run was scored on, and what they cover of their split."""
-
-    examples: int = Field(description="number of items")
-    pool_examples: int = Field(description="number of examples in the split")
-    examples_sha256: str = Field(description="hash of the items in their order")
-    by_source: dict[str, int] = Field(description="number of items by source")
-    references: int = Field(description="number of distinct references among the items")
-    pool_references: int = Field(description="number of distinct references in the split")
-    by_reference: dict[str, int] | None = Field(
-        default=None, description="number of items by reference, where the split has few references: its labels"
-    )
-
-
 class Environment(Record):
     """What the numbers depend on besides the specification; no names of machines, people or folders."""
 
@@ -93,7 +70,7 @@ class Environment(Record):
     gpus: int | None = Field(default=None, description="number of GPUs that computed")
     cores: int | None = None
     threads: str | None = Field(default=None, description="value of OMP_NUM_THREADS")
-    packages: dict[str, str] = {}
+    packages: dict[str, str] = Field(default={})
     git_revision: str | None = None
     git_dirty: bool = Field(default=False, description="whether code differed from that revision")
 
@@ -153,7 +130,10 @@ class EvaluationRecord(Record):
     metrics: dict[str, int | float] = Field(default={}, description="the student's scores on the held-out items")
     teacher_metrics: dict[str, int | float] = Field(default={}, description="the teacher's scores on the same items")
     held_out: HeldOut | None = Field(default=None, description="the held-out items, and what they cover")
-    items_trained_on: int | None = Field(default=None, description="number of held-out items that were trained on too")
+    items_trained_on: ItemCounts | None = Field(
+        default=None, description="held-out items among the examples of the budgets"
+    )
+    items_validated_on: ItemCounts | None = Field(default=None, description="held-out items in validation data")
     answers_from: str | None = Field(
         default=None, description="the run's other evaluation whose stored answers were scored; null: answered anew"
     )
@@ -161,6 +141,12 @@ class EvaluationRecord(Record):
     error: str | None = Field(default=None, description="of a failed evaluation")
     environment: Environment | None = None
     files: dict[str, str] = Field(default={}, description="sha256 of the other files of the folder")
+
+    @field_validator("items_trained_on", mode="before")
+    @classmethod
+    def _number_before_kinds(cls, value: Any) -> Any:
+        """Read the number that stood here before there were kinds; it was that of normalised texts."""
+        return {"normalised": value} if isinstance(value, int) else value
 
 
 class CellSpec(Record):
@@ -295,7 +281,7 @@ def read_plain(file: Path, read: Callable[[dict[str, Any]], T]) -> T | None:
         InputError: not JSON, or data that the function refuses.
     """
     try:
-        return read(json_object(json.loads(file.read_text(encoding="utf-8"))))
+        return read(json_object(parse_json(file.read_text(encoding="utf-8"))))
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -316,7 +302,7 @@ def write_record(folder: Path, record: Record) -> None:
 def recorded_status(folder: Path) -> str | None:
     """Return the status in the record of a run or cell; None where there is no readable record."""
     try:
-        return json_object(json.loads((folder / "record.json").read_text(encoding="utf-8"))).get("status")
+        return json_object(parse_json((folder / "record.json").read_text(encoding="utf-8"))).get("status")
     except (OSError, ValueError):
         return None
 
@@ -329,14 +315,8 @@ def is_done(folder: Path) -> bool:
 def read_spec(folder: Path) -> dict[str, Any] | None:
     """Return what a run trains, under today's names, also while it has no record; None if missing or damaged."""
     try:
-        plain = json_object(json.loads((folder / "spec.json").read_text(encoding="utf-8")))
+        plain = json_object(parse_json((folder / "spec.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
     plain = from_schema_1(plain) if is_schema_1(plain) else plain
     return {name: value for name, value in plain.items() if name != "evaluation"}
-
-
-def read_metrics(folder: Path) -> tuple[pd.DataFrame, int]:
-    """Return a run's training curves, one row per log, and the number of damaged lines, which are left out."""
-    lines, damaged = read_lines(folder / "metrics.jsonl")
-    return pd.DataFrame(lines), damaged

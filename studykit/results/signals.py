@@ -4,12 +4,11 @@ write_signal(study_folder, run_id, report)       # results/<study>/signals/<run_
 read_signals(study_folder)[run_id]["bytes_per_position"]
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from studykit.files import write_json
+from studykit.files import json_object, parse_json, write_json
 
 COLUMNS = ("bytes_per_position", "kept_mass", "smallest_kept_mass", "gradient_cosine", "cache_tokens")
 """The fields of `studykit.study.capture.CacheReport` that are stored."""
@@ -27,8 +26,14 @@ def read_signals(study_folder: str | Path) -> dict[str, dict[str, Any]]:
     found = {}
     for file in sorted((Path(study_folder) / "signals").glob("[!.]*.json")):
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            found[file.stem] = {name: content[name] for name in COLUMNS}
-        except (OSError, ValueError, KeyError, TypeError):
+            content = json_object(parse_json(file.read_text(encoding="utf-8")))
+            found[file.stem] = {name: _number(content[name]) for name in COLUMNS}
+        except (OSError, ValueError, KeyError):
             continue
     return found
+
+
+def _number(value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"a number is expected, received {value!r:.20}")
+    return value

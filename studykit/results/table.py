@@ -1,7 +1,6 @@
 """All runs of a study and their evaluations as a table, and the index that spares reading every record again."""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from studykit.errors import InputError
-from studykit.files import is_locked, read_lines, replacing
+from studykit.files import is_locked
 from studykit.results.arms import read_arms
 from studykit.results.evaluations import (
     FOLDER,
@@ -19,40 +18,25 @@ from studykit.results.evaluations import (
     evaluations_beside,
     read_evaluations,
 )
+from studykit.results.index import COUNTS, IDENTITY_COLUMNS, PLACE, TODAY, Line, is_current, read_index, write_index
 from studykit.results.layout import run_folders, studies
-from studykit.results.options import evaluation_values, fill_defaults, inputs_of, option_columns, option_values
-from studykit.results.record import RECORD_SCHEMA, Manifest, RunRecord, read_record, read_records, read_spec
+from studykit.results.options import (
+    evaluation_values,
+    fill_defaults,
+    inputs_of,
+    option_columns,
+    option_values,
+)
+from studykit.results.record import (
+    EvaluationRecord,
+    Manifest,
+    RunRecord,
+    read_records,
+    read_spec,
+)
 from studykit.results.signals import read_signals
 from studykit.scorers import SCORERS
-from studykit.spec import SCHEMA, RunSpec, Stage
-
-_INDEX = [2, RECORD_SCHEMA, SCHEMA]
-"""Versions of the lines of `index.jsonl`, of records and of specifications; a line of others is read anew."""
-
-_TODAY = "run_id_today"
-"""Of a line: the id that the run's specification has today. That of a run of an older schema is another."""
-
-_PLACE = "evaluation_folder"
-"""Of a line: the name of the evaluation's folder; none for a run without evaluations, or of schema 1 or 2."""
-
-Line = dict[str, Any]
-"""One row of the table."""
-
-IDENTITY_COLUMNS = (
-    "run_id",
-    "eval_id",
-    "study",
-    "ablation",
-    "arm",
-    "method",
-    "student",
-    "teacher",
-    "budget_examples",
-    "budget_tokens",
-    "seed",
-    "status",
-    "steps",
-)
+from studykit.spec import RunSpec, Stage
 
 
 def load(root: str | Path = "results") -> pd.DataFrame:
@@ -60,7 +44,8 @@ def load(root: str | Path = "results") -> pd.DataFrame:
 
     Columns: `run_id, eval_id, study, ablation, arm, method, student, teacher, budget_examples, budget_tokens, seed,
     status, steps`, then the options in which a run differs from the defaults (see `studykit.results.options`), then
-    `seen_examples` and `epochs` of runs of one stage, then metrics and costs. A run without an evaluation has one row,
+    `seen_examples` and `epochs` of runs of one stage, `items_trained_on` (held-out items among the examples of the
+    budgets), then metrics and costs. A run without an evaluation has one row,
     without `eval_id` and metrics; `primary` keeps one row per run. `arm` is its name in a comparison; names that later
     comparisons gave it follow after a comma.
     `status` is `done`, `failed`, `running` or `stale`. A metric that was not measured is missing, never 0. A folder
@@ -75,8 +60,7 @@ def load(root: str | Path = "results") -> pd.DataFrame:
     for column in IDENTITY_COLUMNS:
         if column not in frame:
             frame[column] = pd.Series(dtype="object")
-    counts = ["budget_examples", "budget_tokens", "seed", "steps"]
-    frame[counts] = frame[counts].astype("Int64")
+    frame[list(COUNTS)] = frame[list(COUNTS)].astype("Int64")
     options = sorted(option_columns(frame))
     for column in options:
         frame[column] = pd.Series([line.get(column) for line in rows], dtype=object)
@@ -94,17 +78,18 @@ def metric_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def damaged_records(study_folder: str | Path) -> dict[str, str]:
-    """Return the runs whose record, or that of an evaluation, cannot be read, with the reason.
+    """Return the runs whose record or specification, or that of an evaluation, cannot be read, with the reason.
 
     Runs in the index have been read before.
     """
     study = Path(study_folder)
-    indexed = {line.get("run_id") for line in read_lines(study / "index.jsonl")[0]}
+    indexed = read_index(study)
     reasons = {}
     for folder in run_folders(study):
         if folder.name not in indexed:
             try:
-                read_record(folder)
+                if _records_of(folder)[0] is None and (folder / "spec.json").exists():
+                    _stored_spec(folder)
             except InputError as error:
                 reasons[folder.name] = str(error)
             damaged = [one for one in read_evaluations(folder) if one.record is None and one.error]
@@ -137,13 +122,13 @@ def rows_of(folder: Path, study: str) -> list[Line]:
     """
     before = None
     try:
-        record, before = read_records(folder)
+        record, before = _records_of(folder)
         if record is not None:
-            line = row(record, study) | {_TODAY: record.spec.run_id}
+            line = row(record, study) | {TODAY: record.spec.run_id}
         else:
-            spec = RunSpec.parse(read_spec(folder) or {})
+            spec = _stored_spec(folder)
             status = "running" if is_locked(folder / "lock") else "stale"
-            line = _described(folder.name, study, status, spec) | option_values(spec) | {_TODAY: spec.run_id}
+            line = _described(folder.name, study, status, spec) | option_values(spec) | {TODAY: spec.run_id}
     except InputError:
         damaged = (folder / "record.json").exists()
         status = "failed" if damaged else "running" if is_locked(folder / "lock") else "stale"
@@ -155,32 +140,65 @@ def run_row(folder: Path, study: str, eval_id: str | None = None) -> Line:
     """Return the line of a run, with what one of its evaluations measured."""
     lines = rows_of(folder, study)
     line = next((line for line in lines if line.get("eval_id") == eval_id), lines[0])
-    return {name: value for name, value in line.items() if name not in (_TODAY, _PLACE)}
+    return {name: value for name, value in line.items() if name not in (TODAY, PLACE)}
 
 
 def row(record: RunRecord, study: str) -> Line:
     """Return what a run's lines have in common: identity, status, options of its training, and its cost."""
+    cost = {name: value for name, value in record.cost.items() if name not in IDENTITY_COLUMNS}
     return {
         **_described(record.run_id, study, record.status, record.spec, record.data),
         "ablation": record.ablation,
         "arm": record.arm,
         **option_values(record.spec),
         **_usage(record.data),
-        **record.cost,
+        **cost,
     }
 
 
 def _measured(stored: StoredEvaluation, status_of_run: str, folder: Path) -> Line:
     """Return what an evaluation adds to a run's line; while the run is not trained, its status is the run's."""
-    line: Line = {"eval_id": stored.eval_id, _PLACE: None if stored.folder == folder else stored.eval_id}
+    line: Line = {"eval_id": stored.eval_id, PLACE: None if stored.folder == folder else stored.eval_id}
     if status_of_run == "done":
         line["status"] = stored.status
     if stored.evaluation is not None:
         line |= evaluation_values(stored.evaluation)
     if stored.record is not None:
         teacher = {f"teacher_{name}": value for name, value in stored.record.teacher_metrics.items()}
-        line |= stored.record.metrics | teacher | stored.record.cost
+        measured = _items_trained_on(stored.record) | stored.record.metrics | teacher | stored.record.cost
+        line = {name: value for name, value in measured.items() if name not in IDENTITY_COLUMNS} | line
     return line
+
+
+def _items_trained_on(record: EvaluationRecord) -> Line:
+    """Return the number of held-out items that were trained on, near duplicates included; other answers are not."""
+    counts = record.items_trained_on
+    return {} if counts is None else {"items_trained_on": counts.exact + counts.normalised + counts.near}
+
+
+def _records_of(folder: Path) -> tuple[RunRecord | None, EvaluationRecord | None]:
+    """Return the record of the run that a folder is named after, and that of an evaluation in the same file.
+
+    Raises:
+        InputError: it cannot be read, or is of another run.
+    """
+    record, before = read_records(folder)
+    if record is not None and record.run_id != folder.name:
+        what = f"{folder / 'record.json'} is damaged (it is of run {record.run_id!r:.20})"
+        raise InputError(f"{what}: remove the folder and run again")
+    return record, before
+
+
+def _stored_spec(folder: Path) -> RunSpec:
+    """Return the specification of a run without a record.
+
+    Raises:
+        InputError: there is none, or a damaged one.
+    """
+    try:
+        return RunSpec.parse(read_spec(folder) or {})
+    except InputError as error:
+        raise InputError(f"{folder / 'spec.json'} is damaged ({error}): remove the folder and run again") from None
 
 
 def _described(
@@ -225,18 +243,15 @@ def _study_rows(study: Path) -> list[Line]:
     A finished run or evaluation never changes, since its id is the hash of its content, so that its line of the index
     is right as long as its record exists.
     """
-    index: dict[str, list[Line]] = {}
-    for line in read_lines(study / "index.jsonl")[0]:
-        if line.pop("schema", None) == _INDEX and isinstance(line.get("run_id"), str):
-            index.setdefault(line["run_id"], []).append(line)
+    index = read_index(study)
     runs, changed = [], False
     for folder in run_folders(study):
         known = index.pop(folder.name, [])
-        current = bool(known) and _is_current(str(folder), known)
+        current = bool(known) and is_current(str(folder), known)
         runs.append(known if current else rows_of(folder, study.name))
         changed |= not current and (bool(known) or _is_done(runs[-1]))
     if changed or index:
-        _write_index(study, [line for lines in runs if _is_done(lines) for line in lines])
+        write_index(study, [line for lines in runs if _is_done(lines) for line in lines])
     signals, arms = read_signals(study), read_arms(study)
     rows = _without_replaced([line for lines in runs for line in lines])
     return [
@@ -256,32 +271,15 @@ def _is_done(lines: list[Line]) -> bool:
     return all(line["status"] == "done" for line in lines)
 
 
-def _is_current(folder: str, lines: list[Line]) -> bool:
-    """Whether the records of a run and of exactly these evaluations exist."""
-    names = {line.get(_PLACE) for line in lines} - {None}
-    if not os.path.isfile(f"{folder}/record.json") or names != set(evaluation_names(folder)):
-        return False
-    return all(os.path.isfile(f"{folder}/{FOLDER}/{name}/record.json") for name in names)
-
-
 def _without_replaced(rows: list[Line]) -> list[Line]:
     """Return the lines without those of an older schema that are finished under today's id too."""
     done = {(line["run_id"], line.get("eval_id")) for line in rows if line["status"] == "done"}
     left = [
         line
         for line in rows
-        if (today := line.get(_TODAY, line["run_id"])) == line["run_id"] or (today, line.get("eval_id")) not in done
+        if (today := line.get(TODAY, line["run_id"])) == line["run_id"] or (today, line.get("eval_id")) not in done
     ]
-    return [{name: value for name, value in line.items() if name not in (_TODAY, _PLACE)} for line in left]
-
-
-def _write_index(study: Path, rows: list[Line]) -> None:
-    try:
-        with replacing(study / "index.jsonl") as temporary, temporary.open("w", encoding="utf-8") as stream:
-            for line in rows:
-                stream.write(json.dumps({"schema": _INDEX, **line}, ensure_ascii=False, allow_nan=False) + "\n")
-    except OSError:
-        return  # a study on a read-only disk is read without an index
+    return [{name: value for name, value in line.items() if name not in (TODAY, PLACE)} for line in left]
 
 
 def _ranking(stage: Stage) -> str:

@@ -29,8 +29,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from studykit.spec.data import Budget, Data, Filters, MixPart, with_first_parts
-from studykit.spec.part import MAX_SEED, Part
+from studykit.spec.part import Part
 from studykit.spec.schema_1 import from_schema_1, is_schema_1
+from studykit.spec.values import MAX_SEED, Seed
 
 __all__ = [
     "MAX_SEED",
@@ -43,6 +44,7 @@ __all__ = [
     "MixPart",
     "Part",
     "RunSpec",
+    "Seed",
     "Stage",
     "Student",
     "Teacher",
@@ -264,7 +266,7 @@ class RunSpec(Part):
     teacher: Teacher | None = None
     stages: tuple[Stage, ...] = Field(min_length=1)
     evaluation: tuple[Evaluation, ...] = ()
-    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    seed: Seed = 0
 
     @field_validator("evaluation", mode="before")
     @classmethod

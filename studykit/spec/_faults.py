@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from studykit.errors import unknown
+from studykit.errors import shown, unknown
 
 
 def one_line(model: type[BaseModel], error: ValidationError, given: Any) -> str:
@@ -16,7 +16,7 @@ def one_line(model: type[BaseModel], error: ValidationError, given: Any) -> str:
     path = ".".join(map(str, keys))
     if fault["type"] != "extra_forbidden":
         reason = fault["msg"].removeprefix("Value error, ")
-        return f"specification: {path or 'top level'}: {reason} (received {fault['input']!r:.80})"
+        return f"specification: {path or 'top level'}: {reason} (received {shown(fault['input'])})"
     owner: Any = model
     for part in fault["loc"][:-1]:
         owner = owner if isinstance(part, int) else _part_of(owner.model_fields[part].annotation)

@@ -6,7 +6,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from studykit.errors import InputError
-from studykit.spec.part import MAX_SEED, Part
+from studykit.spec.part import Part
+from studykit.spec.values import OnOrNone, Seed
 
 
 class Budget(Part):
@@ -19,7 +20,7 @@ class Budget(Part):
     tokens: int | None = Field(default=None, ge=1)
     sampler: str = "uniform"
     options: dict[str, Any] | None = Field(default=None, description="the sampler's own options, such as its models")
-    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
@@ -50,6 +51,12 @@ class Data(Part):
     options: dict[str, Any] = Field(default={})
     split: str = "train"
     filters: Filters | None = None
+    decontaminate: OnOrNone = Field(
+        default=None, description="leaves examples with a held-out item, or its prompt, out before a budget is drawn"
+    )
+    decontaminated_sha256: str | None = Field(
+        default=None, description="of the examples that `decontaminate` leaves; filled in by `study.pin`"
+    )
     budget: Budget = Budget()
     sha256: str | None = Field(default=None, description="of the source's examples; filled in by `study.pin`")
 

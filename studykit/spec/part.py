@@ -8,9 +8,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from studykit.errors import InputError
 from studykit.spec._faults import one_line
 
-MAX_SEED = 2**32 - 1
-"""The largest seed that numpy takes."""
-
 
 class Part(BaseModel):
     """Base of all parts: frozen, strict about unknown keys."""
@@ -30,6 +27,6 @@ class Part(BaseModel):
             raise InputError(one_line(cls, error, data)) from None
         try:
             json.dumps(part.model_dump(), allow_nan=False)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"specification: options must be plain JSON values ({error})") from None
         return part

@@ -16,7 +16,7 @@ from pydantic import Field
 from studykit.discovery import check_options, options_of
 from studykit.errors import InputError, unknown
 from studykit.methods import METHODS, get_method, takes
-from studykit.spec import steps_for_epochs
+from studykit.spec import Seed, steps_for_epochs
 
 AtLeastZero = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -53,6 +53,7 @@ class Parameters:
             without an answer alone.
         sampler: draws the budget.
         sampler_options: options of the sampler, such as {"teacher": ..., "reference": ...} for `difference`.
+        decontaminate: leaves training and validation examples out that have an item of the evaluation, or its prompt.
         lora_r: rank of adapters; 0 trains all weights.
         lora_alpha: of adapters.
         teacher_top_k: largest probabilities that are cached; 0 runs the live teacher at every step.
@@ -77,7 +78,7 @@ class Parameters:
     teachers: dict[str, str | Options] = field(default_factory=dict)
     method_options: dict[str, Options] = field(default_factory=dict)
     common_options: Options = field(default_factory=dict)
-    seed: AtLeastZero = 0
+    seed: Seed = 0
     steps: AtLeastZero = 0
     epochs: AboveZero | None = None
     batch_size: AtLeastOne = 64
@@ -88,6 +89,7 @@ class Parameters:
     filters: Options = field(default_factory=dict)
     sampler: str = "uniform"
     sampler_options: Options = field(default_factory=dict)
+    decontaminate: bool = False
     lora_r: AtLeastZero = 0
     lora_alpha: AtLeastOne = 32
     teacher_top_k: AtLeastZero = 0
@@ -198,7 +200,7 @@ def _stages(parts: Sequence[str], given: Parameters) -> list[dict[str, Any]]:
 
 
 def _stage(given: Parameters) -> dict[str, Any]:
-    data = _data(given) | {"filters": given.filters or None}
+    data = _data(given) | {"filters": given.filters or None, "decontaminate": given.decontaminate}
     ranking = {"sampler": given.sampler, "options": given.sampler_options or None, "seed": given.seed}
     budget = {"examples": given.budget_examples, **ranking}
     validation = {"split": given.validation_split, "budget": {"examples": given.validation_items}}

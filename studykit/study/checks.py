@@ -15,6 +15,7 @@ from studykit.data import StageData
 from studykit.errors import InputError, unknown
 from studykit.methods import Recipe
 from studykit.models.loading import check_attention
+from studykit.models.names import ModelRef
 from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
 from studykit.samplers import SAMPLERS, models_of
 from studykit.scorers import SCORERS
@@ -95,6 +96,15 @@ def check_tokenizers(teacher: Teacher, recipes: Sequence[Recipe], student_tokeni
     across = not teacher.is_cached and all(recipe.across_tokenizers for recipe in recipes)
     if not across and not same_vocabulary(student_tokenizer, tokenizer):
         shared_vocabulary(student_tokenizer, tokenizer)  # its error names tokens that differ
+
+
+def check_engine(teacher: Teacher, model: ModelRef) -> None:
+    """Refuse vLLM for a teacher that is a folder of adapters: it would read the base model's weights alone."""
+    if teacher.engine is not None and model.base is not None:
+        raise InputError(
+            f"engine {teacher.engine!r} reads weights from disk, and teacher {teacher.name!r} is a folder of adapters: "
+            "name the merged model, or leave engine out"
+        )
 
 
 _CACHED_REFUSALS = (

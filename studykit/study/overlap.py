@@ -1,39 +1,82 @@
 """Held-out items that a run is trained on: a score on them says what was memorised, not what was learned."""
 
-import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
+from studykit.data import Inputs
+from studykit.data.overlap import Kind
 from studykit.errors import InputError
-from studykit.spec import Data
+from studykit.results import ItemCounts
+from studykit.sources import Example, content_hash
+from studykit.spec import Data, RunSpec
 from studykit.training.resolved import ResolvedEvaluation, ResolvedRun
 
-_LOG = logging.getLogger(__name__)
 
-
-def check_overlap(run: ResolvedRun) -> None:
-    """Refuse an evaluation in which nothing is held out, unless it names the training split itself; log what overlaps.
+def check_decontaminate(spec: RunSpec) -> None:
+    """Refuse to leave held-out items out where there are none, and among the held-out items themselves.
 
     Raises:
-        InputError: another split or file, and yet all of its items are trained on.
+        InputError: naming the place.
     """
-    trained_on = [_split_of(data) for stage in run.stages for data, _ in stage.spec.parts]
-    for evaluation, known in zip(run.evaluations, count_overlaps(run, run.evaluations), strict=True):
-        items = len(evaluation.held_out)
-        if known and known == items and _split_of(evaluation.spec.data) not in trained_on:
-            raise InputError(
-                f"evaluation.data: all {items:,} held-out items are trained on too (a file without splits?): "
-                "name another split or file, or leave the evaluation out"
-            )
-        if known:
-            _LOG.warning("%s of %s held-out items are trained on too: their scores mean little", known, items)
+    for number, stage in enumerate(spec.stages):
+        parts = [data for data, _ in stage.parts] + ([stage.validation] if stage.validation is not None else [])
+        for data in parts:
+            if data.decontaminate and not spec.evaluation:
+                raise InputError(
+                    f"stages.{number}: decontaminate leaves the evaluation's items out, and there is no "
+                    "evaluation: name one, or leave `decontaminate` away"
+                )
+    if any(evaluation.data.decontaminate for evaluation in spec.evaluation):
+        raise InputError("evaluation.data.decontaminate is not used: set it in the data of the stages")
 
 
-def count_overlaps(run: ResolvedRun, evaluations: Sequence[ResolvedEvaluation]) -> list[int]:
-    """Return how many items of each evaluation are trained on too, by text without regard to case and whitespace."""
-    if not evaluations:
-        return []
-    trained = {example.plain_text for stage in run.stages for example in stage.data.examples}
-    return [sum(item.plain_text in trained for item in evaluation.held_out) for evaluation in evaluations]
+def pin_decontaminated(data: Data, kept: Sequence[Example]) -> Data:
+    """Return data with the hash of the examples that `decontaminate` leaves.
+
+    Args:
+        data: of a stage.
+        kept: the examples that its budget is drawn from.
+
+    Raises:
+        InputError: it is pinned to others: those that were left for other held-out items.
+    """
+    sha256 = content_hash(kept) if data.decontaminate else None
+    if data.decontaminated_sha256 not in (None, sha256):
+        raise InputError(
+            "what is trained on was decontaminated for other held-out items than these: train again, with an "
+            "evaluation of these items too"
+        )
+    return data.model_copy(update={"decontaminated_sha256": sha256})
+
+
+def count_held_out(run: ResolvedRun, inputs: Inputs) -> ResolvedRun:
+    """Return the run with the numbers of held-out items that it trains on, and that it validates on.
+
+    Args:
+        run: pinned.
+        inputs: remembers what has been searched.
+
+    Raises:
+        InputError: all items are trained on, and the evaluation names another split or file than the stages: they
+            only seem to be held out. An evaluation of the training split itself, named as such, is run.
+    """
+    return replace(run, evaluations=tuple(_count(run, evaluation, inputs) for evaluation in run.evaluations))
+
+
+def _count(run: ResolvedRun, evaluation: ResolvedEvaluation, inputs: Inputs) -> ResolvedEvaluation:
+    items, splits = evaluation.held_out, [_split_of(data) for stage in run.stages for data, _ in stage.spec.parts]
+    trained = [example for stage in run.stages for example in stage.data.examples]
+    found = inputs.find_held_out(items, trained, "trained on")
+    if (found.items >= Kind.NORMALISED).all() and _split_of(evaluation.spec.data) not in splits:
+        raise InputError(
+            f"evaluation.data: all {len(items):,} held-out items are trained on too (a file without splits?): name "
+            "another split or file, set `decontaminate` in the data of the stages, or leave the evaluation out"
+        )
+    counts = {"items_trained_on": ItemCounts(**found.counts())}
+    if validated := [example for stage in run.stages for example in stage.validation_examples]:
+        found = inputs.find_held_out(items, validated, "validated on")
+        counts["items_validated_on"] = ItemCounts(**found.counts())
+    return replace(evaluation, **counts)
 
 
 def _split_of(data: Data) -> tuple[str, str, str]:

@@ -19,12 +19,13 @@ from studykit.evaluation import held_out
 from studykit.methods import Recipe, get_method
 from studykit.models.loading import architecture, config_hash
 from studykit.models.names import ModelRef
+from studykit.sources import content_hash
 from studykit.spec import Data, Evaluation, RunSpec, Stage, Student, Teacher, steps_for_epochs
 from studykit.study import checks
 from studykit.study.capacity import check_capacity
 from studykit.study.code import code_of_evaluation, code_of_stage
 from studykit.study.coverage import describe_items
-from studykit.study.overlap import check_overlap
+from studykit.study.overlap import check_decontaminate, count_held_out, pin_decontaminated
 from studykit.training.resolved import ResolvedEvaluation, ResolvedRun, ResolvedStage
 
 P = TypeVar("P", Student, Teacher, Data)
@@ -47,18 +48,21 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
     checks.check_single_process()
     checks.check_names(spec)
     checks.check_evaluations(spec.evaluation)
+    check_decontaminate(spec)
     recipes = [get_method(stage.method, **stage.method_options) for stage in spec.stages]
     checks.check_teacher_is_named(spec, recipes)
     student = inputs.models.find(spec.student.name, spec.student.revision)
     shared = [(stage, recipe) for stage, recipe in zip(spec.stages, recipes, strict=True) if stage.teacher is None]
     wanted, teacher = _find_teacher(spec.teacher, shared, student, inputs)
+    evaluations = tuple(_resolve_evaluation(evaluation, student, inputs) for evaluation in spec.evaluation)
+    items = [item for evaluation in evaluations for item in evaluation.held_out]
     stages: list[ResolvedStage] = []
     for number, (stage, recipe) in enumerate(zip(spec.stages, recipes, strict=True)):
         own, own_teacher = _find_teacher(stage.teacher, [(stage, recipe)], student, inputs)
-        parts = _Parts(recipe, student, own_teacher if stage.teacher else teacher, excluded(stage, number, stages))
+        left_out = replace(excluded(stage, number, stages), held_out=items, held_out_sha256=content_hash(items))
+        parts = _Parts(recipe, student, own_teacher if stage.teacher else teacher, left_out)
         resolved = _resolve_stage(stage.model_copy(update={"teacher": own}), parts, inputs)
         stages.append(replace(resolved, seeds=(spec.seed, number), own_teacher=own_teacher))
-    evaluations = tuple(_resolve_evaluation(evaluation, student, inputs) for evaluation in spec.evaluation)
     pinned = {
         "student": _pin_student(spec.student, student),
         "teacher": wanted,
@@ -68,8 +72,7 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
     checks.check_evaluations(pinned["evaluation"])
     run = ResolvedRun(spec.model_copy(update=pinned), student, teacher, tuple(stages), evaluations)
     check_capacity(run)
-    check_overlap(run)
-    return run
+    return count_held_out(run, inputs)
 
 
 def _find_teacher(
@@ -87,6 +90,7 @@ def _find_teacher(
         checks.check_one_pruning(shares)
         teacher = teacher.model_copy(update={"pruned": shares.pop()})
     model = inputs.models.find(teacher.name, teacher.revision)
+    checks.check_engine(teacher, model)
     checks.check_tokenizers(teacher, [recipe for _, recipe in users], student.tokenizer, model.tokenizer)
     return _with_sha256(teacher, model.sha256, f"teacher {teacher.name!r}"), model
 
@@ -134,18 +138,19 @@ class _Parts:
 
 def _resolve_stage(stage: Stage, parts: _Parts, inputs: Inputs) -> ResolvedStage:
     recipe, student = parts.recipe, parts.student
-    pinned: dict[str, Any] = {"data": _pin_data(stage.data, inputs), "validation": None}
+    pinned: dict[str, Any] = {"data": _pin_drawn(stage.data, stage, parts, inputs), "validation": None}
     pinned["code"] = code_of_stage(stage, recipe)
     checks.check_code(stage.code, pinned["code"], f"method {stage.method!r}")
     if stage.mix:
-        mixed = [part.model_copy(update={"data": _pin_data(part.data, inputs)}) for part in stage.mix]
+        mixed = [part.model_copy(update={"data": _pin_drawn(part.data, stage, parts, inputs)}) for part in stage.mix]
         pinned["mix"] = tuple(mixed)
-    validation, (_, rollout) = None, recipe.parts
+    (examples, validation), (_, rollout) = ([], None), recipe.parts
     if rollout.needs_validation:
         checks.check_validation_is_named(stage)
         assert stage.validation is not None
-        validation = inputs.validation_data(stage.validation, student, stage)
-        pinned["validation"] = _pin_data(stage.validation, inputs)
+        alone = replace(parts, excluded=replace(parts.excluded, texts=frozenset(), ids=frozenset()))
+        examples, validation = inputs.validation_data(stage.validation, student, stage, alone.excluded)
+        pinned["validation"] = _pin_drawn(stage.validation, stage, alone, inputs)
     data = inputs.stage_data(stage, student, _selection(recipe, parts.teacher, inputs), parts.excluded)
     checks.check_prompts(stage, recipe, data)
     checks.check_selection(stage, data)
@@ -155,7 +160,7 @@ def _resolve_stage(stage: Stage, parts: _Parts, inputs: Inputs) -> ResolvedStage
     if stage.epochs is not None:
         steps = steps_for_epochs(stage.epochs, len(data.examples), stage.examples_per_step)
         pinned |= {"steps": steps, "epochs": None}
-    return ResolvedStage(stage.model_copy(update=pinned), recipe, data, validation)
+    return ResolvedStage(stage.model_copy(update=pinned), recipe, data, validation, examples)
 
 
 def _selection(recipe: Recipe, teacher: ModelRef | None, inputs: Inputs) -> Selection | None:
@@ -170,6 +175,12 @@ def _selection(recipe: Recipe, teacher: ModelRef | None, inputs: Inputs) -> Sele
 
 def _pin_data(data: Data, inputs: Inputs) -> Data:
     return _with_sha256(data, inputs.pool(data).sha256, f"source {data.source!r}")
+
+
+def _pin_drawn(data: Data, stage: Stage, parts: _Parts, inputs: Inputs) -> Data:
+    """Pin data that a stage draws from, and what `decontaminate` leaves of it."""
+    pinned = _pin_data(data, inputs)
+    return pin_decontaminated(pinned, inputs.kept(data, parts.student, stage.turns, parts.excluded).examples)
 
 
 def _with_sha256(part: P, sha256: str, what: str) -> P:

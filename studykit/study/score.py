@@ -31,7 +31,6 @@ from studykit.results.status import Activity, StatusFile, Watch, unwatched
 from studykit.results.table import run_row
 from studykit.scorers import Item, needs_generation, score_items, weighted_means
 from studykit.spec import Evaluation
-from studykit.study.overlap import count_overlaps
 from studykit.study.pin import pin
 from studykit.training.resolved import ResolvedEvaluation, ResolvedRun
 from studykit.training.stages import leave_float32_flash
@@ -82,7 +81,7 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
     """
     done = {stored.eval_id for stored in results.read_evaluations(folder) if stored.status == "done"}
     todo = [evaluation for evaluation in run.evaluations if evaluation.spec.eval_id not in done]
-    for evaluation, overlap in zip(todo, count_overlaps(run, todo), strict=True):
+    for evaluation in todo:
         with results.EvaluationWriter(folder, evaluation.spec) as writer:
             answered_in, items = _stored_items(folder, evaluation)
             started = time.monotonic()
@@ -99,7 +98,8 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
                 gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
                 teacher_metrics=_teacher_metrics(run, evaluation, watch),
                 held_out=evaluation.covered,
-                items_trained_on=overlap,
+                items_trained_on=evaluation.items_trained_on,
+                items_validated_on=evaluation.items_validated_on,
                 answers_from=answered_in,
             )
     if todo:

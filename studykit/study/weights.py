@@ -96,7 +96,7 @@ def save_weights(keep: str, trained: Trained, folder: Path, card: str) -> nn.Mod
     model: Any = trained.model
     has_adapters = hasattr(model, "merge_and_unload")
     if has_adapters and keep != "none":
-        model.save_pretrained(folder / "adapter")
+        model.save_pretrained(folder / "adapter", save_embedding_layers=False)  # else peft looks for the base's
     if not _BYTES[keep]:
         return model
     if has_adapters:

@@ -138,7 +138,7 @@ def _try_saving(student: Any, tokenizer: Any, name: str) -> None:
     small = sum(p.numel() * p.element_size() for p in inner.parameters()) <= _SAVED_WHOLE_BYTES
     with one_line_errors(f"student {name!r} could not be saved after its training"), TemporaryDirectory() as folder:
         if student is not inner:
-            student.save_pretrained(Path(folder) / "adapter")
+            student.save_pretrained(Path(folder) / "adapter", save_embedding_layers=False)
         elif small:
             inner.save_pretrained(folder)
         else:

@@ -1,7 +1,7 @@
 """A run with everything that its specification names looked up, once: what training, evaluation and capture take."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from studykit.data import StageData
 from studykit.discovery import options_of
 from studykit.methods import Recipe
 from studykit.models.names import ModelRef
-from studykit.results.record import HeldOut
+from studykit.results.record import HeldOut, ItemCounts
 from studykit.rollouts import ROLLOUTS
 from studykit.sources import Example
 from studykit.spec import Evaluation, RunSpec, Stage, Teacher
@@ -28,6 +28,7 @@ class ResolvedStage:
         recipe: of its method, with the method's options.
         data: what it trains on.
         validation: what its method computes the student's loss on during training; None for other methods.
+        validation_examples: the examples of the validation; none without one.
         seeds: of the order of its examples: the run's seed and the number of the stage.
         own_teacher: the model of the teacher that it names; None where it has the run's.
     """
@@ -36,6 +37,7 @@ class ResolvedStage:
     recipe: Recipe
     data: StageData
     validation: Encoded | None = None
+    validation_examples: list[Example] = field(default_factory=list)
     seeds: Sequence[int] = (0, 0)
     own_teacher: ModelRef | None = None
 
@@ -124,11 +126,15 @@ class ResolvedEvaluation:
         spec: the pinned evaluation.
         held_out: the examples that it scores.
         covered: what they cover of their split, by counts.
+        items_trained_on: how many of them are trained on too.
+        items_validated_on: how many of them are in validation data; None without any.
     """
 
     spec: Evaluation
     held_out: list[Example]
     covered: HeldOut
+    items_trained_on: ItemCounts | None = None
+    items_validated_on: ItemCounts | None = None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def test_card_has_the_hubs_metadata_and_the_runs_numbers(tmp_path, plain_spec, s
     assert header["library_name"] == "transformers"
     assert "sft" in header["tags"]
     assert run_id in text
-    assert "8 optimizer steps on 24 examples" in text
+    assert "8 optimizer steps on 24 of 24 examples" in text
 
 
 @pytest.mark.parametrize("lora", [None, {"lora_r": 4}])

@@ -1,14 +1,11 @@
 """What a model cannot read or generate is refused when a run is pinned, with one line that says the fix."""
 
-import json
-
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studykit.errors import InputError
 from studykit.spec import RunSpec
 from studykit.study import pin
-from studykit.study.overlap import count_overlaps
 
 FIELDS = {
     "gpt2": {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 24},
@@ -104,23 +101,3 @@ def test_more_tokens_than_rows_are_refused_by_the_largest_token(folder, spec, to
         match=r"stage 1, example 'word-\d+': .* gives token id \d\d .*, and the model's embedding has 20 rows: call",
     ):
         pin(spec(folder("llama", rows=20)))
-
-
-def test_held_out_items_that_are_all_trained_on_are_refused_and_some_are_logged(
-    folder, spec, data_file, tmp_path, caplog
-):
-    plain = json.loads(spec(folder("llama")).canonical())
-    plain["stages"][0]["data"]["budget"] = {"examples": 40}
-    pin(RunSpec.parse(plain))  # the training split, named as such
-    assert "40 of 40 held-out items are trained on too" in caplog.text
-    plain["evaluation"][0]["data"]["split"] = "test"  # of a file whose lines name no split
-    with pytest.raises(InputError, match="all 40 held-out items are trained on too"):
-        pin(RunSpec.parse(plain))
-    first, *_ = data_file.read_text(encoding="utf-8").splitlines()
-    other = tmp_path / "other.jsonl"
-    unseen = json.dumps({"prompt": "Pronounce z z z", "completion": "Z"})
-    other.write_text(f"{first}\n{unseen}\n", encoding="utf-8")
-    plain["evaluation"][0]["data"]["options"]["path"] = str(other)
-    run = pin(RunSpec.parse(plain))
-    assert count_overlaps(run, run.evaluations) == [1]
-    assert "1 of 2 held-out items are trained on too" in caplog.text
