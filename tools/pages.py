@@ -23,6 +23,7 @@ from studykit.findings.data_size import data_size
 from studykit.findings.methods import methods
 from studykit.findings.teacher_cache import teacher_cache
 from studykit.results.record import CellRecord, CellSpec, EvaluationRecord, Record, RunRecord
+from tools.models_page import format_page
 
 ROOT = Path(__file__).parents[1]
 
@@ -187,6 +188,17 @@ class BenchmarksPage(Page):
         benchmarks.draw_figures(self.reports, self.folder)
 
 
+class ModelsPage(Page):
+    """The page about architectures and chat templates."""
+
+    def generated(self) -> str:
+        """Return the text between the markers."""
+        return format_page(self.folder)
+
+    def draw(self) -> None:
+        """Do nothing: the page has tables alone."""
+
+
 def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
     return "\n\n".join(
         (
@@ -267,6 +279,7 @@ PAGES = (
     StudyPage("docs/teacher-cache.md", "teacher_cache", teacher_cache, _teacher_cache_block, _draw_teacher_cache),
     BenchmarksPage("docs/benchmarks.md", "benchmarks"),
     RecordsPage("docs/records.md", "results"),
+    ModelsPage("docs/models.md", "architectures"),
 )
 
 
