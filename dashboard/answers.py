@@ -5,16 +5,21 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-RIGHT = "exact_match"
 TEXTS = ["id", "prompt", "reference", "answer"]
 
 
-def show(items: list[dict[str, Any]], key: str) -> None:
-    """Show the items with filter and search; a selected one is shown in full."""
+def show(items: list[dict[str, Any]], key: str, score: str) -> None:
+    """Show the items with filter and search; a selected one is shown in full.
+
+    Args:
+        items: from `results.read_items`.
+        key: of the table, different for each evaluation.
+        score: the scorer by which an answer is right or wrong, where it gives 1 and 0 only.
+    """
     if not items:
         st.info("This run has no scored items.", icon=":material/hourglass_empty:")
         return
-    frame = _table(items)
+    frame = _table(items, score)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         frame = _searched(_right_or_wrong(frame))
     st.markdown(f"**{len(frame):,}** of {len(items):,} items")
@@ -32,11 +37,12 @@ def show(items: list[dict[str, Any]], key: str) -> None:
         _whole(frame.iloc[row])
 
 
-def _table(items: list[dict[str, Any]]) -> pd.DataFrame:
-    texts = pd.DataFrame(items).reindex(columns=TEXTS)
+def _table(items: list[dict[str, Any]], score: str) -> pd.DataFrame:
+    texts = pd.DataFrame(items).reindex(columns=[*TEXTS, "cut"])
     scores = pd.DataFrame([item.get("scores", {}) for item in items])
-    if RIGHT in scores:
-        texts.insert(1, "right", scores[RIGHT].map({1.0: "✓ right", 0.0: "✗ wrong"}))
+    if score in scores and set(scores[score].dropna()) <= {0.0, 1.0}:
+        texts.insert(1, "right", scores[score].map({1.0: "✓ right", 0.0: "✗ wrong"}))
+    texts["cut"] = texts["cut"].map({True: "✂ cut at the limit"})
     return pd.concat([texts, scores], axis=1).dropna(axis=1, how="all")
 
 

@@ -70,6 +70,17 @@ def running() -> dict[str, Status]:
     return status.running(study())
 
 
+def primary_metric() -> str:
+    """Return the metric that the notebooks of the chosen study name first; exact match where none does."""
+    named = [cell.spec.parameters.get("primary_metric") for cell in cells() if cell.spec]
+    return next((name for name in named if isinstance(name, str)), "exact_match")
+
+
+def metrics_first(frame: pd.DataFrame) -> list[str]:
+    """Return the metrics of a table of runs, the primary one first."""
+    return sorted(results.metric_columns(frame), key=lambda name: (name != primary_metric(), name))
+
+
 def damaged() -> dict[str, str]:
     """Return the runs of the chosen study whose record cannot be read, with what is wrong."""
     return _damaged(str(study()), fingerprint())

@@ -201,7 +201,9 @@ def results_command(
     elif frame.empty:
         typer.echo(f"no runs under {root}; `make quickstart` trains some")
     else:
-        typer.echo(frame.dropna(axis="columns", how="all").to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+        uncut = [name for name in map(str, frame) if name.endswith("answers_cut") and not frame[name].any()]
+        shown = frame.drop(columns=uncut)
+        typer.echo(shown.dropna(axis="columns", how="all").to_string(index=False, float_format=lambda x: f"{x:.4g}"))
         for folder in store.studies(root):
             for run_id, status in running(folder).items():
                 typer.echo(f"run {run_id} of {folder.name}: {status.line()}")

@@ -5,15 +5,16 @@ scores = mean_logp(models.find("lexicon/teacher-a"), examples)         # per res
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from studykit.chat import ENCODING_VERSION, Encoded, encode
-from studykit.collate import collate
+from studykit.collate import Batch, collate
 from studykit.files import cache_folder, replacing
 from studykit.models.loading import load_teacher
 from studykit.models.names import ModelRef
@@ -25,29 +26,79 @@ from studykit.sources import Example, content_hash
 _BATCH = 256
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What a model predicts at the n supervised tokens of one example, given all tokens before each.
+
+    Attributes:
+        nll: negative log-likelihood of the tokens, summed, nats.
+        confidence: float32 [n], probability of the likeliest token.
+        likeliest: int64 [n], that token.
+        target: int64 [n], the token of the example.
+    """
+
+    nll: float
+    confidence: np.ndarray
+    likeliest: np.ndarray
+    target: np.ndarray
+
+
 @torch.no_grad()
 def reference_nll(model: nn.Module, encoded: Encoded, tokenizer: Any, batch_size: int) -> list[float]:
     """Return the negative log-likelihood of every example's supervised tokens, summed, nats.
 
     Rows of the head that belong to no token are left out, as in distillation: no training has lowered their logits.
     """
-    head, vocab_size, packed = output_head(model), token_rows(tokenizer), choose_packing(model)
-    order = np.argsort(encoded.lengths, kind="stable")
     losses = [0.0] * len(encoded)
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        batch = collate(encoded, indices, tokenizer.pad_token_id).to(head.weight.device)
-        hidden, target = hidden_states(model, batch.input_ids, batch.attention_mask, packed), batch.target
-        parts = [
-            torch.nn.functional.cross_entropy(logits, target[rows], reduction="none")
-            for rows, logits in logits_in_chunks(batch.predicting(hidden), head, vocab_size)
-        ]
-        nll = torch.cat(parts)
-        sums = torch.zeros(len(indices), dtype=nll.dtype, device=nll.device)
-        sums.index_add_(0, batch.sequence, nll)
-        for index, value in zip(indices, sums.tolist(), strict=True):
+    for indices, batch, chunks in _read_batches(model, encoded, tokenizer, batch_size):
+        nll = torch.cat([_cross_entropy(logits, batch.target[rows]) for rows, logits in chunks])
+        for index, value in zip(indices, _sums(nll, batch, len(indices)), strict=True):
             losses[index] = value
     return losses
+
+
+@torch.no_grad()
+def predict(model: nn.Module, encoded: Encoded, tokenizer: Any, batch_size: int) -> list[Prediction]:
+    """Return the model's predictions at every example's supervised tokens, with the likelihood of `reference_nll`."""
+    found: dict[int, Prediction] = {}
+    for indices, batch, chunks in _read_batches(model, encoded, tokenizer, batch_size):
+        parts = [
+            (
+                _cross_entropy(logits, batch.target[rows]),
+                (logits.amax(-1) - logits.logsumexp(-1)).exp(),
+                logits.argmax(-1),
+            )
+            for rows, logits in chunks
+        ]
+        nll, *rest = (torch.cat(part) for part in zip(*parts, strict=True))
+        counts = torch.bincount(batch.sequence, minlength=len(indices)).tolist()
+        columns = zip(*(part.cpu().split(counts) for part in (*rest, batch.target)), strict=True)
+        for index, value, column in zip(indices, _sums(nll, batch, len(indices)), columns, strict=True):
+            found[int(index)] = Prediction(value, *(part.numpy() for part in column))
+    return [found[index] for index in range(len(encoded))]
+
+
+def likeliest_tokens(model: ModelRef, encoded: Encoded, tokenizer: Any) -> list[np.ndarray]:
+    """Return the token that a model predicts at each supervised token of every example, each int64 [n].
+
+    Stored on disk by content of model and sequences: a study runs a teacher over them once.
+
+    Args:
+        model: as found by its name; its vocabulary is the tokenizer's.
+        encoded: token sequences.
+        tokenizer: the one that made them.
+
+    Raises:
+        InputError: the model cannot be loaded.
+    """
+    keys = "".join(encoded.key_of(index) for index in range(len(encoded)))
+
+    def compute() -> np.ndarray:
+        predictions = predict(load_teacher(model), encoded, tokenizer, _BATCH)
+        return np.concatenate([prediction.likeliest for prediction in predictions])
+
+    tokens = _remember(f"likeliest:{model.sha256}:{keys}", compute)
+    return np.split(tokens, np.cumsum(encoded.response_tokens)[:-1])
 
 
 def mean_logp(model: ModelRef, examples: Sequence[Example]) -> np.ndarray:
@@ -65,11 +116,43 @@ def mean_logp(model: ModelRef, examples: Sequence[Example]) -> np.ndarray:
     Raises:
         InputError: the model cannot be loaded.
     """
-    key = f"{ENCODING_VERSION}:{model.sha256}:{content_hash(examples)}"
-    file = cache_folder("likelihood") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
-    if not file.exists():
+
+    def compute() -> np.ndarray:
         encoded = encode(examples, model.tokenizer, None)
         nll = np.array(reference_nll(load_teacher(model), encoded, model.tokenizer, _BATCH))
+        return -nll / encoded.response_tokens
+
+    return _remember(f"{ENCODING_VERSION}:{model.sha256}:{content_hash(examples)}", compute)
+
+
+def _remember(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return the array stored under a key, computing it where it is missing."""
+    file = cache_folder("likelihood") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+    if not file.exists():
+        array = compute()
         with replacing(file) as temporary, temporary.open("wb") as stream:
-            np.save(stream, -nll / encoded.response_tokens)
+            np.save(stream, array)
     return np.load(file)
+
+
+def _read_batches(
+    model: nn.Module, encoded: Encoded, tokenizer: Any, batch_size: int
+) -> Iterator[tuple[np.ndarray, Batch, Iterator[tuple[slice, Tensor]]]]:
+    """Yield positions of examples of similar length, their batch, and the logits of its supervised tokens in chunks."""
+    head, vocab_size, packed = output_head(model), token_rows(tokenizer), choose_packing(model)
+    order = np.argsort(encoded.lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        batch = collate(encoded, indices, tokenizer.pad_token_id).to(head.weight.device)
+        hidden = hidden_states(model, batch.input_ids, batch.attention_mask, packed)
+        yield indices, batch, logits_in_chunks(batch.predicting(hidden), head, vocab_size)
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits, target, reduction="none")
+
+
+def _sums(nll: Tensor, batch: Batch, count: int) -> list[float]:
+    """Return the sum over each sequence's tokens."""
+    sums = torch.zeros(count, dtype=nll.dtype, device=nll.device)
+    return sums.index_add_(0, batch.sequence, nll).tolist()

@@ -12,9 +12,9 @@ from fake_notebooks import everything_under, write_batch, write_notebook
 from studykit import cli
 from studykit.cli import ROOMS, main
 from studykit.errors import Failure
-from studykit.results import RunWriter, open_study
+from studykit.results import EvaluationWriter, RunWriter, open_study
 from studykit.results.status import Activity, StatusFile
-from studykit.spec import RunSpec
+from studykit.spec import Evaluation, RunSpec
 
 STUDYKIT = str(Path(sys.executable).with_name("studykit"))
 SHAPE = {
@@ -25,6 +25,11 @@ SHAPE = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "max_position_embeddings": 128,
+}
+
+SFT = {
+    "student": {"name": "lexicon/base-small"},
+    "stages": [{"data": {"source": "lexicon"}, "method": "sft", "steps": 10, "learning_rate": 0.01}],
 }
 
 
@@ -264,9 +269,18 @@ def test_results_of_nothing(studykit, tmp_path):
     assert refused(studykit("results", "lexikon"), "unknown study 'lexikon'; did you mean 'lexicon'")
 
 
+@pytest.mark.parametrize("cut", [0, 3])
+def test_results_show_answers_that_were_cut_where_there_are_any(studykit, tmp_path, cut):
+    with RunWriter(open_study(tmp_path / "results", "mine"), RunSpec.parse(SFT)) as run:
+        run.finish({}, [])
+        with EvaluationWriter(run.folder, Evaluation.parse({"data": {"source": "lexicon"}})) as measured:
+            measured.finish({"exact_match": 0.5, "answers_cut": cut})
+    assert ("answers_cut" in studykit("results", "mine")[1]) == bool(cut)
+    assert json.loads(studykit("results", "mine", "--json")[1])[0]["answers_cut"] == cut
+
+
 def test_results_say_what_a_running_run_is_doing(studykit, tmp_path):
-    stage = {"data": {"source": "lexicon"}, "method": "sft", "steps": 10, "learning_rate": 0.01}
-    spec = RunSpec.parse({"student": {"name": "lexicon/base-small"}, "stages": [stage]})
+    spec = RunSpec.parse(SFT)
     with RunWriter(open_study(tmp_path / "results", "s"), spec) as run:
         StatusFile(run.folder)(Activity("training", "steps", "sft"), 5, 10)
         code, out, _ = studykit("results")

@@ -1,16 +1,19 @@
 """Answers and likelihoods of held-out items: the same in batches as one by one, and as the model's own."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from studykit.chat import encode, encode_prompts
 from studykit.errors import InputError
-from studykit.evaluation import answer_greedily, answer_items, held_out, item_of_line, line_of_item
-from studykit.likelihood import reference_nll
+from studykit.evaluation import answer_greedily, answer_items, held_out, item_of, item_of_line, line_of_item
+from studykit.likelihood import predict, reference_nll
 from studykit.models import projection
-from studykit.scorers import score_items, weighted_means
+from studykit.models.loading import load_teacher
+from studykit.models.names import Models
+from studykit.scorers import metrics_of, score_items, weighted_means, without_teacher
 from studykit.sources import Example
 from studykit.spec import Evaluation
 
@@ -55,7 +58,8 @@ def test_answers_are_greedy_and_do_not_depend_on_the_batch(model, tokenizer, exa
     assert len(set(expected)) > 5
     assert len({len(answer.split()) for answer in expected}) > 1
     for batch_size in (1, 7, 40):
-        assert answer_greedily(model, tokenizer, examples, evaluation(batch_size=batch_size)) == expected
+        answers = answer_greedily(model, tokenizer, examples, evaluation(batch_size=batch_size))
+        assert [answer.text for answer in answers] == expected
 
 
 def test_an_answer_ends_at_the_end_token_and_at_the_limit(model, tokenizer, examples, evaluation):
@@ -66,7 +70,7 @@ def test_an_answer_ends_at_the_end_token_and_at_the_limit(model, tokenizer, exam
         bias[tokenizer.convert_tokens_to_ids(word)] = 1e4
         model.lm_head.bias = torch.nn.Parameter(bias)
         answers[word] = answer_greedily(model, tokenizer, examples[:3], evaluation())
-    assert answers == {"K": ["K K K K K K K"] * 3, tokenizer.eos_token: [""] * 3}
+    assert answers == {"K": [("K K K K K K K", True)] * 3, tokenizer.eos_token: [("", False)] * 3}
 
 
 def test_likelihood_is_the_models_own_loss(model, tokenizer, examples):
@@ -151,3 +155,91 @@ def test_raw_texts_cannot_be_answered(evaluation):
     assert held_out(evaluation(scorers=["nll"]), texts) == texts
     with pytest.raises(InputError, match="raw texts, which ask for no answer"):
         held_out(evaluation(), texts)
+
+
+def own_loss(model, encoded, index):
+    """Return the model's own loss on one sequence, summed, and its predictions at the supervised tokens."""
+    ids = torch.from_numpy(encoded.ids_of(index).astype("int64"))
+    supervised = torch.from_numpy(encoded.supervised_of(index))
+    with torch.no_grad():
+        logp = model(input_ids=ids[None]).logits[0, :-1].log_softmax(-1)[supervised[1:]]
+    return logp, ids[1:][supervised[1:]]
+
+
+def test_predictions_are_those_of_the_model_at_every_token(model, tokenizer, examples):
+    encoded = encode(examples, tokenizer, 64)
+    found = predict(model, encoded, tokenizer, 6)
+    assert [p.nll for p in found] == reference_nll(model, encoded, tokenizer, 6)
+    for index, prediction in enumerate(found):
+        logp, target = own_loss(model, encoded, index)
+        assert prediction.target.tolist() == target.tolist()
+        assert prediction.likeliest.tolist() == logp.argmax(-1).tolist()
+        assert prediction.confidence == pytest.approx(logp.amax(-1).exp().numpy(), rel=1e-4)
+
+
+def test_every_choice_is_read_as_the_answer(model, tokenizer, examples, evaluation):
+    choices = ("K AE T", "D", "K AE")
+    asked = [replace(e, messages=(*e.messages[:-1], {"role": "assistant", "content": "D"})) for e in examples[:5]]
+    asked = held_out(evaluation(scorers=["choice", "choice_per_token"], choices=choices), asked)
+    items = answer_items(model, tokenizer, evaluation(scorers=["choice"], batch_size=4), asked)
+    scores = score_items(items, ["choice"])
+    for index, item in enumerate(items):
+        messages = [(*asked[index].messages[:-1], {"role": "assistant", "content": choice}) for choice in choices]
+        encoded = encode([replace(asked[index], messages=m, choices=()) for m in messages], tokenizer, 64)
+        own = [own_loss(model, encoded, n) for n in range(3)]
+        nll = [-float(logp.gather(1, target[:, None]).sum()) for logp, target in own]
+        assert item.choice_nll == pytest.approx(nll, rel=1e-4)
+        assert item.choice_tokens == (4, 2, 3)
+        assert scores[index]["choice"].value == (min(nll) == nll[1])
+        assert item.answer is None
+
+
+def test_an_example_may_name_its_own_choices_and_all_answers_may_be_labels(examples, evaluation):
+    [first, second] = held_out(evaluation(scorers=["choice"], choices="references"), [*examples[:2]])
+    assert first.choices == second.choices == ("K", "K AE")
+    own = replace(examples[0], choices=("K", "T"))
+    assert held_out(evaluation(scorers=["choice"], choices=["K AE", "D"]), [own, examples[1]])[0].choices == ("K", "T")
+
+
+def test_the_student_agrees_with_itself_and_the_other_model_runs_once(
+    model, tokenizer, examples, evaluation, teacher_folder, empty_cache, monkeypatch
+):
+    settings, teacher = evaluation(scorers=["teacher_agreement", "nll"]), Models().find(str(teacher_folder))
+    itself = load_teacher(teacher)
+    items = answer_items(itself, tokenizer, settings, examples[:8], teacher=teacher)
+    assert metrics_of(items, score_items(items, settings.scorers), settings.scorers)["teacher_agreement"] == 1
+    monkeypatch.setattr("studykit.likelihood.load_teacher", None)
+    items = answer_items(model, tokenizer, settings, examples[:8], teacher=teacher)
+    encoded, agree, count = encode(examples[:8], tokenizer, 64), 0, 0
+    for index in range(8):
+        logp, theirs = own_loss(model, encoded, index)[0], own_loss(itself, encoded, index)[0]
+        agree, count = agree + int((logp.argmax(-1) == theirs.argmax(-1)).sum()), count + len(logp)
+    assert 0 < agree < count
+    measured = metrics_of(items, score_items(items, settings.scorers), settings.scorers)
+    assert measured["teacher_agreement"] == pytest.approx(agree / count)
+    assert without_teacher(settings.scorers) == ["nll"]  # a teacher is not compared with itself
+
+
+def test_a_line_of_the_file_holds_all_that_scorers_read(model, tokenizer, examples, evaluation, teacher_folder):
+    names = ["teacher_agreement", "calibration_error", "exact_match"]
+    settings, teacher = evaluation(scorers=names, choices=["K", "D"]), Models().find(str(teacher_folder))
+    items = answer_items(
+        model, tokenizer, settings, held_out(evaluation(choices=["K", "D"]), examples[:3]), teacher=teacher
+    )
+    lines = [json.loads(json.dumps(line_of_item(item))) for item in items]
+    read = [item for line in lines if (item := item_of_line(line))]
+    assert read == items
+    assert score_items(read, names) == score_items(items, names)
+
+
+def test_bytes_are_those_of_every_supervised_turn(examples):
+    messages = (
+        {"role": "user", "content": "ä"},
+        {"role": "assistant", "content": "äö"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "cc", "weight": 0},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "ü"},
+    )
+    assert item_of(replace(examples[0], messages=messages)).reference_bytes == 6
+    assert item_of(replace(examples[0], messages=({"role": "text", "content": "äö"},))).reference_bytes == 4

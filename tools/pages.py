@@ -205,7 +205,7 @@ def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
             f"> {finding.sentence}",
             "![Exact match on held-out words against the number of training examples, for fine-tuning and "
             "distillation, with 95% intervals over seeds](results/lexicon/data_size.svg)",
-            markdown_table(finding.table),
+            markdown_table(finding.table, digits=finding.digits),
             f"From the {len(done)} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats "
             f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals.",
         )
@@ -226,7 +226,7 @@ def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
             f"### {budget:,} examples, {steps:,} optimizer steps",
             "![Exact match on held-out words and seconds of training, one line per method, with 95% intervals over "
             f"seeds, at {budget:,} examples]({image})",
-            markdown_table(part.drop(columns="budget")),
+            markdown_table(part.drop(columns="budget"), digits=finding.digits),
         ]
     parts.append(
         f"From the {len(done)} runs in [`results/methods`](../results/methods): exact match in points and NLL in nats "
@@ -254,7 +254,7 @@ def _teacher_cache_block(finding: Finding, done: pd.DataFrame, items: int) -> st
             f"### {budget:,} examples, {steps:,} optimizer steps",
             "![Difference to the dense teacher in exact match and NLL against bytes per response token, for top-k and "
             f"sampled teachers, with 95% intervals over seeds, and for fine-tuning, at {budget:,} examples]({image})",
-            markdown_table(part.drop(columns="budget"), left=("signal",)),
+            markdown_table(part.drop(columns="budget"), left=("signal",), digits=finding.digits),
         ]
     parts.append(
         f"From the {len(done)} runs in [`results/teacher_cache`](../results/teacher_cache): exact match in points and "

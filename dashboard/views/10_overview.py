@@ -7,7 +7,6 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, links, readings, states
-from studykit import results
 from studykit.figures.difference_against_budget import difference_against_budget
 from studykit.figures.score_against_budget import score_against_budget
 from studykit.findings import FINDINGS, Finding, labels
@@ -38,23 +37,24 @@ def page() -> None:
 def _answer(frame: pd.DataFrame) -> None:
     """Show finding, curves and table for one student and teacher."""
     methods = sorted(frame["method"].dropna().unique(), key=lambda m: (m != "sft", m != "kd", m))
-    baseline, arm, metric = _contrast(methods, results.metric_columns(frame))
+    baseline, arm, metric = _contrast(methods, readings.metrics_first(frame))
     try:
-        finding = FINDINGS.member("data_size")(frame, baseline=baseline, arm=arm, score=metric or "exact_match")
+        finding = FINDINGS.member("data_size")(
+            frame, baseline=baseline, arm=arm, score=metric or readings.primary_metric()
+        )
     except ValueError as error:
         st.warning(f"No finding: {states.plain(str(error))}", icon=":material/rule:")
         return
     st.info(states.plain(finding.sentence), icon=":material/insights:")
     if metric is not None:
-        crowded = len(methods) > MOST_CURVES
+        crowded, metric = len(methods) > MOST_CURVES, finding.numbers["score"]
         _curves(frame[frame["method"].isin([baseline, arm])] if crowded else frame, metric, baseline, arm)
-    _table(finding, metric or "exact_match")
+    _table(finding)
 
 
 def _contrast(methods: list[str], metrics: list[str]) -> tuple[str, str, str | None]:
     """Let people choose what is compared; pickers with one choice are left out."""
     with st.container(horizontal=True):
-        metrics = sorted(metrics, key=lambda m: (m != "exact_match", m))
         metric = st.selectbox("Metric", metrics, key="metric", bind="query-params", width=260) if metrics else None
         if len(methods) < 3:
             return methods[0], methods[-1] if len(methods) > 1 else "kd", metric
@@ -105,13 +105,13 @@ def _described(done: pd.DataFrame, metric: str) -> str:
     return f"Mean {metric} against the budget: {'; '.join(parts)}"
 
 
-def _table(finding: Finding, score: str) -> None:
+def _table(finding: Finding) -> None:
     if finding.table.empty:
         return
-    shown, nll = metric_of(score), metric_of("nll")
+    shown, nll = metric_of(finding.numbers["score"]), metric_of("nll")
     st.markdown("#### Finding by budget")
     columns = {
-        name: st.column_config.NumberColumn(format=f"%.{(nll if 'NLL' in name else shown).digits}f")
+        name: st.column_config.NumberColumn(format=f"%.{finding.digits.get(name, 1)}f")
         for name in map(str, finding.table.select_dtypes("float"))
     }
     columns["budget"] = st.column_config.NumberColumn("budget (examples)", format="localized")

@@ -7,9 +7,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, readings, states
-from studykit import results
 from studykit.figures.methods_compared import methods_compared
 from studykit.findings.methods import methods
+from studykit.scorers import metric as metric_of
 
 COSTS = {
     "seconds of training": "train_s",
@@ -37,7 +37,7 @@ def page() -> None:
         )
     else:
         st.info(f"No finished run at this budget has {states.plain(metric)}.")
-    _table(done)
+    _table(done, metric)
 
 
 def _choices(done: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
@@ -50,8 +50,9 @@ def _choices(done: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
         done = done[done["student"] == student]
         budgets = sorted(int(budget) for budget in done["budget_examples"].unique())
         budget = st.selectbox("Budget (examples)", budgets, key="budget", bind="query-params", width=200)
-        metrics = sorted(results.metric_columns(done), key=lambda m: (m != "exact_match", m))
-        metric = st.selectbox("Metric", metrics, key="measure", bind="query-params", width=260) or "exact_match"
+        metrics = readings.metrics_first(done)
+        metric = st.selectbox("Metric", metrics, key="measure", bind="query-params", width=260)
+        metric = metric or readings.primary_metric()
         known = [name for name, cost in COSTS.items() if cost in done and done[cost].notna().any()]
         cost = st.selectbox("Cost", known, key="cost", bind="query-params", width=260) or "seconds of training"
     return done[done["budget_examples"] == budget], metric, cost
@@ -62,21 +63,18 @@ def _described(done: pd.DataFrame, metric: str) -> str:
     return f"Mean {metric} by method: " + "; ".join(f"{method} {mean:.3g}" for method, mean in means.items())
 
 
-def _table(done: pd.DataFrame) -> None:
+def _table(done: pd.DataFrame, metric: str) -> None:
     names = sorted(done["method"].unique(), key=lambda m: (m != "sft", m))
     baseline = names[0]
     if len(names) > 2:
         baseline = st.selectbox("Baseline", names, key="against", bind="query-params", width=200) or baseline
     try:
-        finding = methods(done, baseline=baseline)
+        finding = methods(done, baseline=baseline, score=metric)
     except ValueError as error:
         st.warning(f"No comparison: {states.plain(str(error))}", icon=":material/rule:")
         return
     st.info(states.plain(finding.sentence), icon=":material/insights:")
-    columns = {
-        "score": st.column_config.NumberColumn(format="%.1f"),
-        "NLL": st.column_config.NumberColumn(format="%.3f"),
-    }
+    columns = {name: st.column_config.NumberColumn(format=f"%.{digits}f") for name, digits in finding.digits.items()}
     columns |= {
         name: st.column_config.NumberColumn(format="localized") for name in ("generated", "teacher reads", "seconds")
     }
@@ -87,8 +85,8 @@ def _table(done: pd.DataFrame) -> None:
         alt="Score, NLL, differences to the baseline and cost of every method",
     )
     st.caption(
-        "Scores in points of 100, NLL in nats per token; in brackets the 95% t interval over seeds. Teacher reads: "
-        "tokens that went through the teacher."
+        f"Score: {metric_of(finding.numbers['score']).label}; NLL in nats per token; in brackets the 95% t interval "
+        "over seeds. Teacher reads: tokens that went through the teacher."
     )
 
 

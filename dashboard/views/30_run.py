@@ -15,7 +15,7 @@ from studykit import results
 from studykit.errors import InputError
 from studykit.figures.loss_curves import loss_curves
 from studykit.findings import differing_columns
-from studykit.scorers import metric
+from studykit.scorers import ANSWERS_CUT, metric
 
 AXES = {"step": "step", "num_tokens": "tokens", "time_s": "time"}
 NO_CURVE = {"stage", "step", "time_s", "epoch", "num_tokens"}
@@ -136,7 +136,8 @@ def _head(line: pd.Series, run: Opened) -> None:
         if record is not None and record.error:
             st.code(record.error, language=None, wrap_lines=True)
     if measured is not None:
-        _numbers({metric(name).label: value * metric(name).scale for name, value in measured.metrics.items()})
+        metrics = {name: value for name, value in measured.metrics.items() if value or name != ANSWERS_CUT}
+        _numbers({metric(name).label: value * metric(name).scale for name, value in metrics.items()})
         _coverage(measured)
     _options(pd.DataFrame([line]))
 
@@ -229,7 +230,8 @@ def _items(run: Opened) -> None:
     items, damaged = readings.items(run.evaluation) if run.evaluation else ([], 0)
     if damaged:
         st.warning(f"{damaged} damaged line{'s' if damaged > 1 else ''} of the items left out")
-    answers.show(items, f"{run.run_id}-{run.evaluation.eval_id if run.evaluation else ''}")
+    key = f"{run.run_id}-{run.evaluation.eval_id if run.evaluation else ''}"
+    answers.show(items, key, readings.primary_metric())
 
 
 def _cost(run: Opened) -> None:

@@ -4,12 +4,12 @@ Where the output is not a terminal, plain lines: one per cell that ends, one a m
 table once at the end; of a capture one per minute.
 """
 
-import inspect
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -214,22 +214,23 @@ def findings_of(cells: Sequence[Cell]) -> list[Finding]:
     from studykit import results
 
     found = []
-    groups = dict.fromkeys(
-        (c.study_folder, c.notebook.stem.partition("_")[2], c.parameters.get("method", "kd")) for c in cells
-    )
-    for folder, question, method in groups:
+    groups: dict[tuple[Path, str, Any, Any], set[str]] = {}
+    for cell in cells:
+        arm, score = (cell.parameters.get(name) for name in ("method", "primary_metric"))
+        group = cell.study_folder, cell.notebook.stem.partition("_")[2], arm, score
+        groups.setdefault(group, set()).add(cell.cell_id)
+    for (folder, question, arm, score), own in groups.items():
         if question not in FINDINGS.names() or not folder.exists():
             continue
-        own = {c.cell_id for c in cells if c.study_folder == folder and c.parameters.get("method", "kd") == method}
         states = [cell for cell in results.cells(folder) if cell.cell_id in own]
         runs = {run for cell in states for run in cell.runs}
         shown = {evaluation for cell in states for evaluation in cell.evaluations}
         frame = results.load(folder)
         frame = frame[frame["run_id"].isin(runs) & (frame["eval_id"].isin(shown) if shown else True)]
+        known = FINDINGS.options(question)
+        options = {name: value for name, value in {"arm": arm, "score": score}.items() if value and name in known}
         try:
-            find = FINDINGS.member(question)
-            options = {"arm": method} if "arm" in inspect.signature(find).parameters else {}
-            found.append(find(results.primary(frame), **options))
+            found.append(FINDINGS.member(question)(results.primary(frame), **options))
         except (InputError, ValueError) as error:
             found.append(Finding(table=frame.iloc[:0, :0], sentence=f"no finding over all of this batch: {error}"))
     return found
@@ -238,7 +239,8 @@ def findings_of(cells: Sequence[Cell]) -> list[Finding]:
 def _table(finding: Finding, width: int) -> Table:
     """Return the finding's table, without its last columns where the terminal is too narrow for them."""
     shown = {
-        str(column): [format_cell(str(column), value) for value in finding.table[column]] for column in finding.table
+        str(column): [format_cell(value, finding.digits.get(str(column), 1)) for value in finding.table[column]]
+        for column in finding.table
     }
     widths = [max(map(len, [name, *cells])) for name, cells in shown.items()]
     while len(widths) > 2 and sum(widths) + 3 * len(widths) + 1 > width:

@@ -1,4 +1,4 @@
-"""Each signal's paired difference to the dense teacher against its size, exact match above and NLL below."""
+"""Each signal's paired difference to the dense teacher against its size, a score above and NLL below."""
 
 from typing import Any
 
@@ -10,12 +10,13 @@ from studykit.figures import finish, style
 from studykit.findings.teacher_cache import teacher_cache
 from studykit.scorers import metric
 
-_PANELS = (("score_difference", metric("exact_match")), ("nll_difference", metric("nll")))
 _FORMS = {"top_k": ("the k likeliest tokens", "#009E73", "square"), "samples": ("samples", "#CC79A7", "triangle-up")}
 
 
-def difference_against_bytes(frame: pd.DataFrame, baseline: str = "sft", arm: str = "kd") -> go.Figure:
-    """Return each signal's paired difference to the dense teacher against its size, exact match above and NLL below.
+def difference_against_bytes(
+    frame: pd.DataFrame, baseline: str = "sft", arm: str = "kd", score: str = "exact_match"
+) -> go.Figure:
+    """Return each signal's paired difference to the dense teacher against its size, a score above and NLL below.
 
     The bars are 95% t intervals over seeds, zero is the dense teacher, the dotted line the baseline's own difference.
 
@@ -23,11 +24,13 @@ def difference_against_bytes(frame: pd.DataFrame, baseline: str = "sft", arm: st
         frame: finished runs of one budget from `results.load`, their signals measured.
         baseline: the method without a teacher.
         arm: the method that gets the signals.
+        score: the metric of the upper panel.
     """
+    panels = (("score_difference", metric(score)), ("nll_difference", metric("nll")))
     figure: Any = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
-    lines = teacher_cache(frame, baseline=baseline, arm=arm).numbers["lines"]
+    lines = teacher_cache(frame, baseline=baseline, arm=arm, score=score).numbers["lines"]
     kept = [line for line in lines if line["bytes"] is not None]
-    for row, (key, shown) in enumerate(_PANELS, 1):
+    for row, (key, shown) in enumerate(panels, 1):
         for form in _FORMS:
             part = [line for line in kept if line["signal"].startswith(form) and key in line]
             if part:
@@ -37,7 +40,7 @@ def difference_against_bytes(frame: pd.DataFrame, baseline: str = "sft", arm: st
             _level(figure, row, baseline, without[key]["mean"], [line["bytes"] for line in kept])
         figure.add_hline(y=0, line={"color": "#888888", "width": 1}, row=row, col=1)
     finish(figure, "", "")
-    for row, (_, shown) in enumerate(_PANELS, 1):
+    for row, (_, shown) in enumerate(panels, 1):
         figure.update_yaxes(title=f"{shown.title}, {shown.unit}<br>from dense", row=row, col=1)
     ticks = sorted({round(line["bytes"], 1) for line in kept})
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:.0f}" for tick in ticks])

@@ -18,6 +18,7 @@ import pandas as pd
 from studykit import results
 from studykit.discovery import Room
 from studykit.findings._format import format_cell, format_interval, markdown_table
+from studykit.findings._items import items_apart
 
 __all__ = [
     "FINDINGS",
@@ -25,6 +26,7 @@ __all__ = [
     "comparable",
     "format_cell",
     "format_interval",
+    "items_apart",
     "labels",
     "markdown_table",
     "short_names",
@@ -40,12 +42,14 @@ class Finding:
     Attributes:
         table: one row per setting, columns as shown to people.
         sentence: the answer in words, with numbers, interval and seeds; where there is no answer yet, it says why.
-        numbers: the same as plain JSON data.
+        numbers: the same as plain JSON data; `score` is the metric that the answer is about.
+        digits: decimals of the table's columns of numbers.
     """
 
     table: pd.DataFrame
     sentence: str
     numbers: dict[str, Any] = field(default_factory=dict)
+    digits: dict[str, int] = field(default_factory=dict)
 
 
 _EVALUATION = ("eval_id",)

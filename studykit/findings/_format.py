@@ -1,6 +1,7 @@
 """Numbers and tables of findings as text."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -23,21 +24,26 @@ def format_interval(interval: Interval | None, digits: int = 1, sign: bool = Fal
     return f"{show(interval.mean)} [{show(interval.low)}, {show(interval.high)}]"
 
 
-def format_cell(column: str, value: object) -> str:
-    """Return a table's value as people read it: counts with separators, NLL with three digits, scores with one.
+def format_cell(value: object, digits: int = 1) -> str:
+    """Return a table's value as people read it: counts with separators, scores with the digits of their metric.
 
-    >>> format_cell("budget", 1500), format_cell("sft NLL", 1.6), format_cell("sft", 11.0), format_cell("x", "+1.0")
+    >>> format_cell(1500), format_cell(1.6, 3), format_cell(11.0), format_cell("+1.0")
     ('1,500', '1.600', '11.0', '+1.0')
     """
     if isinstance(value, int):
         return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.3f}" if "NLL" in column else f"{value:.1f}"
-    return str(value)
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
-def markdown_table(table: pd.DataFrame, left: Collection[str] = ("method",)) -> str:
+def markdown_table(
+    table: pd.DataFrame, left: Collection[str] = ("method",), digits: Mapping[str, int] = MappingProxyType({})
+) -> str:
     """Return a table as Markdown, values as people read them; columns of numbers, all but `left`, are right-aligned.
+
+    Args:
+        table: of a finding.
+        left: columns of text.
+        digits: decimals by column, of the finding; 1 where it names none.
 
     >>> print(markdown_table(pd.DataFrame({"method": ["kd"], "budget": [1500]})))
     | method | budget |
@@ -45,7 +51,10 @@ def markdown_table(table: pd.DataFrame, left: Collection[str] = ("method",)) -> 
     | kd | 1,500 |
     """
     columns = [str(column) for column in table.columns]
-    rows = [map(format_cell, columns, row) for row in table.itertuples(index=False, name=None)]
+    rows = [
+        [format_cell(value, digits.get(column, 1)) for column, value in zip(columns, row, strict=True)]
+        for row in table.itertuples(index=False, name=None)
+    ]
     sides = ["---" if column in left else "---:" for column in columns]
     lines = [" | ".join(cells) for cells in (columns, sides, *rows)]
     return "\n".join(f"| {line} |" for line in lines)

@@ -5,7 +5,15 @@ from typing import Any
 import pandas as pd
 
 from studykit.findings import Finding, format_interval
-from studykit.findings._lines import Comparison, Line, lines_of, require_one, require_one_setting, without_metric
+from studykit.findings._lines import (
+    Comparison,
+    Line,
+    choose_headline,
+    lines_of,
+    require_one,
+    require_one_setting,
+    without_metric,
+)
 from studykit.scorers import Metric, metric
 from studykit.statistics import Interval, crossover
 
@@ -27,7 +35,7 @@ def data_size(
     Args:
         frame: from `results.load`.
         baseline, arm: methods to compare.
-        score: the first metric.
+        score: the first metric; where it is the same in every run, the second counts.
         nll: the second metric.
         teacher, student: names to keep; None keeps all, and more than one is refused.
 
@@ -36,6 +44,7 @@ def data_size(
             comparable.
     """
     runs = arms(frame, baseline, arm, teacher=teacher, student=student)
+    score, why = choose_headline(runs, score, nll)
     lines = [line for line in lines_of(runs, baseline, score, nll) if line.name == arm and _has_pairs(line.score)]
     sign = 1 if metric(score).higher_is_better else -1
     end, of_teacher = _end(lines, sign), _teacher_score(runs, score)
@@ -51,7 +60,8 @@ def data_size(
     sentence = sentence or f"No budget has both {baseline} and {arm} finished yet."
     if of_teacher is not None and lines:
         sentence += f" The teacher itself scores {of_teacher:.{metric(score).digits}f}."
-    return Finding(pd.DataFrame([_shown(line, baseline, arm, score, nll) for line in lines]), sentence, numbers)
+    table = pd.DataFrame([_shown(line, baseline, arm, score, nll) for line in lines])
+    return Finding(table, why + sentence, numbers, _digits(baseline, arm, score, nll))
 
 
 def arms(
@@ -100,13 +110,20 @@ def _shown(line: Line, baseline: str, arm: str, score: str, nll: str) -> dict[st
     """Return one line of the table as people read it."""
     points, digits = _pairs(line.score), metric(score).digits
     shown: dict[str, Any] = {"budget": line.budget, "seeds": points.difference.n}
-    shown |= {method: round(mean.mean, digits) for method, mean in _means(points, baseline, arm).items()}
-    shown[f"{arm} - {baseline}"] = format_interval(points.difference, digits, sign=True)
+    if score != nll:
+        shown |= {method: round(mean.mean, digits) for method, mean in _means(points, baseline, arm).items()}
+        shown[f"{arm} - {baseline}"] = format_interval(points.difference, digits, sign=True)
     if _has_pairs(line.nll):
         nats, digits = _pairs(line.nll), metric(nll).digits
         shown |= {f"{method} NLL": round(mean.mean, digits) for method, mean in _means(nats, baseline, arm).items()}
         shown[f"NLL {arm} - {baseline}"] = format_interval(nats.difference, digits, sign=True)
     return shown
+
+
+def _digits(baseline: str, arm: str, score: str, nll: str) -> dict[str, int]:
+    """Return the decimals of the table's columns of numbers."""
+    both = (baseline, arm)
+    return dict.fromkeys(both, metric(score).digits) | dict.fromkeys((f"{x} NLL" for x in both), metric(nll).digits)
 
 
 def _means(comparison: Any, baseline: str, arm: str) -> dict[str, Interval]:

@@ -6,7 +6,15 @@ from typing import Any
 import pandas as pd
 
 from studykit.findings import Finding, format_interval, labels
-from studykit.findings._lines import Line, finished, lines_of, require_one, require_one_setting, without_metric
+from studykit.findings._lines import (
+    Line,
+    choose_headline,
+    finished,
+    lines_of,
+    require_one,
+    require_one_setting,
+    without_metric,
+)
 from studykit.scorers import Metric, metric
 from studykit.statistics import Interval
 
@@ -22,12 +30,13 @@ def methods(frame: pd.DataFrame, *, baseline: str = "sft", score: str = "exact_m
     Args:
         frame: from `results.load`.
         baseline: the method to compare with.
-        score: the first metric, by which methods are ranked.
+        score: the first metric, by which methods are ranked; where it is the same in every run, the second is.
         nll: the second metric.
 
     Raises:
         ValueError: the rows mix students, or hold a method, budget and seed twice.
     """
+    score, why = choose_headline(frame, score, nll)
     runs = finished(frame, score)
     require_one(runs, "student", "methods")
     runs = runs.assign(name=labels(runs))
@@ -40,7 +49,8 @@ def methods(frame: pd.DataFrame, *, baseline: str = "sft", score: str = "exact_m
     numbers = {"baseline": baseline, "score": score, "lines": [_plain(line) for line in lines]}
     table = pd.DataFrame([_shown(line, baseline, score, nll) for line in lines])
     sentence = without_metric(frame, score) if runs.empty else ""
-    return Finding(table, sentence or _sentence(lines, baseline, metric(score)), numbers)
+    digits = {"score": metric(score).digits, "NLL": metric(nll).digits}
+    return Finding(table, why + (sentence or _sentence(lines, baseline, metric(score))), numbers, digits)
 
 
 def _plain(line: Line) -> dict[str, Any]:
@@ -53,7 +63,7 @@ def _shown(line: Line, baseline: str, score: str, nll: str) -> dict[str, Any]:
     cost = {name: line.means.get(name) or 0.0 for name in _COST}
     digits = {"score": metric(score).digits, "NLL": metric(nll).digits}
     shown: dict[str, Any] = {"budget": line.budget, "method": line.name, "seeds": line.seeds}
-    for name, comparison in (("score", line.score), ("NLL", line.nll)):
+    for name, comparison in (("score", line.score), ("NLL", line.nll))[score == nll :]:
         shown[name] = None if comparison is None else round(comparison.mean.mean, digits[name])
         difference = None if comparison is None else comparison.difference
         shown[f"{name} - {baseline}"] = format_interval(difference, digits[name], sign=True)

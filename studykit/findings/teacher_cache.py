@@ -8,6 +8,7 @@ from studykit.findings import Finding, format_interval
 from studykit.findings._lines import (
     Comparison,
     Line,
+    choose_headline,
     finished,
     lines_of,
     require_one,
@@ -56,7 +57,9 @@ def teacher_cache(
     numbers = {"baseline": baseline, "score": score, "lines": [_plain(line, baseline) for line in lines]}
     table = pd.DataFrame([_shown(line, baseline, score, nll) for line in lines])
     sentence = without_metric(compared, score) if runs.empty else ""
-    return Finding(table, sentence or _sentence(lines, baseline, metric(score).unit), numbers)
+    why = choose_headline(runs, score, nll)[1]
+    digits = {"score": metric(score).digits}
+    return Finding(table, why + (sentence or _sentence(lines, baseline, metric(score).unit)), numbers, digits)
 
 
 def _signals(runs: pd.DataFrame, baseline: str) -> pd.Series:

@@ -47,7 +47,7 @@ _NO_OPTIONS = (
 HASHES = ("inputs", "eval_id")
 """Columns of hashes, which tell runs apart where names and options do not."""
 
-_NO_OPTIONS_OF: dict[type[BaseModel], tuple[str, ...]] = {Evaluation: ("batch_size",)}
+_NO_OPTIONS_OF: dict[type[BaseModel], tuple[str, ...]] = {Evaluation: ("batch_size", "teacher_sha256")}
 _OPTIONS_OF = {Data: "source_options", Budget: "sampler_options"}
 _PARTS: tuple[tuple[type[BaseModel], str], ...] = (
     (Student, "student_"),

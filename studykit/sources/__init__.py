@@ -36,6 +36,7 @@ class Example:
         source: the stratum of a stratified budget, which draws from all sources in proportion.
         annotator: `"human"`, or the name of the model that wrote the answer.
         split: the split it belongs to.
+        choices: the answers that a scorer may choose from; none where the example names none.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Example:
     source: str
     annotator: str
     split: str
+    choices: tuple[str, ...] = ()
 
     @property
     def is_text(self) -> bool:
@@ -141,8 +143,9 @@ def load_examples(source: str, split: str, options: dict[str, Any], writer: Writ
 
 
 def content_hash(examples: Sequence[Example]) -> str:
-    """Return the sha256 of the examples in order: identity, texts, source and annotator."""
+    """Return the sha256 of the examples in order: identity, texts, source, annotator and choices."""
     digest = hashlib.sha256()
     for e in examples:
-        digest.update(json.dumps([e.id, e.messages, e.source, e.annotator], ensure_ascii=False).encode())
+        parts = [e.id, e.messages, e.source, e.annotator, *([e.choices] if e.choices else [])]
+        digest.update(json.dumps(parts, ensure_ascii=False).encode())
     return digest.hexdigest()

@@ -101,6 +101,12 @@ def _shortened(names: list[str]) -> str:
     return str([name[:40] for name in names[:8]]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
+def to_choices(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the answers to choose from that a record names as a list of texts; none where it names none."""
+    choices = _list(record.get("choices"))
+    return tuple(choices) if all(isinstance(choice, str) and choice.strip() for choice in choices) else ()
+
+
 def _refuse_fields(fields: Mapping[str, Any], where: str) -> None:
     for name, why in _REFUSED.items():
         if fields.get(name) and not _is_empty_json(fields[name]):

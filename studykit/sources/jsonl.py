@@ -8,7 +8,8 @@
 
 The file holds one JSON object per line, a list of them, or a table (Parquet, Arrow, CSV), and may be compressed. `id`,
 `source`, `annotator` and `split` may be given in a record; otherwise they are the hash of its content, the file's name,
-"human" and the requested split. Keys that nothing reads are named once for each file, in a log message.
+"human" and the requested split. `choices`, a list of texts, are the answers that a scorer may choose from. Keys that
+nothing reads are named once for each file, in a log message.
 """
 
 import hashlib
@@ -19,29 +20,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from studykit.errors import InputError
+from studykit.errors import InputError, unknown
 from studykit.sources import Example
 from studykit.sources._files import read_records
-from studykit.sources._records import to_messages
+from studykit.sources._records import to_choices, to_messages
 
 _LOG = logging.getLogger(__name__)
 
 
-def jsonl(split: str, *, path: str) -> list[Example]:
+def jsonl(split: str, *, path: str, prompt: str | None = None, completion: str | None = None) -> list[Example]:
     """Return the examples of a file that belong to a split.
 
     Args:
         split: records that name another split are left out; those that name none belong to every requested split.
         path: the file; `{split}` in it is replaced, so that "data/{split}.jsonl" serves train and test.
+        prompt: field, or column of a table, that holds the question, where it is not called so.
+        completion: field or column that holds the answer, where it is not called so.
 
     Raises:
         InputError: no such file, a malformed record (by line), or one id given twice.
     """
+    names = {field: name for field, name in (("prompt", prompt), ("completion", completion)) if name is not None}
     file = _file(path.replace("{split}", split))
     place_of: dict[str, str] = {}
     examples, ignored = [], Counter[str]()
     for where, number, record in read_records(file):
-        example, is_named, unread = _example(file, where, record, split)
+        example, is_named, unread = _example(file, where, _rename(record, names, where), split)
         if example.split != split:
             continue
         ignored.update(unread)
@@ -66,6 +70,24 @@ def _file(path: str) -> Path:
         raise InputError(f"source 'jsonl': path {path!r:.80} cannot be looked up ({error})") from None
 
 
+def _rename(record: dict[str, Any], names: dict[str, str], where: str) -> dict[str, Any]:
+    """Return a record with some of its fields under the names of a layout.
+
+    Args:
+        record: as read.
+        names: the record's names by those of the layout.
+        where: file and line, for messages.
+
+    Raises:
+        InputError: no such field, with the nearest one.
+    """
+    for name in names.values():
+        if name not in record:
+            raise InputError(f"{where}: {unknown('field', name, map(str, record))}")
+    others = {key: value for key, value in record.items() if key not in names.values()}
+    return others | {field: record[name] for field, name in names.items()} if names else record
+
+
 def _example(file: Path, where: str, record: dict[str, Any], split: str) -> tuple[Example, bool, set[str]]:
     """Return the example of a record, whether its id was given, and the keys that nothing reads."""
     messages, unread = to_messages(record, where)
@@ -77,5 +99,6 @@ def _example(file: Path, where: str, record: dict[str, Any], split: str) -> tupl
         source=given.get("source", file.stem),
         annotator=given.get("annotator", "human"),
         split=given.get("split", split),
+        choices=to_choices(record),
     )
-    return example, "id" in given, unread
+    return example, "id" in given, unread - ({"choices"} if example.choices else set())

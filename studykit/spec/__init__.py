@@ -229,7 +229,14 @@ class Evaluation(Part):
     items: int | None = Field(
         default=None, ge=1, description="the first this many of the split, instead of a draw by `data.budget`"
     )
-    scorers: tuple[str, ...] = ("exact_match", "token_error_rate", "nll")
+    scorers: tuple[str | dict[str, Any], ...] = Field(
+        default=("exact_match", "token_error_rate", "nll"), description='by name, or {"name": ..., option: value}'
+    )
+    choices: tuple[str, ...] | Literal["references"] | None = Field(
+        default=None, description="answers to choose from, or labels, where an example names none; or all of the split"
+    )
+    teacher: str | None = Field(default=None, description="model that scorers compare the student's predictions with")
+    teacher_sha256: str | None = Field(default=None, description="of its weights; filled in by `study.pin`")
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=64, ge=1, description="items at a time; no part of `eval_id`")
     code: dict[str, str] | None = Field(

@@ -16,6 +16,7 @@ from pydantic import Field
 from studykit.discovery import check_options, options_of
 from studykit.errors import InputError, unknown
 from studykit.methods import METHODS, get_method, takes
+from studykit.scorers import any_needs, name_of
 from studykit.spec import Seed, steps_for_epochs
 
 AtLeastZero = Annotated[int, Field(ge=0)]
@@ -60,7 +61,9 @@ class Parameters:
         student_options: more fields of the specification's student.
         teacher_options: more fields of its teacher.
         training_options: more fields of every stage.
-        evaluation_options: more fields of the evaluation, such as {"scorers": ["exact_match", "nll"]}.
+        evaluation_options: more fields of the evaluation, such as {"choices": ["yes", "no"]}.
+        scorers: what the evaluation measures, by name or as {"name": ..., option: value}.
+        primary_metric: the one of them that findings are about; it changes no run.
         test_split: what the evaluation scores.
         test_items: number of its items; None for the whole split.
         test_sampler: draws them, from one seed for all runs; "first" takes the first of the split.
@@ -97,6 +100,8 @@ class Parameters:
     teacher_options: Options = field(default_factory=dict)
     training_options: Options = field(default_factory=dict)
     evaluation_options: Options = field(default_factory=dict)
+    scorers: list[str | Options] = field(default_factory=lambda: ["exact_match", "token_error_rate", "nll"])
+    primary_metric: str | None = None
     test_split: str = "test"
     test_items: AtLeastOne | None = None
     test_sampler: str = "uniform"
@@ -225,7 +230,13 @@ def _stage(given: Parameters) -> dict[str, Any]:
 
 def _evaluation(given: Parameters) -> dict[str, Any]:
     data = _data(given) | {"split": given.test_split, "filters": _filters_of_items(given)}
-    shared = {"max_new_tokens": given.max_new_tokens, "batch_size": given.test_batch_size} | given.evaluation_options
+    shared = {"max_new_tokens": given.max_new_tokens, "batch_size": given.test_batch_size, "scorers": given.scorers}
+    shared |= given.evaluation_options
+    names = [name_of(scorer) for scorer in given.scorers]
+    if given.primary_metric not in (None, *names) and "scorers" not in given.evaluation_options:
+        raise InputError(f"primary_metric {given.primary_metric!r} is none of the scorers: {', '.join(names)}")
+    if any_needs(shared["scorers"], "teacher"):
+        shared = {"teacher": given.teacher} | shared
     if given.test_items is None or given.test_sampler == _FIRST:
         return {"data": data, "items": given.test_items} | shared
     budget = {"examples": given.test_items, "sampler": given.test_sampler}

@@ -8,15 +8,18 @@ import numpy as np
 
 from studykit.chat import Encoded, encode
 from studykit.errors import InputError
+from studykit.evaluation import with_each_choice
 from studykit.models.limits import Limits, limits_of
 from studykit.models.names import ModelRef
 from studykit.models.vocabulary import same_vocabulary
-from studykit.scorers import needs_generation
+from studykit.scorers import any_needs, needs_generation
 from studykit.sources import Example
 from studykit.training.resolved import ResolvedEvaluation, ResolvedRun, ResolvedStage
 
 _LOG = logging.getLogger(__name__)
 _NO_LIMIT = 2**62
+_MOST_UNKNOWN, _FEW_UNKNOWN = 0.3, 0.001
+"""Shares of unknown tokens above which a run is refused, and a line is logged."""
 
 
 class Use(NamedTuple):
@@ -62,6 +65,7 @@ def check_capacity(run: ResolvedRun) -> None:
     Raises:
         InputError: naming the model, the part of the run, and the setting that would fit.
     """
+    _check_vocabulary(run)
     uses = list(_uses(run))
     longest = max(use.longest for use in uses)
     _check(run.student, limits_of(run.student, run.spec.student.random_config, longest), uses)
@@ -71,16 +75,38 @@ def check_capacity(run: ResolvedRun) -> None:
             _check(teacher, limits_of(teacher, longest=use.longest), [use._replace(generates=False)])
 
 
+def _check_vocabulary(run: ResolvedRun) -> None:
+    """Refuse answers that the student's tokenizer mostly does not know; log a smaller share of unknown tokens."""
+    tokenizer = run.student.tokenizer
+    if tokenizer.unk_token_id is None:
+        return
+    parts = [(f"stage {number}", stage.data.encoded) for number, stage in enumerate(run.stages, 1)]
+    parts += [("the evaluation", encode(evaluation.held_out, tokenizer, None)) for evaluation in run.evaluations]
+    for where, encoded in parts:
+        answers = [encoded.ids_of(index)[encoded.supervised_of(index)] for index in range(len(encoded))]
+        share = np.mean(np.concatenate(answers) == tokenizer.unk_token_id)
+        text = f"{where}: {share:.1%} of the answers' tokens are {tokenizer.unk_token!r} to the tokenizer of "
+        text += f"{run.student.name!r}: it was made for other texts"
+        if share > _MOST_UNKNOWN:
+            raise InputError(f"{text}; take a model that reads this language")
+        if share > _FEW_UNKNOWN:
+            _LOG.warning("%s", text)
+
+
 def _uses(run: ResolvedRun) -> Iterator[Use]:
     for number, stage in enumerate(run.stages, 1):
         yield _use_of_stage(f"stage {number}", stage)
-    yield from (_use_of_evaluation(evaluation, run.student) for evaluation in run.evaluations)
+    yield from (use for evaluation in run.evaluations for use in _uses_of_evaluation(evaluation, run.student))
 
 
-def _use_of_evaluation(evaluation: ResolvedEvaluation, student: ModelRef) -> Use:
+def _uses_of_evaluation(evaluation: ResolvedEvaluation, student: ModelRef) -> Iterator[Use]:
     encoded, spec = encode(evaluation.held_out, student.tokenizer, None), evaluation.spec
     new_tokens = spec.max_new_tokens if needs_generation(spec.scorers) else None
-    return Use.of("the evaluation", "evaluation.max_new_tokens", evaluation.held_out, encoded, new_tokens, _NO_LIMIT)
+    yield Use.of("the evaluation", "evaluation.max_new_tokens", evaluation.held_out, encoded, new_tokens, _NO_LIMIT)
+    if any_needs(spec.scorers, "choices"):
+        read = with_each_choice(evaluation.held_out)
+        encoded = encode(read, student.tokenizer, None)
+        yield Use.of("a choice of the evaluation", "the choices", read, encoded, None, _NO_LIMIT)
 
 
 def _use_of_stage(where: str, stage: ResolvedStage) -> Use:

@@ -18,7 +18,7 @@ from studykit.models.loading import check_attention
 from studykit.models.names import ModelRef
 from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
 from studykit.samplers import SAMPLERS, models_of
-from studykit.scorers import SCORERS
+from studykit.scorers import SCORERS, name_of
 from studykit.spec import Budget, Evaluation, RunSpec, Stage, Teacher, repeated_evaluation
 
 _NEEDS_SETTINGS = {
@@ -51,7 +51,7 @@ def check_names(spec: RunSpec) -> None:
     for model in (spec.student, spec.teacher, *(stage.teacher for stage in spec.stages)):
         check_attention(model.attn_implementation if model else None)
     for scorer in (scorer for evaluation in spec.evaluation for scorer in evaluation.scorers):
-        SCORERS.module(scorer)
+        SCORERS.module(name_of(scorer))
 
 
 def check_evaluations(evaluations: Sequence[Evaluation]) -> None:

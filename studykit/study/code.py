@@ -7,7 +7,7 @@ from studykit.losses import LOSSES
 from studykit.methods import METHODS, Recipe
 from studykit.rollouts import ROLLOUTS
 from studykit.samplers import SAMPLERS
-from studykit.scorers import SCORERS
+from studykit.scorers import SCORERS, name_of
 from studykit.sources import SOURCES
 from studykit.spec import Evaluation, Stage
 from studykit.study.released import unreleased
@@ -30,7 +30,7 @@ def code_of_stage(stage: Stage, recipe: Recipe) -> dict[str, str] | None:
 
 def code_of_evaluation(evaluation: Evaluation) -> dict[str, str] | None:
     """Return the hashes of what an evaluation runs: its source and its scorers; None where all is released."""
-    return _code({SOURCES: [evaluation.data.source], SCORERS: evaluation.scorers})
+    return _code({SOURCES: [evaluation.data.source], SCORERS: map(name_of, evaluation.scorers)})
 
 
 def _code(names: dict[Room, Iterable[str]]) -> dict[str, str] | None:

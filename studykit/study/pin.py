@@ -19,6 +19,8 @@ from studykit.evaluation import held_out
 from studykit.methods import Recipe, get_method
 from studykit.models.loading import architecture, config_hash
 from studykit.models.names import ModelRef
+from studykit.models.vocabulary import shared_vocabulary
+from studykit.scorers import any_needs
 from studykit.sources import content_hash
 from studykit.spec import Data, Evaluation, RunSpec, Stage, Student, Teacher, steps_for_epochs
 from studykit.study import checks
@@ -122,8 +124,24 @@ def _resolve_evaluation(evaluation: Evaluation, student: ModelRef, inputs: Input
     pinned, pool = _pin_data(evaluation.data, inputs), list(inputs.kept(evaluation.data, student).examples)
     code, items = code_of_evaluation(evaluation), held_out(evaluation, pool)
     checks.check_code(evaluation.code, code, "the evaluation")
-    spec = evaluation.model_copy(update={"data": pinned, "code": code})
-    return ResolvedEvaluation(spec, items, describe_items(items, pool))
+    teacher = _find_evaluation_teacher(evaluation, student, inputs)
+    named = {"teacher": evaluation.teacher, "teacher_sha256": teacher.sha256} if teacher else {"teacher": None}
+    spec = evaluation.model_copy(update={"data": pinned, "code": code} | named)
+    return ResolvedEvaluation(spec, items, describe_items(items, pool), teacher=teacher)
+
+
+def _find_evaluation_teacher(evaluation: Evaluation, student: ModelRef, inputs: Inputs) -> ModelRef | None:
+    """Return the model that scorers compare the student with, token by token; None where no scorer does.
+
+    Raises:
+        InputError: no such model, other weights than it was pinned to, or another tokenizer.
+    """
+    if evaluation.teacher is None or not any_needs(evaluation.scorers, "teacher"):
+        return None
+    teacher = inputs.models.find(evaluation.teacher)
+    checks.check_sha256(evaluation.teacher_sha256, teacher.sha256, f"evaluation.teacher {evaluation.teacher!r}")
+    shared_vocabulary(student.tokenizer, teacher.tokenizer)
+    return teacher
 
 
 @dataclass(frozen=True)

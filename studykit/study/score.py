@@ -9,6 +9,7 @@ items with the same limits: then its answers are scored again. The teacher's ans
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -29,18 +30,20 @@ from studykit.models.loading import device, load_adapters, load_student, load_te
 from studykit.models.names import ModelRef
 from studykit.results.status import Activity, StatusFile, Watch, unwatched
 from studykit.results.table import run_row
-from studykit.scorers import Item, needs_generation, score_items, weighted_means
+from studykit.scorers import Item, Named, metrics_of, needs_of, score_items, without_teacher
 from studykit.spec import Evaluation
 from studykit.study.pin import pin
 from studykit.training.resolved import ResolvedEvaluation, ResolvedRun
 from studykit.training.stages import leave_float32_flash
+
+_LOG = logging.getLogger(__name__)
 
 
 def score(
     run_id: str,
     evaluation: Evaluation | Mapping[str, Any] | None = None,
     *,
-    scorers: Sequence[str] | None = None,
+    scorers: Sequence[Named] | None = None,
     root: str | Path = "results",
 ) -> dict[str, Any]:
     """Score a finished run by one more evaluation; what has been measured already is read.
@@ -88,12 +91,15 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
             if items is None:
                 student = load_trained(run, folder) if student is None else student
                 scoring = partial(watch, Activity("scoring", "items"))
-                items = answer_items(student, run.student.tokenizer, evaluation.spec, evaluation.held_out, scoring)
+                items = answer_items(
+                    student, run.student.tokenizer, evaluation.spec, evaluation.held_out, scoring, evaluation.teacher
+                )
             scores = score_items(items, evaluation.spec.scorers)
+            _log_cut(items, evaluation.spec)
             writer.write_items(line_of_item(item, score) for item, score in zip(items, scores, strict=True))
             cost = {"evaluate_s": round(time.monotonic() - started, 3)}
             writer.finish(
-                weighted_means(scores),
+                metrics_of(items, scores, evaluation.spec.scorers),
                 cost=cost,
                 gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
                 teacher_metrics=_teacher_metrics(run, evaluation, watch),
@@ -104,6 +110,12 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
             )
     if todo:
         _write_card(folder)
+
+
+def _log_cut(items: Sequence[Item], evaluation: Evaluation) -> None:
+    if cut := sum(item.cut for item in items):
+        limit = f"evaluation.max_new_tokens, {evaluation.max_new_tokens}"
+        _LOG.warning("%s of %s answers were cut at %s: their scores may be too low", cut, len(items), limit)
 
 
 def load_trained(run: ResolvedRun, folder: Path) -> nn.Module:
@@ -142,7 +154,7 @@ def _check_weights(folder: Path, run: ResolvedRun) -> None:
             )
 
 
-def _wanted(folder: Path, given: Evaluation | Mapping[str, Any] | None, scorers: Sequence[str] | None) -> Evaluation:
+def _wanted(folder: Path, given: Evaluation | Mapping[str, Any] | None, scorers: Sequence[Named] | None) -> Evaluation:
     """Return the evaluation to make."""
     if given is None:
         first = results.find_evaluation(folder)
@@ -168,8 +180,7 @@ def _stored_items(folder: Path, evaluation: ResolvedEvaluation) -> tuple[str | N
 
 def _serves(stored: Evaluation, wanted: Evaluation) -> bool:
     """Whether the answers of one evaluation are all that another one scores."""
-    generated = needs_generation(stored.scorers) or not needs_generation(wanted.scorers)
-    return stored.answers_id == wanted.answers_id and generated
+    return stored.answers_id == wanted.answers_id and needs_of(stored.scorers) >= needs_of(wanted.scorers)
 
 
 def _read_items(file: Path, sha256: str | None = None) -> list[Item] | None:
@@ -195,8 +206,8 @@ def teacher_answers(run: ResolvedRun, evaluation: ResolvedEvaluation) -> Path | 
     if run.spec.teacher is None or run.teacher is None:
         return None
     live = run.spec.teacher.model_copy(update={"top_k": None, "samples": None})
-    generates = needs_generation(evaluation.spec.scorers)
-    content = f"{ENCODING_VERSION} {live.model_dump_json()} {evaluation.spec.answers_id} {generates}"
+    needs = sorted(needs_of(without_teacher(evaluation.spec.scorers)))
+    content = f"{ENCODING_VERSION} {live.model_dump_json()} {evaluation.spec.answers_id} {needs}"
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
     return cache_folder("teacher-answers") / f"{key}.jsonl"
 
@@ -207,7 +218,8 @@ def _teacher_metrics(run: ResolvedRun, evaluation: ResolvedEvaluation, watch: Wa
     Empty without a teacher.
     """
     items = _teacher_items(run, evaluation, watch)
-    return {} if items is None else weighted_means(score_items(items, evaluation.spec.scorers))
+    scorers = without_teacher(evaluation.spec.scorers)
+    return {} if items is None else metrics_of(items, score_items(items, scorers), scorers)
 
 
 def _teacher_items(
@@ -222,7 +234,8 @@ def _teacher_items(
         if model is None:
             model = load_teacher(run.teacher, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
         scoring = partial(watch, Activity("scoring the teacher", "items"))
-        items = answer_items(model, run.teacher.tokenizer, evaluation.spec, evaluation.held_out, scoring)
+        spec = evaluation.spec.model_copy(update={"scorers": tuple(without_teacher(evaluation.spec.scorers))})
+        items = answer_items(model, run.teacher.tokenizer, spec, evaluation.held_out, scoring)
         with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(line_of_item(item), ensure_ascii=False) + "\n" for item in items)
     return items

@@ -128,6 +128,7 @@ class ResolvedEvaluation:
         covered: what they cover of their split, by counts.
         items_trained_on: how many of them are trained on too.
         items_validated_on: how many of them are in validation data; None without any.
+        teacher: the model that scorers compare the student with; None where none does.
     """
 
     spec: Evaluation
@@ -135,6 +136,7 @@ class ResolvedEvaluation:
     covered: HeldOut
     items_trained_on: ItemCounts | None = None
     items_validated_on: ItemCounts | None = None
+    teacher: ModelRef | None = None
 
 
 @dataclass(frozen=True)

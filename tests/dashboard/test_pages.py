@@ -14,6 +14,9 @@ from make_study import BUDGETS, SEEDS, spec_of, write_evaluation, write_run
 from dashboard.states import plain
 from studykit import results
 from studykit.findings import FINDINGS
+from studykit.results import CellSpec
+from studykit.results.cells import write_cell
+from studykit.results.record import HeldOut
 
 VIEWS = Path(__file__).parents[2] / "dashboard" / "views"
 OVERVIEW, RUNS, RUN = (f"views/{name}.py" for name in ("10_overview", "20_runs", "30_run"))
@@ -140,6 +143,41 @@ def test_the_run_selected_in_the_address_is_linked(opened, results_root):
     link = app.get("page_link")[0].proto
     assert run_id in link.label
     assert f"run={run_id}" in link.query_string
+
+
+def test_a_run_shows_answers_that_were_cut_and_what_its_items_cover(opened, copied):
+    spec = spec_of("sft", 50, 7)
+    shared = {"prompt": "ask", "reference": "yes", "answer": "yes", "tokens": 2}
+    covered = {"examples": 4, "pool_examples": 9, "by_source": {"quiz": 4}, "references": 2, "pool_references": 3}
+    with results.RunWriter(copied / "sample", spec) as run:
+        run.finish({}, [])
+        with results.EvaluationWriter(run.folder, spec.evaluation[0]) as measured:
+            scored = [shared | {"id": str(cut), "cut": cut, "scores": {"label": float(cut)}} for cut in (True, False)]
+            measured.write_items(scored)
+            metrics = {"label": 0.5, "answers_cut": 2}
+            measured.finish(metrics, held_out=HeldOut.model_validate(covered | {"examples_sha256": "a"}))
+    app = opened(copied, RUN, run=spec.run_id)
+    shown = {metric.label: metric.value for metric in app.metric}
+    assert (shown["answers cut"], shown["right labels \\(points\\)"]) == ("2", "50")
+    assert "Scored on 4 of 9 held-out items, with 2 of 3 different answers." in [c.value for c in app.caption]
+    assert "✂ cut at the limit" in {cell for table in app.dataframe for cell in table.value.get("cut", [])}
+
+
+def test_the_primary_metric_of_the_notebooks_is_shown_first(opened, copied):
+    cell = CellSpec(
+        cell_id="2222abcd0000",
+        notebook="01_data_size",
+        notebooks="..",
+        parameters={"primary_metric": "token_error_rate"},
+        timeout_s=60,
+    )
+    for folder in (copied / "sample" / "cells").glob("*"):
+        shutil.rmtree(folder)
+    write_cell(copied / "sample" / "cells" / cell.cell_id, cell)
+    app = opened(copied)
+    assert app.selectbox(key="metric").value == "token_error_rate"
+    assert "% at 100 examples" in app.info[0].value.replace("\\", "")
+    assert opened(copied, "views/15_methods.py").selectbox(key="measure").value == "token_error_rate"
 
 
 def test_a_run_shows_scores_cost_command_and_environment(opened, results_root):

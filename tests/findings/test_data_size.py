@@ -172,3 +172,18 @@ def test_mixed_students_or_teachers_are_refused_unless_one_is_named(column):
 def test_an_interval_is_shown_with_sign_and_digits():
     assert format_interval(Interval(1.25, 0.5, 2.0, 3), 2, sign=True) == "+1.25 [+0.50, +2.00]"
     assert format_interval(Interval(-1.0, -2.0, None, 1)) == "-1.0"
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25])
+def test_a_score_that_is_the_same_in_every_run_gives_way_to_nll(level):
+    frame = runs(grid(THREE)).assign(exact_match=level)
+    finding = data_size(frame)
+    assert finding.sentence.startswith(
+        f"exact match is {100 * level:.1f} points in every run, so the answer is about NLL. KD - SFT: -0.040 ["
+    )
+    assert finding.numbers["score"] == "nll"
+    assert list(finding.table) == ["budget", "seeds", "sft NLL", "kd NLL", "NLL kd - sft"]
+    assert [finding.digits[name] for name in ("sft NLL", "kd NLL")] == [3, 3]
+    assert data_size(frame.drop(columns="nll")).numbers["score"] == "exact_match"
+    assert data_size(frame.assign(nll=1.0)).numbers["score"] == "exact_match"  # nothing tells these runs apart
+    assert data_size(runs(grid(THREE))).numbers["score"] == "exact_match"

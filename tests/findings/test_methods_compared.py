@@ -116,3 +116,11 @@ def test_mixed_students_and_runs_that_are_there_twice_are_refused(frame):
 def test_numbers_are_plain_json_and_the_finding_is_found_by_name(frame):
     finding = FINDINGS.member("methods")(frame)
     assert json.loads(json.dumps(finding.numbers, allow_nan=False))["lines"][0]["score"]["mean"] == pytest.approx(22.0)
+
+
+def test_a_score_that_is_the_same_in_every_run_gives_way_to_nll(frame):
+    finding = methods(frame.assign(exact_match=0.0))
+    assert finding.sentence.startswith("exact match is 0.0 points in every run, so the answer is about NLL. At 500")
+    assert finding.numbers["score"] == "nll"
+    assert "score" not in finding.table
+    assert finding.sentence.endswith(methods(frame, score="nll").sentence)

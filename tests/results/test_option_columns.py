@@ -42,6 +42,7 @@ CHANGES: dict[tuple, tuple[Any, str]] = {  # place: another value, its column; s
     ("evaluation", "code"): ({"scorer.mine": "abc"}, "evaluation_code.scorer.mine"),
     ("evaluation", "scorers"): (["nll"], "evaluation_scorers"),
     ("stages", 0, "validation", "decontaminate"): (True, "validation_decontaminate"),
+    ("evaluation", "choices"): (["yes", "no"], "evaluation_choices"),
     ("evaluation", "data", "source"): ("jsonl", "evaluation_source"),
     ("evaluation", "data", "decontaminate"): (True, "evaluation_decontaminate"),
     ("evaluation", "data", "split"): ("validation", "evaluation_split"),

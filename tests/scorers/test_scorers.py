@@ -5,7 +5,7 @@ import math
 import pytest
 
 from studykit.errors import InputError
-from studykit.scorers import SCORERS, Item, Score, metric, needs_generation, score_items, weighted_means
+from studykit.scorers import SCORERS, Item, Predictions, Score, metric, needs_generation, score_items, weighted_means
 from studykit.scorers.token_error_rate import edit_distance
 
 
@@ -82,15 +82,32 @@ def test_only_likelihood_needs_no_answer():
     assert needs_generation(["token_error_rate"])
 
 
+def scored_item(is_right: bool) -> Item:
+    """Return an item that any scorer can score, right or wrong in everything."""
+    reference, other, both = "K AE T 3", "T T 4", [is_right] * 4
+    least, most = (0.25, 9.0) if is_right else (9.0, 0.25)
+    return Item(
+        "a",
+        "",
+        reference,
+        reference if is_right else other,
+        least,
+        5,
+        reference_bytes=8,
+        choices=(reference, other),
+        choice_nll=(least, most),
+        choice_tokens=(5, 4),
+        predictions=Predictions([0.75] * 4, both, both),
+    )
+
+
 @pytest.mark.parametrize("name", SCORERS.names())
 def test_every_scorer_says_which_way_is_better(name):
     shown = metric(name)
     assert shown.title
     assert shown.scale in (1.0, 100.0)
     assert SCORERS.describe(name)
-    perfect, wrong = (
-        score(name, item("K AE T", answer, nll, 4)).value for answer, nll in (("K AE T", 0.0), ("T T", 9.0))
-    )
+    perfect, wrong = (score(name, scored_item(is_right)).value for is_right in (True, False))
     assert (perfect > wrong) == shown.higher_is_better
 
 

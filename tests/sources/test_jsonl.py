@@ -1,6 +1,7 @@
 """A user's own file: its layouts, and every fault named by its line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -93,7 +94,6 @@ BAD = {
     "no role": ({"messages": [{"content": "hi"}]}, "every message is an object with role and content"),
     "no content": ({"messages": [TALK[0], {"role": "assistant"}]}, "the assistant's content must be non-empty text"),
     "empty content": ({"prompt": " ", "completion": "4"}, "the user's content must be non-empty text"),
-    "empty answer": ({"prompt": "2+2?", "completion": "\n"}, "the assistant's content must be non-empty"),
     "number as answer": ({"prompt": "2+2?", "completion": 4}, "non-empty text, received 4"),
     "empty text": ({"text": ""}, "must be non-empty text"),
     "user last": ({"messages": TALK[:1]}, "the last message must be the assistant's, received 'user'"),
@@ -198,3 +198,30 @@ def test_keys_that_nothing_reads_are_counted_and_named_once(write, caplog):
     read(write({"text": "a", "topic": "x"}, {"text": "b", "topic": "y", "score": 1}))
     (message,) = [record.getMessage() for record in caplog.records]
     assert "nothing reads the keys 'score' (1 records), 'topic' (2 records)" in message
+
+
+def test_a_record_may_name_the_answers_to_choose_from(write, caplog):
+    line = {"prompt": "2+2?", "completion": "4", "id": "sum"}
+    first, *others = read(write(line | {"choices": ["3", "4"]}, line | {"id": "b"}, line | {"id": "c", "choices": []}))
+    assert first.choices == ("3", "4")
+    assert [example.choices for example in others] == [(), ()]
+    assert not caplog.messages
+    assert content_hash([first]) != content_hash([replace(first, choices=("4", "3"))])
+    for other in ("3", [3], ["3", " "], {"text": ["3"]}):  # of other tools: no choices, and named as unread
+        caplog.clear()
+        [example] = read(write(line | {"choices": other}))
+        assert example.choices == ()
+        assert "nothing reads the keys 'choices' (1 records)" in caplog.text
+
+
+def test_fields_of_other_names_are_named(tmp_path):
+    file = tmp_path / "intents.csv"
+    file.write_text('text,category\n"Where is it, please?",card_arrival\nHow much?,fees\n', encoding="utf-8")
+    options = {"path": str(file), "prompt": "text", "completion": "category"}
+    examples = load_examples("jsonl", "test", options)
+    assert [[m["content"] for m in e.messages] for e in examples] == [
+        ["Where is it, please?", "card_arrival"],
+        ["How much?", "fees"],
+    ]
+    with pytest.raises(InputError, match=r"intents.csv:1: unknown field 'texts'; did you mean 'text'\?"):
+        load_examples("jsonl", "test", options | {"prompt": "texts"})

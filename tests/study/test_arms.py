@@ -169,6 +169,20 @@ def test_held_out_items_are_drawn_from_one_seed_for_all_runs():
     assert "budget" not in whole["evaluation"]["data"]
 
 
+def test_a_primary_metric_that_is_not_measured_is_refused_and_one_that_is_changes_no_run():
+    scorers = ["nll", {"name": "label", "anywhere": True}]
+    with pytest.raises(InputError, match="primary_metric 'exact_match' is none of the scorers: nll, label"):
+        study.arms(["sft"], scorers=scorers, primary_metric="exact_match", **SHARED)
+    arms = [study.arms(["sft"], scorers=scorers, primary_metric=name, **SHARED) for name in ("label", "nll", None)]
+    assert arms[0] == arms[1] == arms[2]
+
+
+def test_agreement_is_with_the_one_teacher_in_all_arms():
+    arms = study.arms(["sft", "kd"], scorers=["teacher_agreement"], **SHARED)
+    assert [arm["evaluation"]["teacher"] for arm in arms.values()] == ["b", "b"]
+    assert all("teacher" not in arm["evaluation"] for arm in study.arms(["sft", "kd"], **SHARED).values())
+
+
 def test_an_arm_without_a_method_that_needs_a_teacher_has_none():
     arms = study.arms(["sft", "kd", "sft>kd"], **SHARED)
     assert {name: "teacher" in arm for name, arm in arms.items()} == {"sft": False, "kd": True, "sft>kd": True}

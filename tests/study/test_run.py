@@ -51,7 +51,9 @@ def test_a_run_leaves_record_items_metrics_and_model(plain_spec, evaluation, tmp
     measured = folder / "evaluations" / row["eval_id"]
     items = [json.loads(line) for line in (measured / "items.jsonl").read_text(encoding="utf-8").splitlines()]
     assert (record["status"], record["ablation"]) == ("done", "why")
-    assert json.loads((measured / "record.json").read_text(encoding="utf-8"))["metrics"]["nll"] == row["nll"]
+    metrics = json.loads((measured / "record.json").read_text(encoding="utf-8"))["metrics"]
+    assert metrics["nll"] == row["nll"]
+    assert metrics["answers_cut"] == row["answers_cut"] == sum(item["cut"] for item in items)
     assert [item["id"] for item in items] == [f"word-{n}" for n in range(6)]
     assert items[0]["reference"] == "K"
     assert set(items[0]["scores"]) == {"exact_match", "token_error_rate", "nll"}

@@ -105,7 +105,7 @@ def test_evaluation_rollouts_and_vllm_stop_at_the_same_tokens(family, monkeypatc
 
     monkeypatch.setattr(evaluating, "generate", generate)
     data: Any = {"source": "jsonl"}
-    assert evaluating.answer_greedily(model, tokenizer, towns(), Evaluation(data=data)) == [""] * 4
+    assert evaluating.answer_greedily(model, tokenizer, towns(), Evaluation(data=data)) == [("", False)] * 4
     stops["rollouts"] = list(RolloutContext(model, None, tokenizer, torch.Generator()).vocabulary.eos_token_ids)
     engine = Engine(stops)
     teacher: Any = SimpleNamespace(model=model, tokenizer=tokenizer, engine=engine, head=output_head(model))
