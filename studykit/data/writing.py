@@ -167,9 +167,10 @@ def _with_some_answer(example: Example) -> Example:
 
 
 def _check_positions(model: ModelRef, prompts: list[list[int]], writing: Writing) -> None:
-    longest, learned = max(map(len, prompts)) + writing.max_new_tokens, limits_of(model).learned_positions
-    if learned is not None and longest > learned:
+    longest = max(map(len, prompts)) + writing.max_new_tokens
+    positions = limits_of(model, longest=longest).positions
+    if positions is not None and longest > positions:
         raise InputError(
-            f"source 'synthetic': a prompt with its answer may have {longest:,} tokens, and {model.name!r} has learned "
-            f"{learned:,} positions: lower max_new_tokens or few_shot, or leave long prompts out by filters"
+            f"source 'synthetic': a prompt with its answer may have {longest:,} tokens, and {model.name!r} has "
+            f"{positions:,} positions: lower max_new_tokens or few_shot, or leave long prompts out by filters"
         )

@@ -1,6 +1,7 @@
 """A model that something was tried on is bit by bit what it was."""
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ class Noted(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.norm, self.drop = nn.BatchNorm1d(3), nn.Dropout(0.5)
+        self.norm: Any = nn.BatchNorm1d(3)
+        self.drop = nn.Dropout(0.5)
+        self.frequencies: torch.Tensor
         self.register_buffer("frequencies", torch.ones(2), persistent=False)
 
     def forward(self, x):

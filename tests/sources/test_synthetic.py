@@ -66,7 +66,7 @@ def test_the_seed_draws_other_answers_and_the_same_seed_the_same(data, empty_cac
 
 def test_where_each_answer_comes_from_is_on_disk_and_its_filter_with_it(data, empty_cache, tmp_path):
     pool = Inputs(tmp_path).pool(data(max_new_tokens=6, min_tokens=5, min_logp=-0.05))
-    written = pool.written
+    written = pool.written or {}
     lines, damaged = read_lines(cache_folder("synthetic") / written["provenance"])
     assert (len(lines), damaged) == (written["answers"], 0) == (12, 0)
     assert {line["id"] for line in lines if line["kept"]} == set(texts(pool))
@@ -81,6 +81,7 @@ def test_where_each_answer_comes_from_is_on_disk_and_its_filter_with_it(data, em
 def test_unlikely_answers_are_dropped(data, empty_cache, tmp_path):
     every = Inputs(tmp_path).pool(data(temperature=1.0, keep_cut=True))
     likely = Inputs(tmp_path).pool(data(temperature=1.0, keep_cut=True, min_logp=-0.3))
+    assert likely.written
     assert likely.written["dropped"]["min_logp"] == len(every.examples) - len(likely.examples) > 0
 
 
