@@ -9,14 +9,12 @@ The tokens stay on disk and are mapped into memory: only what is looked at is re
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from studykit.chat import stored
 from studykit.chat.encoded import Encoded
 from studykit.chat.ends import find_turn_ends
 from studykit.chat.masking import Masked, mask_conversations, mask_text
@@ -24,7 +22,7 @@ from studykit.chat.sequences import as_sequences
 from studykit.chat.template import DATE
 from studykit.chat.turns import shown_messages
 from studykit.errors import InputError
-from studykit.files import cache_folder, replacing
+from studykit.files import cache_folder
 from studykit.sources import Example, content_hash
 
 ENCODING_VERSION = "5"
@@ -49,11 +47,10 @@ def encode(examples: Sequence[Example], tokenizer: Any, max_length: int | None) 
         f"{ENCODING_VERSION}:{tokenizer_hash(tokenizer)}:{content_hash(examples)}".encode()
     ).hexdigest()[:32]
     file = cache_folder("tokens") / f"{key}.safetensors"
-    encoded = _map_file(file)
+    encoded = stored.read(file)
     if encoded is None:
-        with replacing(file) as temporary:
-            save_file(vars(_tokenize(examples, tokenizer)), temporary)
-        encoded = _map_file(file)
+        stored.store(file, _tokenize(examples, tokenizer))
+        encoded = stored.read(file)
     if encoded is None:
         raise OSError(f"{file} was written and cannot be read: is the disk full or failing?")
     if max_length is not None:
@@ -101,15 +98,6 @@ def tokenizer_hash(tokenizer: Any) -> str:
     backend["truncation"] = backend["padding"] = None
     content = [backend, tokenizer.special_tokens_map, tokenizer.chat_template, str(DATE)]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _map_file(file: Path) -> Encoded | None:
-    """Map a cached encoding into memory, without reading it yet; None where the file is missing or damaged."""
-    try:
-        with safe_open(file, framework="pt") as stored:  # numpy's reader would copy; writes stay in memory either way
-            return Encoded(**{field.name: stored.get_tensor(field.name).numpy() for field in fields(Encoded)})
-    except (OSError, SafetensorError):
-        return None
 
 
 def _tokenize(examples: Sequence[Example], tokenizer: Any) -> Encoded:

@@ -104,6 +104,23 @@ BAD = {
 }
 
 
+LAUGHS = "".join(f"- &a{n} [{', '.join([f'*a{n - 1}' if n else 'ha'] * 9)}]\n" for n in range(9))
+BAD |= {
+    "found character '\\t' that cannot start any token (line 2, column 1)": "- notebook: 01_fake\n\tgrid: {}",
+    "the key 'rate' is given twice (line 3, column 10)": "- notebook: 01_fake\n  grid: {rate: 1,\n         rate: 2}",
+    "the key 'grid' is given twice (line 3, column 3)": "- notebook: 01_fake\n  grid: {}\n  grid: {rate: 1}",
+    "more than 100,000 values": LAUGHS,
+    "an alias stands inside what it names": "- &a\n  notebook: 01_fake\n  grid: {rate: *a}",
+    "found undefined alias 'a' (line 2, column 16)": "- notebook: 01_fake\n  grid: {rate: *a}",
+    "but found another document (line 2, column 1)": "- notebook: a\n---\n- notebook: b",
+    "cannot read batch ": "[" * 5000,
+    "found unhashable key": "- notebook: 01_fake\n  grid: {[1]: 2}",
+    "could not determine a constructor": "- notebook: !!python/name:os.system 01_fake",
+    "unacceptable character #x0000": "- notebook: \0",
+    "Exceeds the limit": "- notebook: 01_fake\n  grid: {rate: " + "9" * 5000 + "}",
+}
+
+
 @pytest.mark.parametrize("message", BAD)
 def test_what_is_no_batch_is_refused_in_one_line(tmp_path, message):
     write_batch(tmp_path, "bad", BAD[message])
@@ -111,3 +128,9 @@ def test_what_is_no_batch_is_refused_in_one_line(tmp_path, message):
         read_batch("bad", tmp_path)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_aliases_and_a_byte_order_mark_are_read(tmp_path):
+    write_batch(tmp_path, "twice", "\ufeff- notebook: 01_fake\n  grid: {rate: &rates [1e-5, 2e-5], other: *rates}\n")
+    (entry,) = read_batch("twice", tmp_path)
+    assert entry["grid"] == {"rate": [1e-5, 2e-5], "other": [1e-5, 2e-5]}

@@ -1,12 +1,14 @@
 """Which tokens the loss mask includes: the assistant's and the end of its turn, whatever the template adds."""
 
 import copy
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -166,6 +168,40 @@ def test_a_damaged_cached_encoding_is_replaced(damage, empty_cache):
     again = encode(EXAMPLES, make_tokenizer(), 99)
     assert same(made, again)
     assert file.read_bytes() == content
+
+
+def offsets_in(content: bytes) -> dict[str, tuple[int, int]]:
+    """Return where each array of a safetensors file begins and ends."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    entries = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
+    return {name: (8 + length + start, 8 + length + end) for name, (start, end) in entries.items()}
+
+
+@pytest.mark.parametrize("name", ["ids", "loss_mask", "starts", "lengths", "response_tokens"])
+def test_one_flipped_bit_of_a_cached_encoding_is_noticed(name, empty_cache, caplog):
+    made = encode(EXAMPLES, make_tokenizer(), 99)
+    (file,) = (empty_cache / "tokens").iterdir()
+    right = file.read_bytes()
+    start, end = offsets_in(right)[name]
+    wrong = bytearray(right)
+    wrong[(start + end) // 2] ^= 1
+    file.unlink()
+    file.write_bytes(wrong)
+    os.utime(file, (0, 0))  # another time of change, however fast this is
+    assert same(made, encode(EXAMPLES, make_tokenizer(), 99))
+    assert file.read_bytes() == right
+    assert "is damaged: its tokens are computed again" in caplog.text
+
+
+def test_an_encoding_without_checksums_is_computed_again(empty_cache):
+    made = encode(EXAMPLES, make_tokenizer(), 99)
+    (file,) = (empty_cache / "tokens").iterdir()
+    right = file.read_bytes()
+    file.unlink()
+    save_file(vars(made), file)
+    assert same(made, encode(EXAMPLES, make_tokenizer(), 99))
+    assert file.read_bytes() == right
 
 
 def resident_mib() -> float:
