@@ -15,14 +15,15 @@ _LONGEST, _KEPT_END = 400, 160
 class InputError(ValueError):
     """Wrong input: one short line naming the fault, the value received and the fix.
 
-    What users write goes into messages, and may be long or hold line breaks.
+    What users write goes into messages, and may be long or hold line breaks and characters that no terminal shows.
 
     >>> print(InputError("unknown key 'a\\nb'"))
     unknown key 'a b'
     """
 
     def __init__(self, message: object = ""):
-        line = " ".join(str(message).split())
+        words = " ".join(str(message).split())
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
         if len(line) > _LONGEST:
             line = f"{line[: _LONGEST - _KEPT_END - 5]} ... {line[-_KEPT_END:]}"
         super().__init__(line)

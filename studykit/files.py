@@ -5,14 +5,28 @@ name is the hash of all it was computed from, so an entry is either right or abs
 """
 
 import fcntl
+import hashlib
 import json
 import math
 import os
+import re
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from studykit.errors import InputError
+
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
+"""Names of the files that `replacing` writes before it renames them."""
+
+_LEFTOVER_S = 24 * 3600
+"""No writer takes this long for one file: a temporary file of that age belongs to a process that was killed."""
+
+_DEEPEST, _MOST_VALUES, _LARGEST = 40, 100_000, 2**63 - 1
+"""Of plain data that users write: levels, values, and the largest whole number."""
 
 
 def cache_folder(kind: str) -> Path:
@@ -29,6 +43,22 @@ MAX_WHOLE_NUMBER = 2**53
 _MAX_DEPTH = 100
 
 
+def remove_leftovers(folder: Path, older_than_s: float = _LEFTOVER_S) -> None:
+    """Remove the temporary files that writers left which were killed before they could rename them.
+
+    `replacing` does so whenever it writes into the folder, for files that no living writer can still hold; who holds
+    the lock of a folder, and so is its only writer, removes all of them.
+
+    Args:
+        folder: of the files.
+        older_than_s: seconds since the last change of a file that is removed; 0 for all.
+    """
+    for file in folder.iterdir():
+        with suppress(FileNotFoundError):  # its writer may rename it at any moment
+            if _TEMPORARY.fullmatch(file.name) and time.time() - file.stat().st_mtime >= older_than_s:
+                file.unlink()
+
+
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` when the block ends without an error.
@@ -42,6 +72,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             content: for files that are rewritten all the time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -165,3 +196,71 @@ def json_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("a JSON object is expected")
     return value
+
+
+_SEAL = "sha256"
+
+
+def seal(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return JSON data with the sha256 of its content as the last key."""
+    return plain | {_SEAL: _content_sha256(plain)}
+
+
+def unseal(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return JSON data without the sha256 of its content, which files of earlier versions lack.
+
+    Raises:
+        ValueError: the content is another than was sealed.
+    """
+    content = {name: value for name, value in plain.items() if name != _SEAL}
+    if _SEAL in plain and plain[_SEAL] != _content_sha256(content):
+        raise ValueError("its content has changed since it was written")
+    return content
+
+
+def _content_sha256(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def check_plain(value: Any, where: str) -> None:
+    """Refuse data that JSON cannot keep or no option can mean, before anything formats, copies or hashes it.
+
+    Args:
+        value: dicts, lists and scalars; values of other types are passed over.
+        where: its name, for messages.
+
+    Raises:
+        InputError: naming the key of what is nested too deeply, too large, not finite, or half of a surrogate pair.
+
+    >>> check_plain({"seed": 10**30}, "specification")
+    Traceback (most recent call last):
+    studykit.errors.InputError: specification: seed: a whole number of 100 bits is too large, 63 are the limit
+    """
+    left, count = [(value, "", 0)], 0
+    while left:
+        inner, path, depth = left.pop()
+        count += 1
+        fault = _fault(inner)
+        if depth > _DEEPEST or count > _MOST_VALUES:
+            fault = f"holds more than {_DEEPEST} levels" if depth > _DEEPEST else f"more than {_MOST_VALUES:,} values"
+        if isinstance(inner, dict):
+            faults = (_fault(key) if isinstance(key, str) else f"keys are texts, received {key!r:.40}" for key in inner)
+            fault = fault or next(filter(None, faults), None)
+        if fault:
+            raise InputError(f"{where}: {path[1:121] or 'top level'}: {fault}: plain JSON values are expected")
+        if isinstance(inner, dict):
+            left += [(part, f"{path}.{key:.40}", depth + 1) for key, part in inner.items()]
+        elif isinstance(inner, list | tuple):
+            left += [(part, f"{path}.{index}", depth + 1) for index, part in enumerate(inner)]
+
+
+def _fault(value: Any) -> str | None:
+    """Return what is wrong with a scalar."""
+    if isinstance(value, str) and not value.isascii():
+        half = next((character for character in value if "\ud800" <= character <= "\udfff"), None)
+        return half and f"half of a surrogate pair ({half!a}) in {value!r:.40}"
+    if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
+        return f"a whole number of {value.bit_length()} bits is too large, 63 are the limit"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value} is no finite number"
+    return None

@@ -89,6 +89,7 @@ def test_every_package_that_is_imported_is_named():
         "tokenizers": "transformers",  # these come with what is named
         "huggingface_hub": "transformers",
         "starlette": "streamlit",
+        "IPython": "ipykernel",
         "nbformat": "nbclient",
         "pyarrow": "datasets",
     }

@@ -147,7 +147,7 @@ class FunctionLoss(Loss):
         return super().value_and_grad(x) if self._value_and_grad is None else self._value_and_grad(x)
 
 
-def get_loss(name: str, **options: Any) -> Loss:
+def get_loss(name: str, /, **options: Any) -> Loss:
     """Make the loss of that name.
 
     Args:

@@ -142,7 +142,7 @@ class Recipe:
         return replace(option, name=name, default=values.get(option.name, option.default))
 
 
-def get_method(name: str, **options: Any) -> Recipe:
+def get_method(name: str, /, **options: Any) -> Recipe:
     """Return the recipe of that name with a user's options.
 
     Raises:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -23,6 +22,8 @@ from studykit.models.names import ModelRef
 from studykit.models.probe import probe
 from studykit.models.pruning import prune
 from studykit.spec import Lora, Student
+
+_MOST_LAYERS = 10_000
 
 transformers_logging.disable_progress_bar()  # a bar per saved shard is noise in a log file
 
@@ -110,9 +111,13 @@ def architecture(random_config: dict[str, Any]) -> Any:
         known = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
         raise InputError(f"student.random_config: {unknown('model_type', str(kind), known)}")
     try:
-        return AutoConfig.for_model(kind, **fields)
-    except (TypeError, ValueError, StrictDataclassError) as error:
-        raise InputError(f"student.random_config: {' '.join(str(error).split())}") from None
+        config = AutoConfig.for_model(kind, **fields)
+    except Exception as error:  # whatever a configuration makes of its fields
+        raise InputError(f"student.random_config: {str(error) or type(error).__name__}") from None
+    layers = getattr(config, "num_hidden_layers", 0)
+    if isinstance(layers, int) and layers > _MOST_LAYERS:
+        raise InputError(f"student.random_config: {layers:,} layers are more than {_MOST_LAYERS:,}")
+    return config
 
 
 def check_attention(attn_implementation: str | None) -> None:

@@ -176,7 +176,7 @@ class FunctionRollout(Rollout):
         return self._function(batch, context)
 
 
-def get_rollout(name: str, **options: Any) -> Rollout:
+def get_rollout(name: str, /, **options: Any) -> Rollout:
     """Make the rollout of that name.
 
     Raises:

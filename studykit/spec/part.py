@@ -6,6 +6,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from studykit.errors import InputError
+from studykit.files import check_plain
 from studykit.spec._faults import one_line
 
 
@@ -21,6 +22,7 @@ class Part(BaseModel):
         Raises:
             InputError: one line that names the faulty key; for an unknown key it gives the nearest one.
         """
+        check_plain(data, "specification")
         try:
             part = cls.model_validate(data)
         except ValidationError as error:

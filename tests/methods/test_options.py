@@ -234,3 +234,8 @@ def test_a_method_is_one_file(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="beta must"):
         get_method("mine", beta=2.0)
     del sys.modules["made_up_methods.mine"], sys.modules["made_up_methods"]
+
+
+def test_an_option_called_name_is_unknown_like_any_other():
+    with pytest.raises(InputError, match="method 'kd': unknown option 'name'"):
+        get_method("kd", **{"name": "sft"})
