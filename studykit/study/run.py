@@ -138,7 +138,7 @@ def _total_cost(trained: Trained, peak: PeakMemory) -> dict[str, float]:
     if peak_gib is not None:
         cost["peak_mem_gib"] = peak_gib
     if torch.cuda.is_available():
-        cost["gpu_hours"] = sum(cost.get(name, 0.0) for name in ("train_s", "teacher_s")) / 3600
+        cost["gpu_hours"] = sum(cost.get(name, 0.0) for name in ("train_s", "teacher_s", "failed_s")) / 3600
     return {name: round(value, 3) for name, value in cost.items()}
 
 

@@ -93,9 +93,12 @@ def save(folder: Path, step: int, shared: dict[str, Any], own: dict[str, Any], a
 
 def load(checkpoint: Path, accelerator: Accelerator) -> dict[str, Any]:
     """Return the state of this process: what is shared and its own, on the CPU."""
-    files = (checkpoint / SHARED, checkpoint / _own_file(accelerator))
-    shared, own = (torch.load(file, map_location="cpu", weights_only=True) for file in files)
-    return shared | own
+    return torch.load(checkpoint / SHARED, map_location="cpu", weights_only=True) | load_own(checkpoint, accelerator)
+
+
+def load_own(checkpoint: Path, accelerator: Accelerator) -> dict[str, Any]:
+    """Return the state that this process has for itself, on the CPU."""
+    return torch.load(checkpoint / _own_file(accelerator), map_location="cpu", weights_only=True)
 
 
 def mark_complete(checkpoint: Path) -> None:

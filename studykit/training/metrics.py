@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from studykit.files import replacing
+from studykit.files import json_object, replacing
 
 
 class Averages:
@@ -70,15 +70,18 @@ class MetricsFile:
         """Drop the lines that a killed process logged after its last checkpoint: they are logged again."""
         if not self.file.exists():
             return
-        lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         with replacing(self.file) as temporary:
             temporary.write_text("".join(line for line in lines if self._is_before(line, step)), encoding="utf-8")
 
     def _is_before(self, line: str, step: int) -> bool:
         if not line.endswith("\n"):  # the process was killed while it wrote this line
             return False
-        content = json.loads(line)
-        return (content["stage"], content["step"]) <= (self.stage, step)
+        try:
+            content = json_object(json.loads(line))
+            return (content["stage"], content["step"]) <= (self.stage, step)
+        except (ValueError, KeyError, TypeError):  # a damaged line is lost, and stops no training
+            return False
 
 
 def check_finite(values: Mapping[str, float], step: int) -> None:

@@ -32,15 +32,16 @@ from studykit.results.status import Activity, Watch, unwatched
 from studykit.spec import Teacher
 from studykit.teacher import OpenTeacher, open_teacher
 from studykit.teacher.cross_tokenizer import CrossTokenizerTeacher
-from studykit.training.checkpoints import is_complete, mark_complete, newest_complete, trained_state
+from studykit.training.checkpoints import is_complete, load_own, mark_complete, newest_complete, trained_state
 from studykit.training.dry_run import dry_run, try_teacher
 from studykit.training.loop import train_steps
 from studykit.training.metrics import MetricsFile, sum_over_processes
 from studykit.training.resolved import ResolvedRun, ResolvedStage, Usage, usage_of_parts
+from studykit.training.spending import Spending
 from studykit.training.state import Training, set_activation_checkpointing
 from studykit.training.threads import chosen_threads
 
-_FINISHED, _PREPARED = "finished", "prepared.json"
+_FINISHED = "finished"
 
 
 @dataclass
@@ -111,6 +112,7 @@ def train(
         trained.manifests.append(stage.data.manifest | usage | trained_on(result, resolved.teacher_of(stage)))
         trained.cost.add(**result["cost"])
         trained.threads.append(result["threads"])
+    trained.cost["attempts"] = 1 + trained.cost.pop("failed_attempts", 0)
     leave_float32_flash(student)
     return trained
 
@@ -147,24 +149,26 @@ def train_stage(
     accelerator, stage = job.accelerator, job.stage
     with accelerator.main_process_first():  # `newest_complete` moves damaged checkpoints aside
         checkpoint = newest_complete(job.folder)
-    cost = Cost(student_tokens=0, padding_tokens=0)
-    if checkpoint is None:
-        cost.add(**cost_before(job))
+    spending, cost = open_spending(job, checkpoint)
     plan = stage.plan(accelerator.num_processes)
     usage = Usage.of(plan, len(stage.data.encoded))
-    teacher = prepare_teacher(teacher, stage, usage, cost, job.follow("asking the teacher", "positions"))
+    asking = job.follow("asking the teacher", "positions")
+    if checkpoint is None and accelerator.is_main_process:
+        asking = spending.follow(asking, cost, "teacher_s", before_training=True)
+    teacher = prepare_teacher(teacher, stage, usage, cost, asking)
     set_activation_checkpointing(trained.model, stage.spec.gradient_checkpointing)
     training = Training(accelerator, trained.model, trained.tokenizer, teacher, stage, seed, cost)
-    if checkpoint is None and accelerator.is_main_process:  # from here on the run is not wrong input
-        write_json(job.folder / _PREPARED, cost)
+    if accelerator.is_main_process:  # from here on the run is not wrong input
+        spending.begin(cost if checkpoint is None else None)
     annotators = [example.annotator for example in stage.data.examples]
     planned = PlannedBatches(stage.data.encoded, plan, trained.tokenizer.pad_token_id, annotators)
     with chosen_threads(training, planned) as threads:
         watch = job.follow("training", "steps")
+        watch = spending.follow(watch, cost, "train_s") if accelerator.is_main_process else watch
         train_steps(training, planned, job.metrics, job.folder, checkpoint, checkpoint_every_s, watch)
     cost.add_seconds("train_s")
     return {
-        "cost": cost | sum_over_processes(cost.tokens()),
+        "cost": cost | sum_over_processes(cost.tokens()) | {"failed_attempts": spending.attempts - 1},
         "threads": threads,
         "answers": sum_over_processes(training.context.answers),
         "sequences": {kind: sum_over_processes(counts) for kind, counts in training.sequences.items()},
@@ -179,6 +183,25 @@ def trained_on(result: dict[str, Any], teacher: tuple[Teacher, ModelRef] | None)
         counts[names[author]] += count
     answers = {f"{kind}_answers": int(count) for kind, count in result["answers"].items()}
     return {"trained_on": {name: int(count) for name, count in sorted(counts.items())}} | answers
+
+
+def open_spending(job: StageJob, checkpoint: Path | None) -> tuple[Spending, Cost]:
+    """Return the notes of what the stage has cost, and the cost that this process goes on from.
+
+    It holds the work that was lost with the last process; what a checkpoint holds is added when it is loaded.
+    """
+    spending, cost = Spending(job.folder), Cost(student_tokens=0, padding_tokens=0)
+    if checkpoint is not None:
+        kept = load_own(checkpoint, job.accelerator)["cost"]
+    elif spending.prepared is not None:
+        kept = spending.prepared
+    else:  # the tokens that the teacher read to select the data
+        kept = {name: count for name, count in job.stage.data.manifest.items() if name == "scored_tokens"}
+    if checkpoint is None:
+        cost.add(**kept)
+    if job.accelerator.is_main_process:
+        cost.add(**spending.lost(kept))
+    return spending, cost
 
 
 def name_part(resolved: ResolvedRun, number: int) -> str:
@@ -214,15 +237,6 @@ def prepare_teacher(
                 teacher.release()
     cost.add_seconds("teacher_s")
     return teacher if recipe.trains_with_teacher else None
-
-
-def cost_before(job: StageJob) -> dict[str, float]:
-    """Return what the stage has cost before its first checkpoint: preparations of a process that was killed, or the
-    tokens that the teacher read to select the data."""
-    file = job.folder / _PREPARED
-    if file.exists():
-        return json.loads(file.read_text(encoding="utf-8"))
-    return {name: count for name, count in job.stage.data.manifest.items() if name == "scored_tokens"}
 
 
 def leave_float32_flash(model: nn.Module) -> None:
