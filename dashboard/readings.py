@@ -12,6 +12,8 @@ from studykit.errors import InputError
 from studykit.results import status
 from studykit.results.status import Status
 
+_SHOWN = ("spec.json", "evaluation.json", "metrics.jsonl", "items.jsonl")
+
 
 def root() -> Path:
     """Return the results folder."""
@@ -92,6 +94,11 @@ def items(evaluation: results.StoredEvaluation) -> tuple[list[dict[str, Any]], i
     return _items(str(file), _version(file))
 
 
+def changed_files(folder: Path) -> list[str]:
+    """Return which files of a run or evaluation that the run's page shows are not what their record vouches for."""
+    return _changed_files(str(folder), tuple(_version(folder / name) for name in _SHOWN))
+
+
 def metrics(run: Path) -> tuple[pd.DataFrame, int]:
     """Return a run's training curves and the count of damaged lines."""
     return _metrics(str(run), _version(run / "metrics.jsonl"))
@@ -131,6 +138,11 @@ def _cells(folder: str, version: str) -> list[results.CellState]:
 @st.cache_data(max_entries=8, show_spinner=False)
 def _damaged(folder: str, version: str) -> dict[str, str]:
     return results.damaged_records(folder)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _changed_files(folder: str, versions: tuple[Any, ...]) -> list[str]:
+    return [str(damage) for damage in results.damaged_files(Path(folder), _SHOWN)]
 
 
 @st.cache_data(max_entries=16, show_spinner="Reading the items")

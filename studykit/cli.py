@@ -1,4 +1,4 @@
-"""The command line: `studykit batch | run | score | cache | results | list | dashboard`.
+"""The command line: `studykit batch | run | score | cache | results | verify | list | dashboard`.
 
 Exit codes: 0 success, 1 some runs failed, 2 wrong input (one line: what is wrong, and how to correct it). Heavy imports
 happen inside the commands, so that `--help` stays fast.
@@ -187,7 +187,7 @@ def results_command(
     from studykit.results.status import running
 
     root = results / study if study else results
-    if study and not (root / "study.json").is_file():
+    if study and not store.is_study(root):
         raise unknown("study", study, [folder.name for folder in store.studies(results)])
     if rebuild:
         for folder in store.studies(root):
@@ -207,6 +207,26 @@ def results_command(
         for folder in store.studies(root):
             for run_id, status in running(folder).items():
                 typer.echo(f"run {run_id} of {folder.name}: {status.line()}")
+
+
+@app.command("verify")
+def verify_command(
+    study: Annotated[str | None, typer.Argument(help="Name of one study; all studies without it.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Compare every file of finished runs with the hash kept of it; one line per damage, and exit code 1 for any."""
+    from studykit import results as store
+
+    root = results / study if study else results
+    if study and not store.is_study(root):
+        raise unknown("study", study, [folder.name for folder in store.studies(results)])
+    folders = store.studies(root)
+    damages = [damage for folder in folders for damage in store.verify(folder)]
+    for damage in damages:
+        typer.echo(str(damage))
+    typer.echo(f"{len(folders)} studies, {len(damages) or 'no'} damaged files", err=True)
+    if damages:
+        raise typer.Exit(1)
 
 
 @app.command("list")

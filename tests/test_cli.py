@@ -1,6 +1,7 @@
 """The command line: exit codes, one line for every bad input, JSON for programs."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -339,3 +340,16 @@ def test_list_shows_the_options_of_one(studykit, what, name, option):
 
 def test_an_unknown_name_to_list_is_refused(studykit):
     assert refused(studykit("list", "methods", "gdk"), "did you mean 'gkd'")
+
+
+def test_verify_names_damage_and_ends_with_1(studykit, tmp_path):
+    committed = Path(__file__).parents[1] / "results" / "teacher_cache"
+    shutil.copytree(committed, tmp_path / "results" / "teacher_cache")
+    assert studykit("verify")[:2] == (0, "")
+    curve = next(tmp_path.glob("results/*/runs/*/metrics.jsonl"))
+    curve.write_text(curve.read_text() + "\n")
+    code, out, err = studykit("verify", "teacher_cache")
+    name = curve.relative_to(tmp_path)
+    assert (code, out.count("\n"), err) == (1, 1, "1 studies, 1 damaged files\n")
+    assert out.startswith(f"{name}: is not what was written: ")
+    assert refused(studykit("verify", "teacher-cache"), "did you mean 'teacher_cache'")

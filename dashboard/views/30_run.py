@@ -131,6 +131,11 @@ def _head(line: pd.Series, run: Opened) -> None:
     states.badge(run.status)
     progress.show(pd.DataFrame([line]))
     st.text(" · ".join(_facts(line, run)))
+    folder = results.run_folder(readings.study(), run.run_id)
+    folders = [folder, *([run.evaluation.folder] if run.evaluation is not None else [])]
+    for damage in (damage for place in dict.fromkeys(folders) for damage in readings.changed_files(place)):
+        st.warning("A file of this run has changed since the run wrote it:")
+        st.text(damage)
     measured = None if run.evaluation is None else run.evaluation.record
     for record in (run.record, measured):
         if record is not None and record.error:

@@ -23,7 +23,7 @@ from studykit.batch import notebooks
 from studykit.batch.batch_files import read_batch
 from studykit.batch.parameter_files import file_hashes
 from studykit.errors import Failure, InputError, unknown
-from studykit.executors import Executor
+from studykit.executors import Executor, _processes
 from studykit.executors.local import threads_of_job
 from studykit.results.cells import finish_cell, read_cell, write_cell
 from studykit.results.layout import check_study, open_study
@@ -170,7 +170,8 @@ def _preflight(folder: Path, cells: list[Cell], jobs: int) -> dict[str, Any]:
         capture_output=True,
         text=True,
         cwd=folder,
-        env={"OMP_NUM_THREADS": str(threads_of_job(jobs)), **os.environ},
+        env={"OMP_NUM_THREADS": str(threads_of_job(jobs)), **os.environ, _processes.PARENT: str(os.getpid())},
+        start_new_session=True,  # it ends its whole process group when this process is gone
     )
     if done.returncode == 2:
         raise InputError(done.stdout.strip().splitlines()[-1])

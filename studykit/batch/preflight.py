@@ -18,6 +18,7 @@ import psutil
 
 from studykit.batch.notebooks import arms_of
 from studykit.errors import InputError
+from studykit.executors._processes import end_with_parent
 from studykit.spec import RunSpec
 
 _FIGURES_S = 4.0
@@ -139,6 +140,7 @@ def _without_seeds(spec: RunSpec) -> RunSpec:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     try:
         print(json.dumps(check(**json.load(sys.stdin))))
     except InputError as fault:

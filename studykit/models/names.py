@@ -23,7 +23,7 @@ from studykit.chat import find_turn_ends
 from studykit.errors import InputError, unknown
 from studykit.models.adapters import adapters_hash, base_of, is_adapter_folder
 from studykit.models.file_hashes import file_sha256
-from studykit.results import is_done, is_run_id
+from studykit.results import damaged_files, is_done, is_run_id
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
@@ -114,15 +114,18 @@ class Models:
         """Return the model of that name; a name of no other kind is a hub id.
 
         Raises:
-            InputError: an embedded model that does not exist, a run that does not exist or is not finished, or adapters
-                whose base model is missing or that cannot be merged.
+            InputError: an embedded model that does not exist, a run that does not exist, is not finished or whose
+                weights are damaged, or adapters whose base model is missing or that cannot be merged.
         """
         return self._find(name, revision, ())
 
     def _find(self, name: str, revision: str | None, adapters: tuple[str, ...]) -> ModelRef:
         """Look a model up; `adapters` are the folders on the way to it, from one base model to the next."""
         if (name, revision) not in self._found:
-            path = self._path(name)
+            try:
+                path = self._path(name)
+            except (OSError, RuntimeError) as error:  # a name that is too long, or no such user in "~user"
+                raise InputError(f"model {name!r:.80} cannot be looked up ({error})") from None
             base = self._base(Path(path), (*adapters, path)) if is_adapter_folder(Path(path)) else None
             self._found[name, revision] = ModelRef(name, path, revision, base)
         return self._found[name, revision]
@@ -157,6 +160,8 @@ class Models:
     def _run_model(self, run_id: str) -> Path:
         for folder in sorted(self._root.glob(f"*/runs/{run_id}/model")):
             if is_done(folder.parent):
+                for damage in damaged_files(folder.parent, ("model/",)):
+                    raise InputError(str(damage))
                 return folder
         if any(is_done(folder) for folder in self._root.glob(f"*/runs/{run_id}")):
             raise InputError(

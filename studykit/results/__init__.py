@@ -48,7 +48,7 @@ from studykit.results.evaluations import (
     read_item_file,
     read_items,
 )
-from studykit.results.layout import find_run, is_run_id, open_study, run_folder, studies
+from studykit.results.layout import find_run, is_run_id, is_study, open_study, run_folder, studies
 from studykit.results.options import (
     HASHES,
     configurations,
@@ -71,6 +71,7 @@ from studykit.results.record import (
 )
 from studykit.results.signals import read_signals, write_signal
 from studykit.results.table import IDENTITY_COLUMNS, damaged_records, fingerprint, load, metric_columns, rebuild_index
+from studykit.results.verify import damaged_files, verify
 from studykit.results.writer import EvaluationWriter, RunWriter, holding
 
 __all__ = [
@@ -89,6 +90,7 @@ __all__ = [
     "Token",
     "cells",
     "configurations",
+    "damaged_files",
     "damaged_records",
     "find_evaluation",
     "find_run",
@@ -97,6 +99,7 @@ __all__ = [
     "identity_columns",
     "is_done",
     "is_run_id",
+    "is_study",
     "load",
     "metric_columns",
     "open_study",
@@ -117,6 +120,7 @@ __all__ = [
     "schedule_columns",
     "settings",
     "studies",
+    "verify",
     "write_json",
     "write_signal",
 ]

@@ -50,13 +50,17 @@ def read_index(study: Path) -> dict[str, list[Line]]:
     """Return the lines of the index by run id, without those of a run that has a damaged one: it is read anew."""
     index: dict[str, list[Line]] = {}
     damaged = set()
-    for line in read_lines(study / "index.jsonl")[0]:
-        if line.pop("schema", None) != _INDEX or not isinstance(line.get("run_id"), str):
-            continue
+    for line in stored_lines(study):
         index.setdefault(line["run_id"], []).append(line)
         if not _is_whole(line):
             damaged.add(line["run_id"])
     return {run_id: lines for run_id, lines in index.items() if run_id not in damaged}
+
+
+def stored_lines(study: Path) -> list[Line]:
+    """Return the lines of the index that are of today's version and name a run, whole or not."""
+    lines = [line for line in read_lines(study / "index.jsonl")[0] if line.pop("schema", None) == _INDEX]
+    return [line for line in lines if isinstance(line.get("run_id"), str)]
 
 
 def _is_whole(line: Line) -> bool:

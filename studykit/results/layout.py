@@ -35,11 +35,22 @@ def check_study(root: str | Path, study: str) -> Path:
     if root.exists() and not root.is_dir():
         raise InputError(f"{root} is a file: results need a folder")
     folder = root / study
-    if (folder / "study.json").exists():
+    if is_study(folder):
         return folder
     if folder.exists() and (not folder.is_dir() or any(not file.name.startswith(".") for file in folder.iterdir())):
         raise InputError(f"{folder} exists and is not a studykit study (no study.json): choose another name or folder")
     return folder
+
+
+def is_study(folder: Path) -> bool:
+    """Return whether a folder is a study: by its `study.json`, or where that was lost by its runs and cells.
+
+    The file is written again when the study is opened for the next run.
+    """
+    if (folder / "study.json").is_file():
+        return True
+    inside = (child for kind in ("runs", "cells") if (folder / kind).is_dir() for child in (folder / kind).iterdir())
+    return any(is_run_id(child.name) and child.is_dir() for child in inside)
 
 
 def studies(root: str | Path) -> list[Path]:
@@ -49,13 +60,13 @@ def studies(root: str | Path) -> list[Path]:
         InputError: the folder holds things, but no study.
     """
     root = Path(root)
-    if (root / "study.json").is_file():
+    if is_study(root):
         return [root]
     if not root.exists():
         return []
     if not root.is_dir():
         raise InputError(f"{root} is not a folder of results")
-    found = sorted(p.parent for p in root.glob("*/study.json"))
+    found = sorted(folder for folder in root.iterdir() if folder.is_dir() and is_study(folder))
     if not found and any(child.is_dir() for child in root.iterdir()):
         raise InputError(f"{root} holds no studykit study (no study.json in it or one level below)")
     return found

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from studykit.errors import InputError
-from studykit.files import json_object, parse_json, write_json
+from studykit.files import json_object, parse_json, seal, unseal, write_json
 from studykit.results.held_out import HeldOut, ItemCounts
 from studykit.results.plain import Record
 from studykit.spec import Evaluation, RunSpec, from_schema_1, is_schema_1
@@ -281,7 +281,7 @@ def read_plain(file: Path, read: Callable[[dict[str, Any]], T]) -> T | None:
         InputError: not JSON, or data that the function refuses.
     """
     try:
-        return read(json_object(parse_json(file.read_text(encoding="utf-8"))))
+        return read(unseal(json_object(parse_json(file.read_text(encoding="utf-8")))))
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -295,8 +295,8 @@ def read_plain(file: Path, read: Callable[[dict[str, Any]], T]) -> T | None:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Put `record.json` in place, whole and durable."""
-    write_json(folder / "record.json", record.to_json())
+    """Put `record.json` in place, whole and durable, with the sha256 of its content as its last key."""
+    write_json(folder / "record.json", seal(record.to_json()))
 
 
 def recorded_status(folder: Path) -> str | None:

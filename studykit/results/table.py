@@ -1,6 +1,7 @@
 """All runs of a study and their evaluations as a table, and the index that spares reading every record again."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,8 +19,18 @@ from studykit.results.evaluations import (
     evaluations_beside,
     read_evaluations,
 )
-from studykit.results.index import COUNTS, IDENTITY_COLUMNS, PLACE, TODAY, Line, is_current, read_index, write_index
-from studykit.results.layout import run_folders, studies
+from studykit.results.index import (
+    COUNTS,
+    IDENTITY_COLUMNS,
+    PLACE,
+    TODAY,
+    Line,
+    is_current,
+    read_index,
+    stored_lines,
+    write_index,
+)
+from studykit.results.layout import is_run_id, run_folders, studies
 from studykit.results.options import (
     evaluation_values,
     fill_defaults,
@@ -235,6 +246,15 @@ def _usage(manifests: tuple[Manifest, ...]) -> Line:
         return {}
     values = {name: getattr(manifests[0], name) for name in ("seen_examples", "epochs")}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def differing_lines(study: Path) -> list[Line]:
+    """Return the lines of the index that differ from their runs' records; those of another version are not read."""
+    lines = stored_lines(study)
+    runs = {line["run_id"] for line in lines if is_run_id(line["run_id"])}
+    found = {run_id: rows_of(study / "runs" / run_id, study.name) for run_id in runs}
+    right = {run_id: json.loads(json.dumps(rows)) for run_id, rows in found.items() if _is_done(rows)}
+    return [line for line in lines if line not in right.get(line["run_id"], ())]
 
 
 def _study_rows(study: Path) -> list[Line]:

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from studykit.errors import InputError
-from studykit.files import replacing, try_lock, write_json
+from studykit.files import remove_leftovers, replacing, try_lock, write_json
 from studykit.results.arms import add_arm
 from studykit.results.cells import add_run, cell_of_kernel
 from studykit.results.environment import environment
@@ -77,7 +77,10 @@ class RunWriter:
         if cell := cell_of_kernel():
             add_run(cell, self.spec.run_id, self.spec.evaluation[0].eval_id if self.spec.evaluation else None)
         add_arm(self.study_folder, self.spec.run_id, self.arm)
-        if not self.is_done:
+        remove_leftovers(self.folder, older_than_s=0)
+        if self.is_done:
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)  # of a process killed after its record
+        else:
             (self.folder / "record.json").unlink(missing_ok=True)  # a failed attempt is tried again
             write_json(self.folder / "spec.json", json.loads(self.spec.training.canonical()))
         for evaluation in self.spec.evaluation:
@@ -207,9 +210,19 @@ def one_line(error: Exception) -> str:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """Return the sha256 of the folder's JSON files but the record."""
-    files = sorted(f for f in folder.glob("*.json*") if f.name != "record.json" and not f.name.startswith("."))
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    """Return the sha256 of what a record vouches for, by path: its folder's files, weights included.
+
+    The card beside the weights is left out: it is written again with every evaluation.
+    """
+    own = [file for file in folder.glob("[!.]*.json*") if file.name != "record.json"]
+    weights = [file for part in ("model", "adapter") for file in (folder / part).rglob("*") if file.is_file()]
+    files = sorted(own + [file for file in weights if file.name != "README.md"])
+    return {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _now(timespec: str = "seconds") -> str:

@@ -13,10 +13,8 @@ Two processes may write the same entry; either one is read.
 """
 
 import hashlib
-import time
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +22,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from studykit.errors import Failure
-from studykit.files import replacing
+from studykit.files import remove_leftovers, replacing
 
 _KEY = "S16"
 """Sixteen bytes that numpy sorts and compares as one value."""
 
 _TENSORS = ("keys", "ends", "checksums", "data")
 _KINDS = [("|u1", 2), ("<i8", 1), ("<i4", 1), ("|u1", 1)]
-_LEFTOVER_S = 24 * 3600
-"""No writer takes this long for one file: a temporary file of that age belongs to a process that was killed."""
 
 
 def as_keys(names: Sequence[str]) -> np.ndarray:
@@ -58,10 +54,7 @@ class Store:
         self._opened: set[str] = set()
         self._wanted = np.empty(0, dtype=_KEY)  # sorted
         self._positions = np.empty((0, 2), dtype=np.int32)  # shard and entry of each wanted key, or -1
-        for leftover in folder.glob(".*.safetensors"):
-            with suppress(FileNotFoundError):  # its writer may rename it at any moment
-                if time.time() - leftover.stat().st_mtime > _LEFTOVER_S:
-                    leftover.unlink()
+        remove_leftovers(folder)
 
     def want(self, keys: np.ndarray) -> None:
         """Add keys to the index."""

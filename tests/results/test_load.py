@@ -189,7 +189,7 @@ def as_schema_1(folder, run_id):
     for part in (record["spec"]["student"], *(stage["data"] for stage in record["spec"]["stages"])):
         part["content"] = part.pop("sha256")
     record |= {"schema": 1, "run_id": run_id, "metrics": evaluation["metrics"]}
-    del record["arm"]
+    del record["arm"], record["sha256"]
     (old / "record.json").write_text(json.dumps(record))
     (old / "spec.json").write_text(json.dumps(record["spec"]))
     return old
