@@ -38,7 +38,7 @@ from studykit.training.stages import open_teacher_of, prepare_teacher, set_activ
 from studykit.training.state import Training
 from studykit.training.threads import allowance, chosen_threads
 
-_VERSION = 2
+_VERSION = 3
 _STEPS, _WITHIN_S = 10, 3.0
 """A part of the probe ends after this many steps or seconds."""
 
@@ -188,12 +188,16 @@ def _growing(largest: int) -> list[int]:
 
 
 def _within(step: Callable[[Any], None], parts: list[Any]) -> None:
-    """Take steps, at most ten, as long as the next one, at the pace of the last, ends in time; at least two."""
-    began = time.monotonic()
+    """Take steps, at most ten, as long as the next one, at the pace of the last, ends in time; at least two.
+
+    The time is counted from the end of the first step, in which everything is made.
+    """
+    began = None
     for number, part in enumerate(parts[:_STEPS]):
         before = time.monotonic()
         step(part)
         now = time.monotonic()
+        began = now if began is None else began
         growth = len(parts[number + 1]) / len(part) if number + 1 < len(parts) else 1.0
         if number >= 1 and now - began + growth * (now - before) > _WITHIN_S:
             return

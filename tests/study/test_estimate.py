@@ -110,6 +110,9 @@ def test_the_probe_ends_where_the_next_step_would_take_too_long(monkeypatch):
     rates._within(step, [[0], [0], [0] * 8, [0] * 8])
     assert taken == [1, 1]
     now, taken[:] = 0.0, []
+    rates._within(lambda part: step(part * 20) if not taken else step(part), [[0], [0], [0]])
+    assert taken == [20, 1, 1]  # the first step, in which everything is made, does not count
+    now, taken[:] = 0.0, []
     rates._within(lambda part: taken.append(len(part)), [[0]] * 50)
     assert len(taken) == 10
 
