@@ -38,8 +38,8 @@ from studykit.training.stages import open_teacher_of, prepare_teacher, set_activ
 from studykit.training.state import Training
 from studykit.training.threads import allowance, chosen_threads
 
-_VERSION = 3
-_STEPS, _WITHIN_S = 10, 3.0
+_VERSION = 4
+_STEPS, _WITHIN_S = 10, 4.0
 """A part of the probe ends after this many steps or seconds."""
 
 
@@ -154,18 +154,17 @@ def _measure_stage(
         training.context.validation_loss = partial(validation_loss, training)
     training.student.train()
     times: list[tuple[int, float]] = []
-    grown: list[tuple[int, float]] = []
+    peak = PeakMemory()
 
     def step(rows: np.ndarray) -> None:
-        batch, peak, before, began = collate(encoded, rows, pad), PeakMemory(), _memory_bytes(), time.perf_counter()
+        batch, began = collate(encoded, rows, pad), time.perf_counter()
         train_step(training, [batch])
         times.append((batch.input_ids.numel(), time.perf_counter() - began))
-        grown.append((batch.input_ids.numel(), max(0.0, (peak.gib() or 0.0) * 2**30 - before)))
 
     with chosen_threads(training, PlannedBatches(encoded, chosen[-1:], pad)):
         _within(step, chosen)
-    tokens, grown_bytes = max(grown)
-    return StageRates(pace(times), grown_bytes / tokens)
+    activations = max(0.0, (peak.gib() or 0.0) * 2**30 - _memory_bytes())  # models and optimizer are still there
+    return StageRates(pace(times), activations / max(tokens for tokens, _ in times))
 
 
 def _growing_batches(stage: ResolvedStage) -> Iterator[np.ndarray]:
