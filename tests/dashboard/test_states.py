@@ -80,13 +80,16 @@ def test_a_damaged_record_is_counted_and_named(opened, copied, page):
     assert "damaged" in app.error[0].value
 
 
-def test_damaged_lines_are_counted(opened, copied):
+def test_damaged_lines_are_counted_and_changed_files_named(opened, copied):
     run_id = results.load(copied)["run_id"][0]
     folder = copied / "sample" / "runs" / run_id
-    for file in (folder / "metrics.jsonl", *folder.glob("evaluations/*/items.jsonl")):
+    files = [folder / "metrics.jsonl", *folder.glob("evaluations/*/items.jsonl")]
+    for file in files:
         file.write_text("{torn\n" + file.read_text())
     app = opened(copied, RUN, run=run_id)
-    assert [warning.value.split(" of")[0] for warning in app.warning] == ["1 damaged line"] * 2
+    assert [warning.value.split(" of")[0] for warning in app.warning] == ["A file"] * 2 + ["1 damaged line"] * 2
+    for file in files:
+        assert any(text.value.startswith(f"{file}: is not what was written") for text in app.text)
 
 
 def test_no_page_imports_torch_or_reads_json_itself(results_root):
