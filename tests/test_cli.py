@@ -313,8 +313,9 @@ def test_list_names_what_is_there(studykit, what):
     assert studykit("list", what)[1].split("\n")[0].split()[0] == min(described)
 
 
-def test_an_unknown_list_is_refused(studykit):
+def test_an_unknown_list_or_name_is_refused(studykit):
     assert refused(studykit("list", "losess"), "did you mean 'losses'")
+    assert refused(studykit("list", "methods", "gdk"), "did you mean 'gkd'")
 
 
 @pytest.mark.parametrize("arguments", [["batch"], ["bacth", "x"], ["batch", "x", "--jobs", "0"], ["list"], ["run"]])
@@ -338,10 +339,6 @@ def test_list_shows_the_options_of_one(studykit, what, name, option):
     assert f"  {option} = 0.5" in studykit("list", what, name)[1]
 
 
-def test_an_unknown_name_to_list_is_refused(studykit):
-    assert refused(studykit("list", "methods", "gdk"), "did you mean 'gkd'")
-
-
 def test_verify_names_damage_and_ends_with_1(studykit, tmp_path):
     committed = Path(__file__).parents[1] / "results" / "teacher_cache"
     shutil.copytree(committed, tmp_path / "results" / "teacher_cache")
@@ -349,7 +346,6 @@ def test_verify_names_damage_and_ends_with_1(studykit, tmp_path):
     curve = next(tmp_path.glob("results/*/runs/*/metrics.jsonl"))
     curve.write_text(curve.read_text() + "\n")
     code, out, err = studykit("verify", "teacher_cache")
-    name = curve.relative_to(tmp_path)
     assert (code, out.count("\n"), err) == (1, 1, "1 studies, 1 damaged files\n")
-    assert out.startswith(f"{name}: is not what was written: ")
+    assert out.startswith(f"{curve.relative_to(tmp_path)}: is not what was written: ")
     assert refused(studykit("verify", "teacher-cache"), "did you mean 'teacher_cache'")

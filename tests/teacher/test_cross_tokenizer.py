@@ -218,7 +218,7 @@ def test_answers_are_the_teachers_texts_in_the_students_tokens(student, talkativ
 def test_rollout_teacher_works_across_tokenizers(talkative, tokenizer):
     teacher, encoded, _ = talkative()
     context = RolloutContext(torch.nn.Linear(1, 1), teacher, tokenizer, torch.Generator(), max_length=48)
-    batch, rollout = collate(encoded, list(range(10)), 0), get_rollout("teacher", max_new_tokens=6)
+    batch, rollout = collate(encoded, list(range(10)), 0), get_rollout("teacher", max_new_tokens=6, train_on_cut=True)
     made = rollout(batch, context)
     expected = teacher.generate(batch, list(range(10)), [6] * 10, Sampling(0), torch.Generator())
     assert made.target.tolist() == [token for answer in expected.tokens for token in answer]
