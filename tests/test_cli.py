@@ -340,8 +340,7 @@ def test_list_shows_the_options_of_one(studykit, what, name, option):
 
 
 def test_verify_names_damage_and_ends_with_1(studykit, tmp_path):
-    committed = Path(__file__).parents[1] / "results" / "teacher_cache"
-    shutil.copytree(committed, tmp_path / "results" / "teacher_cache")
+    shutil.copytree(Path(__file__).parents[1] / "results" / "teacher_cache", tmp_path / "results" / "teacher_cache")
     assert studykit("verify")[:2] == (0, "")
     curve = next(tmp_path.glob("results/*/runs/*/metrics.jsonl"))
     curve.write_text(curve.read_text() + "\n")
