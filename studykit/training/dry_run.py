@@ -59,6 +59,7 @@ def dry_run(resolved: ResolvedRun, student: nn.Module, folder: Path) -> None:
         _try_backward(student, tokenizer, stage, f"student {spec.student.name!r}, stage {number}")
     if any(_generates(resolved, stage) for stage in resolved.stages):
         probe_generation(student, spec.student.name, token_rows(tokenizer))
+    folder.mkdir(parents=True, exist_ok=True)
     _check_disk(student, folder)
     _try_saving(student, tokenizer, spec.student.name)
 

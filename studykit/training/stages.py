@@ -83,7 +83,6 @@ def train(
     Raises:
         InputError: a model that cannot be loaded, trained, generated with or saved.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(cpu=device().type == "cpu", mixed_precision="no")
     watch(Activity("loading the models"), 0, 0)
     student = load_student(resolved.spec.student, resolved.student, resolved.spec.seed)
