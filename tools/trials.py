@@ -34,6 +34,9 @@ from tools.small_models import POSITIONS, WINDOW, random_model, small_config
 TOLERANCE = 2e-3
 """Of the largest value: float32 sums in another order."""
 
+_TIE = 1e-6
+"""Of the largest logit: two tokens closer than this are in either order by rounding."""
+
 _STORED = 2e-4
 """Nats by which probabilities of a cached teacher, in 16 bits, change a loss."""
 
@@ -173,15 +176,16 @@ def try_generation(subject: Subject) -> None:
     probe_generation(model, subject.model_type, size)
     limits = [NEW_TOKENS] * len(PROMPTS)
     found = generate([(model, 1.0)], PROMPTS, limits, Sampling(0), torch.Generator(), vocabulary).tokens
-    if found != (wanted := [_by_argmax(subject.model, prompt, size) for prompt in PROMPTS]):
-        raise AssertionError(f"answers are {found}, and by forward passes {wanted}")
+    for prompt, answer in zip(PROMPTS, found, strict=True):
+        if not _is_greedy(subject.model, prompt, answer, size):
+            raise AssertionError(f"to {prompt} the answer is {answer}, and forward passes prefer other tokens")
 
 
-def _by_argmax(model: Any, prompt: list[int], size: int) -> list[int]:
-    ids = list(prompt)
-    while len(ids) < len(prompt) + NEW_TOKENS:
-        ids.append(int(own_logits(model, torch.tensor([ids]))[0, -1, :size].argmax()))
-    return ids[len(prompt) :]
+def _is_greedy(model: Any, prompt: list[int], answer: list[int], size: int) -> bool:
+    """Whether each token of an answer is the likeliest by one forward pass, or as likely but for rounding."""
+    logits = own_logits(model, torch.tensor([prompt + answer]))[0, len(prompt) - 1 : -1, :size]
+    chosen = logits.gather(1, torch.tensor(answer)[:, None])[:, 0]
+    return bool((logits.amax(dim=1) - chosen <= _TIE * logits.abs().max()).all())
 
 
 def try_own_generation(subject: Subject) -> None:
@@ -201,7 +205,8 @@ def try_own_generation(subject: Subject) -> None:
         )
         theirs = made[0, len(prompt) :].tolist()
         found = generate([(model, 1.0)], [prompt], [NEW_TOKENS], Sampling(0), torch.Generator(), vocabulary).tokens[0]
-        if found != theirs and theirs == _by_argmax(subject.model, prompt, size):
+        theirs_alone = found != theirs and _is_greedy(subject.model, prompt, theirs, size)
+        if theirs_alone and not _is_greedy(subject.model, prompt, found, size):
             raise AssertionError(f"the answer is {found}, and transformers' {theirs}")
 
 

@@ -144,8 +144,8 @@ def _total_cost(trained: Trained, peak: PeakMemory) -> dict[str, float]:
 
 def _is_folded(run: ResolvedRun) -> bool:
     """Whether a loss compared with what a cache keeps of the teacher's distribution."""
-    cached = run.spec.teacher is not None and run.spec.teacher.is_cached
-    return cached and any(stage.recipe.parts[0].needs_teacher for stage in run.stages)
+    teachers = ((stage, run.teacher_of(stage)) for stage in run.stages)
+    return any(stage.recipe.parts[0].needs_teacher and teacher and teacher[0].is_cached for stage, teacher in teachers)
 
 
 def _count_parameters(trained: Trained) -> dict[str, int]:

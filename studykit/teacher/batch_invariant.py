@@ -5,7 +5,8 @@ batch. A sequence gets the same values in every capture, on one machine with one
 
 - **On a CPU each sequence is a batch by itself**, without padding.
 - **A small model on a CPU** would spend most of that time outside of products. It computes in float64, whose rounding
-  is lost when the values are stored in half precision, and so in batches of sequences of similar length.
+  is lost when the values are stored in half precision, and so in batches of sequences of similar length. Where it has
+  operations that know no float64, as those of experts, it takes each sequence by itself too.
 - **An accelerator** would idle on one sequence. There the width of a batch is the length rounded up, the width fixes
   the number of rows, a batch with fewer sequences is filled up with repeated rows, and the output head takes a fixed
   number of positions at a time. Mixtures of experts are an exception: the batch of an expert depends on the other
@@ -51,11 +52,9 @@ class BatchInvariantTeacher:
         self._has_fixed_shapes = self.device.type != "cpu"
         self._tokens = _TOKENS_ON_ACCELERATOR
         if not self._has_fixed_shapes:
-            is_small = sum(p.numel() for p in live.model.parameters()) < _SMALL
-            self._tokens = _TOKENS if is_small else 1
-            live = (
-                LiveTeacher(copy.deepcopy(live.model).double(), live.tokenizer, live.vocab_size) if is_small else live
-            )
+            doubled = _in_float64(live)
+            self._tokens = 1 if doubled is None else _TOKENS
+            live = doubled or live
         self.live = live
         config = getattr(live.model, "config", None)
         self._max_width = getattr(config, "max_position_embeddings", None) or np.iinfo(np.int64).max
@@ -125,6 +124,20 @@ class BatchInvariantTeacher:
         # A causal model does not look to the right, so padding needs no attention mask; whether there is one would
         # decide between two attention kernels.
         return Batch(ids, torch.ones_like(ids), loss_mask)
+
+
+@torch.no_grad()
+def _in_float64(live: LiveTeacher) -> LiveTeacher | None:
+    """Return a small teacher in float64; None for one that is large, or cannot run in it."""
+    if sum(p.numel() for p in live.model.parameters()) >= _SMALL:
+        return None
+    doubled = LiveTeacher(copy.deepcopy(live.model).double(), live.tokenizer, live.vocab_size)
+    ids = torch.zeros(1, 2, dtype=torch.long)
+    try:
+        hidden_states(doubled.model, ids, torch.ones_like(ids), doubled.packed)
+    except RuntimeError:  # such as "got Double"
+        return None
+    return doubled
 
 
 def _group(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:

@@ -145,6 +145,9 @@ def test_a_stage_may_name_its_own_teacher(plain_spec, stage, tmp_path):
     ]
     row = study.run(plain, root=tmp_path)
     assert row["cached_positions"] > 0  # of the second stage
+    record = results.read_record(results.find_run(tmp_path, row["run_id"]))
+    assert record is not None
+    assert record.teacher_is_folded
     same = plain_spec(stage("kd"), stage("kd"))
     assert study.run(same, root=tmp_path)["run_id"] != row["run_id"]
 

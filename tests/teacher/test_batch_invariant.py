@@ -18,6 +18,7 @@ from studykit.teacher.cached import CachedTeacher
 from studykit.teacher.formats import Samples, TopK
 from studykit.teacher.live import LiveTeacher
 from studykit.teacher.store import as_keys
+from tools.small_models import random_model, small_config
 
 V = 85
 FORMATS = {"top_k": lambda: TopK(8, V), "samples": lambda: Samples(50, V)}
@@ -74,6 +75,14 @@ def wider(batch: Batch, columns: int, pad_token_id: int) -> Batch:
     ids, nothing = torch.cat([batch.input_ids, added], dim=1), torch.zeros_like(added)
     mask = torch.cat([batch.attention_mask, nothing], dim=1)
     return Batch(ids, mask, torch.cat([batch.loss_mask, nothing.bool()], dim=1), batch.keys)
+
+
+def test_a_small_teacher_that_cannot_run_in_float64_takes_each_sequence_alone(pool, tokenizer):
+    experts = LiveTeacher(random_model(small_config("mixtral"), 0).eval(), tokenizer, V)
+    teacher = BatchInvariantTeacher(experts)
+    assert teacher.plan(pool.lengths) == [[row] for row in np.argsort(pool.lengths, kind="stable")]
+    [logp] = teacher.compute_logp(pool, np.array([3]))
+    assert logp.isfinite().all()
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
@@ -138,6 +147,7 @@ def test_values_are_those_of_the_live_teacher(models, tokenizer, pool, batching)
 @pytest.mark.parametrize("budget", [1, 2, 7, 24, 90])
 def test_a_capture_computes_little_more_than_the_tokens_at_any_budget(budget, models, tokenizer, pool, empty_cache):
     teacher = CachedTeacher(lambda: LiveTeacher(models["random"], tokenizer, V), "a", lambda rows: TopK(8, V))
+    assert teacher.capturing  # which has tried two tokens in float64
     computed, kind = [], type(models["random"])
     forward = kind.forward
 
