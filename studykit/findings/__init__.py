@@ -19,6 +19,8 @@ from studykit import results
 from studykit.discovery import Room
 from studykit.findings._format import format_cell, format_interval, markdown_table
 from studykit.findings._items import items_apart
+from studykit.findings._verdicts import judge
+from studykit.statistics.verdicts import Verdict
 
 __all__ = [
     "FINDINGS",
@@ -27,6 +29,7 @@ __all__ = [
     "format_cell",
     "format_interval",
     "items_apart",
+    "judge",
     "labels",
     "markdown_table",
     "short_names",
@@ -44,12 +47,14 @@ class Finding:
         sentence: the answer in words, with numbers, interval and seeds; where there is no answer yet, it says why.
         numbers: the same as plain JSON data; `score` is the metric that the answer is about.
         digits: decimals of the table's columns of numbers.
+        verdicts: on the planned contrasts by name, the most important one first; `numbers` holds the same as JSON.
     """
 
     table: pd.DataFrame
     sentence: str
     numbers: dict[str, Any] = field(default_factory=dict)
     digits: dict[str, int] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
 
 
 _EVALUATION = ("eval_id",)

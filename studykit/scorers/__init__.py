@@ -88,6 +88,7 @@ class Metric:
         scale: factor from the stored value to the unit, such as 100 from a share to points.
         higher_is_better: the direction.
         digits: decimals in tables.
+        tie: largest difference that does not matter, in the unit; None: ten units of the last decimal.
     """
 
     title: str
@@ -95,6 +96,7 @@ class Metric:
     scale: float
     higher_is_better: bool
     digits: int
+    tie: float | None = None
 
     @property
     def label(self) -> str:
@@ -104,6 +106,15 @@ class Metric:
         'NLL (nats per token)'
         """
         return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    @property
+    def margin(self) -> float:
+        """Return the largest difference that does not matter, in the unit.
+
+        >>> Metric("NLL", "nats per token", 1, False, 3).margin
+        0.01
+        """
+        return 10.0 ** (1 - self.digits) if self.tie is None else self.tie
 
 
 class Scorer:

@@ -1,0 +1,265 @@
+"""Verdicts on paired differences, with meanings that are fixed before a run. numpy and scipy only.
+
+    verdicts({"kd at 500": difference, ...}, tie=1.0, unit="points")["kd at 500"]      # a notebook's planned contrasts
+
+- *tie*: the whole 95% interval lies within ± the margin `tie`; a tie takes precedence over significance.
+- *helps*, *hurts*: the interval is clear of zero, and the t test's p-value is at most 5% after Holm's correction over
+  all planned contrasts, so that all of them together claim something of arms that are equal at most once in twenty.
+- *cannot tell*: neither. The number of seeds that would be needed is that at which the test has 80% power for the
+  observed difference, or at which the interval of this spread would lie within the margin, whichever is fewer.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+from scipy.special import nctdtrinc, stdtr, stdtrit
+
+from studykit.statistics import Interval
+
+Word = Literal["helps", "hurts", "tie", "cannot tell"]
+
+LEVEL = 0.05
+"""Probability of *helps* or *hurts* where nothing differs, over all planned contrasts together."""
+
+POWER = 0.8
+"""Probability with which a difference as large as the minimum detectable effect is seen."""
+
+MOST_SEEDS = 1_000
+"""Above this, a number of seeds is no plan any more."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A word about a paired difference, and what it rests on; `str` is the phrase that is shown everywhere.
+
+    Attributes:
+        word: `helps`, `hurts`, `tie` or `cannot tell`.
+        difference: the 95% interval of arm - baseline, in the metric's unit.
+        tie: largest difference that does not matter, in the same unit.
+        p_value: of the t test, after Holm's correction; None without an interval.
+        detectable: the minimum detectable effect at this number of seeds; None without an interval.
+        seeds_needed: of *cannot tell*: the number of seeds, these included, that would settle it; None without an
+            interval, infinite above `MOST_SEEDS`.
+        unit: of the difference.
+        digits: decimals of the unit.
+    """
+
+    word: Word
+    difference: Interval
+    tie: float
+    p_value: float | None = None
+    detectable: float | None = None
+    seeds_needed: float | None = None
+    unit: str = ""
+    digits: int = 1
+
+    def __str__(self) -> str:
+        """Return the phrase, such as "tie (no difference larger than 1.0 points)" or "cannot tell (...)"."""
+        if self.word == "tie":
+            return f"tie (no difference larger than {f'{self.tie:.{self.digits}f} {self.unit}'.strip()})"
+        if self.word == "cannot tell":
+            return f"cannot tell ({self._need()})"
+        return self.word
+
+    def plain(self) -> dict[str, Any]:
+        """Return word, phrase and numbers as plain JSON data."""
+        needed = None if self.seeds_needed is None or math.isinf(self.seeds_needed) else int(self.seeds_needed)
+        numbers = {"tie": self.tie, "p_value": self.p_value, "detectable": self.detectable, "seeds_needed": needed}
+        return {"word": self.word, "phrase": str(self), **numbers}
+
+    def _need(self) -> str:
+        if self.seeds_needed is None:
+            return "one seed shows no noise"
+        if math.isinf(self.seeds_needed):
+            return f"needs more than {MOST_SEEDS:,} seeds"
+        return f"needs about {_round(int(self.seeds_needed)):,} seeds"
+
+
+def verdict(
+    difference: Interval,
+    *,
+    tie: float,
+    higher_is_better: bool = True,
+    unit: str = "",
+    digits: int = 1,
+    comparisons: int = 1,
+    p_value: float | None = None,
+) -> Verdict:
+    """Return the verdict on one difference; `verdicts` corrects for several.
+
+    Args:
+        difference: the 95% t interval of arm - baseline.
+        tie: largest difference that does not matter, at least 0.
+        higher_is_better: the direction of the metric.
+        unit, digits: how the difference is shown.
+        comparisons: number of contrasts that the level is shared by.
+        p_value: already corrected; None: the t test's, times the number of comparisons.
+
+    Example:
+        >>> str(verdict(Interval(3.6, 2.5, 4.6, 5), tie=1.0))
+        'helps'
+        >>> str(verdict(Interval(0.2, -0.5, 0.9, 5), tie=1.0, unit="points"))
+        'tie (no difference larger than 1.0 points)'
+        >>> str(verdict(Interval(1.0, -0.8, 2.8, 5), tie=1.0))                        # s = 1.45
+        'cannot tell (needs about 19 seeds)'
+    """
+    low, high = difference.low, difference.high
+    if low is None or high is None:
+        return Verdict("cannot tell", difference, tie, unit=unit, digits=digits)
+    if p_value is None:
+        p_value = min(1.0, t_p_value(difference) * comparisons)
+    spread, level = spread_of(difference), LEVEL / comparisons
+    word, needed = _word(difference, tie, p_value, higher_is_better), None
+    if word == "cannot tell":
+        observed = seeds_needed(abs(difference.mean), spread, level)
+        needed = min(observed, seeds_needed(tie - abs(difference.mean), spread))
+    detectable = detectable_effect(spread, difference.n, level)
+    return Verdict(word, difference, tie, p_value, detectable, needed, unit, digits)
+
+
+def verdicts(
+    differences: Mapping[str, Interval], *, tie: float, higher_is_better: bool = True, unit: str = "", digits: int = 1
+) -> dict[str, Verdict]:
+    """Return the verdicts on the planned contrasts of a notebook, by name: Holm's correction is over all of them.
+
+    A contrast without an interval, such as one with a single seed, counts as a planned one.
+
+    Args:
+        differences: by name, the 95% t interval of arm - baseline.
+        tie: largest difference that does not matter.
+        higher_is_better, unit, digits: of the metric.
+    """
+    p_values = [1.0 if one.low is None else t_p_value(one) for one in differences.values()]
+    order = np.argsort(p_values, kind="stable")
+    comparisons = {int(which): len(order) - rank for rank, which in enumerate(order)}
+    shared = {"tie": tie, "higher_is_better": higher_is_better, "unit": unit, "digits": digits}
+    return {
+        name: verdict(one, comparisons=comparisons[i], p_value=p, **shared)
+        for i, ((name, one), p) in enumerate(zip(differences.items(), holm(p_values), strict=True))
+    }
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values after Holm's correction: each is at most 5% with probability 5% for all true nulls together.
+
+    Source: Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = len(order) - np.arange(len(order))
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values, float)[order] * factors), 1.0)
+    return adjusted.tolist()
+
+
+def t_p_value(difference: Interval) -> float:
+    """Return the two-sided p-value of Student's t test against 0, from a 95% t interval with bounds.
+
+    >>> round(t_p_value(Interval(2.0, 2.0 - 4.302653, 2.0 + 4.302653, 3)), 6)           # t(2) = 2
+    0.183503
+    """
+    error = spread_of(difference) / math.sqrt(difference.n)
+    if error == 0:
+        return float(difference.mean == 0)
+    return float(2 * stdtr(difference.n - 1, -abs(difference.mean) / error))
+
+
+def spread_of(difference: Interval) -> float:
+    """Return the standard deviation over seeds that a 95% t interval was made from."""
+    assert difference.low is not None
+    assert difference.high is not None
+    half = (difference.high - difference.low) / 2
+    return float(half / stdtrit(difference.n - 1, 0.975) * math.sqrt(difference.n))
+
+
+def detectable_effect(spread: float, n: int, level: float = LEVEL, power: float = POWER) -> float:
+    """Return the minimum detectable effect δ of a paired t test: with δ √n / s noncentral, it is seen with this power.
+
+    Args:
+        spread: standard deviation s of the differences over seeds.
+        n: number of seeds, at least 2.
+        level: two-sided.
+        power: in (level, 1).
+
+    Example:
+        >>> round(detectable_effect(1.0, 16), 2)                                        # 0.75 in tables of power
+        0.75
+    """
+    return spread * _noncentrality(n, level, power) / math.sqrt(n)
+
+
+def seeds_needed(effect: float, spread: float, level: float = LEVEL, power: float = POWER) -> float:
+    """Return the smallest number of seeds at which an effect can be detected; infinite above `MOST_SEEDS`.
+
+    With a spread from few seeds, this is a rough number: at 3 seeds the spread itself is known within a factor of 2 to
+    6.
+
+    >>> seeds_needed(0.75, 1.0)
+    16
+    """
+    low, high = 1, 2
+    while effect <= 0 or detectable_effect(spread, high, level, power) > effect:
+        low, high = high, 2 * high
+        if low >= MOST_SEEDS:
+            return math.inf
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if detectable_effect(spread, middle, level, power) <= effect else (middle, high)
+    return high if high <= MOST_SEEDS else math.inf
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """What another seed alone changes.
+
+    Attributes:
+        arm: standard deviation of the same arm over seeds.
+        rerun: standard deviation of the difference between two of its seeds: √2 times that of the arm.
+        difference: standard deviation of the paired differences over seeds; None where there are none.
+        n: number of seeds.
+    """
+
+    arm: float
+    rerun: float
+    difference: float | None
+    n: int
+
+
+def noise_floor(baseline: Sequence[float], differences: Sequence[float] = ()) -> NoiseFloor | None:
+    """Return the noise floor of the same arm with other seeds; None for a single seed.
+
+    >>> noise_floor([1.0, 2.0, 3.0], [0.5, 0.5])
+    NoiseFloor(arm=1.0, rerun=1.414..., difference=0.0, n=3)
+    """
+    if len(baseline) < 2:
+        return None
+    arm = float(np.std(baseline, ddof=1))
+    paired = float(np.std(differences, ddof=1)) if len(differences) > 1 else None
+    return NoiseFloor(arm, arm * math.sqrt(2), paired, len(baseline))
+
+
+def _word(difference: Interval, tie: float, p_value: float, higher_is_better: bool) -> Word:
+    low, high = difference.low or 0.0, difference.high or 0.0
+    if -tie <= low and high <= tie:
+        return "tie"
+    if difference.excludes_zero and p_value <= LEVEL:
+        return "helps" if (difference.mean > 0) is higher_is_better else "hurts"
+    return "cannot tell"
+
+
+@cache
+def _noncentrality(n: int, level: float, power: float) -> float:
+    """Return the noncentrality at which a two-sided t test has this power; the wrong side's part of it is left out."""
+    critical = stdtrit(n - 1, 1 - level / 2)
+    return float(nctdtrinc(n - 1, 1 - power, critical))
+
+
+def _round(count: int) -> int:
+    """Return a count with two significant digits."""
+    return round(count, 2 - len(str(count))) if count >= 100 else count
