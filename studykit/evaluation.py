@@ -152,7 +152,7 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def held_out(evaluation: Evaluation, pool: list[Example]) -> list[Example]:
+def held_out(evaluation: Evaluation, pool: Sequence[Example]) -> list[Example]:
     """Return the items of an evaluation: those that its budget draws, or all of the split in its own order.
 
     The choices of the evaluation are those of each item that names none.
@@ -168,7 +168,7 @@ def held_out(evaluation: Evaluation, pool: list[Example]) -> list[Example]:
     items, budget = evaluation.items, evaluation.data.budget
     if items is not None and items > len(pool):
         raise InputError(f"evaluation asks for {items:,} items; the split has {len(pool):,}")
-    examples = pool[:items] if budget.examples is None else [pool[i] for i in draw(pool, budget).indices]
+    examples = list(pool[:items]) if budget.examples is None else draw(pool, budget).examples
     if needs_generation(evaluation.scorers) and any(example.is_text for example in examples):
         raise InputError(
             f"evaluation.data: source {evaluation.data.source!r} holds raw texts, which ask for no answer: score them "

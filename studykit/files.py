@@ -116,6 +116,15 @@ def try_lock(path: Path) -> IO[str] | None:
     return handle
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock inside the block, after the process that holds it."""
+    while (lock := try_lock(path)) is None:
+        time.sleep(0.5)
+    with lock:
+        yield
+
+
 def is_locked(lock: Path) -> bool:
     """Whether a living process holds a lock file."""
     try:

@@ -20,6 +20,7 @@ from studykit.chat.encoding import (
     encode,
     encode_answers,
     encode_prompts,
+    tokenize,
     tokenizer_hash,
 )
 from studykit.chat.ends import TurnEnds, find_turn_ends
@@ -44,6 +45,7 @@ __all__ = [
     "find_turn_ends",
     "reasoning_end",
     "template_hash",
+    "tokenize",
     "tokenizer_hash",
     "without_reasoning",
 ]

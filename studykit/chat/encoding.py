@@ -49,7 +49,7 @@ def encode(examples: Sequence[Example], tokenizer: Any, max_length: int | None) 
     file = cache_folder("tokens") / f"{key}.safetensors"
     encoded = stored.read(file)
     if encoded is None:
-        stored.store(file, _tokenize(examples, tokenizer))
+        stored.store(file, tokenize(examples, tokenizer))
         encoded = stored.read(file)
     if encoded is None:
         raise OSError(f"{file} was written and cannot be read: is the disk full or failing?")
@@ -83,7 +83,7 @@ def encode_answers(examples: Sequence[Example], texts: Sequence[str], tokenizer:
         answer = {"role": "assistant", "content": text}
         other, _ = as_sequences([replace(example, messages=(*shown_messages(example)[:-1], answer))], "last")
         try:
-            encoded = _tokenize(other, tokenizer)
+            encoded = tokenize(other, tokenizer)
         except InputError:  # an empty text, or one that holds a token by which the template ends a turn
             rows.append([*tokenizer(text, add_special_tokens=False)["input_ids"], ends.last])
             continue
@@ -100,7 +100,8 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _tokenize(examples: Sequence[Example], tokenizer: Any) -> Encoded:
+def tokenize(examples: Sequence[Example], tokenizer: Any) -> Encoded:
+    """Render, tokenize and mask examples; nothing is kept on disk."""
     rows: list[Masked] = []
     for start in range(0, len(examples), _BATCH):
         batch = examples[start : start + _BATCH]

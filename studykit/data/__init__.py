@@ -17,17 +17,18 @@ from studykit.chat import Encoded, Turns, check, check_all_answers
 from studykit.data.filters import NOTHING, Excluded, Kept, apply_filters
 from studykit.data.mixture import mix
 from studykit.data.overlap import Found, HeldOutIndex
-from studykit.data.sequences import Sequences
+from studykit.data.pool_index import open_pool
+from studykit.data.sequences import Sequences, count_tokens
 from studykit.data.stage_data import StageData
 from studykit.data.writing import AnswerWriter
 from studykit.errors import InputError
 from studykit.models.names import ModelRef, Models
 from studykit.samplers import draw, models_of, select
-from studykit.sources import Example, content_hash, load_examples
+from studykit.sources import Example, content_hash, files_of, load_examples
 from studykit.spec import Budget, Data, Stage
 
 _WHOLE_POOL_FROM = 16
-"""A budget of at least 1/16 of the pool has the whole pool tokenised, once for the whole study."""
+"""A budget of at least 1/16 of a pool in memory has the whole pool tokenised, once for the whole study."""
 
 _REMEMBERED = 4
 """Pools, and data of stages, that `Inputs` holds at a time."""
@@ -42,12 +43,12 @@ class Pool:
     """All examples of a source's split, before filters.
 
     Attributes:
-        examples: in the source's order.
+        examples: in the source's order; those of large files stay on disk until they are looked at.
         sha256: of their content.
         written: where models wrote the answers: how, how many, and which filters dropped some.
     """
 
-    examples: list[Example]
+    examples: Sequence[Example]
     sha256: str
     written: dict[str, Any] | None = None
 
@@ -92,6 +93,8 @@ class Inputs:
         """
 
         def load() -> Pool:
+            if (files := files_of(data.source, data.split, data.options)) is not None:
+                return Pool(*open_pool(data.source, data.split, data.options, files))
             writer = AnswerWriter(self.models, self._prompts)
             examples = load_examples(data.source, data.split, data.options, writer)
             return Pool(examples, content_hash(examples), writer.manifest)
@@ -125,8 +128,8 @@ class Inputs:
     def _prompts(self, data: Data, model: ModelRef) -> list[Example]:
         """Return the examples that a budget draws; without filters, they need no answer."""
         pool = self.pool(data).examples if data.filters is None else self.kept(data, model).examples
-        counts = None if data.budget.tokens is None else Sequences.of(pool, model.tokenizer, None).response_tokens
-        return [pool[i] for i in draw(pool, data.budget, counts, self.models).indices]
+        counts = None if data.budget.tokens is None else count_tokens(pool, model.tokenizer, None).response_tokens
+        return draw(pool, data.budget, counts, self.models).examples
 
     def stage_data(
         self, stage: Stage, student: ModelRef, selection: Selection | None = None, excluded: Excluded = NOTHING
@@ -174,9 +177,9 @@ class Inputs:
         """
         pool, tokenizer = self.kept(data, student, stage.turns, excluded).examples, student.tokenizer
         by_tokens = data.budget.tokens is not None
-        counts = Sequences.of(pool, tokenizer, stage.turns).response_tokens if by_tokens else None
+        counts = count_tokens(pool, tokenizer, stage.turns).response_tokens if by_tokens else None
         drawn = draw(pool, data.budget, counts, self.models)
-        sequences = Sequences.of([pool[i] for i in drawn.indices], tokenizer, stage.turns)
+        sequences = Sequences.of(drawn.examples, tokenizer, stage.turns)
         check(sequences.examples, sequences.encoded, stage.max_length)
         return sequences.examples, sequences.encoded
 
@@ -201,15 +204,15 @@ class Inputs:
     def _drawn(self, stage: Stage, student: ModelRef, excluded: Excluded) -> StageData:
         """Return what the budget draws from the pool that the filters leave."""
         kept = self.kept(stage.data, student, stage.turns, excluded)
-        pool, whole, budget, tokenizer = kept.examples, kept.sequences, stage.data.budget, student.tokenizer
-        is_large = budget.tokens is not None or (budget.examples or len(pool)) * _WHOLE_POOL_FROM >= len(pool)
-        if whole is None and is_large:
-            whole = Sequences.of(pool, tokenizer, stage.turns)
-        drawn = draw(pool, budget, None if whole is None else whole.response_tokens, self.models)
-        if whole is None:
-            sequences = Sequences.of([pool[i] for i in drawn.indices], tokenizer, stage.turns)
+        pool, counts, budget, tokenizer = kept.examples, kept.counts, stage.data.budget, student.tokenizer
+        is_large = isinstance(pool, list) and (budget.examples or len(pool)) * _WHOLE_POOL_FROM >= len(pool)
+        if counts is None and (is_large or budget.tokens is not None):
+            counts = count_tokens(pool, tokenizer, stage.turns)
+        drawn = draw(pool, budget, None if counts is None else counts.response_tokens, self.models)
+        if isinstance(counts, Sequences):
+            sequences = counts.take(drawn.indices)
         else:
-            sequences = whole.take(drawn.indices)
+            sequences = Sequences.of(drawn.examples, tokenizer, stage.turns)
         examples, encoded = sequences.examples, sequences.encoded
         check(examples, encoded, stage.max_length)
         if stage.turns == "all":
@@ -226,7 +229,7 @@ class Inputs:
         if kept.dropped:
             manifest["dropped"] = kept.dropped
         sha256 = manifest["examples_sha256"] if models_of(budget.sampler) else None
-        return StageData(examples, encoded, manifest, sha256, tuple(pool[i] for i in drawn.indices))
+        return StageData(examples, encoded, manifest, sha256, tuple(drawn.examples))
 
 
 def _tell_left_out(stage: Stage, encoded: Encoded) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from studykit.chat import Turns, describe_share
-from studykit.data.sequences import Sequences
+from studykit.data.sequences import Sequences, TokenCounts, count_tokens
 from studykit.errors import InputError
-from studykit.sources import Example
+from studykit.sources import Example, column, take
 from studykit.spec import Filters
 
 
@@ -26,20 +26,20 @@ class Kept:
 
     Attributes:
         examples: in their order.
-        sequences: the same as token sequences, where a filter has read them.
+        counts: of their tokens, where a filter has read them.
         dropped: number of examples that each filter has left out, by its name.
     """
 
     examples: Sequence[Example]
-    sequences: Sequences | None = None
+    counts: Sequences | TokenCounts | None = None
     dropped: dict[str, int] = field(default_factory=dict)
 
     def take(self, name: str, passes: np.ndarray) -> "Kept":
         """Return the examples that pass one more filter, bool [n]."""
         rows = np.flatnonzero(passes)
-        sequences = None if self.sequences is None else self.sequences.take(rows)
+        counts = None if self.counts is None else self.counts.take(rows)
         dropped = self.dropped | {name: len(passes) - len(rows)}
-        return Kept([self.examples[row] for row in rows.tolist()], sequences, dropped)
+        return Kept(take(self.examples, rows), counts, dropped)
 
     def describe(self) -> str:
         """Say what was left out: "filters left out 463 (max_tokens 461, drop_duplicates 2)"."""
@@ -52,19 +52,24 @@ class Excluded:
     """Examples that a stage does not draw.
 
     Attributes:
-        texts: of examples that earlier stages have drawn, as `Example.plain_text`.
+        texts: of examples that earlier stages have drawn, as `Example.text_key`.
         ids: of single examples.
         held_out: items of the evaluations, which data with `decontaminate` does not draw.
         held_out_sha256: of these.
     """
 
-    texts: frozenset[str] = frozenset()
+    texts: frozenset[bytes] = frozenset()
     ids: frozenset[str] = frozenset()
     held_out: Sequence[Example] = field(default=(), compare=False)
     held_out_sha256: str | None = None
 
-    def __contains__(self, example: Example) -> bool:
-        return example.id in self.ids or example.plain_text in self.texts
+    def among(self, examples: Sequence[Example]) -> np.ndarray:
+        """Tell which examples are excluded by id or text, bool [n]."""
+        found = np.zeros(len(examples), dtype=bool)
+        for name, excluded in (("id", self.ids), ("text_key", self.texts)):
+            if excluded:
+                found |= [value in excluded for value in column(examples, name)]
+        return found
 
 
 NOTHING = Excluded()
@@ -91,8 +96,8 @@ def apply_filters(
     """
     kept = Kept(examples)
     if excluded.texts or excluded.ids:
-        kept = kept.take("exclude", np.array([example not in excluded for example in examples], dtype=bool))
-    answered = np.array([has_answers(example) for example in kept.examples], dtype=bool)
+        kept = kept.take("exclude", ~excluded.among(examples))
+    answered = column(kept.examples, "is_answered")
     if filters is not None and filters.on_empty == "drop":
         kept = kept.take("on_empty", answered)
     else:
@@ -102,18 +107,9 @@ def apply_filters(
             kept = kept.take(name, passes(kept.examples, limit))
     for name, passes in _BY_TOKENS.items():
         if (limit := getattr(filters, name, None)) is not None:
-            sequences = kept.sequences or Sequences.of(kept.examples, tokenizer, turns)
-            kept = Kept(kept.examples, sequences, kept.dropped).take(name, passes(sequences, limit))
+            counts = kept.counts or count_tokens(kept.examples, tokenizer, turns)
+            kept = Kept(kept.examples, counts, kept.dropped).take(name, passes(counts, limit))
     return kept
-
-
-def has_answers(example: Example) -> bool:
-    """Whether every text that an example trains on has something in it."""
-    return all(
-        message["content"].strip()
-        for message in example.messages
-        if example.is_text or (message["role"] == "assistant" and message.get("weight", 1))
-    )
 
 
 def _check_answered(examples: Sequence[Example], answered: np.ndarray) -> None:
@@ -124,24 +120,20 @@ def _check_answered(examples: Sequence[Example], answered: np.ndarray) -> None:
         )
 
 
-def _short_conversations(examples: Sequence[Example], max_turns: int) -> np.ndarray:
-    turns = [sum(message["role"] not in ("system", "developer") for message in e.messages) for e in examples]
-    return np.array(turns, dtype=np.int64) <= max_turns
-
-
 def _first_of_each(examples: Sequence[Example], drop_duplicates: bool) -> np.ndarray:
     """Tell the first of the examples that have the same text, apart from case and whitespace."""
-    first: dict[str, int] = {}
-    return np.array([first.setdefault(e.plain_text, row) == row for row, e in enumerate(examples)], dtype=bool)
+    first: dict[bytes, int] = {}
+    keys = column(examples, "text_key")
+    return np.array([first.setdefault(key, row) == row for row, key in enumerate(keys)], dtype=bool)
 
 
 _BY_TEXT: dict[str, Callable[[Sequence[Example], Any], np.ndarray]] = {
-    "max_turns": _short_conversations,
+    "max_turns": lambda examples, limit: column(examples, "turns") <= limit,
     "drop_duplicates": _first_of_each,
 }
 """Which examples pass, bool [n], by the name of the field of `Filters`, in their order."""
 
-_BY_TOKENS: dict[str, Callable[[Sequences, Any], np.ndarray]] = {
-    "min_response_tokens": lambda sequences, limit: sequences.response_tokens >= limit,
-    "max_tokens": lambda sequences, limit: sequences.longest <= limit,
+_BY_TOKENS: dict[str, Callable[[Sequences | TokenCounts, Any], np.ndarray]] = {
+    "min_response_tokens": lambda counts, limit: counts.response_tokens >= limit,
+    "max_tokens": lambda counts, limit: counts.longest <= limit,
 }

@@ -9,10 +9,8 @@ a process that finds another one writing waits for it. A killed one loses the an
 
 import hashlib
 import json
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from pydantic import ValidationError
 
 from studykit.chat import encode_prompts
 from studykit.errors import InputError
-from studykit.files import cache_folder, read_lines, replacing, try_lock
+from studykit.files import cache_folder, locked, read_lines, replacing
 from studykit.generation import Sampling, Vocabulary, generate
 from studykit.likelihood import mean_logp
 from studykit.models.limits import limits_of
@@ -74,7 +72,7 @@ class AnswerWriter:
         identity = [_VERSION, model.sha256, content_hash(conversations), asdict(writing)]
         self._key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
         file = cache_folder("synthetic") / f"{self._key}.jsonl"
-        with _locked(file.with_suffix(".lock")):
+        with locked(file.with_suffix(".lock")):
             if not file.exists():
                 _write_all(model, conversations, writing, file)
         self._answers = [Written(**line) for line in read_lines(file)[0]]
@@ -108,15 +106,6 @@ class AnswerWriter:
             "dropped": dict(Counter(reason for reason in dropped_by if reason is not None)),
             "provenance": file.name,
         }
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock inside the block, after the process that holds it."""
-    while (lock := try_lock(path)) is None:
-        time.sleep(0.5)
-    with lock:
-        yield
 
 
 def _write_all(model: ModelRef, conversations: Sequence[Example], writing: Writing, file: Path) -> None:

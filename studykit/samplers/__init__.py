@@ -34,10 +34,12 @@ class Draw:
 
     Attributes:
         indices: int64 [n], positions in the pool, in rank order.
+        examples: those at the positions.
         manifest: what was drawn, by counts and content hashes; plain JSON data.
     """
 
     indices: np.ndarray
+    examples: list[Example]
     manifest: dict[str, Any]
 
 
@@ -64,18 +66,19 @@ def draw(
     lengths = None if response_tokens is None else np.asarray(response_tokens)[order]
     count = _prefix(budget, len(pool), lengths)
     indices = order[:count]
+    examples = [pool[i] for i in indices]
     manifest = {
         "sampler": budget.sampler,
         "seed": budget.seed,
         "pool_examples": len(pool),
         "examples": int(count),
         "response_tokens": None if lengths is None else int(lengths[:count].sum()),
-        "by_source": dict(sorted(Counter(pool[i].source for i in indices).items())),
-        "budget_by_annotator": dict(sorted(Counter(pool[i].annotator for i in indices).items())),
-        "examples_sha256": content_hash([pool[i] for i in indices]),
-        "first_ids": [pool[i].id for i in indices[:5]],
+        "by_source": dict(sorted(Counter(example.source for example in examples).items())),
+        "budget_by_annotator": dict(sorted(Counter(example.annotator for example in examples).items())),
+        "examples_sha256": content_hash(examples),
+        "first_ids": [example.id for example in examples[:5]],
     }
-    return Draw(indices, manifest)
+    return Draw(indices, examples, manifest)
 
 
 def models_of(sampler: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from studykit.sources import Example
+from studykit.sources import Example, column
 
 
 def stratified(pool: Sequence[Example], generator: np.random.Generator) -> np.ndarray:
@@ -19,8 +19,8 @@ def stratified(pool: Sequence[Example], generator: np.random.Generator) -> np.nd
     Source:
         Tijdeman (1980), The chairman assignment problem.
     """
-    sources = np.array([example.source for example in pool])
-    names = generator.permutation(np.unique(sources))  # decides between sources of one size
+    sources = column(pool, "source")
+    names = generator.permutation(np.array(sorted(set(sources))))  # decides between sources of one size
     members = [generator.permutation(np.flatnonzero(sources == name)) for name in names]
     n = len(pool)
     waiting = [(0, source, 0) for source in range(len(members))]  # (first position it may take, source, i)

@@ -1,6 +1,6 @@
 """Where examples come from, one source per file.
 
-A source is a function `name(split, *, option=default) -> list[Example]` in a file of the same name:
+A source is a function `name(split, *, option=default) -> Iterable[Example]` in a file of the same name:
 
     pool = load_examples("lexicon", split="train", options={"tasks": ["pronounce"]})
     content_hash(pool)                       # identifies the data by content, not by the name of a file
@@ -8,13 +8,20 @@ A source is a function `name(split, *, option=default) -> list[Example]` in a fi
 The options are keyword parameters; their annotations say which values are valid. Several splits are joined with `+`
 ("train+outside"). A source for which models write answers is a class with these options, whose objects are called with
 a split and a `Writer`.
+
+A source that reads files may name them in a function `files(split, *, option=default) -> list[Path]` beside it. Its
+examples are then indexed on disk under the content of the files, and each content is read once.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+import xxhash
 
 from studykit.discovery import Room, check_options
 from studykit.errors import InputError
@@ -60,6 +67,59 @@ class Example:
     def plain_text(self) -> str:
         """All texts of the example without regard to case and whitespace, to find the same ones."""
         return " ".join("\n".join(message["content"] for message in self.messages).casefold().split())
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether every text that the example trains on has something in it."""
+        return all(
+            message["content"].strip()
+            for message in self.messages
+            if self.is_text or (message["role"] == "assistant" and message.get("weight", 1))
+        )
+
+    @property
+    def turns(self) -> int:
+        """Number of messages of user and assistant."""
+        return sum(message["role"] not in ("system", "developer") for message in self.messages)
+
+    @property
+    def text_key(self) -> bytes:
+        """Hash of `plain_text`, 16 bytes."""
+        return xxhash.xxh3_128_digest(self.plain_text.encode())
+
+    @property
+    def answer_key(self) -> bytes:
+        """Hash of `answer`, 16 bytes."""
+        return xxhash.xxh3_128_digest(self.answer.encode())
+
+
+COLUMNS: dict[str, type] = {
+    "id": object,
+    "source": object,
+    "annotator": object,
+    "split": object,
+    "is_answered": bool,
+    "turns": np.int64,
+    "text_key": object,
+    "answer_key": object,
+}
+"""Attributes of an example that an index on disk holds apart from its texts, and their types in an array."""
+
+
+def column(examples: Sequence[Example], name: str) -> np.ndarray:
+    """Return one of the `COLUMNS` of examples, [len(examples)]; of examples on disk no text is read.
+
+    >>> column([Example("a", ({"role": "text", "content": "x"},), "s", "human", "train")], "source")
+    array(['s'], dtype=object)
+    """
+    read = getattr(examples, "column", None)
+    return read(name) if read else np.array([getattr(e, name) for e in examples], dtype=COLUMNS[name])
+
+
+def take(examples: Sequence[Example], rows: np.ndarray) -> Sequence[Example]:
+    """Return the examples at these positions, in this order; of examples on disk none is read."""
+    taken = getattr(examples, "take", None)
+    return taken(rows) if taken else [examples[row] for row in rows.tolist()]
 
 
 @dataclass(frozen=True)
@@ -129,23 +189,44 @@ def load_examples(source: str, split: str, options: dict[str, Any], writer: Writ
         InputError: an unknown source or option, an unusable file, a split without examples.
         ValueError: no writer for a source that needs one.
     """
+    return list(read_examples(source, split, options, writer))
+
+
+def read_examples(source: str, split: str, options: dict[str, Any], writer: Writer | None = None) -> Iterator[Example]:
+    """Yield what `load_examples` returns, one after the other as far as the source does so."""
     read = SOURCES.member(source)
     check_options("source", source, read, options)
-    if not isinstance(read, type):
-        examples = [example for part in split.split("+") for example in read(part, **options)]
-    elif writer is None:
+    if isinstance(read, type) and writer is None:
         raise ValueError(f"source {source!r} writes answers, and no writer was given: read it through `Inputs.pool`")
-    else:
-        examples = [example for part in split.split("+") for example in read(**options)(part, writer)]
-    if not examples:
+    is_empty = True
+    for part in split.split("+"):
+        for example in read(**options)(part, writer) if isinstance(read, type) else read(part, **options):
+            is_empty = False
+            yield example
+    if is_empty:
         raise InputError(f"source {source!r} has no examples in split {split!r} with options {options}")
-    return examples
+
+
+def files_of(source: str, split: str, options: dict[str, Any]) -> list[Path] | None:
+    """Return the files that a source reads for a split (or for several, joined with `+`); None if it names none.
+
+    Raises:
+        InputError: an unknown source or option.
+    """
+    check_options("source", source, SOURCES.member(source), options)
+    files = getattr(SOURCES.module(source), "files", None)
+    return None if files is None else [file for part in split.split("+") for file in files(part, **options)]
 
 
 def content_hash(examples: Sequence[Example]) -> str:
     """Return the sha256 of the examples in order: identity, texts, source, annotator and choices."""
     digest = hashlib.sha256()
-    for e in examples:
-        parts = [e.id, e.messages, e.source, e.annotator, *([e.choices] if e.choices else [])]
-        digest.update(json.dumps(parts, ensure_ascii=False).encode())
+    for example in examples:
+        digest.update(hashed_content(example))
     return digest.hexdigest()
+
+
+def hashed_content(example: Example) -> bytes:
+    """Return what `content_hash` covers of one example."""
+    parts = [example.id, example.messages, example.source, example.annotator]
+    return json.dumps(parts + ([example.choices] if example.choices else []), ensure_ascii=False).encode()

@@ -8,10 +8,12 @@
     a table                              .parquet, .arrow, .csv; every cell of a CSV file is a text
     compressed                           gzip, bzip2, xz, zstd
 
-What a file is, its first bytes tell; its name decides for CSV alone.
+What a file is, its first bytes tell; its name decides for CSV alone. Of any of them a part at a time is in memory: a
+line, the next items of a list, a batch of rows.
 """
 
 import bz2
+import codecs
 import gzip
 import io
 import json
@@ -19,6 +21,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,9 +29,14 @@ from studykit.errors import InputError
 
 Record = dict[str, Any]
 
+_PART = 2**20
+"""Bytes of a file that are read together, where lines do not divide it."""
+
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LIST = re.compile(r'\s*(?:\{\s*"data"\s*:\s*)?\[')
+_CONVERSATION = re.compile(r'\s*\{\s*"data"\s*:\s*\[\s*\{\s*"(role|from)"')
 _SEPARATOR = re.compile(r"[\s,]*")
+_LONGEST_WORD = len("-Infinity") + 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -65,20 +73,22 @@ def _records_of_text(file: Path, suffix: str, stream: BinaryIO) -> Iterator[tupl
     if suffix == ".csv":
         yield from _rows(file, _csv_batches(file, stream))
         return
-    lines = enumerate(stream, 1)
-    for number, line in lines:
-        if number == 1:
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-        if not line.strip():
-            continue
-        if _is_line(line):
-            yield from _lines(file, number, line)
-            break
-        yield from _items(file, number, line + stream.read())
+    start, head = _first_line(stream)
+    if not _is_line(head):
+        yield from _items(_Text(file, start, head, stream))
         return
-    for number, line in lines:
+    first = head if head.endswith(b"\n") else head + stream.readline()
+    for number, line in enumerate(chain([first], stream), start):
         if line.strip():
             yield from _lines(file, number, line)
+
+
+def _first_line(stream: BinaryIO) -> tuple[int, bytes]:
+    """Return number and content of the first line that is not blank, of which a part is enough."""
+    number, line = 1, stream.readline(_PART).removeprefix(_BYTE_ORDER_MARK)
+    while line and not line.strip():
+        number, line = number + line.count(b"\n"), stream.readline(_PART)
+    return number, line
 
 
 def _is_line(line: bytes) -> bool:
@@ -86,7 +96,8 @@ def _is_line(line: bytes) -> bool:
     try:
         first = json.loads(line)
     except (ValueError, RecursionError):
-        return not _LIST.match(line.decode("utf-8", errors="replace")) and line.strip() != b"{"
+        text = line.decode("utf-8", errors="replace")
+        return bool(_CONVERSATION.match(text)) or (not _LIST.match(text) and text.strip() != "{")
     items = first.get("data") if isinstance(first, dict) else None
     is_nested = (
         isinstance(items, list) and items and isinstance(items[0], dict) and not {"role", "from"} & set(items[0])
@@ -103,26 +114,93 @@ def _lines(file: Path, number: int, line: bytes) -> Iterator[tuple[str, int, Rec
     yield where, number, record
 
 
-def _items(file: Path, first_line: int, content: bytes) -> Iterator[tuple[str, int, Record]]:
+class _Text:
+    """A file's text, from its first line that is not blank: what has been read of it is dropped when more is read.
+
+    Args:
+        file: for messages.
+        line: number of that line.
+        head: the bytes that have been taken from the stream.
+        stream: the bytes after them.
+
+    Attributes:
+        text: the part that is in memory.
+        at: the next character.
+        line: the number of its line.
+    """
+
+    def __init__(self, file: Path, line: int, head: bytes, stream: BinaryIO):
+        self.file, self.line, self._stream = file, line, stream
+        self._origin = line, 0  # line and column of the text's first character
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self.text, self.at = "", 0
+        self._add(head)
+
+    def skip(self, pattern: re.Pattern[str]) -> bool:
+        """Go to the end of what a pattern matches here, where it does."""
+        match, more = pattern.match(self.text, self.at), True
+        while more and (len(self.text) <= _PART if match is None else match.end() == len(self.text)):
+            more = self._read_more()
+            match = pattern.match(self.text, self.at)
+        if match is not None:
+            self._go_to(match.end())
+        return match is not None
+
+    def parse(self, where: str) -> Record:
+        """Return the JSON object here, and go to its end."""
+        while True:
+            try:
+                record, end = _parse(where, self.text, self.at, self._origin)
+            except _CutError as error:
+                if not self._read_more():
+                    raise InputError(*error.args) from None
+                continue
+            self._go_to(end)
+            return record
+
+    def _go_to(self, at: int) -> None:
+        self.line += self.text.count("\n", self.at, at)
+        self.at = at
+
+    def _read_more(self) -> bool:
+        """Drop what is before the next character, and read as much as there is after it, or more; False at the end."""
+        last = self.text.rfind("\n", 0, self.at)
+        self._origin = self.line, self.at - last - 1 if last >= 0 else self._origin[1] + self.at
+        self.text, self.at = self.text[self.at :], 0
+        return self._add(self._stream.read(max(_PART, len(self.text))))
+
+    def _add(self, content: bytes) -> bool:
+        try:
+            self.text += self._decoder.decode(content, final=not content)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(str(self.file), error) from None
+        return bool(content)
+
+
+class _CutError(InputError):
+    """A text that is no JSON object, and may become one when it goes on."""
+
+
+def _items(text: _Text) -> Iterator[tuple[str, int, Record]]:
     """Yield the objects of a list that fills the file, or stands under its key "data"."""
-    text = "\n" * (first_line - 1) + _decode(str(file), content)
-    opening = _LIST.match(text)
-    if opening is None:
-        raise InputError(f"{file}:{first_line}: one JSON object per line is expected, or a list of objects")
-    at, line, number = opening.end(), 1 + text.count("\n", 0, opening.end()), 0
-    while True:
-        start = _SEPARATOR.match(text, at).end()  # pyright: ignore[reportOptionalMemberAccess]  it matches nothing too
-        line, number = line + text.count("\n", at, start), number + 1
-        if text.startswith("]", start):
+    if not text.skip(_LIST):
+        raise InputError(f"{text.file}:{text.line}: one JSON object per line is expected, or a list of objects")
+    for number in count(1):
+        text.skip(_SEPARATOR)
+        if text.text.startswith("]", text.at):
             return
-        where = f"{file}:{line} (item {number})"
-        record, at = _parse(where, text, start)
-        yield where, number, record
-        line += text.count("\n", start, at)
+        where = f"{text.file}:{text.line} (item {number})"
+        yield where, number, text.parse(where)
 
 
-def _parse(where: str, text: str, start: int) -> tuple[Record, int]:
+def _parse(where: str, text: str, start: int, origin: tuple[int, int] = (1, 0)) -> tuple[Record, int]:
     """Return the JSON object that begins at a character, and where it ends.
+
+    Args:
+        where: for messages.
+        text: holds the object.
+        start: its first character.
+        origin: line and column of the text's first character.
 
     Raises:
         InputError: no JSON, no object, or half of a surrogate pair in it, which no tokenizer takes.
@@ -132,8 +210,13 @@ def _parse(where: str, text: str, start: int) -> tuple[Record, int]:
         if "\\u" in text[start:end] and (half := _SURROGATE.search(json.dumps(record, ensure_ascii=False))):
             raise InputError(f"{where}: half of a surrogate pair ({half[0]!a}): cut text; repair it")
     except json.JSONDecodeError as error:
-        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{where}: not JSON ({error.msg} at {place}); one JSON object per line is expected") from None
+        line, column = origin[0] + error.lineno - 1, error.colno + (origin[1] if error.lineno == 1 else 0)
+        place = f"column {column}" if line == 1 else f"line {line}, column {column}"
+        # Of a text that ends too early, the fault is that a string does not end, or one in its last word.
+        is_cut = error.msg.startswith("Unterminated string") or error.pos >= len(text) - _LONGEST_WORD
+        raise (_CutError if is_cut else InputError)(
+            f"{where}: not JSON ({error.msg} at {place}); one JSON object per line is expected"
+        ) from None
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
@@ -147,9 +230,12 @@ def _decode(where: str, content: bytes) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{where}: not UTF-8 (byte 0x{content[error.start]:02x}): cannot read it; save the file as UTF-8"
-        ) from None
+        raise _not_utf8(where, error) from None
+
+
+def _not_utf8(where: str, error: UnicodeDecodeError) -> InputError:
+    byte = error.object[error.start]
+    return InputError(f"{where}: not UTF-8 (byte 0x{byte:02x}): cannot read it; save the file as UTF-8")
 
 
 def _rows(file: Path, batches: Iterator[list[Record]]) -> Iterator[tuple[str, int, Record]]:

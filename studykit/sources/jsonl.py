@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ from studykit.sources._records import to_choices, to_messages
 _LOG = logging.getLogger(__name__)
 
 
-def jsonl(split: str, *, path: str, prompt: str | None = None, completion: str | None = None) -> list[Example]:
-    """Return the examples of a file that belong to a split.
+def jsonl(split: str, *, path: str, prompt: str | None = None, completion: str | None = None) -> Iterator[Example]:
+    """Yield the examples of a file that belong to a split.
 
     Args:
         split: records that name another split are left out; those that name none belong to every requested split.
@@ -41,9 +42,9 @@ def jsonl(split: str, *, path: str, prompt: str | None = None, completion: str |
         InputError: no such file, a malformed record (by line), or one id given twice.
     """
     names = {field: name for field, name in (("prompt", prompt), ("completion", completion)) if name is not None}
-    file = _file(path.replace("{split}", split))
+    (file,) = files(split, path=path)
     place_of: dict[str, str] = {}
-    examples, ignored = [], Counter[str]()
+    ignored = Counter[str]()
     for where, number, record in read_records(file):
         example, is_named, unread = _example(file, where, _rename(record, names, where), split)
         if example.split != split:
@@ -54,18 +55,22 @@ def jsonl(split: str, *, path: str, prompt: str | None = None, completion: str |
         if example.id in place_of:
             raise InputError(f"{where}: id {example.id!r:.80} was used at {place_of[example.id]}; ids are unique")
         place_of[example.id] = where
-        examples.append(example)
+        yield example
     if ignored:
         counts = ", ".join(f"{key!r} ({count:,} records)" for key, count in sorted(ignored.items()))
         _LOG.warning("%s: nothing reads the keys %s", file, counts)
-    return examples
 
 
-def _file(path: str) -> Path:
+def files(split: str, *, path: str, prompt: str | None = None, completion: str | None = None) -> list[Path]:
+    """Return the file of a split.
+
+    Raises:
+        InputError: a path that cannot be looked up.
+    """
     if "\0" in path:
         raise InputError(f"source 'jsonl': path {path!r:.80} holds a null byte")
     try:
-        return Path(path).expanduser()
+        return [Path(path.replace("{split}", split)).expanduser()]
     except RuntimeError as error:  # no such user in "~user"
         raise InputError(f"source 'jsonl': path {path!r:.80} cannot be looked up ({error})") from None
 

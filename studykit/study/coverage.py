@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from studykit.results.record import HeldOut
-from studykit.sources import Example, content_hash
+from studykit.sources import Example, column, content_hash
 
 _LOG = logging.getLogger(__name__)
 _MOST_LABELS = 100
@@ -19,7 +19,7 @@ def describe_items(items: Sequence[Example], pool: Sequence[Example]) -> HeldOut
         items: the held-out items.
         pool: all examples of their split.
     """
-    references, possible = Counter(e.answer for e in items), len({e.answer for e in pool})
+    references, possible = Counter(e.answer for e in items), len(set(column(pool, "answer_key")))
     has_labels = possible <= _MOST_LABELS and 2 * possible <= len(pool)
     if has_labels and 2 * len(references) < possible:
         _LOG.warning(

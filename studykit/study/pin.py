@@ -107,7 +107,7 @@ def excluded(stage: Stage, number: int, earlier: Sequence[ResolvedStage]) -> Exc
     for wrong in (wrong for wrong in numbers if not 1 <= wrong <= number):
         known = f"one of 1 to {number}" if number else "of which there is none"
         raise InputError(f"stage {number + 1}: exclude: {wrong} is not the number of an earlier stage, {known}")
-    texts = {example.plain_text for wanted in numbers for example in earlier[wanted - 1].data.drawn}
+    texts = {example.text_key for wanted in numbers for example in earlier[wanted - 1].data.drawn}
     return Excluded(frozenset(texts), frozenset(part for part in stage.exclude or () if isinstance(part, str)))
 
 
@@ -121,7 +121,7 @@ def _pin_student(student: Student, model: ModelRef) -> Student:
 
 
 def _resolve_evaluation(evaluation: Evaluation, student: ModelRef, inputs: Inputs) -> ResolvedEvaluation:
-    pinned, pool = _pin_data(evaluation.data, inputs), list(inputs.kept(evaluation.data, student).examples)
+    pinned, pool = _pin_data(evaluation.data, inputs), inputs.kept(evaluation.data, student).examples
     code, items = code_of_evaluation(evaluation), held_out(evaluation, pool)
     checks.check_code(evaluation.code, code, "the evaluation")
     teacher = _find_evaluation_teacher(evaluation, student, inputs)

@@ -143,7 +143,7 @@ def same(left: Encoded, right: Encoded) -> bool:
 
 def test_a_cached_encoding_equals_a_fresh_one(empty_cache, monkeypatch):
     made = encode(EXAMPLES, make_tokenizer(), 99)
-    monkeypatch.setattr(encoding, "_tokenize", None)
+    monkeypatch.setattr(encoding, "tokenize", None)
     kept = encode(EXAMPLES, make_tokenizer(), 99)
     assert same(made, kept)
     assert (made.ids.dtype, kept.ids.dtype, kept.loss_mask.dtype) == (np.int32, np.int32, bool)
@@ -222,7 +222,7 @@ def test_a_large_pool_is_mapped_and_its_selections_copy_no_tokens(empty_cache, m
         "answers": np.ones(count, dtype=np.int64),
         "left_out": np.zeros(count, dtype=np.int64),
     }
-    monkeypatch.setattr(encoding, "_tokenize", lambda examples, tokenizer: Encoded(**columns))
+    monkeypatch.setattr(encoding, "tokenize", lambda examples, tokenizer: Encoded(**columns))
     encode([row], make_tokenizer(), None)
     before = resident_mib()
     opened = encode([row], make_tokenizer(), None)

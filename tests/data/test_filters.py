@@ -8,6 +8,7 @@ import pytest
 
 from studykit.data import Inputs
 from studykit.data.filters import apply_filters
+from studykit.data.sequences import Sequences
 from studykit.errors import InputError
 from studykit.spec import Filters, RunSpec
 from studykit.study.pin import pin
@@ -46,8 +47,8 @@ def test_each_filter_leaves_out_its_examples_and_counts_them(pool, examples, enc
         "max_tokens": int(((answers >= 3) & ~expected).sum()),
     }
     assert min(kept.dropped.values()) > 0
-    assert kept.sequences is not None
-    assert [kept.sequences.encoded.ids_of(i).tolist() for i in range(2)] == [
+    assert isinstance(kept.counts, Sequences)
+    assert [kept.counts.encoded.ids_of(i).tolist() for i in range(2)] == [
         encoded.ids_of(i).tolist() for i in np.flatnonzero(expected)[:2]
     ]
 

@@ -1,0 +1,83 @@
+"""Examples on disk as a sequence: a sampler ranks a million of them, and the texts of those that are drawn are read.
+
+pool = StoredExamples(table, name)
+pool[7].answer, pool.column("source"), pool.take(rows)
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+
+from studykit.sources import COLUMNS, Example
+
+_ROWS = 1024
+"""Of each batch of a table but the last."""
+
+_TEXTS = "texts"
+_TYPES: dict[str, pa.DataType] = {"is_answered": pa.bool_(), "turns": pa.int64()}
+_TYPES |= dict.fromkeys(("text_key", "answer_key"), pa.binary(16))
+
+SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in COLUMNS] + [(_TEXTS, pa.large_binary())])
+
+
+def to_batches(examples: Iterable[Example]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of examples, a thousand at a time."""
+    left = iter(examples)
+    while part := list(islice(left, _ROWS)):
+        columns = {name: [getattr(example, name) for example in part] for name in COLUMNS}
+        columns[_TEXTS] = [json.dumps([e.messages, e.choices], ensure_ascii=False).encode() for e in part]
+        yield pa.record_batch(columns, schema=SCHEMA)
+
+
+class StoredExamples(Sequence[Example]):
+    """Examples that lie in a table on disk; each is read when it is looked at.
+
+    Args:
+        table: with the columns of `SCHEMA`, in batches as `to_batches` makes them.
+        name: of its content.
+        rows: int64 [n], of the table; None for all.
+    """
+
+    def __init__(self, table: pa.Table, name: str, rows: np.ndarray | None = None):
+        self._table, self._name = table, name
+        self._batches = table.to_batches()
+        self._rows = np.arange(table.num_rows) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self._read(row) for row in self._rows[index].tolist()]
+        return self._read(int(self._rows[index]))
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self._read(int(row)) for row in self._rows)
+
+    def _read(self, row: int) -> Example:
+        batch, row = self._batches[row // _ROWS], row % _ROWS
+        values: dict[str, Any] = {name: batch[name][row].as_py() for name in ("id", "source", "annotator", "split")}
+        messages, choices = json.loads(batch[_TEXTS][row].as_py())
+        return Example(**values, messages=tuple(messages), choices=tuple(choices))
+
+    def column(self, name: str) -> np.ndarray:
+        """Return one of the `COLUMNS` of all examples, [n]; see `studykit.sources.column`."""
+        return self._table[name].to_numpy()[self._rows]
+
+    def take(self, rows: np.ndarray) -> "StoredExamples":
+        """Return the examples at these positions, in this order; nothing is read."""
+        return StoredExamples(self._table, self._name, self._rows[rows])
+
+    @property
+    def key(self) -> str:
+        """Hash of the content and the order of the examples, 64 hexadecimal digits."""
+        return hashlib.sha256(self._name.encode() + self._rows.tobytes()).hexdigest()
