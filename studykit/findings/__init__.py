@@ -63,12 +63,14 @@ _EVALUATION = ("eval_id",)
 def comparable(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a study that differ from some runs in budget and seed only: one study may hold many variants.
 
-    Steps may vary with the budget, in total and by stage; at the budgets of these runs they must be equal.
+    Steps may vary with the budget, in total and by stage; at the budgets of these runs they must be equal. What a
+    tuning chose may vary with budget, seed and arm, if it is the same tuning.
 
     Args:
         frame: from `results.load`.
         runs: the rows to compare with, such as the arms of one notebook.
     """
+    frame = results.in_tuning(frame, runs)
     columns = [
         [name for name in results.identity_columns(part) if name not in ("method", "student", "teacher")]
         for part in (frame, runs)

@@ -71,8 +71,9 @@ from studykit.results.record import (
 )
 from studykit.results.signals import read_signals, write_signal
 from studykit.results.table import IDENTITY_COLUMNS, damaged_records, fingerprint, load, metric_columns, rebuild_index
+from studykit.results.tuning import Trial, TuningRecord, in_tuning, read_tunings, tuning_columns
 from studykit.results.verify import damaged_files, verify
-from studykit.results.writer import EvaluationWriter, RunWriter, holding
+from studykit.results.writer import EvaluationWriter, Purpose, RunWriter, Taken, holding
 
 __all__ = [
     "HASHES",
@@ -84,10 +85,14 @@ __all__ = [
     "EvaluationRecord",
     "EvaluationWriter",
     "ItemCounts",
+    "Purpose",
     "RunRecord",
     "RunWriter",
     "StoredEvaluation",
+    "Taken",
     "Token",
+    "Trial",
+    "TuningRecord",
     "cells",
     "configurations",
     "damaged_files",
@@ -97,6 +102,7 @@ __all__ = [
     "fingerprint",
     "holding",
     "identity_columns",
+    "in_tuning",
     "is_done",
     "is_run_id",
     "is_study",
@@ -115,11 +121,13 @@ __all__ = [
     "read_record",
     "read_signals",
     "read_spec",
+    "read_tunings",
     "rebuild_index",
     "run_folder",
     "schedule_columns",
     "settings",
     "studies",
+    "tuning_columns",
     "verify",
     "write_json",
     "write_signal",

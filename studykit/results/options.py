@@ -47,6 +47,9 @@ _NO_OPTIONS = (
 HASHES = ("inputs", "eval_id")
 """Columns of hashes, which tell runs apart where names and options do not."""
 
+TUNING, CHOSEN = "tuning", "tuned."
+"""The column with the id of the tuning that chose a run's values, and the beginning of those with the values."""
+
 _NO_OPTIONS_OF: dict[type[BaseModel], tuple[str, ...]] = {Evaluation: ("batch_size", "teacher_sha256")}
 _OPTIONS_OF = {Data: "source_options", Budget: "sampler_options"}
 _PARTS: tuple[tuple[type[BaseModel], str], ...] = (
@@ -117,12 +120,12 @@ def option_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def identity_columns(frame: pd.DataFrame) -> list[str]:
-    """Return the columns in which runs that are averaged must agree: method, models, evaluation, and all options."""
-    return [name for name in ("method", "student", "teacher", *HASHES) if name in frame] + option_columns(frame)
+    """Return the columns in which runs that are averaged must agree: method, models, evaluation, tuning, options."""
+    return [name for name in ("method", "student", "teacher", *HASHES, TUNING) if name in frame] + option_columns(frame)
 
 
 def settings(
-    frame: pd.DataFrame, columns: Iterable[str] | None = None, *, defaults: bool = False
+    frame: pd.DataFrame, columns: Iterable[str] | None = None, *, defaults: bool = False, tuned: bool = False
 ) -> list[dict[str, Any]]:
     """Return the values of each run by column, without those that are missing.
 
@@ -130,14 +133,30 @@ def settings(
         frame: a table of runs.
         columns: `identity_columns` where none are given.
         defaults: whether to include values that are the default.
+        tuned: whether to include values that a tuning chose. They follow from the rest and may differ between budgets
+            and seeds of one arm, so that runs which were tuned alike may be averaged.
     """
     names = identity_columns(frame) if columns is None else list(columns)
     left_out = {name: (None,) if defaults else (None, DEFAULTS.get(name)) for name in names}
     values = {name: [_plain(value) for value in frame[name]] for name in names}
+    chosen = (
+        {} if tuned else {name: frame[column].notna().tolist() for name in names if (column := _tuned(name, frame))}
+    )
     return [
-        {name: values[name][row] for name in names if values[name][row] not in left_out[name]}
+        {
+            name: values[name][row]
+            for name in names
+            if values[name][row] not in left_out[name] and not (name in chosen and chosen[name][row])
+        }
         for row in range(len(frame))
     ]
+
+
+def _tuned(name: str, frame: pd.DataFrame) -> str | None:
+    """Return the column that holds a value of this option where a tuning chose it; None without such a column."""
+    field = _STAGE.sub("", name).removeprefix("method_options.")
+    names = (f"{CHOSEN}{same}" for same in ((field, "epochs") if field == "steps" else (field,)))
+    return next((column for column in names if column in frame), None)
 
 
 def configurations(frame: pd.DataFrame, columns: Iterable[str] | None = None) -> pd.Series:

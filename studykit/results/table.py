@@ -11,7 +11,7 @@ import pandas as pd
 
 from studykit.errors import InputError
 from studykit.files import is_locked
-from studykit.results.arms import read_arms
+from studykit.results.arms import read_roles
 from studykit.results.evaluations import (
     FOLDER,
     StoredEvaluation,
@@ -46,12 +46,16 @@ from studykit.results.record import (
     read_spec,
 )
 from studykit.results.signals import read_signals
+from studykit.results.tuning import columns_in_comparisons
 from studykit.scorers import SCORERS
 from studykit.spec import RunSpec, Stage
 
 
-def load(root: str | Path = "results") -> pd.DataFrame:
+def load(root: str | Path = "results", *, trials: bool = False) -> pd.DataFrame:
     """Return one row per run and evaluation of a study, or of all studies under a folder.
+
+    Trials of a tuning are left out, so that nothing is averaged with them; with `trials` they are there, and the column
+    `trial` tells them. Runs whose settings a tuning chose have the columns of `TuningRecord.columns`.
 
     Columns: `run_id, eval_id, study, ablation, arm, method, student, teacher, budget_examples, budget_tokens, seed,
     status, steps`, then the options in which a run differs from the defaults (see `studykit.results.options`), then
@@ -66,7 +70,7 @@ def load(root: str | Path = "results") -> pd.DataFrame:
     Raises:
         InputError: the folder has files, but no study.
     """
-    rows = [line for study in studies(root) for line in _study_rows(study)]
+    rows = [line for study in studies(root) for line in _study_rows(study) if trials or not line.get("trial")]
     frame = pd.DataFrame(rows)
     for column in IDENTITY_COLUMNS:
         if column not in frame:
@@ -272,19 +276,15 @@ def _study_rows(study: Path) -> list[Line]:
         changed |= not current and (bool(known) or _is_done(runs[-1]))
     if changed or index:
         write_index(study, [line for lines in runs if _is_done(lines) for line in lines])
-    signals, arms = read_signals(study), read_arms(study)
+    signals, roles = read_signals(study), read_roles(study)
     rows = _without_replaced([line for lines in runs for line in lines])
     return [
         line
         | signals.get(line["run_id"], {})
-        | {"study": study.name, "arm": _names(line.get("arm"), arms.get(line["run_id"], ()))}
+        | {"study": study.name}
+        | columns_in_comparisons(study / "runs" / line["run_id"], line, roles.get(line["run_id"], ()))
         for line in rows
     ]
-
-
-def _names(first: str | None, later: Iterable[str]) -> str:
-    """Return a run's names in comparisons, each once."""
-    return ", ".join(dict.fromkeys(name for name in (first, *later) if name))
 
 
 def _is_done(lines: list[Line]) -> bool:

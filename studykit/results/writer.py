@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -26,19 +27,30 @@ from typing import Any, Literal, Self
 
 from studykit.errors import InputError
 from studykit.files import remove_leftovers, replacing, try_lock, write_json
-from studykit.results.arms import add_arm
+from studykit.results.arms import TUNING, Role, add_role
 from studykit.results.cells import add_run, cell_of_kernel
 from studykit.results.environment import environment
 from studykit.results.evaluations import evaluation_folder
 from studykit.results.record import EvaluationRecord, RunRecord, is_done, write_record
 from studykit.results.status import STATUS
+from studykit.results.tuning import TuningRecord, write_tuning
 from studykit.spec import Evaluation, RunSpec
 
 
+class Taken(Exception):
+    """Another process holds the run."""
+
+
 @contextmanager
-def holding(run_folder: Path) -> Iterator[None]:
-    """Hold a run for this process, which waits for another one that does; released also when the process dies."""
+def holding(run_folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a run for this process, which waits for another one that does; released also when the process dies.
+
+    Raises:
+        Taken: another process holds it, and this one does not wait.
+    """
     while (lock := try_lock(run_folder / "lock")) is None:
+        if not wait:
+            raise Taken
         time.sleep(0.5)  # without a limit: the system releases the lock of a holder that dies
     with lock:
         try:
@@ -46,6 +58,31 @@ def holding(run_folder: Path) -> Iterator[None]:
         finally:
             if is_done(run_folder):  # of one that is not, it tells how far it was
                 (run_folder / STATUS).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a run is wanted for; no part of its identity.
+
+    Attributes:
+        ablation: the question that it belongs to.
+        arm: its name in the comparison.
+        trial_of: id of the tuning that it is a trial of.
+        tuning: how its settings were chosen; None where they were given by hand.
+        wait: whether to wait for another process that holds it.
+    """
+
+    ablation: str = ""
+    arm: str = ""
+    trial_of: str | None = None
+    tuning: TuningRecord | None = None
+    wait: bool = True
+
+    @property
+    def role(self) -> Role:
+        """The run's part in the comparison, as the study keeps it."""
+        tuning = self.trial_of if self.tuning is None else self.tuning.tuning
+        return Role(self.arm, tuning, self.trial_of is not None)
 
 
 class RunWriter:
@@ -56,12 +93,11 @@ class RunWriter:
     Args:
         study_folder: from `open_study`.
         spec: the pinned specification.
-        ablation: the question that the run is trained for.
-        arm: its name in the comparison that it is trained for.
+        purpose: what the run is wanted for; or single fields of it.
     """
 
-    def __init__(self, study_folder: Path, spec: RunSpec, *, ablation: str = "", arm: str = ""):
-        self.spec, self.ablation, self.arm = spec, ablation, arm
+    def __init__(self, study_folder: Path, spec: RunSpec, purpose: Purpose | None = None, **fields: Any):
+        self.spec, self.purpose = spec, replace(purpose or Purpose(), **fields)
         self.study_folder = study_folder
         self.folder = study_folder / "runs" / spec.run_id
         self._held = ExitStack()
@@ -73,16 +109,18 @@ class RunWriter:
         return is_done(self.folder)
 
     def __enter__(self) -> Self:
-        self._held.enter_context(holding(self.folder))
+        self._held.enter_context(holding(self.folder, wait=self.purpose.wait))
         if cell := cell_of_kernel():
             add_run(cell, self.spec.run_id, self.spec.evaluation[0].eval_id if self.spec.evaluation else None)
-        add_arm(self.study_folder, self.spec.run_id, self.arm)
+        add_role(self.study_folder, self.spec.run_id, self.purpose.role)
         remove_leftovers(self.folder, older_than_s=0)
         if self.is_done:
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)  # of a process killed after its record
         else:
             (self.folder / "record.json").unlink(missing_ok=True)  # a failed attempt is tried again
             write_json(self.folder / "spec.json", json.loads(self.spec.training.canonical()))
+        if self.purpose.tuning is not None:
+            write_tuning(self.folder, self.purpose.tuning)
         for evaluation in self.spec.evaluation:
             announce(self.folder, evaluation)
         return self
@@ -112,8 +150,8 @@ class RunWriter:
         record = RunRecord(
             run_id=self.spec.run_id,
             status=status,
-            ablation=self.ablation,
-            arm=self.arm,
+            ablation=TUNING if self.purpose.trial_of else self.purpose.ablation,
+            arm=self.purpose.arm,
             started=self._started,
             finished=_now(),
             spec=self.spec.training,

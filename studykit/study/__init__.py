@@ -1,6 +1,7 @@
-"""What notebooks call: run a specification once, compare arms side by side, score what is trained.
+"""What notebooks call: tune arms equally, run each once, compare them side by side, score what is trained.
 
-    runs = compare(arms(["sft", "kd"], **parameters(globals())), study="lexicon", ablation="data_size")
+    tuned = tune(arms(["sft", "kd"], **parameters(globals())), space, **tuning(globals()))
+    runs = compare(tuned, study="lexicon", ablation="data_size")
 
 A run is its content: the second time, from whichever notebook, it is read from disk; with another evaluation, what is
 trained is scored. Everything that can be wrong in a specification is refused before a model is loaded.
@@ -12,5 +13,6 @@ from studykit.study.compare import compare
 from studykit.study.pin import pin
 from studykit.study.run import run
 from studykit.study.score import score
+from studykit.study.tune import tune, tuning
 
-__all__ = ["arms", "compare", "measure_signals", "parameters", "pin", "run", "score"]
+__all__ = ["arms", "compare", "measure_signals", "parameters", "pin", "run", "score", "tune", "tuning"]

@@ -8,12 +8,14 @@ import pandas as pd
 
 from studykit.data import Inputs
 from studykit.errors import InputError
+from studykit.results import Purpose
 from studykit.results.layout import check_study
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
 from studykit.study.progress import Show, showing
 from studykit.study.run import run_resolved
 from studykit.study.score import check_weights
+from studykit.study.tune import TunedArms
 from studykit.study.weights import check_keep
 from studykit.training.resolved import ResolvedRun
 
@@ -31,10 +33,11 @@ def compare(
 ) -> pd.DataFrame:
     """Run all arms and return their rows with the arm's name in front; scores are those of the primary evaluation.
 
-    Arms are to be compared, so they must share seed, student, number of optimizer steps and evaluations.
+    Arms are to be compared, so they must share seed, student, number of optimizer steps and evaluations. Steps may
+    differ where they were tuned, for all arms.
 
     Args:
-        arms: specifications by name, as `arms` makes them.
+        arms: specifications by name, as `arms` makes them, or `tune` with how their settings were chosen.
         study: name of the folder under `root` that the runs are written to.
         ablation: the question that the runs belong to; shown in tables.
         root: the results folder.
@@ -54,17 +57,20 @@ def compare(
     with showing(show) as show:
         show("checking models and data")
         runs = _pin_all(specs, Inputs(root))
-        _check_shared(
-            runs, "number of optimizer steps", lambda run: sum(stage.spec.planned_steps for stage in run.stages)
-        )
+        tunings = arms.records if isinstance(arms, TunedArms) else {}
+        if not all(arm in tunings and "steps" in tunings[arm].space for arm in runs):
+            _check_shared(
+                runs, "number of optimizer steps", lambda run: sum(stage.spec.planned_steps for stage in run.stages)
+            )
         for run in runs.values():
             check_weights(check_study(root, study), run)
             check_keep(keep, run, check_study(root, study))
         rows = []
         for number, (arm, run) in enumerate(runs.items(), 1):
             told = _prefixed(show, f"{arm}, {number} of {len(runs)}")
-            row = run_resolved(run, study, root, ablation=ablation, arm=arm, keep=keep, show=told)
-            rows.append({"arm": arm} | row | {"arm": arm})
+            purpose = Purpose(ablation, arm, tuning=tunings.get(arm))
+            row = run_resolved(run, study, root, purpose=purpose, keep=keep, show=told)
+            rows.append({"arm": arm} | row | {"arm": arm} | (tunings[arm].columns() if arm in tunings else {}))
     return pd.DataFrame(rows)
 
 

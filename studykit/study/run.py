@@ -64,7 +64,7 @@ def run(
         resolved = pin(parsed, Inputs(root))
         check_weights(check_study(root, study), resolved)
         check_keep(keep, resolved, check_study(root, study))
-        return run_resolved(resolved, study, root, ablation=ablation, keep=keep, show=show)
+        return run_resolved(resolved, study, root, purpose=results.Purpose(ablation), keep=keep, show=show)
 
 
 def run_resolved(
@@ -72,14 +72,17 @@ def run_resolved(
     study: str,
     root: str | Path,
     *,
-    ablation: str = "",
-    arm: str = "",
+    purpose: results.Purpose,
     keep: str = "full",
     show: Show,
 ) -> dict[str, Any]:
-    """Train and score a pinned run where that has not been done, and return its row."""
+    """Train and score a pinned run where that has not been done, and return its row.
+
+    Raises:
+        Taken: another process holds the run, and its purpose is not to wait.
+    """
     folder = results.open_study(root, study)
-    with results.RunWriter(folder, run.spec, ablation=ablation, arm=arm) as writer:
+    with results.RunWriter(folder, run.spec, purpose) as writer:
         watch = StatusFile(writer.folder, lambda status: show(status.line()))
         student = None if writer.is_done else _train(run, writer, keep, watch)
         score_all(run, writer.folder, student, watch)
