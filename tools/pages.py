@@ -15,6 +15,7 @@ import pandas as pd
 
 from benchmarks import tables as benchmarks
 from studykit import results
+from studykit.discovery import options_of
 from studykit.figures.difference_against_bytes import difference_against_bytes
 from studykit.figures.methods_compared import methods_compared
 from studykit.figures.score_against_budget import score_against_budget
@@ -23,6 +24,7 @@ from studykit.findings.data_size import data_size
 from studykit.findings.methods import methods
 from studykit.findings.teacher_cache import teacher_cache
 from studykit.results.record import CellRecord, CellSpec, EvaluationRecord, Record, RunRecord
+from studykit.scorers import metric
 from tools.models_page import format_page
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +84,7 @@ class StudyPage(Page):
         figures: writes the figures that the block shows.
     """
 
-    find: Callable[[pd.DataFrame], Finding]
+    find: Callable[..., Finding]
     block: Callable[[Finding, pd.DataFrame, int], str]
     figures: Callable[[pd.DataFrame], None]
 
@@ -91,13 +93,18 @@ class StudyPage(Page):
         frame = results.primary(results.load(self.folder))
         return frame[frame["ablation"] == getattr(self.find, "__name__", "")]
 
+    def finding(self, frame: pd.DataFrame) -> Finding:
+        """Return the finding, which reads stored items where it can."""
+        folder = {"folder": self.folder} if "folder" in options_of(self.find) else {}
+        return self.find(frame, **folder)
+
     def generated(self) -> str:
         """Return the text between the markers."""
         frame = self.frame()
         done = frame[frame["status"] == "done"]
         run = results.run_folder(self.folder, done["run_id"].iloc[0]) if len(done) else None
         evaluation = results.find_evaluation(run, done["eval_id"].iloc[0]) if run else None
-        return self.block(self.find(frame), done, _count_items(evaluation.record if evaluation else None))
+        return self.block(self.finding(frame), done, _count_items(evaluation.record if evaluation else None))
 
     def draw(self) -> None:
         """Draw the figures and write the finding as JSON; without runs do nothing."""
@@ -105,7 +112,7 @@ class StudyPage(Page):
         if frame.empty:
             return
         self.figures(frame)
-        finding = self.find(frame)
+        finding = self.finding(frame)
         content = {"sentence": finding.sentence, **finding.numbers}
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         (self.folder / "finding.json").write_text(text, encoding="utf-8")
@@ -207,8 +214,19 @@ def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
             "distillation, with 95% intervals over seeds](results/lexicon/data_size.svg)",
             markdown_table(finding.table, digits=finding.digits),
             f"From the {len(done)} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats "
-            f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals.",
+            f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals. "
+            f"{_about_verdicts('the budgets')}",
         )
+    )
+
+
+def _about_verdicts(contrasts: str) -> str:
+    """Return what the verdicts of a page mean."""
+    points, nats = (f"{metric(name).margin:g} {metric(name).unit}" for name in ("exact_match", "nll"))
+    return (
+        f"*Verdict*: a tie where the whole interval is within ±{points} (or ±{nats}); helps or hurts where it is clear "
+        f"of zero and the t test's p is at most 5% after Holm's correction over {contrasts}; otherwise cannot tell, "
+        "with the number of seeds that would be needed."
     )
 
 
@@ -232,7 +250,8 @@ def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
         f"From the {len(done)} runs in [`results/methods`](../results/methods): exact match in points and NLL in nats "
         f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals. "
         "*generated*: tokens drawn from any model during training; *teacher reads*: tokens that went through the "
-        "teacher; *seconds*: of training, on a shared machine of two cores, with another run beside it."
+        "teacher; *seconds*: of training, on a shared machine of two cores, with another run beside it. "
+        + _about_verdicts("all methods at both budgets")
     )
     return "\n\n".join(parts)
 
@@ -254,7 +273,7 @@ def _teacher_cache_block(finding: Finding, done: pd.DataFrame, items: int) -> st
             f"### {budget:,} examples, {steps:,} optimizer steps",
             "![Difference to the dense teacher in exact match and NLL against bytes per response token, for top-k and "
             f"sampled teachers, with 95% intervals over seeds, and for fine-tuning, at {budget:,} examples]({image})",
-            markdown_table(part.drop(columns="budget"), left=("signal",), digits=finding.digits),
+            markdown_table(part.drop(columns="budget"), digits=finding.digits),
         ]
     parts.append(
         f"From the {len(done)} runs in [`results/teacher_cache`](../results/teacher_cache): exact match in points and "
@@ -262,7 +281,7 @@ def _teacher_cache_block(finding: Finding, done: pd.DataFrame, items: int) -> st
         "intervals. *bytes*: on disk per response token, keys and all; *kept mass*: mean probability of the tokens "
         "that are kept by themselves, 1 for samples by construction; *cosine*: of the gradient in the untrained "
         "student's logits with the dense teacher's; *teacher reads*: tokens that go through the teacher, for a cache "
-        "those that fill an empty one."
+        "those that fill an empty one. " + _about_verdicts("all signals in both metrics")
     )
     return "\n\n".join(parts)
 

@@ -21,7 +21,7 @@ from rich.text import Text
 from studykit.batch.estimates import estimate_line, estimate_table
 from studykit.batch.grid import Cell
 from studykit.errors import InputError
-from studykit.findings import FINDINGS, Finding, format_cell
+from studykit.findings import FINDINGS, TEXT_COLUMNS, Finding, format_cell
 from studykit.results.status import time_left
 
 _EVERY_S = 60.0
@@ -214,12 +214,12 @@ def findings_of(cells: Sequence[Cell]) -> list[Finding]:
     from studykit import results
 
     found = []
-    groups: dict[tuple[Path, str, Any, Any], set[str]] = {}
+    groups: dict[tuple[Path, str, Any, Any, Any], set[str]] = {}
     for cell in cells:
-        arm, score = (cell.parameters.get(name) for name in ("method", "primary_metric"))
-        group = cell.study_folder, cell.notebook.stem.partition("_")[2], arm, score
+        arm, score, tie = (cell.parameters.get(name) for name in ("method", "primary_metric", "tie"))
+        group = cell.study_folder, cell.notebook.stem.partition("_")[2], arm, score, tie
         groups.setdefault(group, set()).add(cell.cell_id)
-    for (folder, question, arm, score), own in groups.items():
+    for (folder, question, arm, score, tie), own in groups.items():
         if question not in FINDINGS.names() or not folder.exists():
             continue
         states = [cell for cell in results.cells(folder) if cell.cell_id in own]
@@ -228,7 +228,8 @@ def findings_of(cells: Sequence[Cell]) -> list[Finding]:
         frame = results.load(folder)
         frame = frame[frame["run_id"].isin(runs) & (frame["eval_id"].isin(shown) if shown else True)]
         known = FINDINGS.options(question)
-        options = {name: value for name, value in {"arm": arm, "score": score}.items() if value and name in known}
+        given = {"arm": arm, "score": score, "tie": tie, "folder": folder}
+        options = {name: value for name, value in given.items() if value is not None and name in known}
         try:
             found.append(FINDINGS.member(question)(results.primary(frame), **options))
         except (InputError, ValueError) as error:
@@ -247,7 +248,7 @@ def _table(finding: Finding, width: int) -> Table:
         widths.pop()
     table = Table()
     for column in list(shown)[: len(widths)]:
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in TEXT_COLUMNS else "right", no_wrap=True)
     for row in zip(*list(shown.values())[: len(widths)], strict=True):
         table.add_row(*row)
     return table

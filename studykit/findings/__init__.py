@@ -17,13 +17,14 @@ import pandas as pd
 
 from studykit import results
 from studykit.discovery import Room
-from studykit.findings._format import format_cell, format_interval, markdown_table
+from studykit.findings._format import TEXT_COLUMNS, format_cell, format_interval, markdown_table
 from studykit.findings._items import items_apart
 from studykit.findings._verdicts import judge
 from studykit.statistics.verdicts import Verdict
 
 __all__ = [
     "FINDINGS",
+    "TEXT_COLUMNS",
     "Finding",
     "comparable",
     "format_cell",

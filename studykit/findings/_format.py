@@ -7,6 +7,9 @@ import pandas as pd
 
 from studykit.statistics import Interval
 
+TEXT_COLUMNS = ("method", "signal", "verdict", "NLL verdict")
+"""Columns of text in tables of findings; all others are aligned as numbers."""
+
 
 def format_interval(interval: Interval | None, digits: int = 1, sign: bool = False) -> str:
     """Return "12.3 [11.0, 13.6]", the mean alone without bounds, and nothing without an interval.
@@ -36,7 +39,7 @@ def format_cell(value: object, digits: int = 1) -> str:
 
 
 def markdown_table(
-    table: pd.DataFrame, left: Collection[str] = ("method",), digits: Mapping[str, int] = MappingProxyType({})
+    table: pd.DataFrame, left: Collection[str] = TEXT_COLUMNS, digits: Mapping[str, int] = MappingProxyType({})
 ) -> str:
     """Return a table as Markdown, values as people read them; columns of numbers, all but `left`, are right-aligned.
 

@@ -1,9 +1,19 @@
-"""Held-out items on which the arms of a comparison differ."""
+"""Held-out items: those on which the arms of a comparison differ, and what all of them leave open."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+
+from studykit import results
+from studykit.errors import InputError
+from studykit.findings._format import format_interval
+from studykit.scorers import metric
+from studykit.statistics import Interval
+from studykit.statistics.items import McNemar, mcnemar, seeds_and_items
 
 
 def items_apart(items: Mapping[str, Sequence[Mapping[str, Any]]], score: str, count: int = 10) -> pd.DataFrame:
@@ -37,3 +47,70 @@ def items_apart(items: Mapping[str, Sequence[Mapping[str, Any]]], score: str, co
         return table
     gap = (table.iloc[:, -1] - table.iloc[:, -2]).abs()
     return table.loc[gap.sort_values(ascending=False, kind="stable").index[:count]].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class ItemEvidence:
+    """What the stored items of paired runs add to their difference.
+
+    Attributes:
+        interval: over seeds and items, in the unit in which the metric is shown; None for one seed.
+        mcnemar: by seed, where the scores are 0 or 1.
+        items: number of items.
+    """
+
+    interval: Interval | None
+    mcnemar: dict[int, McNemar]
+    items: int
+
+    def plain(self) -> dict[str, Any]:
+        """Return the same as plain JSON data; seeds are text, since JSON has no other keys."""
+        tests = {str(seed): vars(test) for seed, test in self.mcnemar.items()}
+        return {"items": self.items, "interval": self.interval and vars(self.interval), "mcnemar": tests}
+
+
+def item_evidence(folder: Path, arm: pd.DataFrame, baseline: pd.DataFrame, score: str) -> ItemEvidence | None:
+    """Return what the items add; None where they are not stored, or where the metric is no plain mean over them.
+
+    Args:
+        folder: of all results.
+        arm, baseline: rows of finished runs, one for each seed.
+        score: the metric.
+    """
+    shared = sorted(set(arm["seed"]) & set(baseline["seed"]))
+    pairs = [[_item_scores(folder, side[side["seed"] == seed], score) for side in (arm, baseline)] for seed in shared]
+    known = [set(scores) for pair in pairs for scores in pair if scores is not None]
+    ids = sorted(set.intersection(*known)) if known and len(known) == 2 * len(pairs) else []
+    if not ids:
+        return None
+    values = np.array([[[scores[i] for i in ids] for scores in pair if scores] for pair in pairs])
+    found = seeds_and_items(metric(score).scale * (values[:, 0] - values[:, 1]))
+    is_right_or_wrong = np.isin(values, (0, 1)).all()
+    tests = {int(s): mcnemar(*pair) for s, pair in zip(shared, values, strict=True)} if is_right_or_wrong else {}
+    return ItemEvidence(found, tests, len(ids))
+
+
+def items_sentence(evidence: ItemEvidence | None, baseline: str, arm: str, score: str) -> str:
+    """Return what the items add in words, with a space before it: over seeds and items, or of a single seed."""
+    if evidence is None:
+        return ""
+    if evidence.interval is not None:
+        shown = format_interval(evidence.interval, metric(score).digits, sign=True)
+        return f" Over other items as well: {shown} ({evidence.items:,} items)."
+    return "".join(
+        f" Of {evidence.items:,} items {arm} alone is right on {test.arm} and {baseline} alone on {test.baseline} "
+        f"(exact McNemar p = {test.p_value:.2g}), with this one seed."
+        for test in evidence.mcnemar.values()
+    )
+
+
+def _item_scores(folder: Path, run: pd.DataFrame, score: str) -> dict[str, float] | None:
+    """Return a run's scores by item; None where they are not stored or do not average to the run's metric."""
+    line = run.iloc[0]
+    try:
+        items, _ = results.read_items(results.find_run(folder, line["run_id"]), line.get("eval_id"))
+    except InputError:
+        return None
+    scores = {item["id"]: item["scores"][score] for item in items if score in item.get("scores", {})}
+    is_mean = bool(scores) and abs(sum(scores.values()) / len(scores) - line[score]) < 1e-4
+    return scores if is_mean else None

@@ -1,10 +1,11 @@
 """Verdicts of findings: margins, units and directions come from the metric."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from studykit.scorers import metric
 from studykit.statistics import Interval
-from studykit.statistics.verdicts import Verdict, verdicts
+from studykit.statistics.verdicts import WORDS, NoiseFloor, Verdict, corrections, verdict
 
 
 def judge(differences: Mapping[str, Interval], score: str, tie: float | None = None) -> dict[str, Verdict]:
@@ -18,11 +19,51 @@ def judge(differences: Mapping[str, Interval], score: str, tie: float | None = N
     >>> str(judge({"kd": Interval(0.2, -0.5, 0.9, 5)}, "exact_match")["kd"])
     'tie (no difference larger than 1.0 points)'
     """
+    return judge_metrics({name: (score, difference) for name, difference in differences.items()}, {score: tie})
+
+
+def judge_metrics(
+    contrasts: Mapping[str, tuple[str, Interval]], ties: Mapping[str, float | None]
+) -> dict[str, Verdict]:
+    """Return the verdicts on planned contrasts in several metrics, Holm's correction over all of them.
+
+    Args:
+        contrasts: by name, the metric and the difference.
+        ties: largest difference that does not matter by metric; the metric's, where it has none here.
+    """
+    corrected = corrections({name: difference for name, (_, difference) in contrasts.items()})
+    found = {}
+    for name, (score, difference) in contrasts.items():
+        shown, tie = metric(score), ties.get(score)
+        found[name] = verdict(
+            difference,
+            tie=shown.margin if tie is None else tie,
+            higher_is_better=shown.higher_is_better,
+            unit=shown.unit,
+            digits=shown.digits,
+            **corrected[name],
+        )
+    return found
+
+
+def count_words(found: Iterable[Verdict]) -> str:
+    """Return how many verdicts have each word, such as "3 help, 1 hurts, 2 cannot tell"; words of none are left out."""
+    counts = Counter(one.word for one in found)
+    forms = {"helps": ("helps", "help"), "hurts": ("hurts", "hurt"), "tie": ("ties", "tie")}
+    return ", ".join(f"{n} {forms.get(word, (word, word))[n > 1]}" for word in WORDS if (n := counts[word]))
+
+
+def noise_sentence(noise: NoiseFloor | None, baseline: str, where: str, score: str) -> str:
+    """Return what another seed alone changes, with a space before it; empty for a single seed.
+
+    >>> noise_sentence(NoiseFloor(1.0, 1.41, 0.5, 3), "sft", "at 500 examples", "exact_match")
+    ' Noise floor: two seeds of sft differ by 1.4 points at 500 examples, their paired differences vary by 0.5 (sd).'
+    """
+    if noise is None:
+        return ""
     shown = metric(score)
-    return verdicts(
-        differences,
-        tie=shown.margin if tie is None else tie,
-        higher_is_better=shown.higher_is_better,
-        unit=shown.unit,
-        digits=shown.digits,
+    paired = (
+        "" if noise.difference is None else f", their paired differences vary by {noise.difference:.{shown.digits}f}"
     )
+    rerun = f"{noise.rerun:.{shown.digits}f} {shown.unit}".strip()
+    return f" Noise floor: two seeds of {baseline} differ by {rerun} {where}{paired} (sd)."

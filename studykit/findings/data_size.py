@@ -1,21 +1,30 @@
 """Does distillation beat fine-tuning at each data budget, and where does its advantage end?"""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from studykit.findings import Finding, format_interval
+from studykit.findings import Finding, format_interval, judge
+from studykit.findings._data_size_text import describe
+from studykit.findings._items import item_evidence, items_sentence
 from studykit.findings._lines import (
     Comparison,
     Line,
+    by_seed,
     choose_headline,
     lines_of,
     require_one,
     require_one_setting,
     without_metric,
 )
-from studykit.scorers import Metric, metric
-from studykit.statistics import Interval, crossover
+from studykit.findings._scaling import fits_of, plain_fits, scaling_sentence
+from studykit.findings._verdicts import noise_sentence
+from studykit.scorers import metric
+from studykit.statistics import Crossover, Interval, crossover
+from studykit.statistics.verdicts import Verdict, noise_floor
+
+_NLL = "nll"
 
 
 def data_size(
@@ -24,44 +33,50 @@ def data_size(
     baseline: str = "sft",
     arm: str = "kd",
     score: str = "exact_match",
-    nll: str = "nll",
     teacher: str | None = None,
     student: str | None = None,
+    tie: float | None = None,
+    folder: str | Path | None = None,
 ) -> Finding:
-    """Return score and NLL by budget for both arms, and the paired difference arm - baseline with 95% t interval.
+    """Return score and NLL by budget for both arms, the paired difference arm - baseline and the verdicts on it.
 
-    Only finished runs with one stage count. Arms are paired on seeds; a budget with one seed has no interval.
+    Only finished runs with one stage count. Arms are paired on seeds; a budget with one seed has no interval. The
+    planned contrasts are the budgets.
 
     Args:
         frame: from `results.load`.
         baseline, arm: methods to compare.
-        score: the first metric; where it is the same in every run, the second counts.
-        nll: the second metric.
+        score: the metric of the verdicts; where it is the same in every run, NLL is.
         teacher, student: names to keep; None keeps all, and more than one is refused.
+        tie: largest difference that does not matter, in the unit of this metric; None: the metric's.
+        folder: of all results, whose stored items the smallest budget is compared on too; None: on seeds alone.
 
     Raises:
         ValueError: the rows mix students or teachers, or runs of one method with different options, so that no pair is
             comparable.
     """
     runs = arms(frame, baseline, arm, teacher=teacher, student=student)
-    score, why = choose_headline(runs, score, nll)
-    lines = [line for line in lines_of(runs, baseline, score, nll) if line.name == arm and _has_pairs(line.score)]
-    sign = 1 if metric(score).higher_is_better else -1
-    end, of_teacher = _end(lines, sign), _teacher_score(runs, score)
+    named, (score, why) = score, choose_headline(runs, score, _NLL)
+    lines = [line for line in lines_of(runs, baseline, score, _NLL) if line.name == arm and _has_pairs(line.score)]
+    contrasts = {f"{arm} - {baseline} at {line.budget:,} examples": _pairs(line.score).difference for line in lines}
+    found = judge(contrasts, score, tie if score == named else None)
+    judged = list(zip(lines, found.values(), strict=True))
+    end = _end(lines, 1 if metric(score).higher_is_better else -1)
+    beside, more = _beside(runs, lines, baseline, arm, score, folder)
     numbers = {
         "baseline": baseline,
         "arm": arm,
         "score": score,
-        "budgets": [_plain(line, baseline, arm) for line in lines],
+        "budgets": [_plain(line, baseline, arm) | {"verdict": one.plain()} for line, one in judged],
         "advantage_ends": None if end is None else vars(end),
-        "teacher_score": of_teacher,
+        **more,
     }
-    sentence = _sentence(lines, end, baseline, arm, metric(score)) if lines else without_metric(runs, score)
-    sentence = sentence or f"No budget has both {baseline} and {arm} finished yet."
-    if of_teacher is not None and lines:
-        sentence += f" The teacher itself scores {of_teacher:.{metric(score).digits}f}."
-    table = pd.DataFrame([_shown(line, baseline, arm, score, nll) for line in lines])
-    return Finding(table, why + sentence, numbers, _digits(baseline, arm, score, nll))
+    if judged:
+        text = f"{arm.upper()} - {baseline.upper()}: {describe(judged, end, arm, metric(score))}{beside}"
+    else:
+        text = without_metric(runs, score) or f"No budget has both {baseline} and {arm} finished yet."
+    table = pd.DataFrame([_shown(line, one, baseline, arm, score) for line, one in judged])
+    return Finding(table, why + text, numbers, _digits(baseline, arm, score), found)
 
 
 def arms(
@@ -82,12 +97,31 @@ def arms(
     return runs
 
 
-def _end(lines: list[Line], sign: int) -> Interval | None:
+def _end(lines: list[Line], sign: int) -> Crossover | None:
     """Return the budget at which the advantage ends, where it does; sign is -1 where a lower score is better."""
-    if len(lines) < 2:
-        return None
     gains = [{seed: sign * value for seed, value in _pairs(line.score).by_seed.items()} for line in lines]
     return crossover([line.budget for line in lines], gains)
+
+
+def _beside(
+    runs: pd.DataFrame, lines: list[Line], baseline: str, arm: str, score: str, folder: str | Path | None
+) -> tuple[str, dict[str, Any]]:
+    """Return noise, items, fits and the score of the teacher, as text and as numbers."""
+    of_teacher, fits = _teacher_score(runs, score), fits_of(runs, score)
+    numbers: dict[str, Any] = {"teacher_score": of_teacher, "scaling": plain_fits(fits)}
+    if not lines:
+        return "", numbers
+    first, last = lines[0], max(line.budget for line in lines)
+    smallest = runs[runs["budget_examples"] == first.budget]
+    of_baseline, of_arm = (smallest[smallest["name"] == name] for name in (baseline, arm))
+    noise = noise_floor(list(by_seed(of_baseline, score).values()), list(_pairs(first.score).by_seed.values()))
+    items = item_evidence(Path(folder), of_arm, of_baseline, score) if folder is not None else None
+    numbers |= {"noise": None if noise is None else vars(noise), "items": None if items is None else items.plain()}
+    text = noise_sentence(noise, baseline, f"at {first.budget:,} examples", score)
+    text += items_sentence(items, baseline, arm, score) + scaling_sentence(fits, last, score)
+    if of_teacher is not None:
+        text += f" The teacher itself scores {of_teacher:.{metric(score).digits}f}."
+    return text, numbers
 
 
 def _has_pairs(comparison: Comparison | None) -> bool:
@@ -106,60 +140,29 @@ def _teacher_score(runs: pd.DataFrame, score: str) -> float | None:
     return metric(score).scale * float(known.mean()) if len(known) else None
 
 
-def _shown(line: Line, baseline: str, arm: str, score: str, nll: str) -> dict[str, Any]:
+def _shown(line: Line, found: Verdict, baseline: str, arm: str, score: str) -> dict[str, Any]:
     """Return one line of the table as people read it."""
     points, digits = _pairs(line.score), metric(score).digits
     shown: dict[str, Any] = {"budget": line.budget, "seeds": points.difference.n}
-    if score != nll:
+    if score != _NLL:
         shown |= {method: round(mean.mean, digits) for method, mean in _means(points, baseline, arm).items()}
-        shown[f"{arm} - {baseline}"] = format_interval(points.difference, digits, sign=True)
+        shown |= {f"{arm} - {baseline}": format_interval(points.difference, digits, sign=True), "verdict": str(found)}
     if _has_pairs(line.nll):
-        nats, digits = _pairs(line.nll), metric(nll).digits
+        nats, digits = _pairs(line.nll), metric(_NLL).digits
         shown |= {f"{method} NLL": round(mean.mean, digits) for method, mean in _means(nats, baseline, arm).items()}
         shown[f"NLL {arm} - {baseline}"] = format_interval(nats.difference, digits, sign=True)
-    return shown
+    return shown | {"verdict": str(found)}
 
 
-def _digits(baseline: str, arm: str, score: str, nll: str) -> dict[str, int]:
+def _digits(baseline: str, arm: str, score: str) -> dict[str, int]:
     """Return the decimals of the table's columns of numbers."""
     both = (baseline, arm)
-    return dict.fromkeys(both, metric(score).digits) | dict.fromkeys((f"{x} NLL" for x in both), metric(nll).digits)
+    return dict.fromkeys(both, metric(score).digits) | dict.fromkeys((f"{x} NLL" for x in both), metric(_NLL).digits)
 
 
 def _means(comparison: Any, baseline: str, arm: str) -> dict[str, Interval]:
     """Return the means of both arms over their pairs, the baseline's first."""
     return {baseline: comparison.paired[1], arm: comparison.paired[0]}
-
-
-def _sentence(lines: list[Line], end: Interval | None, baseline: str, arm: str, score: Metric) -> str:
-    arm, baseline = arm.upper(), baseline.upper()
-    ends = (lines[0], lines[-1]) if len(lines) > 1 else (lines[0],)
-    text = f"{arm} - {baseline}: {'; '.join(_at_budget(line, score) for line in ends)}."
-    return f"{text} {_where_it_ends(lines, end, arm, score)}" if len(lines) > 1 else text
-
-
-def _at_budget(line: Line, score: Metric) -> str:
-    difference = _pairs(line.score).difference
-    verdict = "" if difference.n < 2 else f", {'' if difference.excludes_zero else 'not '}clear of zero"
-    seeds = f"n = {difference.n} seed{'s' if difference.n > 1 else ''}"
-    shown = format_interval(difference, score.digits, sign=True)
-    return f"{shown} {score.unit} at {line.budget:,} examples ({seeds}{verdict})"
-
-
-def _where_it_ends(lines: list[Line], end: Interval | None, arm: str, score: Metric) -> str:
-    differences = [_pairs(line.score).difference for line in lines]
-    sign, better, worse = (1, "above", "below") if score.higher_is_better else (-1, "below", "above")
-    if end is not None:
-        if not any(difference.excludes_zero and sign * difference.mean > 0 for difference in differences):
-            return "No budget has an advantage clear of zero, so none can be said to end."
-        bounds = "" if end.low is None else f" [{end.low:,.0f}, {end.high:,.0f}]"
-        seeds = len(set.intersection(*(set(_pairs(line.score).by_seed) for line in lines)))
-        return f"Its advantage ends near {end.mean:,.0f}{bounds} examples ({end.n} of {seeds} seeds cross zero)."
-    if all(sign * difference.mean > 0 for difference in differences):
-        return f"The mean difference is {better} zero at every budget: no end of the advantage within these budgets."
-    if all(sign * difference.mean <= 0 for difference in differences):
-        return f"{arm} has no advantage at any of these budgets."
-    return f"The difference changes sign, but never from {better} to {worse} zero: no end of an advantage can be named."
 
 
 def _plain(line: Line, baseline: str, arm: str) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Which method is best at each data budget, against fine-tuning, and what does it cost?"""
 
-from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from studykit.findings import Finding, format_interval, labels
+from studykit.findings import Finding, format_interval, judge, labels
 from studykit.findings._lines import (
     Line,
     choose_headline,
@@ -15,28 +15,41 @@ from studykit.findings._lines import (
     require_one_setting,
     without_metric,
 )
+from studykit.findings._verdicts import count_words
 from studykit.scorers import Metric, metric
 from studykit.statistics import Interval
+from studykit.statistics.verdicts import Verdict
+
+Judged = Sequence[tuple[Line, Verdict | None]]
 
 _COST = ("student_tokens", "teacher_tokens", "generated_tokens", "scored_tokens", "train_s")
 
 
-def methods(frame: pd.DataFrame, *, baseline: str = "sft", score: str = "exact_match", nll: str = "nll") -> Finding:
-    """Return score, NLL and cost of every method by budget, best first, and its paired difference to the baseline.
+def methods(
+    frame: pd.DataFrame,
+    *,
+    baseline: str = "sft",
+    score: str = "exact_match",
+    nll: str = "nll",
+    tie: float | None = None,
+) -> Finding:
+    """Return score, NLL and cost of every method by budget, best first, its difference to the baseline, and verdicts.
 
     Only finished runs count. Runs of one method with different options are different methods, named by what differs.
-    Methods are paired with the baseline on seeds; with one seed there is no interval.
+    Methods are paired with the baseline on seeds; with one seed there is no interval. The planned contrasts are all
+    methods at all budgets.
 
     Args:
         frame: from `results.load`.
         baseline: the method to compare with.
         score: the first metric, by which methods are ranked; where it is the same in every run, the second is.
         nll: the second metric.
+        tie: largest difference that does not matter, in the unit of the first metric; None: the metric's.
 
     Raises:
         ValueError: the rows mix students, or hold a method, budget and seed twice.
     """
-    score, why = choose_headline(frame, score, nll)
+    named, (score, why) = score, choose_headline(frame, score, nll)
     runs = finished(frame, score)
     require_one(runs, "student", "methods")
     runs = runs.assign(name=labels(runs))
@@ -46,19 +59,27 @@ def methods(frame: pd.DataFrame, *, baseline: str = "sft", score: str = "exact_m
     direction = -1 if metric(score).higher_is_better else 1
     lines = lines_of(runs.sort_values("name", kind="stable"), baseline, score, nll, counted)
     lines.sort(key=lambda line: (line.budget, direction * line.score.mean.mean if line.score else 0.0))
-    numbers = {"baseline": baseline, "score": score, "lines": [_plain(line) for line in lines]}
-    table = pd.DataFrame([_shown(line, baseline, score, nll) for line in lines])
+    contrasts = {_contrast(line, baseline): d for line in lines if (d := _difference(line)) is not None}
+    found = judge(contrasts, score, tie if score == named else None)
+    judged = [(line, found.get(_contrast(line, baseline))) for line in lines]
+    numbers = {"baseline": baseline, "score": score, "lines": [_plain(line, one) for line, one in judged]}
+    table = pd.DataFrame([_shown(line, one, baseline, score, nll) for line, one in judged])
     sentence = without_metric(frame, score) if runs.empty else ""
     digits = {"score": metric(score).digits, "NLL": metric(nll).digits}
-    return Finding(table, why + (sentence or _sentence(lines, baseline, metric(score))), numbers, digits)
+    text = why + (sentence or _sentence(judged, baseline, metric(score)))
+    return Finding(table, text, numbers, digits, found)
 
 
-def _plain(line: Line) -> dict[str, Any]:
+def _contrast(line: Line, baseline: str) -> str:
+    return f"{line.name} - {baseline} at {line.budget:,} examples"
+
+
+def _plain(line: Line, found: Verdict | None) -> dict[str, Any]:
     identity = {"budget_examples": line.budget, "method": line.name, "seeds": line.seeds}
-    return identity | line.plain() | {"cost": line.means}
+    return identity | line.plain() | {"cost": line.means} | ({"verdict": found.plain()} if found else {})
 
 
-def _shown(line: Line, baseline: str, score: str, nll: str) -> dict[str, Any]:
+def _shown(line: Line, found: Verdict | None, baseline: str, score: str, nll: str) -> dict[str, Any]:
     """Return one line of the table as people read it."""
     cost = {name: line.means.get(name) or 0.0 for name in _COST}
     digits = {"score": metric(score).digits, "NLL": metric(nll).digits}
@@ -67,6 +88,7 @@ def _shown(line: Line, baseline: str, score: str, nll: str) -> dict[str, Any]:
         shown[name] = None if comparison is None else round(comparison.mean.mean, digits[name])
         difference = None if comparison is None else comparison.difference
         shown[f"{name} - {baseline}"] = format_interval(difference, digits[name], sign=True)
+        shown.setdefault("verdict", "" if found is None else str(found))
     return shown | {
         "generated": round(cost["generated_tokens"]),
         "teacher reads": round(cost["teacher_tokens"] + cost["scored_tokens"]),
@@ -74,32 +96,30 @@ def _shown(line: Line, baseline: str, score: str, nll: str) -> dict[str, Any]:
     }
 
 
-def _sentence(lines: list[Line], baseline: str, score: Metric) -> str:
-    compared = [line for line in lines if _difference(line) is not None]
+def _sentence(judged: Judged, baseline: str, score: Metric) -> str:
+    compared = [(line, found) for line, found in judged if found is not None]
     if not compared:
         return f"No budget has both {baseline} and another method finished yet."
-    budgets = Counter(line.budget for line in compared)
-    parts = [_at_budget([line for line in compared if line.budget == budget], baseline, score) for budget in budgets]
-    most = max(budgets.values())
-    if most > 5:
-        parts.append(f"With {most} comparisons at 95%, about {most / 20:.0f} would be clear of zero by chance alone.")
+    budgets = dict.fromkeys(line.budget for line, _ in compared)
+    parts = [_at_budget([pair for pair in compared if pair[0].budget == budget], baseline, score) for budget in budgets]
+    if len(compared) > 1:
+        parts.append(f"Holm's correction is over all {len(compared)} contrasts.")
     return " ".join(parts)
 
 
-def _at_budget(compared: list[Line], baseline: str, score: Metric) -> str:
-    """Name the best method of one budget, and count those clear of zero."""
-    best, differences = compared[0], [difference for line in compared if (difference := _difference(line))]
-    first = differences[0]
+def _at_budget(compared: list[tuple[Line, Verdict]], baseline: str, score: Metric) -> str:
+    """Name the best method of one budget with its verdict, and count the verdicts."""
+    best, first = compared[0]
     ahead = f"{best.name} is best, "
     better, sign = ("above", 1) if score.higher_is_better else ("below", -1)
     not_ahead = f"no method is {better} {baseline}: {best.name} comes nearest, "
-    text = f"At {best.budget:,} examples {ahead if sign * first.mean >= 0 else not_ahead}"
-    seeds = f"n = {first.n} seed{'s' if first.n > 1 else ''}"
-    text += f"{format_interval(first, score.digits, sign=True)} {score.unit} from {baseline} ({seeds})"
-    bounded = [difference for difference in differences if difference.n > 1]
-    if bounded:
-        above, below = (sum(d.excludes_zero and d.mean * sign > 0 for d in bounded) for sign in (1, -1))
-        text += f"; of {len(bounded)} methods {above} are above {baseline} and {below} below, clear of zero"
+    text = f"At {best.budget:,} examples {ahead if sign * first.difference.mean >= 0 else not_ahead}"
+    seeds = f"n = {first.difference.n} seed{'s' if first.difference.n > 1 else ''}"
+    text += (
+        f"{format_interval(first.difference, score.digits, sign=True)} {score.unit} from {baseline} ({seeds}): {first}"
+    )
+    if len(compared) > 1:
+        text += f"; of {len(compared)} methods {count_words(found for _, found in compared)}"
     return f"{text}."
 
 

@@ -1,5 +1,6 @@
 """How much of a teacher must be kept for distillation to lose nothing, in bytes per response token?"""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,8 +16,12 @@ from studykit.findings._lines import (
     require_one_setting,
     without_metric,
 )
+from studykit.findings._verdicts import judge_metrics
 from studykit.scorers import metric
 from studykit.statistics import Interval
+from studykit.statistics.verdicts import Verdict
+
+Judged = Sequence[tuple[Line, Sequence[Verdict]]]
 
 DENSE = "dense"
 _MEASURED = {"bytes": "bytes_per_position", "kept_mass": "kept_mass", "cosine": "gradient_cosine"}
@@ -30,11 +35,13 @@ def teacher_cache(
     arm: str = "kd",
     score: str = "exact_match",
     nll: str = "nll",
+    tie: float | None = None,
 ) -> Finding:
-    """Return size, quality and cost of every signal by budget, and its paired difference to the dense live teacher.
+    """Return size, quality and cost of every signal by budget, its difference to the dense live teacher, and verdicts.
 
     A signal is what a student gets from its teacher: nothing (the baseline), the live teacher's whole distribution
-    (dense), its k likeliest tokens, or samples. Only finished runs with one stage count; pairs share a seed.
+    (dense), its k likeliest tokens, or samples. Only finished runs with one stage count; pairs share a seed. The
+    planned contrasts are all signals at all budgets in both metrics.
 
     Args:
         frame: from `results.load`; sizes are there where `study.measure_signals` has measured them.
@@ -42,6 +49,7 @@ def teacher_cache(
         arm: the method that gets all the other signals.
         score: the first metric.
         nll: the second metric.
+        tie: largest difference that does not matter, in the unit of the first metric; None: the metric's.
 
     Raises:
         ValueError: the rows mix students or options, or hold a signal, budget and seed twice.
@@ -54,12 +62,25 @@ def teacher_cache(
     columns = (*_MEASURED.values(), "teacher_tokens", "cache_tokens")
     lines = lines_of(runs, DENSE, score, nll, columns)
     lines.sort(key=lambda line: (line.budget, *_rank(line, baseline)))
-    numbers = {"baseline": baseline, "score": score, "lines": [_plain(line, baseline) for line in lines]}
-    table = pd.DataFrame([_shown(line, baseline, score, nll) for line in lines])
-    sentence = without_metric(compared, score) if runs.empty else ""
-    why = choose_headline(runs, score, nll)[1]
-    digits = {"score": metric(score).digits}
-    return Finding(table, why + (sentence or _sentence(lines, baseline, metric(score).unit)), numbers, digits)
+    metrics = (score, nll)
+    contrasts = {
+        _contrast(line, name): (name, difference)
+        for line in lines
+        for name, difference in zip(metrics, _differences(line), strict=False)
+    }
+    found = judge_metrics(contrasts, {score: tie})
+    judged = [
+        (line, [found[name] for name in (_contrast(line, m) for m in metrics) if name in found]) for line in lines
+    ]
+    numbers = {"baseline": baseline, "score": score, "lines": [_plain(*pair, baseline) for pair in judged]}
+    table = pd.DataFrame([_shown(*pair, baseline, score, nll) for pair in judged])
+    text = without_metric(compared, score) if runs.empty else ""
+    why, digits = choose_headline(runs, score, nll)[1], {"score": metric(score).digits}
+    return Finding(table, why + (text or _sentence(judged, baseline, metric(score).unit)), numbers, digits, found)
+
+
+def _contrast(line: Line, score: str) -> str:
+    return f"{line.name} - {DENSE} at {line.budget:,} examples in {score}"
 
 
 def _signals(runs: pd.DataFrame, baseline: str) -> pd.Series:
@@ -82,11 +103,12 @@ def _rank(line: Line, baseline: str) -> tuple[int, float, str]:
     return {baseline: 0, DENSE: 1}.get(line.name, 2), float("inf") if size is None else size, line.name
 
 
-def _plain(line: Line, baseline: str) -> dict[str, Any]:
-    """Return a line as plain JSON data."""
+def _plain(line: Line, found: Sequence[Verdict], baseline: str) -> dict[str, Any]:
+    """Return a line with its verdicts as plain JSON data."""
     identity = {"budget_examples": line.budget, "signal": line.name, "seeds": line.seeds}
     measured = {name: line.means[column] for name, column in _MEASURED.items()}
-    return identity | measured | {"teacher_tokens": _teacher_tokens(line, baseline)} | line.plain()
+    verdicts = {"verdicts": [one.plain() for one in found]} if found else {}
+    return identity | measured | {"teacher_tokens": _teacher_tokens(line, baseline)} | line.plain() | verdicts
 
 
 def _teacher_tokens(line: Line, baseline: str) -> float | None:
@@ -96,10 +118,10 @@ def _teacher_tokens(line: Line, baseline: str) -> float | None:
     return line.means["teacher_tokens" if line.name == DENSE else "cache_tokens"]
 
 
-def _shown(line: Line, baseline: str, score: str, nll: str) -> dict[str, Any]:
+def _shown(line: Line, found: Sequence[Verdict], baseline: str, score: str, nll: str) -> dict[str, Any]:
     """Return one line of the table as people read it."""
     points, nats = (Comparison(Interval(0, None, None, 0)) if c is None else c for c in (line.score, line.nll))
-    digits = metric(nll).digits
+    digits, phrases = metric(nll).digits, [*map(str, found), "", ""]
     return {
         "budget": line.budget,
         "signal": line.name,
@@ -109,8 +131,10 @@ def _shown(line: Line, baseline: str, score: str, nll: str) -> dict[str, Any]:
         "cosine": _text(line.means[_MEASURED["cosine"]], ".4f"),
         "score": round(points.mean.mean, metric(score).digits),
         "score - dense": format_interval(points.difference, metric(score).digits, sign=True),
+        "verdict": phrases[0],
         "NLL": "" if line.nll is None else f"{nats.mean.mean:.{digits}f}",
         "NLL - dense": format_interval(nats.difference, digits + 1, sign=True),
+        "NLL verdict": phrases[1],
         "teacher reads": _text(_teacher_tokens(line, baseline), ",.0f"),
     }
 
@@ -119,40 +143,37 @@ def _text(value: float | None, how: str) -> str:
     return "" if value is None else format(value, how)
 
 
-def _sentence(lines: list[Line], baseline: str, unit: str) -> str:
+def _sentence(judged: Judged, baseline: str, unit: str) -> str:
     parts = []
-    for budget in dict.fromkeys(line.budget for line in lines):
-        part = [line for line in lines if line.budget == budget and _differences(line)]
-        sized = [line for line in part if line.means[_MEASURED["bytes"]] is not None and len(_differences(line)) == 2]
+    for budget in dict.fromkeys(line.budget for line, _ in judged):
+        part = [(line, found) for line, found in judged if line.budget == budget and found]
+        sized = [pair for pair in part if pair[0].means[_MEASURED["bytes"]] is not None and len(pair[1]) == 2]
         if sized:
-            without = next((line for line in part if line.name == baseline), None)
+            without = next((pair for pair in part if pair[0].name == baseline), None)
             parts.append(f"At {budget:,} examples {_smallest(sized, unit)}{_without(without, unit)}")
     if not parts:
         return f"No budget has both {DENSE} and a signal of known size finished yet."
     return " ".join(parts)
 
 
-def _smallest(sized: list[Line], unit: str) -> str:
-    """Name the smallest signal whose intervals contain zero, and what these intervals could not have shown."""
-    bounded = [line for line in sized if all(end.low is not None for end in _differences(line))]
-    if not bounded:
+def _smallest(sized: Judged, unit: str) -> str:
+    """Name the smallest signal that ties with the dense teacher in both metrics, those that lose, and all others."""
+    if not any(one.p_value is not None for _, found in sized for one in found):
         return f"one seed gives no interval: no signal can be said to do as well as the {DENSE} teacher, or worse."
-    alike = [not any(end.excludes_zero for end in _differences(line)) for line in bounded]
-    if not any(alike):
-        return f"every one of {len(bounded)} signals differs from the {DENSE} teacher in score or NLL, clear of zero."
-    first = alike.index(True)
-    line, larger = bounded[first], alike[first + 1 :]
-    score, nll = _differences(line)
-    points, nats = (((end.high or 0.0) - (end.low or 0.0)) / 2 for end in (score, nll))
-    text = (
-        f"the smallest signal without a clear difference to the {DENSE} teacher is {line.name}, "
-        f"{line.means[_MEASURED['bytes']]:.1f} bytes a response token: {format_interval(score, sign=True)} {unit}, "
-        f"{format_interval(nll, 4, sign=True)} nats (n = {score.n} seeds). A difference within {points:.1f} {unit} or "
-        f"{nats:.4f} nats, the intervals' half widths, would not have been seen."
-    )
-    if larger and not all(larger):
-        text += f" Of {len(larger)} larger signals {larger.count(False)} differ, clear of zero."
-    return text
+    ties = [line for line, found in sized if all(one.word == "tie" for one in found)]
+    if ties:
+        score, nll = _differences(ties[0])
+        text = (
+            f"the smallest signal that ties with the {DENSE} teacher in score and NLL is {ties[0].name}, "
+            f"{ties[0].means[_MEASURED['bytes']]:.1f} bytes a response token: {format_interval(score, sign=True)} "
+            f"{unit}, {format_interval(nll, 4, sign=True)} nats (n = {score.n} seeds)."
+        )
+    else:
+        text = f"no signal ties with the {DENSE} teacher in both score and NLL."
+    worse = [line.name for line, found in sized if any(one.word == "hurts" for one in found)]
+    open_ = [line.name for line, found in sized if line not in ties and line.name not in worse]
+    text += f" Worse in one of them: {', '.join(worse)}." if worse else ""
+    return text + (f" Cannot tell: {', '.join(open_)}." if open_ else "")
 
 
 def _differences(line: Line) -> list[Interval]:
@@ -161,9 +182,10 @@ def _differences(line: Line) -> list[Interval]:
     return [] if score is None else [score] if nll is None else [score, nll]
 
 
-def _without(line: Line | None, unit: str) -> str:
-    if line is None:
+def _without(pair: tuple[Line, Sequence[Verdict]] | None, unit: str) -> str:
+    if pair is None:
         return ""
+    line, found = pair
     score, *nll = _differences(line)
-    nats = f", {format_interval(nll[0], 4, sign=True)} nats" if nll else ""
-    return f" No teacher at all: {format_interval(score, sign=True)} {unit}{nats}."
+    nats = f", {format_interval(nll[0], 4, sign=True)} nats: {found[1]}" if nll else ""
+    return f" No teacher at all: {format_interval(score, sign=True)} {unit}: {found[0]}{nats}."

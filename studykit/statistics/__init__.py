@@ -113,13 +113,33 @@ def sign_flip_p(differences: Sequence[float] | np.ndarray, draws: int = 20_000) 
     return float((means >= abs(x.sum()) * (1 - 1e-12)).mean())
 
 
+@dataclass(frozen=True)
+class Crossover:
+    """Where an advantage ends.
+
+    Attributes:
+        budget: at which the mean difference first falls to zero; None where it does not within the budgets.
+        low, high: the smallest and largest budget at which the mean difference may be zero; None where that is already
+            so at the first budget, or still so at the last budget.
+        n: number of seeds.
+        crossing: number of seeds whose differences fall to zero by themselves.
+    """
+
+    budget: float | None
+    low: float | None
+    high: float | None
+    n: int
+    crossing: int
+
+
 def crossover(
     budgets: Sequence[float], differences: Sequence[Mapping[int, float]], confidence: float = 0.95
-) -> Interval | None:
-    """Return the budget at which a difference first falls to zero, interpolated in log budget; None if it never does.
+) -> Crossover | None:
+    """Return where a difference falls to zero, interpolated in log budget; None if it cannot do so within the budgets.
 
-    Each seed's own curve of differences is searched for its first crossing from above; the interval is that of the
-    logarithms over seeds, so its bounds are budgets too. Seeds whose curve never crosses leave no value.
+    The interval is the range of budgets at which the t interval of the interpolated difference contains zero. Every
+    seed counts, also one that never crosses: at the true crossover the mean difference is zero, so that with normal
+    differences the interval contains it with the stated probability, whichever seeds cross.
 
     Args:
         budgets: increasing, positive.
@@ -127,23 +147,62 @@ def crossover(
         confidence: coverage, in (0, 1).
 
     Returns:
-        The interval in the budgets' unit, `n` the seeds that cross; None unless the mean curve crosses too.
+        The crossover in the budgets' unit; None unless the mean difference may be above zero at some budget and zero
+        at a later one.
+
+    Source:
+        Fieller (1954), Some Problems in Interval Estimation.
 
     Example:
         >>> crossover([100, 10_000], [{0: 1.0}, {0: -1.0}])               # half-way in log budget
-        Interval(mean=1000.0, low=None, high=None, n=1, p_value=None)
+        Crossover(budget=1000.0, low=None, high=None, n=1, crossing=1)
     """
     logs = np.log(np.asarray(budgets, float))
-    if _crossing(logs, np.array([np.mean(list(d.values())) for d in differences])) is None:
+    found = _crossing(logs, np.array([np.mean(list(d.values())) for d in differences]))
+    start = next((i for i, d in enumerate(differences) if _may_be_positive(list(d.values()), confidence)), len(logs))
+    zeros = _zeros(logs, differences, start, confidence)
+    seeds = sorted(set.intersection(*map(set, differences))) if differences else []
+    if found is None and (not zeros or len(seeds) < 2):
         return None
-    seeds = sorted(set.intersection(*(set(d) for d in differences)))
-    found = [_crossing(logs, np.array([d[seed] for d in differences])) for seed in seeds]
-    values = [value for value in found if value is not None]
-    if not values:
-        return None
+    low = None if not zeros or min(zeros) <= logs[start] else math.exp(min(zeros))
+    high = None if not zeros or max(zeros) >= logs[-1] else math.exp(max(zeros))
+    crossing = sum(_crossing(logs, np.array([d[seed] for d in differences])) is not None for seed in seeds)
+    return Crossover(None if found is None else round(math.exp(found), 6), low, high, len(seeds), crossing)
+
+
+def _may_be_positive(values: Sequence[float], confidence: float) -> bool:
     interval = mean_interval(values, confidence)
-    low, high = (None if bound is None else math.exp(bound) for bound in (interval.low, interval.high))
-    return Interval(round(math.exp(interval.mean), 6), low, high, interval.n)
+    return interval.mean > 0 or (interval.high is not None and interval.high > 0)
+
+
+def _zeros(logs: np.ndarray, differences: Sequence[Mapping[int, float]], start: int, confidence: float) -> list[float]:
+    """Return the ends of the ranges of log budgets, from a first budget on, where the t interval contains zero."""
+    ends: list[float] = []
+    for i in range(start, len(logs) - 1):
+        shared = sorted(set(differences[i]) & set(differences[i + 1]))
+        first, second = (np.array([d[seed] for seed in shared]) for d in differences[i : i + 2])
+        ends += [float(logs[i] + part * (logs[i + 1] - logs[i])) for part in _zero_within(first, second, confidence)]
+    return ends
+
+
+def _zero_within(first: np.ndarray, second: np.ndarray, confidence: float) -> list[float]:
+    """Return the ends of the parts of a line between two budgets, 0 to 1, at which the t interval contains zero.
+
+    Args:
+        first, second: the differences at either budget, by seed.
+    """
+    if len(first) < 2:
+        return [0.0, 1.0]
+    rise = second - first
+    (a, ad), (_, d) = np.cov(first, rise)
+    t = stdtrit(len(first) - 1, (1 + confidence) / 2) ** 2 / len(first)
+    line = np.array([rise.mean(), first.mean()])
+    # the interval at x contains zero where (mean + x rise)² is at most t² / n times the variance there
+    square = np.polysub(np.polymul(line, line), t * np.array([d, 2 * ad, a]))
+    roots = np.roots(square)
+    inside = [x.real for x in roots if abs(x.imag) < 1e-9 and 0 < x.real < 1]
+    inside += [float(x) for x in np.roots(line) if 0 <= x <= 1]
+    return sorted([*inside, *(end for end in (0.0, 1.0) if np.polyval(square, end) <= 0)])
 
 
 def _crossing(logs: np.ndarray, values: np.ndarray) -> float | None:

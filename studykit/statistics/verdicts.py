@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy.special import nctdtrinc, stdtr, stdtrit
@@ -21,6 +21,7 @@ from scipy.special import nctdtrinc, stdtr, stdtrit
 from studykit.statistics import Interval
 
 Word = Literal["helps", "hurts", "tie", "cannot tell"]
+WORDS: tuple[Word, ...] = get_args(Word)
 
 LEVEL = 0.05
 """Probability of *helps* or *hurts* where nothing differs, over all planned contrasts together."""
@@ -133,13 +134,19 @@ def verdicts(
         tie: largest difference that does not matter.
         higher_is_better, unit, digits: of the metric.
     """
+    shared = {"tie": tie, "higher_is_better": higher_is_better, "unit": unit, "digits": digits}
+    corrected = corrections(differences)
+    return {name: verdict(one, **shared, **corrected[name]) for name, one in differences.items()}
+
+
+def corrections(differences: Mapping[str, Interval]) -> dict[str, dict[str, Any]]:
+    """Return the corrected `p_value` of each planned contrast, and `comparisons`, by which Holm multiplies its own."""
     p_values = [1.0 if one.low is None else t_p_value(one) for one in differences.values()]
     order = np.argsort(p_values, kind="stable")
     comparisons = {int(which): len(order) - rank for rank, which in enumerate(order)}
-    shared = {"tie": tie, "higher_is_better": higher_is_better, "unit": unit, "digits": digits}
     return {
-        name: verdict(one, comparisons=comparisons[i], p_value=p, **shared)
-        for i, ((name, one), p) in enumerate(zip(differences.items(), holm(p_values), strict=True))
+        name: {"p_value": p, "comparisons": comparisons[i]}
+        for i, (name, p) in enumerate(zip(differences, holm(p_values), strict=True))
     }
 
 

@@ -68,46 +68,92 @@ def test_the_table_of_a_full_grid():
         "sft",
         "kd",
         "kd - sft",
+        "verdict",
         "sft NLL",
         "kd NLL",
         "NLL kd - sft",
     ]
-    assert table.iloc[0].tolist() == [500, 3, 31.0, 35.0, "+4.0 [+1.5, +6.5]", 1.69, 1.65, "-0.040 [-0.065, -0.015]"]
+    assert table.iloc[0].tolist() == [
+        500, 3, 31.0, 35.0, "+4.0 [+1.5, +6.5]", "cannot tell (needs about 4 seeds)",
+        1.69, 1.65, "-0.040 [-0.065, -0.015]",
+    ]  # fmt: skip
     assert table["budget"].tolist() == [500, 5_000, 50_000]
 
 
 def test_the_sentence_of_a_full_grid_says_where_the_advantage_ends():
-    finding = data_size(runs(grid(THREE)))
+    sure = {500: [3.9, 4.0, 4.1], 1_000: [3.9, 4.0, 4.1], 5_000: [0.9, 1.0, 1.1], 50_000: [-1.9, -2.0, -2.1]}
+    finding = data_size(runs(grid(sure)))
     assert finding.sentence.startswith(
-        "KD - SFT: +4.0 [+1.5, +6.5] points at 500 examples (n = 3 seeds, clear of zero); "
-        "-2.0 [-4.5, +0.5] points at 50,000 examples (n = 3 seeds, not clear of zero). Its advantage ends near "
+        "KD - SFT: helps at 500 examples (+4.0 [+3.8, +4.2] points, n = 3 seeds); "
+        "hurts at 50,000 examples (-2.0 [-2.2, -1.8] points, n = 3 seeds). "
+        "Between them: helps at 1,000 and 5,000. Its advantage ends near 10,800 ["
     )
     end = finding.numbers["advantage_ends"]
-    assert end["mean"] == pytest.approx(5_000 * 10**0.5)  # every seed's curve crosses half-way
-    assert f"near {end['mean']:,.0f} [" in finding.sentence
+    assert end["budget"] == pytest.approx(5_000 * 10 ** (1 / 3))  # from 1 to -2 over a decade
+    assert end["low"] < end["budget"] < end["high"]
+    assert (end["n"], end["crossing"]) == (3, 3)
+    assert "examples (3 of 3 seeds cross zero)." in finding.sentence
 
 
 @pytest.mark.parametrize(
     ("differences", "ending"),
     [
-        ({10: [3, 4], 100: [1, 2]}, "no end of the advantage within these budgets."),
+        ({10: [3, 3.1, 3.2], 100: [0.5, 1, 3]}, "does not fall to zero; the advantage may end from"),
+        ({10: [3, 4], 100: [1, 2]}, "No budget has an advantage that is sure, so none can be said to end."),
+        ({10: [3.0, 3.1, 3.2], 100: [2.0, 2.1, 2.2]}, "no end of the advantage within these budgets."),
         ({10: [-3, -4], 100: [-1, -2]}, "KD has no advantage at any of these budgets."),
-        ({10: [-3, -4], 100: [1, 2]}, "no end of an advantage can be named."),
-        ({10: [3], 100: [-3]}, "No budget has an advantage clear of zero, so none can be said to end."),
-        ({10: [3, 3.1], 100: [-3, -3.1]}, "Its advantage ends near 32 [32, 32] examples (2 of 2 seeds cross zero)."),
-        ({10: [3, 4]}, "(n = 2 seeds, not clear of zero)."),
-        ({10: [3]}, "KD - SFT: +3.0 points at 10 examples (n = 1 seed)."),
+        ({10: [-3, -3.1, -3.2], 100: [2, 2.1, 2.2]}, "but never from above to below zero: no end of an advantage."),
+        ({10: [3], 100: [-3]}, "No budget has an advantage that is sure, so none can be said to end."),
+        ({10: [3, 3.001], 100: [-3, -3.001]}, "Its advantage ends near 32 [32, 32] examples"),
+        ({10: [3, 4]}, "cannot tell (needs about 3 seeds) at 10 examples (+3.5 [-2.9, +9.9] points, n = 2 seeds)."),
+        ({10: [3]}, "KD - SFT: cannot tell (one seed shows no noise) at 10 examples (+3.0 points, n = 1 seed)."),
+        ({10: [0.1, 0.2, 0.3]}, "tie (no difference larger than 1.0 points) at 10 examples (+0.2 [-0.0, +0.4] points"),
     ],
 )
 def test_the_sentence_says_what_can_be_said(differences, ending):
-    assert data_size(runs(grid(differences))).sentence.endswith(ending)
+    assert ending in data_size(runs(grid(differences))).sentence
+
+
+def test_the_verdicts_are_those_of_the_table_the_numbers_and_the_terminal():
+    finding = data_size(runs(grid({10: [3.0, 3.1, 3.2], 100: [0.1, 0.2, 0.3]})))
+    assert list(finding.verdicts) == ["kd - sft at 10 examples", "kd - sft at 100 examples"]
+    phrases = [str(found) for found in finding.verdicts.values()]
+    assert phrases == ["helps", "tie (no difference larger than 1.0 points)"]
+    assert finding.table["verdict"].tolist() == phrases
+    assert [line["verdict"]["phrase"] for line in finding.numbers["budgets"]] == phrases
+
+
+def test_the_margin_of_a_tie_is_an_option_in_the_unit_of_the_metric():
+    frame = runs(grid({10: [3.0, 3.1, 3.2]}))
+    assert str(data_size(frame, tie=5.0).verdicts["kd - sft at 10 examples"]).startswith("tie (no difference larger")
+    same = frame.assign(exact_match=0.5)  # the answer is about NLL, so that a margin in points does not count
+    assert data_size(same, tie=5.0).verdicts["kd - sft at 10 examples"].tie == 0.01
+
+
+def test_the_noise_floor_is_that_of_the_baseline_over_seeds():
+    noise = data_size(runs(grid(THREE))).numbers["noise"]
+    sft = [100 * 0.3 + seed for seed in range(3)]
+    assert noise["arm"] == pytest.approx(pd.Series(sft).std())
+    assert noise["rerun"] == pytest.approx(pd.Series(sft).std() * 2**0.5)
+    assert noise["difference"] == pytest.approx(1.0)
+    assert "Noise floor: two seeds of sft differ by 1.4 points at 500 examples" in data_size(runs(grid(THREE))).sentence
+    assert "Noise" not in data_size(runs(grid({10: [3.0]}))).sentence
+
+
+def test_fits_are_compared_on_the_largest_budget():
+    curve = {budget: [0.0, 1.0] for budget in (500, 1_500, 5_000, 15_000, 40_000)}
+    scores = {(m, n, s): 0.5 - 9 * n**-0.5 + s / 1000 for (m, n, s) in grid(curve)}
+    finding = data_size(runs(scores))
+    assert finding.numbers["scaling"]["sft"][0]["form"] == "a + b n^-c"
+    assert "Fitted below 40,000 examples, a + b n^-c misses the mean there by" in finding.sentence
+    assert "Fitted below" not in data_size(runs(grid(THREE))).sentence  # three budgets leave none out
 
 
 def test_one_seed_has_no_interval():
     finding = data_size(runs(grid({10: [3.0], 100: [1.0]})))
     assert finding.table["kd - sft"].tolist() == ["+3.0", "+1.0"]
     assert finding.numbers["budgets"][0]["score"]["difference"]["low"] is None
-    assert "clear of zero" not in finding.sentence
+    assert finding.sentence.count("cannot tell (one seed shows no noise)") == 2
 
 
 def test_nothing_yet_is_said_to_be_nothing():
@@ -116,6 +162,7 @@ def test_nothing_yet_is_said_to_be_nothing():
         assert finding.sentence == "No budget has both sft and kd finished yet."
         assert finding.table.empty
         assert finding.numbers["advantage_ends"] is None
+        assert finding.verdicts == {}
 
 
 def test_a_partial_grid_uses_the_pairs_it_has():
@@ -134,7 +181,7 @@ def test_only_finished_runs_of_the_two_arms_count():
     assert data_size(frame).table["seeds"].tolist() == [1]
     other = data_size(frame, arm="gkd")
     assert other.table["gkd - sft"].tolist() == ["+60.0"]
-    assert other.sentence.startswith("GKD - SFT: +60.0")
+    assert other.sentence.startswith("GKD - SFT: cannot tell (one seed shows no noise) at 10 examples (+60.0 points")
 
 
 def test_a_metric_that_was_not_measured_is_left_out():
@@ -149,11 +196,12 @@ def test_a_metric_that_was_not_measured_is_left_out():
 
 def test_a_lower_score_may_be_the_better_one():
     finding = data_size(runs(grid(THREE)), score="nll")
-    assert finding.sentence.startswith("KD - SFT: -0.040 [-0.065, -0.015] nats per token at 500 examples")
-    assert "Its advantage ends near" in finding.sentence
+    assert "at 500 examples (-0.040 [-0.065, -0.015] nats per token, n = 3 seeds)" in finding.sentence
     assert finding.numbers["advantage_ends"] == pytest.approx(data_size(runs(grid(THREE))).numbers["advantage_ends"])
-    sentence = data_size(runs(grid({10: [3, 4], 100: [1, 2]})), score="nll").sentence
-    assert sentence.endswith("below zero at every budget: no end of the advantage within these budgets.")
+    frame = runs(grid({10: [3.0, 3.1, 3.2], 100: [2.0, 2.1, 2.2]}))
+    finding = data_size(frame, score="nll")
+    assert {found.word for found in finding.verdicts.values()} == {"helps"}
+    assert "is below zero at every budget: no end of the advantage within these budgets." in finding.sentence
 
 
 @pytest.mark.parametrize("column", ["student", "teacher"])
@@ -179,10 +227,10 @@ def test_a_score_that_is_the_same_in_every_run_gives_way_to_nll(level):
     frame = runs(grid(THREE)).assign(exact_match=level)
     finding = data_size(frame)
     assert finding.sentence.startswith(
-        f"exact match is {100 * level:.1f} points in every run, so the answer is about NLL. KD - SFT: -0.040 ["
+        f"exact match is {100 * level:.1f} points in every run, so the answer is about NLL. KD - SFT: "
     )
     assert finding.numbers["score"] == "nll"
-    assert list(finding.table) == ["budget", "seeds", "sft NLL", "kd NLL", "NLL kd - sft"]
+    assert list(finding.table) == ["budget", "seeds", "sft NLL", "kd NLL", "NLL kd - sft", "verdict"]
     assert [finding.digits[name] for name in ("sft NLL", "kd NLL")] == [3, 3]
     assert data_size(frame.drop(columns="nll")).numbers["score"] == "exact_match"
     assert data_size(frame.assign(nll=1.0)).numbers["score"] == "exact_match"  # nothing tells these runs apart

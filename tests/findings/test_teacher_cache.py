@@ -74,31 +74,47 @@ def test_one_line_per_signal_by_size_with_paired_differences_to_dense(frame):
     assert table["teacher reads"].tolist() == ["0", "900", "50", "50", "50", "50"]
 
 
-def test_the_sentence_names_the_smallest_that_is_clear_of_zero_in_neither_and_what_it_cannot_see(frame):
-    sentence = teacher_cache(frame).sentence
-    assert "without a clear difference to the dense teacher is top_k=4, 20.0 bytes a response token" in sentence
-    assert "+2.0 [-0.5, +4.5] points, -0.0020 [-0.0045, +0.0005] nats (n = 3 seeds)" in sentence
-    assert "within 2.5 points or 0.0025 nats, the intervals' half widths, would not have been seen" in sentence
-    assert "Of 1 larger signals 1 differ" in sentence
-    assert "No teacher at all: -10.0 [-10.0, -10.0] points" in sentence
-
-
-def test_where_larger_signals_do_no_better_or_worse_nothing_is_said_of_them(frame):
-    assert "larger signals" not in teacher_cache(frame[frame["teacher_top_k"] != 16]).sentence
-
-
-def test_where_all_differ_it_says_so(frame):
-    kept = frame[is_dense(frame) | (frame["teacher_top_k"] == 2) | (frame["teacher_samples"] == 8)]
-    assert "every one of 2 signals differs from the dense teacher" in teacher_cache(kept).sentence
-
-
-@pytest.mark.parametrize(("metric", "apart"), [("nll", -0.01), ("nll", 0.01), ("exact_match", -1), ("exact_match", 1)])
-def test_one_metric_on_either_side_of_zero_is_enough_to_differ(frame, metric, apart):
+def tied(frame, **changed):
+    """Return the frame with one more signal of 30 bytes that does almost what the dense teacher does."""
     dense = frame[is_dense(frame) & (frame["method"] == "kd") & (frame["status"] == "done")]
-    other = dense.assign(teacher_top_k=4, bytes_per_position=20.0)
-    assert "is top_k=4" in teacher_cache(pd.concat([dense, other])).sentence
-    other = other.assign(**{metric: other[metric] + apart})
-    assert "every one of 1 signals differs" in teacher_cache(pd.concat([dense, other])).sentence
+    near = {"exact_match": dense["exact_match"] + [0.001, -0.001, 0.0], "nll": dense["nll"] + [0.0001, -0.0001, 0.0]}
+    other = dense.assign(**near).assign(teacher_top_k=6, bytes_per_position=30.0)
+    return pd.concat([frame, other.assign(**{name: other[name] + by for name, by in changed.items()})])
+
+
+def test_the_sentence_names_the_smallest_that_ties_in_both_and_those_that_lose(frame):
+    sentence = teacher_cache(tied(frame)).sentence
+    assert "the smallest signal that ties with the dense teacher in score and NLL is top_k=6, 30.0 bytes" in sentence
+    assert "+0.0 [-0.2, +0.2] points, +0.0000 [-0.0002, +0.0002] nats (n = 3 seeds)." in sentence
+    assert "Worse in one of them: samples=8." in sentence
+    assert "Cannot tell: top_k=2, top_k=4, top_k=16." in sentence
+    assert "No teacher at all: -10.0 [-10.0, -10.0] points: hurts, " in sentence
+
+
+def test_where_none_ties_it_says_so(frame):
+    assert "no signal ties with the dense teacher in both score and NLL." in teacher_cache(frame).sentence
+
+
+@pytest.mark.parametrize("changed", [{"nll": 0.1}, {"nll": -0.1}, {"exact_match": 0.1}, {"exact_match": -0.1}])
+def test_a_difference_in_one_metric_is_enough_not_to_tie(frame, changed):
+    finding = teacher_cache(tied(frame, **changed))
+    assert "no signal ties" in finding.sentence
+    (metric, by), *_ = changed.items()
+    helps = (by > 0) == (metric == "exact_match")
+    assert finding.verdicts[f"top_k=6 - dense at 1,500 examples in {metric}"].word == ("helps" if helps else "hurts")
+
+
+def test_verdicts_stand_in_the_table_and_in_the_numbers(frame):
+    finding = teacher_cache(tied(frame))
+    table = finding.table.set_index("signal")
+    assert table.loc["top_k=6", "verdict"] == "tie (no difference larger than 1.0 points)"
+    assert table.loc["top_k=6", "NLL verdict"] == "tie (no difference larger than 0.010 nats per token)"
+    assert table.loc["dense", "verdict"] == table.loc["dense", "NLL verdict"] == ""
+    (line,) = [line for line in finding.numbers["lines"] if line["signal"] == "top_k=6"]
+    assert [one["word"] for one in line["verdicts"]] == ["tie", "tie"]
+    assert (
+        teacher_cache(tied(frame), tie=0.1).verdicts["top_k=6 - dense at 1,500 examples in exact_match"].word != "tie"
+    )
 
 
 def test_one_seed_has_no_interval_and_nothing_is_called_enough(frame):

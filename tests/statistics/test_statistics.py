@@ -1,4 +1,4 @@
-"""Intervals against scipy, by hand and by simulation; permutation by enumeration; crossover by hand."""
+"""Intervals against scipy, by hand and by simulation; permutation by enumeration."""
 
 import itertools
 import math
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from studykit.statistics import Interval, crossover, mean_interval, paired_difference, sign_flip_p
+from studykit.statistics import Interval, mean_interval, paired_difference, sign_flip_p
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
@@ -107,58 +107,3 @@ def test_many_pairs_are_sampled_reproducibly_and_never_to_zero():
     assert sign_flip_p(strong) == sign_flip_p(strong) == pytest.approx(1 / 20_000)
     weak = np.random.default_rng(3).normal(0.2, 1, 30)
     assert sign_flip_p(weak) == pytest.approx(stats.ttest_1samp(weak, 0).pvalue, abs=0.03)
-
-
-def test_the_crossover_by_hand_in_log_budget():
-    # 3 to -1 over one decade: three quarters of the way from 100 to 1,000
-    found = crossover([10, 100, 1_000], [{0: 4.0}, {0: 3.0}, {0: -1.0}])
-    assert found is not None
-    assert found.mean == pytest.approx(100 * 10**0.75)
-    assert (found.low, found.high, found.n) == (None, None, 1)
-
-
-def test_the_crossover_interval_is_that_of_the_logarithms_over_seeds():
-    found = crossover([100, 10_000], [{0: 1.0, 1: 3.0, 2: 1.0}, {0: -1.0, 1: -1.0, 2: -3.0}])
-    logs = mean_interval([math.log(1_000), math.log(100) + 0.75 * math.log(100), math.log(100) + 0.25 * math.log(100)])
-    assert found is not None
-    assert logs.low is not None
-    assert logs.high is not None
-    assert (found.mean, found.low, found.high, found.n) == pytest.approx(
-        (1_000, math.exp(logs.low), math.exp(logs.high), 3)
-    )
-
-
-def test_a_difference_that_reaches_zero_exactly_ends_there():
-    found = crossover([100, 1_000], [{0: 1.0}, {0: 0.0}])
-    assert found is not None
-    assert found.mean == pytest.approx(1_000)
-
-
-@pytest.mark.parametrize(
-    "differences",
-    [
-        [3.0, 2.0, 1.0],  # above zero throughout
-        [-1.0, -2.0, -3.0],  # below throughout
-        [-1.0, 1.0, 2.0],  # rises through zero: no advantage ends
-        [0.0, 0.0, 0.0],
-        [5.0],
-        [],
-    ],
-)
-def test_an_advantage_that_never_ends_has_no_crossover(differences):
-    budgets = [10**i for i in range(1, 1 + len(differences))]
-    assert crossover(budgets, [{0: d} for d in differences]) is None
-
-
-def test_the_first_of_several_crossings_counts():
-    found = crossover([10, 100, 1_000, 10_000], [{0: 1.0}, {0: -1.0}, {0: 1.0}, {0: -1.0}])
-    assert found is not None
-    assert found.mean == pytest.approx(10**1.5)
-
-
-def test_only_seeds_that_cross_and_are_at_every_budget_count():
-    found = crossover([10, 1_000], [{0: 1.0, 1: 1.0, 2: 1.0}, {0: -3.0, 1: 0.5}])
-    assert found is not None
-    assert found.n == 1
-    assert crossover([10, 1_000], [{0: 1.0}, {1: -1.0}]) is None
-    assert crossover([10, 1_000], [{0: 5.0, 1: 1.0}, {0: 5.0, 1: -1.0}]) is None  # the mean never crosses
