@@ -53,12 +53,17 @@ def fingerprint() -> str:
 
 def runs() -> pd.DataFrame:
     """Return the table of runs of the chosen study, with the scores of each run's primary evaluation."""
-    return results.primary(_runs(str(study()), fingerprint())).reset_index(drop=True)
+    return results.primary(runs_and_evaluations()).reset_index(drop=True)
+
+
+def runs_and_evaluations() -> pd.DataFrame:
+    """Return the table of runs of the chosen study with one row per evaluation."""
+    return _runs(str(study()), fingerprint())
 
 
 def evaluations(run_id: str) -> pd.DataFrame:
     """Return the rows of a run, one per evaluation."""
-    frame = _runs(str(study()), fingerprint())
+    frame = runs_and_evaluations()
     return frame[frame["run_id"] == run_id]
 
 

@@ -10,10 +10,12 @@ import json
 import math
 import os
 import re
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,6 +41,9 @@ def cache_folder(kind: str) -> Path:
 
 MAX_WHOLE_NUMBER = 2**53
 """The largest whole number that is read; sums of a few fit a table's columns, and floats hold all of them exactly."""
+
+_UNUSUAL_NUMBERS = (re.compile(r"[\s:\[,-][0-9]{16}"), re.compile(r"[eE]\+?[0-9]{3,}[\s,\]}]"))
+"""Of a text between spaces: numbers that may be larger than `MAX_WHOLE_NUMBER`, exponents that floats may lack."""
 
 _MAX_DEPTH = 100
 
@@ -105,7 +110,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def try_lock(path: Path) -> IO[str] | None:
-    """Lock a file for this process and return it; None if another process holds the lock."""
+    """Lock a file for this process, write its name into it and return it; None if another one holds the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = path.open("a")
     try:
@@ -113,6 +118,11 @@ def try_lock(path: Path) -> IO[str] | None:
     except BlockingIOError:
         handle.close()
         return None
+    with suppress(OSError):  # a full disk is no reason not to work
+        handle.truncate(0)
+        since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}, since {since} UTC\n")
+        handle.flush()
     return handle
 
 
@@ -123,6 +133,13 @@ def locked(path: Path) -> Iterator[None]:
         time.sleep(0.5)
     with lock:
         yield
+
+
+def lock_holder(path: Path) -> str:
+    """Return which process holds a lock file, on which machine and since when."""
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+    return "another process"
 
 
 def is_locked(lock: Path) -> bool:
@@ -144,8 +161,11 @@ def parse_json(text: str) -> Any:
         ValueError: not JSON; NaN or infinity; a whole number that a float does not hold; half of a surrogate pair; more
             than a hundred lists or objects in each other.
     """
+    checks: dict[str, Any] = {"parse_constant": _finite}
+    if any(numbers.search(f" {text} ") for numbers in _UNUSUAL_NUMBERS):  # to check all would take longer than to read
+        checks |= {"parse_int": _whole_number, "parse_float": _finite}
     try:
-        value = json.loads(text, parse_int=_whole_number, parse_float=_finite, parse_constant=_finite)
+        value = json.loads(text, **checks)
     except RecursionError:
         raise ValueError("lists or objects nested too deeply") from None
     if text.count("[") + text.count("{") > _MAX_DEPTH:

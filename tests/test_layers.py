@@ -155,6 +155,21 @@ def test_listing_a_room_imports_none_of_it():
     assert "torch" not in loaded_after(code + "try: main()\nexcept SystemExit: pass")
 
 
+LATE = ["peft", "sympy", "torch._dynamo", "torch.distributed.tensor", "transformers.modeling_utils"]
+"""What takes seconds to import, and is needed once a model is loaded."""
+
+
+def test_notebooks_import_what_models_need_with_the_first_model():
+    notebooks = [json.loads(file.read_text(encoding="utf-8")) for file in (ROOT / "notebooks").glob("*.ipynb")]
+    lines = [
+        line for notebook in notebooks for cell in notebook["cells"] for line in "".join(cell["source"]).split("\n")
+    ]
+    imports = {line for line in lines if line.startswith(("from ", "import ")) and "studykit" in line}
+    assert "from studykit import study as runner" in imports
+    loaded = f"import sys\nassert not (late := sys.modules.keys() & set({LATE})), late"
+    loaded_after("\n".join([*sorted(imports), "from studykit.study import compare, measure_signals", loaded]))
+
+
 DASHBOARD = sorted((ROOT / "dashboard").rglob("*.py"))
 
 

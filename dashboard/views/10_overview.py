@@ -6,7 +6,7 @@ Does distillation beat fine-tuning, by how much, and where does its advantage en
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, links, readings, states
+from dashboard import charts, evaluations, links, readings, states
 from studykit.figures.difference_against_budget import difference_against_budget
 from studykit.figures.score_against_budget import score_against_budget
 from studykit.findings import FINDINGS, Finding, labels
@@ -29,7 +29,7 @@ def page() -> None:
             icon=":material/hourglass_empty:",
         )
     else:
-        _answer(_comparable(frame))
+        _answer(_comparable(evaluations.choose(frame)))
     _coverage(frame)
     _unfinished(frame, readings.cells())
 

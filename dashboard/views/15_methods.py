@@ -6,7 +6,7 @@ Every method of the study side by side at one budget: score against what it cost
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, readings, states
+from dashboard import charts, evaluations, readings, states
 from studykit.figures.methods_compared import methods_compared
 from studykit.findings.methods import methods
 from studykit.scorers import metric as metric_of
@@ -22,7 +22,7 @@ COSTS = {
 def page() -> None:
     """Show the comparison at one budget."""
     st.title("Methods")
-    frame = readings.runs()
+    frame = evaluations.choose(readings.runs())
     done = frame[(frame["status"] == "done") & frame["budget_examples"].notna()]
     if done.empty:
         st.info("No run of this study has finished yet.", icon=":material/hourglass_empty:")

@@ -10,15 +10,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import answers, charts, links, notebooks, progress, readings, states
+from dashboard import answers, charts, evaluations, links, notebooks, progress, readings, states
 from studykit import results
 from studykit.errors import InputError
 from studykit.figures.loss_curves import loss_curves
-from studykit.findings import differing_columns
 from studykit.scorers import ANSWERS_CUT, metric
 
 AXES = {"step": "step", "num_tokens": "tokens", "time_s": "time"}
-NO_CURVE = {"stage", "step", "time_s", "epoch", "num_tokens"}
+NO_CURVE = {"stage", "step", "time_s", "epochs", "share_of_steps", "num_tokens"}
 
 
 @dataclass(frozen=True)
@@ -95,12 +94,7 @@ def _evaluation(line: pd.Series) -> pd.Series:
     rows = readings.evaluations(line["run_id"])
     if len(rows) < 2:
         return line
-    differing = differing_columns(rows, results.option_columns(rows))
-    texts = results.settings(rows, differing, defaults=True)
-    names = {
-        str(eval_id): ", ".join(f"{name.removeprefix('evaluation_')} {value}" for name, value in values.items())
-        for eval_id, values in zip(rows["eval_id"], texts, strict=True)
-    }
+    names = evaluations.names(rows)
     chosen = st.selectbox(
         "Evaluation",
         list(names),

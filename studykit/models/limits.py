@@ -7,8 +7,8 @@ from inspect import signature
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from studykit.errors import InputError
 from studykit.models.loading import architecture
@@ -53,12 +53,12 @@ def limits_of(model: ModelRef, random_config: dict[str, Any] | None = None, long
         config = (
             architecture(random_config)
             if random_config
-            else AutoConfig.from_pretrained(
+            else transformers.AutoConfig.from_pretrained(
                 model.weights.path, revision=model.weights.revision, trust_remote_code=False
             )
         )
         with torch.device("meta"):
-            empty: Any = AutoModelForCausalLM.from_config(config)
+            empty: Any = transformers.AutoModelForCausalLM.from_config(config)
     except InputError:
         raise
     except Exception as error:  # a configuration may be wrong in any way

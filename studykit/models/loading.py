@@ -1,4 +1,7 @@
-"""Load students and teachers."""
+"""Load students and teachers.
+
+What transformers imports for its models takes seconds: it is imported when the first one is made.
+"""
 
 import hashlib
 import json
@@ -9,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from studykit.chat import tokenizer_hash
@@ -46,7 +47,7 @@ def load_student(student: Student, model: ModelRef, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         config = architecture(student.random_config)
         with _refused(f"cannot make a {config.model_type}"):
-            loaded = AutoModelForCausalLM.from_config(config, **_attention(student.attn_implementation))
+            loaded = transformers.AutoModelForCausalLM.from_config(config, **_attention(student.attn_implementation))
     else:
         dtype = _frozen_dtype() if student.lora else torch.float32
         loaded = _load(model, dtype, student.attn_implementation)
@@ -105,13 +106,15 @@ def architecture(random_config: dict[str, Any]) -> Any:
     Raises:
         InputError: no such architecture, or fields that it refuses.
     """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
     fields = dict(random_config)
     kind = fields.pop("model_type", None)
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         known = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
         raise InputError(f"student.random_config: {unknown('model_type', str(kind), known)}")
     try:
-        config = AutoConfig.for_model(kind, **fields)
+        config = transformers.AutoConfig.for_model(kind, **fields)
     except Exception as error:  # whatever a configuration makes of its fields
         raise InputError(f"student.random_config: {str(error) or type(error).__name__}") from None
     layers = getattr(config, "num_hidden_layers", 0)
@@ -126,6 +129,8 @@ def check_attention(attn_implementation: str | None) -> None:
     Raises:
         InputError: with the nearest known name.
     """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
     known = ["eager", *(name for name in ALL_ATTENTION_FUNCTIONS.valid_keys() if "|" not in name)]
     if attn_implementation is not None and attn_implementation not in known:
         raise unknown("attn_implementation", attn_implementation, known)
@@ -137,7 +142,7 @@ def _load(model: ModelRef, dtype: torch.dtype, attn_implementation: str | None) 
         return merge_adapters(base, Path(model.path), model.base.name)
     attention = _attention(attn_implementation)
     with _refused(f"cannot load model {model.path!r}"):
-        return AutoModelForCausalLM.from_pretrained(
+        return transformers.AutoModelForCausalLM.from_pretrained(
             model.path,
             revision=model.revision,
             dtype=dtype,

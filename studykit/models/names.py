@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
+import transformers
 
 from studykit.chat import find_turn_ends
 from studykit.errors import InputError, unknown
@@ -89,7 +89,9 @@ class ModelRef:
         if self.base is not None and not _files(Path(self.path), _OF_TOKENIZER):
             return self.base.tokenizer
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision, trust_remote_code=False)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                self.path, revision=self.revision, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise InputError(f"cannot load the tokenizer of {self.name!r}: {str(error).splitlines()[0]}") from None
         if not tokenizer.is_fast:
@@ -190,7 +192,7 @@ def _commit(name: str, revision: str | None) -> str:
         InputError: no such model, or no way to reach it.
     """
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load model {name!r}: {str(error).splitlines()[0]}") from None
     # Only there does transformers leave the commit that it has loaded; asking the hub would need a network.

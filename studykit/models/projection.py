@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, Partial, Replicate
 
 from studykit.errors import InputError
 from studykit.models.states import unwrap
@@ -107,6 +105,8 @@ def output_head(model: nn.Module, vocab_size: int | None = None) -> OutputHead:
     Raises:
         InputError: the head is not a plain linear layer (adapters belong on the layers below it).
     """
+    from torch.distributed.fsdp import FSDPModule
+
     inner = unwrap(model)
     layer: Any = inner.get_output_embeddings()
     if type(layer) is not nn.Linear and {FSDPModule, nn.Linear} != set(type(layer).__bases__):
@@ -124,6 +124,8 @@ def gather_full(parameter: Tensor) -> Tensor:
 
     Its gradient goes back into each rank's shard as the mean over ranks, as FSDP does for all other parameters.
     """
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
     if not isinstance(parameter, DTensor):
         return parameter
     mesh = parameter.device_mesh

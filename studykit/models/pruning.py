@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from studykit.errors import InputError
 
@@ -32,6 +31,8 @@ def prune(model: Any, share: float) -> None:
         tensor([[ 0.0000, -0.4000],
                 [ 0.0000,  0.3000]])
     """
+    from transformers.pytorch_utils import Conv1D
+
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
     if not layers:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from transformers.utils.generic import is_flash_attention_requested
 
 from studykit.errors import InputError
@@ -99,6 +98,8 @@ def unwrap(model: Any) -> Any:
 
 
 def _head_input(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    from torch.distributed.fsdp import FSDPModule
+
     caught: list[Tensor] = []
 
     def catch(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

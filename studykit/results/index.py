@@ -1,6 +1,6 @@
 """The index of a study: a line for each finished run and evaluation, which spares reading every record again.
 
-It is derived from the records. A damaged line is passed over, and its run read anew.
+It is derived from the records. Each line ends in a checksum of its text; where one is wrong, the index is made anew.
 """
 
 import json
@@ -8,14 +8,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from studykit.files import read_lines, replacing
+from xxhash import xxh3_64_hexdigest
+
+from studykit.files import replacing
 from studykit.results.evaluations import FOLDER, evaluation_names
-from studykit.results.options import HASHES, is_option
 from studykit.results.record import RECORD_SCHEMA
 from studykit.spec import SCHEMA
 
-_INDEX = [2, RECORD_SCHEMA, SCHEMA]
-"""Versions of the lines of `index.jsonl`, of records and of specifications; a line of others is read anew."""
+_INDEX = [3, RECORD_SCHEMA, SCHEMA]
+"""Versions of the lines of `index.jsonl`, of records and of specifications; an index of others is made anew."""
+
+_CHECKSUM = ', "xxh3": "'
+"""What stands in a line between its content and the checksum of the text of that content."""
 
 TODAY = "run_id_today"
 """Of a line: the id that the run's specification has today. That of a run of an older schema is another."""
@@ -47,45 +51,67 @@ COUNTS = ("budget_examples", "budget_tokens", "seed", "steps")
 
 
 def read_index(study: Path) -> dict[str, list[Line]]:
-    """Return the lines of the index by run id, without those of a run that has a damaged one: it is read anew."""
+    """Return the lines of the index by run id; none where any line is not what was written: the index is made anew."""
+    lines, damaged, others = stored_lines(study)
     index: dict[str, list[Line]] = {}
-    damaged = set()
-    for line in stored_lines(study):
+    for line in () if damaged or others else lines:
         index.setdefault(line["run_id"], []).append(line)
-        if not _is_whole(line):
-            damaged.add(line["run_id"])
-    return {run_id: lines for run_id, lines in index.items() if run_id not in damaged}
+    return index
 
 
-def stored_lines(study: Path) -> list[Line]:
-    """Return the lines of the index that are of today's version and name a run, whole or not."""
-    lines = [line for line in read_lines(study / "index.jsonl")[0] if line.pop("schema", None) == _INDEX]
-    return [line for line in lines if isinstance(line.get("run_id"), str)]
-
-
-def _is_whole(line: Line) -> bool:
-    """Whether a line has all columns of a finished run, each of its type; columns of no other kind are numbers."""
-    texts = {*IDENTITY_COLUMNS, *HASHES, TODAY, PLACE} - set(COUNTS)
-    if line.get("status") != "done" or not {*IDENTITY_COLUMNS, TODAY} <= set(line):
-        return False
-    for name, value in line.items():
-        if name in COUNTS:
-            fits = value is None or type(value) is int
-        elif name in texts:
-            fits = isinstance(value, str) or (value is None and name in ("teacher", "eval_id", "arm", PLACE))
+def stored_lines(study: Path) -> tuple[list[Line], int, int]:
+    """Return the lines that are what was written, and the numbers of damaged ones and of those of another version."""
+    lines, damaged, others = [], 0, 0
+    for text in _texts(study):
+        body, _, checksum = text.rpartition(_CHECKSUM)
+        if checksum == f'{xxh3_64_hexdigest(body.encode())}"}}':
+            lines.append(json.loads(body + "}"))
+        elif _is_of_another_version(text):
+            others += 1
         else:
-            fits = type(value) in (int, float) or (is_option(name) and isinstance(value, str | bool))
-        if not fits:
-            return False
-    return True
+            damaged += 1
+    others += len(lines)
+    lines = [line for line in lines if line.pop("schema") == _INDEX]
+    return lines, damaged, others - len(lines)
 
 
-def is_current(folder: str, lines: list[Line]) -> bool:
-    """Whether the records of a run and of exactly these evaluations exist."""
-    names = {line.get(PLACE) for line in lines} - {None}
-    if not os.path.isfile(f"{folder}/record.json") or names != set(evaluation_names(folder)):
+def _texts(study: Path) -> list[str]:
+    try:
+        text = (study / "index.jsonl").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return text.removesuffix("\n").split("\n")  # splitlines would also split at U+2028 inside a text
+
+
+def _is_of_another_version(text: str) -> bool:
+    """Whether a line without the checksum of its text names another version, which had none."""
+    try:
+        return json.loads(text)["schema"] != _INDEX
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
-    return all(os.path.isfile(f"{folder}/{FOLDER}/{name}/record.json") for name in names)
+
+
+def is_current(folder: str, lines: list[Line], since_ns: int) -> bool:
+    """Whether the records of a run and of exactly these evaluations exist, and are older than the index.
+
+    Args:
+        folder: of the run.
+        lines: of the index.
+        since_ns: when the index was written. A record that has been written since is read again, and its seal checked.
+    """
+    names = {line.get(PLACE) for line in lines} - {None}
+    if names != set(evaluation_names(folder)):
+        return False
+    files = [f"{folder}/record.json", *(f"{folder}/{FOLDER}/{name}/record.json" for name in names)]
+    return all((written := modified_ns(file)) is not None and written < since_ns for file in files)
+
+
+def modified_ns(file: str | Path) -> int | None:
+    """Return when a file was written; None where there is none."""
+    try:
+        return os.stat(file).st_mtime_ns
+    except OSError:
+        return None
 
 
 def write_index(study: Path, rows: list[Line]) -> None:
@@ -93,6 +119,7 @@ def write_index(study: Path, rows: list[Line]) -> None:
     try:
         with replacing(study / "index.jsonl") as temporary, temporary.open("w", encoding="utf-8") as stream:
             for line in rows:
-                stream.write(json.dumps({"schema": _INDEX, **line}, ensure_ascii=False, allow_nan=False) + "\n")
+                body = json.dumps({"schema": _INDEX, **line}, ensure_ascii=False, allow_nan=False)[:-1]
+                stream.write(f'{body}{_CHECKSUM}{xxh3_64_hexdigest(body.encode())}"}}\n')
     except OSError:
         return  # a study on a read-only disk is read without an index

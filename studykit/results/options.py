@@ -23,6 +23,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -68,6 +69,8 @@ _PARTS: tuple[tuple[type[BaseModel], str], ...] = (
     (Budget, "evaluation_"),
 )
 _STAGE = re.compile(r"stage_\d+\.")
+_SHA256 = re.compile(r'(?<=[{,])"sha256":"([^"]*)"')
+"""A hash in the canonical text of a specification; in a text inside it, quotes have a backslash in front."""
 _SCHEDULE = re.compile(r"(stage_\d+\.)?(steps|examples|tokens)")
 
 
@@ -86,23 +89,13 @@ def option_values(spec: RunSpec) -> dict[str, Any]:
     return values
 
 
-def inputs_of(spec: RunSpec) -> str | None:
-    """Return 12 hex digits of the hashes of models and data that a training names; None where they are not filled in.
+def inputs_of(training: str) -> str | None:
+    """Return 12 hex digits of the hashes of models and data in a training's canonical text; None where it has none.
 
     They are those of whole pools: budgets and seeds change none of them.
     """
-    found = _hashes(spec.training.model_dump(mode="json", exclude_none=True))
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:12] if found else None
-
-
-def _hashes(plain: Any) -> list[str]:
-    """Return the values of all keys `sha256` inside plain data, in their order."""
-    if isinstance(plain, list):
-        return [sha256 for part in plain for sha256 in _hashes(part)]
-    if not isinstance(plain, dict):
-        return []
-    own = [plain["sha256"]] if isinstance(plain.get("sha256"), str) else []
-    return own + [sha256 for part in plain.values() for sha256 in _hashes(part)]
+    found = _SHA256.findall(training)
+    return hashlib.sha256("".join(found).encode()).hexdigest()[:12] if found else None
 
 
 def evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
@@ -223,9 +216,9 @@ def _data(data: Data, prefix: str) -> dict[str, Any]:
 def _values(part: BaseModel, prefix: str) -> dict[str, Any]:
     """Return the values of a part that are not default, by name of column; parts inside it are left out."""
     values: dict[str, Any] = {}
-    for field, info in type(part).model_fields.items():
+    for field, default in _possible(type(part)):
         value = getattr(part, field)
-        if not _may_be_option(type(part), field) or value is None or (value == info.default and not info.is_required()):
+        if value is None or value == default:
             continue
         name, value = _column(type(part), field, prefix), _without_hashes(value)
         if isinstance(value, dict) and field != "teacher":
@@ -233,6 +226,16 @@ def _values(part: BaseModel, prefix: str) -> dict[str, Any]:
         else:
             values[name] = _comparable(value)
     return values
+
+
+@cache
+def _possible(part: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
+    """Return the fields of a part that may be options, with their defaults; no value equals that of a required one."""
+    return tuple(
+        (name, object() if info.is_required() else info.default)
+        for name, info in part.model_fields.items()
+        if _may_be_option(part, name)
+    )
 
 
 def _may_be_option(part: type[BaseModel], field: str) -> bool:

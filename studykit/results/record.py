@@ -8,12 +8,12 @@ the `cell.json` and `record.json` of a cell. A reader accepts every older versio
 newer one. A change of a record's layout adds one function there and raises `RECORD_SCHEMA`.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import to_json
 
 from studykit.errors import InputError
 from studykit.files import json_object, parse_json, seal, unseal, write_json
@@ -249,6 +249,7 @@ def read_records(folder: Path) -> tuple[RunRecord | None, EvaluationRecord | Non
     file = folder / "record.json"
 
     def read(plain: dict[str, Any]) -> tuple[RunRecord, EvaluationRecord | None]:
+        plain = _fields_renamed(plain) if plain.get("schema") == 1 else plain
         record, before = validate(RunRecord, migrate(plain, str(file))), evaluation_before_3(plain)
         return record, validate(EvaluationRecord, before) if before else None
 
@@ -271,7 +272,7 @@ def read_typed(file: Path, kind: type[R], oldest: dict[str, Any] | None = None) 
 
 def validate(kind: type[R], plain: dict[str, Any]) -> R:
     """Return plain data in today's layout as a typed record."""
-    return kind.model_validate_json(json.dumps(plain), strict=True)
+    return kind.model_validate_json(to_json(plain), strict=True)
 
 
 def read_plain(file: Path, read: Callable[[dict[str, Any]], T]) -> T | None:

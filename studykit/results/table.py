@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from studykit.results.index import (
     TODAY,
     Line,
     is_current,
+    modified_ns,
     read_index,
     stored_lines,
     write_index,
@@ -48,7 +48,7 @@ from studykit.results.record import (
 from studykit.results.signals import read_signals
 from studykit.results.tuning import columns_in_comparisons
 from studykit.scorers import SCORERS
-from studykit.spec import RunSpec, Stage
+from studykit.spec import RunSpec, Stage, hash_id
 
 
 def load(root: str | Path = "results", *, trials: bool = False) -> pd.DataFrame:
@@ -60,9 +60,9 @@ def load(root: str | Path = "results", *, trials: bool = False) -> pd.DataFrame:
     Columns: `run_id, eval_id, study, ablation, arm, method, student, teacher, budget_examples, budget_tokens, seed,
     status, steps`, then the options in which a run differs from the defaults (see `studykit.results.options`), then
     `seen_examples` and `epochs` of runs of one stage, `items_trained_on` (held-out items among the examples of the
-    budgets), then metrics and costs. A run without an evaluation has one row,
-    without `eval_id` and metrics; `primary` keeps one row per run. `arm` is its name in a comparison; names that later
-    comparisons gave it follow after a comma.
+    budgets), then metrics and costs; `gpu_hours` or `processor_hours` are those of training and evaluation together. A
+    run without an evaluation has one row, without `eval_id` and metrics; `primary` keeps one row per run. `arm` is its
+    name in a comparison; names that later comparisons gave it follow after a comma.
     `status` is `done`, `failed`, `running` or `stale`. A metric that was not measured is missing, never 0. A folder
     that does not exist gives an empty table. A run of an older schema has no row once it has been run again under
     today's id.
@@ -118,7 +118,10 @@ def fingerprint(study_folder: str | Path) -> str:
     states: list[Any] = [(folder.name, _record_time(folder)) for folder in (study / "cells").glob("*/")]
     for folder in run_folders(study):
         states.append((folder.name, _record_time(folder)))
-        states += [(folder.name, name, _modified(f"{folder}/{FOLDER}/{name}")) for name in evaluation_names(folder)]
+        states += [
+            (folder.name, name, modified_ns(f"{folder}/{FOLDER}/{name}/record.json"))
+            for name in evaluation_names(folder)
+        ]
     files = [*(study / "signals").glob("[!.]*.json"), *study.glob("arms.jsonl")]
     states += [(file.name, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr(sorted(states, key=repr)).encode()).hexdigest()[:16]
@@ -139,16 +142,19 @@ def rows_of(folder: Path, study: str) -> list[Line]:
     try:
         record, before = _records_of(folder)
         if record is not None:
-            line = row(record, study) | {TODAY: record.spec.run_id}
+            line = row(record, study)
         else:
             spec = _stored_spec(folder)
             status = "running" if is_locked(folder / "lock") else "stale"
-            line = _described(folder.name, study, status, spec) | option_values(spec) | {TODAY: spec.run_id}
+            line = _described(folder.name, study, status, spec) | option_values(spec)
     except InputError:
         damaged = (folder / "record.json").exists()
         status = "failed" if damaged else "running" if is_locked(folder / "lock") else "stale"
         line = {"run_id": folder.name, "study": study, "status": status}
-    return [line | _measured(one, line["status"], folder) for one in evaluations_beside(folder, before)] or [line]
+    return [
+        line | measured | _hours(line, measured)
+        for measured in (_measured(one, line["status"], folder) for one in evaluations_beside(folder, before))
+    ] or [line]
 
 
 def run_row(folder: Path, study: str, eval_id: str | None = None) -> Line:
@@ -183,6 +189,12 @@ def _measured(stored: StoredEvaluation, status_of_run: str, folder: Path) -> Lin
         measured = _items_trained_on(stored.record) | stored.record.metrics | teacher | stored.record.cost
         line = {name: value for name, value in measured.items() if name not in IDENTITY_COLUMNS} | line
     return line
+
+
+def _hours(run: Line, measured: Line) -> Line:
+    """Return the hours of GPU or processor of a training and of one of its evaluations together."""
+    names = [name for name in ("gpu_hours", "processor_hours") if name in run and name in measured]
+    return {name: round(run[name] + measured[name], 6) for name in names}
 
 
 def _items_trained_on(record: EvaluationRecord) -> Line:
@@ -220,7 +232,8 @@ def _described(
     run_id: str, study: str, status: str, spec: RunSpec, manifests: Iterable[Manifest] = ()
 ) -> dict[str, Any]:
     """Return the identity columns of a run; its budget is that of its manifests, or the specified one without any."""
-    rankings = [_ranking(stage) for stage in spec.stages]
+    training = spec.training.canonical()
+    rankings = [_ranking(stage) for stage in spec.stages] if len(spec.stages) > 1 else [""]
     drawn = _largest(zip(rankings, manifests, strict=False))
     specified = _largest(
         (ranking, Manifest(examples=stage.data.budget.examples))
@@ -234,14 +247,21 @@ def _described(
         "arm": "",
         "method": " > ".join(stage.method for stage in spec.stages),
         "student": spec.student.name,
-        "teacher": None if spec.teacher is None else spec.teacher.name,
+        "teacher": _teachers(spec),
         "budget_examples": _total(m.examples for m in drawn or specified),
         "budget_tokens": _total(m.response_tokens for m in drawn),
         "seed": spec.seed,
         "status": status,
         "steps": sum(stage.planned_steps for stage in spec.stages),
-        "inputs": inputs_of(spec),
+        "inputs": inputs_of(training),
+        TODAY: hash_id(training),
     }
+
+
+def _teachers(spec: RunSpec) -> str | None:
+    """Return the teacher's name; where stages have their own, those of all stages in their order, each once."""
+    each = [stage.teacher or spec.teacher for stage in spec.stages]
+    return " > ".join(dict.fromkeys(teacher.name for teacher in each if teacher is not None)) or None
 
 
 def _usage(manifests: tuple[Manifest, ...]) -> Line:
@@ -254,7 +274,7 @@ def _usage(manifests: tuple[Manifest, ...]) -> Line:
 
 def differing_lines(study: Path) -> list[Line]:
     """Return the lines of the index that differ from their runs' records; those of another version are not read."""
-    lines = stored_lines(study)
+    lines, _, _ = stored_lines(study)
     runs = {line["run_id"] for line in lines if is_run_id(line["run_id"])}
     found = {run_id: rows_of(study / "runs" / run_id, study.name) for run_id in runs}
     right = {run_id: json.loads(json.dumps(rows)) for run_id, rows in found.items() if _is_done(rows)}
@@ -265,26 +285,26 @@ def _study_rows(study: Path) -> list[Line]:
     """Read finished runs from the index and the others from their folders; a changed index is written.
 
     A finished run or evaluation never changes, since its id is the hash of its content, so that its line of the index
-    is right as long as its record exists.
+    is right as long as its record exists and is older.
     """
-    index = read_index(study)
+    index, since_ns = read_index(study), modified_ns(study / "index.jsonl") or 0
     runs, changed = [], False
     for folder in run_folders(study):
         known = index.pop(folder.name, [])
-        current = bool(known) and is_current(str(folder), known)
+        current = bool(known) and is_current(str(folder), known, since_ns)
         runs.append(known if current else rows_of(folder, study.name))
         changed |= not current and (bool(known) or _is_done(runs[-1]))
     if changed or index:
         write_index(study, [line for lines in runs if _is_done(lines) for line in lines])
     signals, roles = read_signals(study), read_roles(study)
     rows = _without_replaced([line for lines in runs for line in lines])
-    return [
-        line
-        | signals.get(line["run_id"], {})
-        | {"study": study.name}
-        | columns_in_comparisons(study / "runs" / line["run_id"], line, roles.get(line["run_id"], ()))
-        for line in rows
-    ]
+    folder = study / "runs"
+    for line in rows:
+        line.update(signals.get(line["run_id"], {}), study=study.name)
+        line.update(columns_in_comparisons(folder / line["run_id"], line, roles.get(line["run_id"], ())))
+        line.pop(TODAY, None)
+        line.pop(PLACE, None)
+    return rows
 
 
 def _is_done(lines: list[Line]) -> bool:
@@ -294,12 +314,11 @@ def _is_done(lines: list[Line]) -> bool:
 def _without_replaced(rows: list[Line]) -> list[Line]:
     """Return the lines without those of an older schema that are finished under today's id too."""
     done = {(line["run_id"], line.get("eval_id")) for line in rows if line["status"] == "done"}
-    left = [
+    return [
         line
         for line in rows
         if (today := line.get(TODAY, line["run_id"])) == line["run_id"] or (today, line.get("eval_id")) not in done
     ]
-    return [{name: value for name, value in line.items() if name not in (TODAY, PLACE)} for line in left]
 
 
 def _ranking(stage: Stage) -> str:
@@ -335,12 +354,4 @@ def _typed(column: pd.Series) -> pd.Series:
 
 def _record_time(folder: Path) -> int | bool:
     """Return when the record was written; without a record, whether a process works in the folder."""
-    return _modified(folder) or is_locked(folder / "lock")
-
-
-def _modified(folder: str | Path) -> int | None:
-    """Return when a folder's record was written; None without one."""
-    try:
-        return os.stat(f"{folder}/record.json").st_mtime_ns
-    except OSError:
-        return None
+    return modified_ns(folder / "record.json") or is_locked(folder / "lock")

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studykit.errors import InputError
-from studykit.files import read_lines
 from studykit.results.cells import cells
 from studykit.results.evaluations import read_evaluations
+from studykit.results.index import stored_lines
 from studykit.results.layout import run_folders
 from studykit.results.record import read_record
 from studykit.results.signals import read_signals
@@ -89,7 +89,7 @@ def _verify_run(folder: Path) -> Iterator[Damage]:
 
 
 def _verify_index(study: Path) -> Iterator[Damage]:
-    damaged, wrong = read_lines(study / "index.jsonl")[1], differing_lines(study)
+    (_, damaged, _), wrong = stored_lines(study), differing_lines(study)
     if damaged or wrong:
         names = ", ".join(str(line.get("run_id")) for line in wrong[:3])
         what = f"{damaged + len(wrong)} lines differ from the records" + (f" ({names})" if names else "")

@@ -14,10 +14,11 @@ releases it when the process dies, for any reason.
 
 import hashlib
 import json
+import logging
 import shutil
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,15 +27,17 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from studykit.errors import InputError
-from studykit.files import remove_leftovers, replacing, try_lock, write_json
+from studykit.files import lock_holder, remove_leftovers, replacing, try_lock, write_json
 from studykit.results.arms import TUNING, Role, add_role
 from studykit.results.cells import add_run, cell_of_kernel
 from studykit.results.environment import environment
 from studykit.results.evaluations import evaluation_folder
 from studykit.results.record import EvaluationRecord, RunRecord, is_done, write_record
-from studykit.results.status import STATUS
+from studykit.results.status import STATUS, read_status
 from studykit.results.tuning import TuningRecord, write_tuning
 from studykit.spec import Evaluation, RunSpec
+
+_LOG = logging.getLogger(__name__)
 
 
 class Taken(Exception):
@@ -42,15 +45,27 @@ class Taken(Exception):
 
 
 @contextmanager
-def holding(run_folder: Path, *, wait: bool = True) -> Iterator[None]:
+def holding(run_folder: Path, tell: Callable[[str], None] = lambda line: None, *, wait: bool = True) -> Iterator[None]:
     """Hold a run for this process, which waits for another one that does; released also when the process dies.
+
+    Args:
+        run_folder: of the run.
+        tell: called twice a second while it waits, with a line on who holds the run and what it is doing; the first
+            such line is a warning of the log, too.
+        wait: for another process that holds the run.
 
     Raises:
         Taken: another process holds it, and this one does not wait.
     """
+    warned = False
     while (lock := try_lock(run_folder / "lock")) is None:
         if not wait:
             raise Taken
+        line = _waiting(run_folder)
+        if not warned:
+            _LOG.warning(line)
+        warned = True
+        tell(line)
         time.sleep(0.5)  # without a limit: the system releases the lock of a holder that dies
     with lock:
         try:
@@ -85,6 +100,12 @@ class Purpose:
         return Role(self.arm, tuning, self.trial_of is not None)
 
 
+def _waiting(run_folder: Path) -> str:
+    status = read_status(run_folder)
+    doing = "" if status is None else f": {status.line()}"
+    return f"waiting for run {run_folder.name}, held by {lock_holder(run_folder / 'lock')}{doing}"
+
+
 class RunWriter:
     """The one writer of a run's folder; a context manager that records a failure.
 
@@ -94,10 +115,19 @@ class RunWriter:
         study_folder: from `open_study`.
         spec: the pinned specification.
         purpose: what the run is wanted for; or single fields of it.
+        tell: called with a line while another process holds the run, see `holding`.
     """
 
-    def __init__(self, study_folder: Path, spec: RunSpec, purpose: Purpose | None = None, **fields: Any):
-        self.spec, self.purpose = spec, replace(purpose or Purpose(), **fields)
+    def __init__(
+        self,
+        study_folder: Path,
+        spec: RunSpec,
+        purpose: Purpose | None = None,
+        *,
+        tell: Callable[[str], None] = lambda line: None,
+        **fields: Any,
+    ):
+        self.spec, self.purpose, self._tell = spec, replace(purpose or Purpose(), **fields), tell
         self.study_folder = study_folder
         self.folder = study_folder / "runs" / spec.run_id
         self._held = ExitStack()
@@ -109,7 +139,7 @@ class RunWriter:
         return is_done(self.folder)
 
     def __enter__(self) -> Self:
-        self._held.enter_context(holding(self.folder, wait=self.purpose.wait))
+        self._held.enter_context(holding(self.folder, self._tell, wait=self.purpose.wait))
         if cell := cell_of_kernel():
             add_run(cell, self.spec.run_id, self.spec.evaluation[0].eval_id if self.spec.evaluation else None)
         add_role(self.study_folder, self.spec.run_id, self.purpose.role)

@@ -249,7 +249,7 @@ class Evaluation(Part):
 
         `batch_size` is a matter of memory and speed, like the machine and its number of threads, and is left out.
         """
-        return _short_hash(_canonical(self, exclude={"batch_size"}))
+        return hash_id(_canonical(self, exclude={"batch_size"}))
 
     @property
     def answers_id(self) -> str:
@@ -259,7 +259,7 @@ class Evaluation(Part):
         """
         code = {name: sha256 for name, sha256 in (self.code or {}).items() if not name.startswith("scorer.")}
         answered = self.model_copy(update={"code": code or None})
-        return _short_hash(_canonical(answered, exclude={"batch_size", "scorers"}))
+        return hash_id(_canonical(answered, exclude={"batch_size", "scorers"}))
 
 
 class RunSpec(Part):
@@ -317,7 +317,7 @@ class RunSpec(Part):
     @property
     def run_id(self) -> str:
         """12 hex digits of the hash of everything but the evaluations: content, never order of arrival."""
-        return _short_hash(self.training.canonical())
+        return hash_id(self.training.canonical())
 
 
 def repeated_evaluation(evaluations: Sequence[Evaluation]) -> str | None:
@@ -334,6 +334,6 @@ def _canonical(part: Part, exclude: set[str] | None = None) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _short_hash(canonical: str) -> str:
+def hash_id(canonical: str) -> str:
     """Return 12 hex digits of the sha256 of schema version and canonical JSON."""
     return hashlib.sha256(f"{SCHEMA}:{canonical}".encode()).hexdigest()[:12]

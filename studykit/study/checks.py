@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from transformers import SchedulerType
 
 from studykit.chat import encode
 from studykit.data import StageData
@@ -28,8 +27,13 @@ _NEEDS_SETTINGS = {
     "reduce_lr_on_plateau",
     "greedy",
 }
-SCHEDULES = [schedule.value for schedule in SchedulerType if schedule.value not in _NEEDS_SETTINGS]
-"""Learning-rate schedules of transformers that need nothing but a name."""
+
+
+def schedules() -> list[str]:
+    """Return the learning-rate schedules of transformers that need nothing but a name."""
+    from transformers import SchedulerType  # imports half of transformers
+
+    return [schedule.value for schedule in SchedulerType if schedule.value not in _NEEDS_SETTINGS]
 
 
 def check_single_process() -> None:
@@ -46,8 +50,8 @@ def check_names(spec: RunSpec) -> None:
     for stage in spec.stages:
         for data, _ in stage.parts:
             SAMPLERS.module(data.budget.sampler)
-        if stage.lr_scheduler_type not in SCHEDULES:
-            raise unknown("lr_scheduler_type", stage.lr_scheduler_type, SCHEDULES)
+        if stage.lr_scheduler_type not in schedules():
+            raise unknown("lr_scheduler_type", stage.lr_scheduler_type, schedules())
     for model in (spec.student, spec.teacher, *(stage.teacher for stage in spec.stages)):
         check_attention(model.attn_implementation if model else None)
     for scorer in (scorer for evaluation in spec.evaluation for scorer in evaluation.scorers):

@@ -6,6 +6,7 @@ check_fits(run, needs, estimate.memory_bytes)
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 
 from studykit.errors import InputError
 from studykit.files import cache_folder
-from studykit.study.rates import Rates
+from studykit.study.rates import CaptureRates, Rates
 from studykit.study.score import teacher_answers
 from studykit.study.weights import bytes_per_parameter
 from studykit.teacher.store import Store, as_keys
@@ -77,17 +78,51 @@ class Shared:
 
 
 @dataclass(frozen=True)
+class Capture:
+    """What the cache of one teacher must hold for a run.
+
+    Attributes:
+        rates: of the teacher.
+        keys: of the sequences.
+        lengths: of the sequences.
+        positions: supervised tokens of the sequences.
+        stored: which of them the cache has.
+    """
+
+    rates: CaptureRates
+    keys: np.ndarray
+    lengths: np.ndarray
+    positions: np.ndarray
+    stored: np.ndarray
+
+    @classmethod
+    def of(cls, rates: CaptureRates, stages: Sequence[ResolvedStage]) -> "Capture":
+        """Return what the stages with one teacher use of their data, each sequence once."""
+        used = [stage.data.encoded.take(stage.usage.rows) for stage in stages]
+        keys = as_keys([part.key_of(i) for part in used for i in range(len(part))])
+        keys, first = np.unique(keys, return_index=True)
+        lengths, positions = (
+            np.concatenate([np.asarray(getattr(part, name)) for part in used])[first]
+            for name in ("lengths", "response_tokens")
+        )
+        return cls(rates, keys, lengths, positions, _stored(rates.cache_key, keys))
+
+    def missing(self, shared: Shared) -> np.ndarray:
+        """Return which sequences the runs that `shared` knows leave to be captured, bool [n], and add them to it."""
+        known = shared.captured.get(self.rates.cache_key, self.keys[:0])
+        shared.captured[self.rates.cache_key] = np.union1d(known, self.keys)
+        return ~(self.stored | np.isin(self.keys, known))
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a run computes, whatever is there already.
 
     Attributes:
         rates: of the run.
         batch_tokens: of each micro-batch of each stage, padding included.
-        live_tokens: that go through a live teacher.
-        keys: of the sequences that a capture needs.
-        lengths: of these sequences.
-        positions: supervised tokens of these sequences.
-        stored: which of them the cache has.
+        live_tokens: that go through live teachers.
+        captures: what each cache must hold.
         items: number of held-out items of each evaluation.
         teacher_files: names of the files with the teacher's answers to them; None without, or where it is there.
     """
@@ -95,10 +130,7 @@ class Needs:
     rates: Rates
     batch_tokens: tuple[np.ndarray, ...]
     live_tokens: int
-    keys: np.ndarray
-    lengths: np.ndarray
-    positions: np.ndarray
-    stored: np.ndarray
+    captures: tuple[Capture, ...]
     items: tuple[int, ...]
     teacher_files: tuple[str | None, ...]
 
@@ -106,21 +138,20 @@ class Needs:
     def of(cls, run: ResolvedRun, rates: Rates) -> "Needs":
         """Count what a pinned run needs."""
         tokens = tuple(_batch_tokens(stage) for stage in run.stages)
-        with_teacher = [run.teacher is not None and stage.recipe.trains_with_teacher for stage in run.stages]
-        is_cached = run.spec.teacher is not None and run.spec.teacher.is_cached
-        live = 0 if is_cached else sum(int(n.sum()) for n, needed in zip(tokens, with_teacher, strict=True) if needed)
-        captured = [stage for stage, needed in zip(run.stages, with_teacher, strict=True) if needed and is_cached]
-        used = [stage.data.encoded.take(stage.usage.rows) for stage in captured]
-        keys = as_keys([part.key_of(i) for part in used for i in range(len(part))])
-        keys, first = np.unique(keys, return_index=True)
-        lengths, positions = (
-            np.concatenate([np.asarray(getattr(part, name)) for part in used] or [np.empty(0, int)])[first]
-            for name in ("lengths", "response_tokens")
+        live = sum(
+            int(part.sum())
+            for part, stage, capture in zip(tokens, run.stages, rates.captures, strict=True)
+            if capture is None and stage.recipe.trains_with_teacher
         )
+        caches: dict[str, tuple[CaptureRates, list[ResolvedStage]]] = {}
+        for stage, capture in zip(run.stages, rates.captures, strict=True):
+            if capture is not None:
+                caches.setdefault(capture.cache_key, (capture, []))[1].append(stage)
+        captures = tuple(Capture.of(*cache) for cache in caches.values())
         files = [teacher_answers(run, evaluation) for evaluation in run.evaluations]
         missing = tuple(None if file is None or file.exists() else file.name for file in files)
         items = tuple(len(evaluation.held_out) for evaluation in run.evaluations)
-        return cls(rates, tokens, live, keys, lengths, positions, _stored(rates.cache_key, keys), items, missing)
+        return cls(rates, tokens, live, captures, items, missing)
 
     def estimate(self, shared: Shared, keep: str = "full") -> Estimate:
         """Return what the run takes after the runs that `shared` knows, and add it to them.
@@ -129,10 +160,9 @@ class Needs:
             shared: what earlier runs of the batch leave.
             keep: the weights that stay on disk.
         """
-        rates, known = self.rates, shared.captured.get(self.rates.cache_key or "", self.keys[:0])
-        there = self.stored | np.isin(self.keys, known)
-        shared.captured[rates.cache_key or ""] = np.union1d(known, self.keys)
-        missing = int(self.lengths[~there].sum())
+        rates, captured = self.rates, [(capture, capture.missing(shared)) for capture in self.captures]
+        missing = [int(capture.lengths[rows].sum()) for capture, rows in captured]
+        capture_s = sum(tokens * capture.rates.token_s for tokens, (capture, _) in zip(missing, captured, strict=True))
         train_s = sum(
             float(tokens.sum()) * rate.token_s for tokens, rate in zip(self.batch_tokens, rates.stages, strict=True)
         )
@@ -143,13 +173,17 @@ class Needs:
                 shared.scored.add(file)
         return Estimate(
             student_tokens=sum(int(tokens.sum()) for tokens in self.batch_tokens),
-            teacher_tokens=self.live_tokens + missing,
-            cached_tokens=int(self.lengths[there].sum()),
-            cache_bytes=float(self.positions[~there].sum()) * rates.position_bytes,
+            teacher_tokens=self.live_tokens + sum(missing),
+            cached_tokens=sum(int(capture.lengths[~rows].sum()) for capture, rows in captured),
+            cache_bytes=sum(float(c.positions[rows].sum()) * c.rates.position_bytes for c, rows in captured),
             weights_bytes=bytes_per_parameter(keep) * rates.parameters,
             checkpoint_bytes=KEPT * rates.checkpoint_bytes,
-            memory_bytes=max(rates.capture_bytes, rates.static_bytes + max(self.activation_bytes, self.item_bytes)),
-            seconds=rates.load_s + missing * (rates.capture_token_s or 0.0) + train_s + score_s,
+            memory_bytes=max(
+                rates.static_bytes + max(self.activation_bytes, self.item_bytes),
+                *(capture.rates.memory_bytes for capture in self.captures),
+                0.0,
+            ),
+            seconds=rates.load_s + capture_s + train_s + score_s,
         )
 
     @property
@@ -232,9 +266,9 @@ def _batch_tokens(stage: ResolvedStage) -> np.ndarray:
     return np.array([len(rows) * int(lengths[rows].max()) for rows in stage.plan()])
 
 
-def _stored(cache_key: str | None, keys: np.ndarray) -> np.ndarray:
+def _stored(cache_key: str, keys: np.ndarray) -> np.ndarray:
     """Return which sequences the cache of a teacher has, bool [n]."""
-    if cache_key is None or not len(keys):
+    if not len(keys):
         return np.zeros(len(keys), dtype=bool)
     store = Store(cache_folder("teacher") / cache_key)
     store.want(keys)

@@ -38,7 +38,7 @@ from studykit.training.stages import open_teacher_of, prepare_teacher, set_activ
 from studykit.training.state import Training
 from studykit.training.threads import allowance, chosen_threads
 
-_VERSION = 4
+_VERSION = 5
 _STEPS, _WITHIN_S = 10, 4.0
 """A part of the probe ends after this many steps or seconds."""
 
@@ -54,6 +54,23 @@ class StageRates:
 
     token_s: float
     token_bytes: float
+
+
+@dataclass(frozen=True)
+class CaptureRates:
+    """Of a teacher whose distribution is cached.
+
+    Attributes:
+        cache_key: name of its cache.
+        token_s: seconds per token of a capture.
+        position_bytes: bytes of a position in the cache.
+        memory_bytes: memory while the teacher is captured.
+    """
+
+    cache_key: str
+    token_s: float
+    position_bytes: float
+    memory_bytes: float
 
 
 @dataclass(frozen=True)
@@ -78,10 +95,7 @@ class Rates:
     Attributes:
         load_s: seconds until the models are there.
         stages: of each stage.
-        cache_key: name of the teacher's cache; None without a cached teacher.
-        capture_token_s: seconds per token of a capture; None without a cached teacher.
-        position_bytes: bytes of a position in the cache.
-        capture_bytes: memory while the teacher is captured.
+        captures: of the teacher of each stage; None where it trains without a cached one.
         evaluations: of each evaluation.
         static_bytes: memory with models and optimizer, before activations.
         parameters: of the student.
@@ -90,10 +104,7 @@ class Rates:
 
     load_s: float
     stages: tuple[StageRates, ...]
-    cache_key: str | None
-    capture_token_s: float | None
-    position_bytes: float
-    capture_bytes: float
+    captures: tuple[CaptureRates | None, ...]
     evaluations: tuple[ItemRates, ...]
     static_bytes: float
     parameters: int
@@ -107,7 +118,8 @@ def measure(run: ResolvedRun) -> Rates:
         known = json.loads(file.read_text(encoding="utf-8"))
         stages = tuple(StageRates(**stage) for stage in known["stages"])
         evaluations = tuple(ItemRates(**evaluation) for evaluation in known["evaluations"])
-        return Rates(**known | {"stages": stages, "evaluations": evaluations})
+        captures = tuple(capture and CaptureRates(**capture) for capture in known["captures"])
+        return Rates(**known | {"stages": stages, "captures": captures, "evaluations": evaluations})
     rates = _measure(run)
     with replacing(file) as temporary:
         temporary.write_text(json.dumps(asdict(rates)), encoding="utf-8")
@@ -118,27 +130,34 @@ def _measure(run: ResolvedRun) -> Rates:
     started = time.monotonic()
     accelerator = Accelerator(cpu=device().type == "cpu", mixed_precision="no")
     student = load_student(run.spec.student, run.student, run.spec.seed)
-    first = next((stage for stage in run.stages if stage.recipe.trains_with_teacher), None)
-    teacher = None if first is None else open_teacher_of(run, first, student)
+    teachers = _open_teachers(run, student)
     load_s = time.monotonic() - started
-    capture = _measure_capture(teacher, run) if isinstance(teacher, CachedTeacher) else _NO_CAPTURE
-    measured = []
-    for stage in run.stages:
-        other = (
-            stage.recipe.trains_with_teacher and first is not None and run.teacher_of(stage) != run.teacher_of(first)
-        )
-        its_teacher = open_teacher_of(run, stage, student) if other else teacher
-        measured.append(_measure_stage(accelerator, student, its_teacher, run, stage))
+    captures = tuple(
+        _measure_capture(teacher, stage) if isinstance(teacher, CachedTeacher) else None
+        for teacher, stage in zip(teachers, run.stages, strict=True)
+    )
+    measured = [
+        _measure_stage(accelerator, student, teacher, run, stage)
+        for teacher, stage in zip(teachers, run.stages, strict=True)
+    ]
     static_bytes = _memory_bytes()
     return Rates(
         load_s=load_s,
         stages=tuple(measured),
-        **asdict(capture),
+        captures=captures,
         evaluations=_measure_evaluations(student, run),
         static_bytes=static_bytes,
         parameters=sum(p.numel() for p in unwrap(student).parameters()),
         checkpoint_bytes=12 * sum(p.numel() for p in student.parameters() if p.requires_grad),
     )
+
+
+def _open_teachers(run: ResolvedRun, student: Any) -> list[OpenTeacher | None]:
+    """Return the teacher that each stage trains with, opened once for all stages that share it."""
+    names = [run.teacher_of(stage) if stage.recipe.trains_with_teacher else None for stage in run.stages]
+    first = [names.index(name) for name in names]
+    opened = {i: open_teacher_of(run, run.stages[i], student) for i in set(first) if names[i] is not None}
+    return [opened.get(i) for i in first]
 
 
 def _measure_stage(
@@ -214,20 +233,9 @@ def pace(times: list[tuple[int, float]]) -> float:
     return min(seconds / units for units, seconds in times if 2 * units >= largest)
 
 
-@dataclass(frozen=True)
-class _CaptureRates:
-    cache_key: str | None = None
-    capture_token_s: float | None = None
-    position_bytes: float = 0.0
-    capture_bytes: float = 0.0
-
-
-_NO_CAPTURE = _CaptureRates()
-
-
-def _measure_capture(teacher: CachedTeacher, run: ResolvedRun) -> _CaptureRates:
-    """Run the teacher over sequences of the first stage; nothing is stored."""
-    encoded = run.stages[0].data.encoded
+def _measure_capture(teacher: CachedTeacher, stage: ResolvedStage) -> CaptureRates:
+    """Run the teacher over sequences of a stage; nothing is stored."""
+    encoded = stage.data.encoded
     plan = teacher.capturing.plan(encoded.lengths)
     chosen = [plan[round(share * (len(plan) - 1))] for share in (0.5, 0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6)]
     times: list[tuple[int, float]] = []
@@ -242,8 +250,8 @@ def _measure_capture(teacher: CachedTeacher, run: ResolvedRun) -> _CaptureRates:
 
     _within(step, chosen)
     positions, stored = np.array(sizes).sum(axis=0)
-    capture_bytes = (peak.gib() or 0.0) * 2**30
-    return _CaptureRates(teacher.store.folder.name, pace(times), float(stored / max(1, positions)), capture_bytes)
+    memory_bytes = (peak.gib() or 0.0) * 2**30
+    return CaptureRates(teacher.store.folder.name, pace(times), float(stored / max(1, positions)), memory_bytes)
 
 
 def _measure_evaluations(student: Any, run: ResolvedRun) -> tuple[ItemRates, ...]:

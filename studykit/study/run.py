@@ -24,7 +24,7 @@ from studykit.spec import RunSpec
 from studykit.study.memory import PeakMemory
 from studykit.study.pin import pin
 from studykit.study.progress import Show, showing
-from studykit.study.score import answer_as_teacher, check_weights, score_all
+from studykit.study.score import answer_as_teacher, check_weights, device_hours, score_all
 from studykit.study.weights import check_keep, save_weights
 from studykit.training import train
 from studykit.training.resolved import ResolvedRun
@@ -82,7 +82,7 @@ def run_resolved(
         Taken: another process holds the run, and its purpose is not to wait.
     """
     folder = results.open_study(root, study)
-    with results.RunWriter(folder, run.spec, purpose) as writer:
+    with results.RunWriter(folder, run.spec, purpose, tell=show) as writer:
         watch = StatusFile(writer.folder, lambda status: show(status.line()))
         student = None if writer.is_done else _train(run, writer, keep, watch)
         score_all(run, writer.folder, student, watch)
@@ -136,13 +136,12 @@ def _tokens(ids: Iterable[int], tokenizer: Any) -> tuple[results.Token, ...]:
 
 
 def _total_cost(trained: Trained, peak: PeakMemory) -> dict[str, float]:
-    """Return tokens, seconds, memory, and the hours of a GPU, also those before a kill."""
+    """Return tokens, seconds, memory, and the hours of GPU or processor, also those before a kill."""
     cost, peak_gib = dict(trained.cost), peak.gib()
     if peak_gib is not None:
         cost["peak_mem_gib"] = peak_gib
-    if torch.cuda.is_available():
-        cost["gpu_hours"] = sum(cost.get(name, 0.0) for name in ("train_s", "teacher_s", "failed_s")) / 3600
-    return {name: round(value, 3) for name, value in cost.items()}
+    seconds = sum(cost.get(name, 0.0) for name in ("train_s", "teacher_s", "failed_s"))
+    return {name: round(value, 3) for name, value in cost.items()} | device_hours(seconds)
 
 
 def _is_folded(run: ResolvedRun) -> bool:

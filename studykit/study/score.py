@@ -33,6 +33,7 @@ from studykit.results.table import run_row
 from studykit.scorers import Item, Named, metrics_of, needs_of, score_items, without_teacher
 from studykit.spec import Evaluation
 from studykit.study.pin import pin
+from studykit.study.progress import showing
 from studykit.training.resolved import ResolvedEvaluation, ResolvedRun
 from studykit.training.stages import leave_float32_flash
 
@@ -67,9 +68,9 @@ def score(
     wanted = _wanted(folder, evaluation, scorers)
     run = pin(record.spec.without_code.model_copy(update={"evaluation": (wanted,)}), Inputs(root))
     eval_id = run.evaluations[0].spec.eval_id
-    with results.holding(folder):
+    with showing(None) as show, results.holding(folder, show):
         _check_weights(folder, run)
-        score_all(run, folder, watch=StatusFile(folder))
+        score_all(run, folder, watch=StatusFile(folder, lambda status: show(status.line())))
     return run_row(folder, folder.parents[1].name, eval_id)
 
 
@@ -97,12 +98,14 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
             scores = score_items(items, evaluation.spec.scorers)
             _log_cut(items, evaluation.spec)
             writer.write_items(line_of_item(item, score) for item, score in zip(items, scores, strict=True))
-            cost = {"evaluate_s": round(time.monotonic() - started, 3)}
+            metrics = metrics_of(items, scores, evaluation.spec.scorers)
+            evaluate_s = round(time.monotonic() - started, 3)
+            of_teacher = _teacher_metrics(run, evaluation, watch)
             writer.finish(
-                metrics_of(items, scores, evaluation.spec.scorers),
-                cost=cost,
+                metrics,
+                cost={"evaluate_s": evaluate_s} | device_hours(time.monotonic() - started),
                 gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-                teacher_metrics=_teacher_metrics(run, evaluation, watch),
+                teacher_metrics=of_teacher,
                 held_out=evaluation.covered,
                 items_trained_on=evaluation.items_trained_on,
                 items_validated_on=evaluation.items_validated_on,
@@ -110,6 +113,11 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
             )
     if todo:
         _write_card(folder)
+
+
+def device_hours(seconds: float) -> dict[str, float]:
+    """Return the hours of the one GPU that a run computes on, or of the machine's processor without one."""
+    return {"gpu_hours" if torch.cuda.is_available() else "processor_hours": round(seconds / 3600, 6)}
 
 
 def _log_cut(items: Sequence[Item], evaluation: Evaluation) -> None:

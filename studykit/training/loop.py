@@ -202,7 +202,7 @@ def log(training: Training, metrics: MetricsFile, steps: int, logged: dict[str, 
         **{name: totals[name] / count for name, count in counts.items() if count},
         **training.loss.metrics(),
         "num_tokens": sum_over_processes({"student_tokens": training.cost["student_tokens"]})["student_tokens"],
-        "epoch": training.step / training.spec.planned_steps,
+        "epochs": training.epochs * training.step / training.spec.planned_steps,
     }
     check_finite(values, training.step)
     if training.accelerator.is_main_process:

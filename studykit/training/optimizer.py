@@ -4,8 +4,6 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import Optimizer
-from transformers import get_scheduler
-from transformers.trainer_pt_utils import get_parameter_names
 
 from studykit.losses import Loss
 from studykit.spec import Stage
@@ -16,6 +14,8 @@ _NOT_DECAYED = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_n
 
 def make_optimizer(student: nn.Module, loss: Loss, stage: Stage) -> AdamW:
     """Return AdamW over what is trained of the student, and over what the loss learns."""
+    from transformers.trainer_pt_utils import get_parameter_names
+
     decayed = set(get_parameter_names(student, [nn.LayerNorm], _NOT_DECAYED))
     trained = [(name, p) for name, p in student.named_parameters() if p.requires_grad]
     groups = [
@@ -30,6 +30,8 @@ def make_optimizer(student: nn.Module, loss: Loss, stage: Stage) -> AdamW:
 
 def make_schedule(optimizer: Optimizer, stage: Stage) -> LRScheduler:
     """Return the learning rate's schedule: one step per optimizer step."""
+    from transformers import get_scheduler
+
     return get_scheduler(
         stage.lr_scheduler_type,
         optimizer=optimizer,

@@ -61,7 +61,7 @@ class Training:
         with self.autocast():
             self.packed = choose_packing(self.student, self.spec.padding_free)
         self.vocab_size = token_rows(tokenizer) if teacher is None else teacher.vocab_size
-        self.step = 0
+        self.step, self.epochs = 0, stage.usage.epochs
         self.cost = cost
         self.averages = Averages(accelerator)
         self.context = RolloutContext(

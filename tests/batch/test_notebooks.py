@@ -4,12 +4,15 @@ import ast
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from fake_notebooks import write_notebook
 
+from studykit import results
 from studykit.batch import notebooks
 from studykit.batch.grid import plan
 from studykit.errors import InputError
+from studykit.scorers import metric
 from studykit.spec import RunSpec
 
 ROOT = Path(__file__).parents[2]
@@ -245,3 +248,21 @@ def test_notebooks_are_found_with_or_without_their_ending(tmp_path):
     for name in ("01_fak", "../01_fake"):
         with pytest.raises(InputError, match="did you mean '01_fake'"):
             notebooks.find_notebook(tmp_path, name)
+
+
+@pytest.mark.parametrize(("primary_metric", "best"), [("exact_match", "b"), ("nll", "a")])
+def test_the_table_of_methods_has_the_best_first(primary_metric, best):
+    lines = next(
+        tree.body for tree in code_of(ROOT / "notebooks" / "02_methods.ipynb") if "sort_values" in ast.unparse(tree)
+    )
+    names = {
+        "metric": metric,
+        "store": results,
+        "primary_metric": primary_metric,
+        "scores": ["exact_match", "nll"],
+        "cost": [],
+    }
+    names["runs"] = pd.DataFrame({"arm": ["a", "b"], "exact_match": [0.1, 0.2], "nll": [1.0, 2.0]})
+    for line in lines[-3:-1]:
+        exec(ast.unparse(line), names)
+    assert eval(ast.unparse(lines[-1]), names)["arm"].iloc[0] == best

@@ -219,6 +219,21 @@ def test_a_run_lists_its_evaluations_and_shows_the_chosen_one(opened, copied):
     assert len(opened(copied, RUNS).dataframe[0].value) == results.load(copied / "sample")["run_id"].nunique()
 
 
+def test_the_overview_shows_the_evaluation_that_is_chosen(opened, copied):
+    frame = results.load(copied / "sample")
+    assert not opened(copied).get("selectbox") or "evaluation" not in [box.key for box in opened(copied).selectbox]
+    runs = frame[(frame["status"] == "done") & (frame["budget_examples"] == 100) & (frame["method"] == "kd")]
+    other = spec_of("kd", 100, 0).evaluation[0].model_copy(update={"items": 7})
+    for run_id in runs["run_id"]:
+        write_evaluation(copied / "sample" / "runs" / run_id, other, 0.75, np.random.default_rng(0))
+    app = opened(copied)
+    assert values(trace(app, "kd")["y"])[0] != pytest.approx(75.0)
+    assert len(app.selectbox(key="evaluation").options) == 2
+    app.selectbox(key="evaluation").set_value(other.eval_id).run()
+    assert values(trace(app, "kd")["y"]) == pytest.approx([75.0])
+    assert not app.exception
+
+
 def test_items_are_filtered_by_right_and_wrong(opened, results_root):
     line = results.load(results_root).query("budget_examples == 10_000").iloc[0]
     items, _ = results.read_items(results_root / "sample" / "runs" / line["run_id"])

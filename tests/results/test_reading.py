@@ -48,6 +48,12 @@ def test_a_run_is_found_in_any_study(study):
     assert (metrics["loss"].tolist(), damaged) == ([2.5, 2.0], 0)
 
 
+def test_the_share_of_steps_that_older_runs_log_is_not_read_as_passes_over_the_data(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "epoch": 0.5}\n{"step": 2, "epoch": 1.0}\n')
+    curve, _ = results.read_metrics(tmp_path)
+    assert curve.columns.tolist() == ["step", "share_of_steps"]
+
+
 def test_an_unterminated_last_line_is_dropped_and_damaged_ones_are_counted(tmp_path):
     file = tmp_path / "items.jsonl"
     file.write_bytes(b'{"id": 1}\n{"id": \n[1]\n\n\xff\xfe\n{"id": 2}\n{"id": 3}')

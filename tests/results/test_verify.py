@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pandas as pd
 import pytest
 
 from studykit.errors import InputError
@@ -107,6 +108,26 @@ def test_a_changed_digit_of_a_record_is_noticed_wherever_it_is_read(whole):
     assert load(study)["status"].tolist() == ["failed"]
     (damage,) = verify(study)
     assert damage.file == folder / "record.json"
+
+
+def test_a_changed_digit_of_the_index_is_not_shown(whole):
+    study, _ = whole
+    frame, index = load(study), study / "index.jsonl"
+    text = index.read_text()
+    index.write_text(text.replace("0.25", "0.35"))
+    pd.testing.assert_frame_equal(load(study), frame)
+    assert index.read_text() == text
+
+
+def test_a_record_that_was_changed_after_it_was_indexed_is_noticed_by_the_table(whole):
+    study, folder = whole
+    assert load(study)["status"].tolist() == ["done"]
+    for record in (folder / "record.json", next(folder.glob("evaluations/*/record.json"))):
+        text = record.read_text()
+        record.write_text(text.replace('"finished": "2', '"finished": "3'))
+        assert load(study)["status"].tolist() == ["failed"]
+        record.write_text(text)
+        assert load(study)["status"].tolist() == ["done"]
 
 
 def test_a_changed_digit_of_the_index_or_a_cell_is_named(whole):

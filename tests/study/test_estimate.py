@@ -81,6 +81,25 @@ def test_a_live_teacher_reads_what_the_student_reads(plain, tmp_path, empty_cach
     assert guess.cache_bytes == 0
 
 
+def test_every_stage_asks_its_own_teacher(plain_spec, stage, teacher_folder, tmp_path, empty_cache, monkeypatch):
+    own = {"name": "lexicon/base-small"}
+    stages = [stage("kd", steps=2), stage("kd", steps=3, teacher=own | {"top_k": 4}), stage("kd", steps=1, teacher=own)]
+    plain = plain_spec(*stages, top_k=4)
+    run = pin(RunSpec.parse(plain), Inputs(tmp_path))
+    measured = measure(run)
+    monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / "untouched"))
+    needs = Needs.of(run, measured)
+    cached = [len(capture.keys) for capture in needs.captures]
+    assert cached == [8, 12]
+    assert needs.captures[0].rates.cache_key != needs.captures[1].rates.cache_key
+    guess, row = needs.estimate(Shared()), study.run(plain, study="s", root=tmp_path)
+    assert guess.teacher_tokens == row["teacher_tokens"] + row["teacher_padding_tokens"]
+    assert row["teacher"] == f"{teacher_folder} > lexicon/base-small"
+    again = Needs.of(run, measured).estimate(Shared())
+    assert guess.teacher_tokens - again.teacher_tokens == again.cached_tokens > 0
+    assert guess.seconds > again.seconds
+
+
 def test_it_is_measured_once_for_all_budgets_and_seeds(plain, pinned, tmp_path, monkeypatch):
     first = measure(pinned)
     monkeypatch.setattr(rates, "train_step", None)

@@ -36,6 +36,20 @@ def test_the_record_says_how_much_was_seen(plain_spec, stage, tmp_path):
     record = json.loads((tmp_path / "s" / "runs" / row["run_id"] / "record.json").read_text(encoding="utf-8"))
     assert (record["data"][0]["seen_examples"], record["data"][0]["epochs"]) == (12, 0.5)
     assert results.load(tmp_path)[["seen_examples", "epochs"]].iloc[0].tolist() == [12, 0.5]
+    curve, _ = results.read_metrics(results.find_run(tmp_path, row["run_id"]))
+    assert curve["epochs"].tolist() == pytest.approx([0.5 * step / 3 for step in curve["step"]])
+
+
+def test_the_hours_of_the_table_are_those_of_training_and_evaluation(plain_spec, tmp_path):
+    row = study.run(plain_spec(), study="s", root=tmp_path)
+    seconds = row["train_s"] + row["evaluate_s"]
+    folder = results.find_run(tmp_path, row["run_id"])
+    trained, measured = results.read_record(folder), results.find_evaluation(folder).record
+    hours = [record.cost["processor_hours"] for record in (trained, measured)]
+    assert row["processor_hours"] == pytest.approx(sum(hours), abs=2e-6)
+    assert hours[0] * 3600 == pytest.approx(row["train_s"] + row.get("teacher_s", 0), abs=0.01)
+    assert hours[1] * 3600 >= measured.cost["evaluate_s"] - 0.01
+    assert row["processor_hours"] * 3600 >= seconds - 0.02
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from transformers import get_scheduler
 
 from studykit import study
 from studykit.errors import InputError
-from studykit.study.checks import SCHEDULES
+from studykit.study.checks import schedules
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", schedules())
 def test_every_schedule_that_is_accepted_needs_no_settings(name):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
     schedule = get_scheduler(name, optimizer, num_warmup_steps=2, num_training_steps=10)
