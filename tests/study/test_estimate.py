@@ -93,7 +93,7 @@ def test_every_stage_asks_its_own_teacher(plain_spec, stage, teacher_folder, tmp
     assert cached == [8, 12]
     assert needs.captures[0].rates.cache_key != needs.captures[1].rates.cache_key
     guess, row = needs.estimate(Shared()), study.run(plain, study="s", root=tmp_path)
-    assert guess.teacher_tokens == row["teacher_tokens"] + row["teacher_padding_tokens"]
+    assert 0 <= guess.teacher_tokens - row["teacher_tokens"] <= row["teacher_padding_tokens"]
     assert row["teacher"] == f"{teacher_folder} > lexicon/base-small"
     again = Needs.of(run, measured).estimate(Shared())
     assert guess.teacher_tokens - again.teacher_tokens == again.cached_tokens > 0

@@ -40,8 +40,9 @@ def test_the_record_says_how_much_was_seen(plain_spec, stage, tmp_path):
     assert curve["epochs"].tolist() == pytest.approx([0.5 * step / 3 for step in curve["step"]])
 
 
-def test_the_hours_of_the_table_are_those_of_training_and_evaluation(plain_spec, tmp_path):
-    row = study.run(plain_spec(), study="s", root=tmp_path)
+def test_the_hours_of_the_table_are_those_of_training_and_evaluation(plain_spec, data_file, tmp_path):
+    evaluation = {"data": {"source": "jsonl", "options": {"path": str(data_file)}}, "items": 6, "max_new_tokens": 4}
+    row = study.run(plain_spec(evaluation=evaluation), study="s", root=tmp_path)
     seconds = row["train_s"] + row["evaluate_s"]
     folder = results.find_run(tmp_path, row["run_id"])
     trained, measured = results.read_record(folder), results.find_evaluation(folder).record
