@@ -19,7 +19,7 @@ _INDEX = [3, RECORD_SCHEMA, SCHEMA]
 """Versions of the lines of `index.jsonl`, of records and of specifications; an index of others is made anew."""
 
 _CHECKSUM = ', "xxh3": "'
-"""What stands in a line between its content and the checksum of the text of that content."""
+"""Text between the content of a line and the checksum of that content."""
 
 TODAY = "run_id_today"
 """Of a line: the id that the run's specification has today. That of a run of an older schema is another."""

@@ -1,7 +1,6 @@
 """All runs of a study and their evaluations as a table, and the index that spares reading every record again."""
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,9 @@ from studykit.results.index import (
     is_current,
     modified_ns,
     read_index,
-    stored_lines,
     write_index,
 )
-from studykit.results.layout import is_run_id, run_folders, studies
+from studykit.results.layout import run_folders, studies
 from studykit.results.options import (
     evaluation_values,
     fill_defaults,
@@ -270,15 +268,6 @@ def _usage(manifests: tuple[Manifest, ...]) -> Line:
         return {}
     values = {name: getattr(manifests[0], name) for name in ("seen_examples", "epochs")}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def differing_lines(study: Path) -> list[Line]:
-    """Return the lines of the index that differ from their runs' records; those of another version are not read."""
-    lines, _, _ = stored_lines(study)
-    runs = {line["run_id"] for line in lines if is_run_id(line["run_id"])}
-    found = {run_id: rows_of(study / "runs" / run_id, study.name) for run_id in runs}
-    right = {run_id: json.loads(json.dumps(rows)) for run_id, rows in found.items() if _is_done(rows)}
-    return [line for line in lines if line not in right.get(line["run_id"], ())]
 
 
 def _study_rows(study: Path) -> list[Line]:

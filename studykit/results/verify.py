@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from studykit.errors import InputError
 from studykit.results.cells import cells
 from studykit.results.evaluations import read_evaluations
-from studykit.results.index import stored_lines
-from studykit.results.layout import run_folders
+from studykit.results.index import Line, stored_lines
+from studykit.results.layout import is_run_id, run_folders
 from studykit.results.record import read_record
 from studykit.results.signals import read_signals
-from studykit.results.table import differing_lines
+from studykit.results.table import rows_of
 
 _MAY_BE_LEFT_OUT = ("items.jsonl", "metrics.jsonl")
 
@@ -89,11 +89,21 @@ def _verify_run(folder: Path) -> Iterator[Damage]:
 
 
 def _verify_index(study: Path) -> Iterator[Damage]:
-    (_, damaged, _), wrong = stored_lines(study), differing_lines(study)
+    (_, damaged, _), wrong = stored_lines(study), _differing_lines(study)
     if damaged or wrong:
         names = ", ".join(str(line.get("run_id")) for line in wrong[:3])
         what = f"{damaged + len(wrong)} lines differ from the records" + (f" ({names})" if names else "")
         yield Damage(study / "index.jsonl", what, f"studykit results {study.name} --rebuild")
+
+
+def _differing_lines(study: Path) -> list[Line]:
+    """Return the lines of the index that differ from their runs' records; those of another version are not read."""
+    lines, _, _ = stored_lines(study)
+    runs = {line["run_id"] for line in lines if is_run_id(line["run_id"])}
+    found = {run_id: rows_of(study / "runs" / run_id, study.name) for run_id in runs}
+    done = {run_id: rows for run_id, rows in found.items() if all(row["status"] == "done" for row in rows)}
+    right = {run_id: json.loads(json.dumps(rows)) for run_id, rows in done.items()}
+    return [line for line in lines if line not in right.get(line["run_id"], ())]
 
 
 def _hashes(folder: Path) -> dict[str, str]:
