@@ -1,9 +1,10 @@
 """Build the embedded models of `lexicon`: `python -m tools.embed` (or `make lexicon-models`).
 
 A word-level tokenizer over letters, phonemes and task words, with a chat template; three base students pre-trained
-on raw text only; teacher A trained on the student's pool; teacher B that has seen words outside the pool as well;
-teacher C, smaller, that writes phonemes letter by letter in another tokenizer; a small reference model trained on
-a few words outside the pool. Each is an ordinary run of the specification beside it, and takes minutes on one core.
+on raw text only; teacher A trained on the student's pool, and a ladder below it, trained on 2,500 and 10,000 words of
+the pool; teacher B that has seen words outside the pool as well; teacher C, smaller, that writes phonemes letter by
+letter in another tokenizer; a small reference model trained on a few words outside the pool. Each is an ordinary run
+of the specification beside it, and takes minutes on one core.
 """
 
 import shutil
@@ -98,9 +99,10 @@ def teacher(
     config: dict = TEACHER,
     tokenizer: str = "lexicon/tokenizer",
     max_new_tokens: int = 16,
+    examples: int | None = None,
 ) -> RunSpec:
-    """Return the fine-tuning of a teacher, from random weights, on all pairs of a split."""
-    data = {"source": "lexicon", "split": split}
+    """Return the fine-tuning of a teacher, from random weights, on all pairs of a split or on some of them."""
+    data = {"source": "lexicon", "split": split} | ({"budget": {"examples": examples}} if examples else {})
     held_out = {"data": {"source": "lexicon", "split": "validation"}}
     held_out |= {"max_new_tokens": max_new_tokens, "batch_size": 500}
     return _spec(config, data, steps=steps, learning_rate=3e-3, evaluation=held_out, tokenizer=tokenizer)
@@ -137,6 +139,8 @@ SPECS = {
     "base-medium": base(MEDIUM),
     "base-large": base(LARGE),
     "teacher-a": teacher("train", steps=3000),
+    "teacher-a-10000": teacher("train", steps=1000, examples=10_000),
+    "teacher-a-2500": teacher("train", steps=500, examples=2500),
     "teacher-b": teacher("train+outside", steps=4500),
     "teacher-c": teacher(
         "train", steps=3000, config=TEACHER_C, tokenizer="lexicon/letter-tokenizer", max_new_tokens=32

@@ -5,6 +5,8 @@ transparent and text is of a grey that can be read on light and dark.
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -29,7 +31,7 @@ _SPARE = (
 )
 
 
-_TITLES = {"loss": "loss (nats per token)", "train_s": "seconds of training"}
+_TITLES = {"loss": "loss (nats per token)", "train_s": "seconds of training", "taid_t": "weight t of the teacher"}
 """Of columns that are no scorer's."""
 
 
@@ -60,6 +62,12 @@ def reach(interval: Interval) -> tuple[float, float]:
     if interval.low is None or interval.high is None:
         return 0.0, 0.0
     return interval.mean - interval.low, interval.high - interval.mean
+
+
+def error_bars(differences: Sequence[Mapping[str, Any]], colour: str) -> dict[str, Any]:
+    """Return the error bars of intervals that a finding holds as plain data; none without bounds."""
+    spread = [0 if end["high"] is None else end["high"] - end["mean"] for end in differences]
+    return {"type": "data", "color": colour, "thickness": 1.5, "array": spread}
 
 
 def finish(figure: go.Figure, x: str, y: str, budgets: pd.Series | None = None) -> None:

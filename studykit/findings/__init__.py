@@ -61,7 +61,7 @@ class Finding:
 _EVALUATION = ("eval_id",)
 
 
-def comparable(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+def comparable(frame: pd.DataFrame, runs: pd.DataFrame, vary: Collection[str] = ()) -> pd.DataFrame:
     """Return the rows of a study that differ from some runs in budget and seed only: one study may hold many variants.
 
     Steps may vary with the budget, in total and by stage; at the budgets of these runs they must be equal. What a
@@ -70,23 +70,23 @@ def comparable(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     Args:
         frame: from `results.load`.
         runs: the rows to compare with, such as the arms of one notebook.
+        vary: further columns that may differ, such as `student`, and with them the hash of models and data.
     """
     frame = results.in_tuning(frame, runs)
-    columns = [
-        [name for name in results.identity_columns(part) if name not in ("method", "student", "teacher")]
-        for part in (frame, runs)
-    ]
+    free = ["method", "student", "teacher", *vary, *(["inputs"] if vary else [])]
+    columns = [[name for name in results.identity_columns(part) if name not in free] for part in (frame, runs)]
     options = [
         results.configurations(part, _without_schedule(part, names))
         for part, names in zip((frame, runs), columns, strict=True)
     ]
-    same = frame["student"].isin(runs["student"]) & options[0].isin(options[1])
+    same = options[0].isin(options[1])
+    for name in (name for name in ("student", "teacher") if name not in vary):
+        same &= frame[name].isna() | frame[name].isin(runs[name].dropna())
     here = frame["budget_examples"].isin(runs["budget_examples"])
     schedules = [
         results.configurations(part, ["budget_examples", *results.schedule_columns(part)]) for part in (frame, runs)
     ]
-    same &= ~here | schedules[0].isin(schedules[1])
-    return frame[same & (frame["teacher"].isna() | frame["teacher"].isin(runs["teacher"].dropna()))]
+    return frame[same & (~here | schedules[0].isin(schedules[1]))]
 
 
 def labels(runs: pd.DataFrame) -> pd.Series:

@@ -7,7 +7,22 @@ import pandas as pd
 
 from studykit.statistics import Interval
 
-TEXT_COLUMNS = ("method", "signal", "verdict", "NLL verdict")
+TEXT_COLUMNS = (
+    *(
+        "method",
+        "signal",
+        "arm",
+        "teacher",
+        "student",
+        "divergence",
+        "recipe",
+        "schedule",
+        "data",
+        "written by",
+        "kept by",
+    ),
+    *("verdict", "NLL verdict"),
+)
 """Columns of text in tables of findings; all others are aligned as numbers."""
 
 

@@ -1,6 +1,6 @@
 """Correlation distance and cross-entropy, from a pruned teacher, after prompts with tokens left out (R2KD).
 
-With `prompt_dropout` 0 it trains on the data as it is.
+With `prompt_dropout` 0 it trains on the data as it is. As a control, `loss` may be forward_kl.
 
 Source: Kim, Ham, Cho, Kim (2024, arXiv 2311.13934), Robustness-Reinforced Knowledge Distillation with Correlation
 Distance and Network Pruning.
@@ -14,6 +14,6 @@ r2kd = Recipe(
     kd_ratio=0.5,
     temperature=2.0,
     teacher_pruned=0.2,
-    settable=(*MIXING, "teacher_pruned"),
+    settable=("loss", *MIXING, "teacher_pruned"),
     renamed={"teacher_pruned": "pruned"},
 )

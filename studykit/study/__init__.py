@@ -14,5 +14,18 @@ from studykit.study.pin import pin
 from studykit.study.run import run
 from studykit.study.score import score
 from studykit.study.tune import tune, tuning
+from studykit.study.ways import answers_by, ways
 
-__all__ = ["arms", "compare", "measure_signals", "parameters", "pin", "run", "score", "tune", "tuning"]
+__all__ = [
+    "answers_by",
+    "arms",
+    "compare",
+    "measure_signals",
+    "parameters",
+    "pin",
+    "run",
+    "score",
+    "tune",
+    "tuning",
+    "ways",
+]

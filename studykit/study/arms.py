@@ -40,6 +40,8 @@ class Parameters:
         teachers: by arm, where it is not `teacher`: the name of another, or more of its fields, as {"top_k": 4}.
         method_options: by method as an arm names it, label and all: {"gkd": {...}, "taid:linear": {...}}.
         common_options: options given to every method that has them.
+        stage_options: by method as an arm names it: more fields of its stages; of `data` and its budget, those that are
+            not as in the other stages: {"sft:few": {"data": {"budget": {"examples": 100}}}}.
         seed: draws the examples and their order.
         steps: optimizer steps; 0 chooses by the budget, see `steps_for`.
         epochs: passes over the budget, instead of steps; all arms take the same number of steps, also those whose
@@ -81,6 +83,7 @@ class Parameters:
     teachers: dict[str, str | Options] = field(default_factory=dict)
     method_options: dict[str, Options] = field(default_factory=dict)
     common_options: Options = field(default_factory=dict)
+    stage_options: dict[str, Options] = field(default_factory=dict)
     seed: Seed = 0
     steps: AtLeastZero = 0
     epochs: AboveZero | None = None
@@ -154,9 +157,13 @@ def _check_keys(given: Parameters) -> None:
     Raises:
         InputError: naming the nearest method or option.
     """
-    for part in (part for part, options in given.method_options.items() if options):
-        if (method := part.partition(":")[0]) not in METHODS.names():
-            raise InputError(f"method_options: {unknown('method', method, METHODS.names())}")
+    for name, by_part in (("method_options", given.method_options), ("stage_options", given.stage_options)):
+        for part in (part for part, options in by_part.items() if options):
+            if (method := part.partition(":")[0]) not in METHODS.names():
+                raise InputError(f"{name}: {unknown('method', method, METHODS.names())}")
+    for part, options in given.stage_options.items():
+        if taken := [name for name in ("method", "method_options", "steps", "epochs") if name in options]:
+            raise InputError(f"stage_options of {part!r}: {taken[0]} has another parameter, or is shared by all arms")
     known = {option for method in METHODS.names() for option in METHODS.member(method).options}
     for name in given.common_options:
         if name not in known:
@@ -200,8 +207,19 @@ def _stages(parts: Sequence[str], given: Parameters) -> list[dict[str, Any]]:
         method = part.partition(":")[0]
         options = {name: value for name, value in given.common_options.items() if takes(method, name)}
         options |= given.method_options.get(part, {})
-        stages.append(shared | {"method": method, "method_options": options, "steps": steps + (number < more)})
+        stage = _with_fields(shared, given.stage_options.get(part, {}), given.seed)
+        stages.append(stage | {"method": method, "method_options": options, "steps": steps + (number < more)})
     return stages
+
+
+def _with_fields(stage: Options, fields: Options, seed: int) -> Options:
+    """Return a stage with other fields; of its data and budget, those that are not given stay."""
+    changed = stage | fields
+    if isinstance(data := fields.get("data"), dict):
+        changed["data"] = stage["data"] | data | {"budget": stage["data"]["budget"] | data.get("budget", {})}
+    if parts := fields.get("mix"):
+        changed["mix"] = [_with_seed(part, seed) for part in parts]
+    return changed
 
 
 def _stage(given: Parameters) -> dict[str, Any]:
@@ -209,12 +227,7 @@ def _stage(given: Parameters) -> dict[str, Any]:
     ranking = {"sampler": given.sampler, "options": given.sampler_options or None, "seed": given.seed}
     budget = {"examples": given.budget_examples, **ranking}
     validation = {"split": given.validation_split, "budget": {"examples": given.validation_items}}
-    mixed = (
-        {"mix": [_with_seed(part, given.seed) for part in parts]}
-        if (parts := given.training_options.get("mix"))
-        else {}
-    )
-    return {
+    stage = {
         "data": data | {"budget": budget},
         "validation": data | validation if given.validation_split else None,
         "steps": given.steps or steps_for(given.budget_examples),
@@ -223,9 +236,8 @@ def _stage(given: Parameters) -> dict[str, Any]:
         "learning_rate": given.learning_rate,
         "max_length": given.max_length,
         "turns": given.turns,
-        **given.training_options,
-        **mixed,
     }
+    return _with_fields(stage, given.training_options, given.seed)
 
 
 def _evaluation(given: Parameters) -> dict[str, Any]:

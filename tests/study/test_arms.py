@@ -130,10 +130,6 @@ def same_as_before(notebook, parameters):
     assert {name: canonical(arm) for name, arm in now.items()} == {n: canonical(arm) for n, arm in before.items()}
 
 
-def test_every_shipped_notebook_is_compared():
-    assert set(FORMER) == {path.stem for path in NOTEBOOKS.glob("*.ipynb")}
-
-
 @pytest.mark.parametrize(("name", "given"), VARIANTS, ids=lambda x: x if isinstance(x, str) else json.dumps(x)[:60])
 def test_a_notebook_builds_the_specifications_of_its_former_cell(name, given):
     path = NOTEBOOKS / f"{name}.ipynb"
@@ -143,10 +139,11 @@ def test_a_notebook_builds_the_specifications_of_its_former_cell(name, given):
 @pytest.mark.parametrize("batch", sorted(path.stem for path in (NOTEBOOKS / "batches").glob("*.yaml")))
 def test_a_batch_builds_the_specifications_of_the_former_cells(batch, tmp_path):
     for cell in plan(batch, folder=NOTEBOOKS, results_root=tmp_path):
-        same_as_before(cell.notebook, cell.parameters)
+        if cell.notebook.stem in FORMER:
+            same_as_before(cell.notebook, cell.parameters)
 
 
-@pytest.mark.parametrize("name", FORMER)
+@pytest.mark.parametrize("name", sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
 def test_an_arms_cell_is_at_most_five_lines(name):
     assert len(notebooks.tagged_source(NOTEBOOKS / f"{name}.ipynb", "arms").splitlines()) <= 5
 
@@ -193,6 +190,23 @@ def test_a_mapping_names_arms_that_their_methods_do_not_tell_apart():
     assert [arm["teacher"]["top_k"] for arm in arms.values()] == [None, 4]
 
 
+def test_a_stage_has_fields_that_the_others_have_not_and_keeps_what_is_left_of_its_data_and_budget():
+    options = {
+        "sft:few": {"data": {"budget": {"examples": 9}}, "learning_rate": 0.2},
+        "sft:other": {"data": {"source": "d", "options": {"path": "e"}}},
+        "sft:mixed": {"mix": [{"data": {"source": "d", "budget": {"examples": 3}}, "weight": 0.25}]},
+    }
+    arms = study.arms(["sft", "sft>sft:few", "sft:other", "sft:mixed"], seed=4, stage_options=options, **SHARED)
+    [plain], [_, few], [other], [mixed] = (list(arm["stages"]) for arm in arms.values())
+    budget = {"examples": 500, "sampler": "uniform", "options": None, "seed": 4}
+    assert plain["data"]["budget"] == budget
+    assert few["data"] == plain["data"] | {"budget": budget | {"examples": 9}}
+    assert (few["learning_rate"], plain["learning_rate"]) == (0.2, 0.1)
+    assert other["data"] == plain["data"] | {"source": "d", "options": {"path": "e"}}
+    assert mixed["data"] == plain["data"]
+    assert mixed["mix"] == [{"data": {"source": "d", "budget": {"examples": 3, "seed": 4}}, "weight": 0.25}]
+
+
 def test_given_steps_stand_above_the_budget():
     for steps, expected in ((0, steps_for(500)), (7, 7)):
         [stage] = study.arms(["sft"], steps=steps, **SHARED)["sft"]["stages"]
@@ -205,6 +219,8 @@ def test_given_steps_stand_above_the_budget():
         (["kdd"], {}, "unknown method 'kdd'; did you mean 'kd'"),
         (["kd"], {"method_options": {"kd": {"kd_rato": 1.0}}}, "method 'kd': unknown option 'kd_rato'"),
         (["kd"], {"teacher_topk": 4}, "unknown option 'teacher_topk'; did you mean 'teacher_top_k'"),
+        (["kd"], {"stage_options": {"kdd": {"bf16": True}}}, "stage_options: unknown method 'kdd'"),
+        (["kd"], {"stage_options": {"kd": {"steps": 9}}}, "stage_options of 'kd': steps has another parameter"),
         (["kd"], {"seed": -1}, "seed must be greater than or equal to 0"),
         (["kd"], {"steps": "many"}, "steps must be"),
     ],

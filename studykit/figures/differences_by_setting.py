@@ -1,0 +1,59 @@
+"""Each setting's paired difference to the baseline with its 95% t interval, best first, one panel per budget."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from studykit.figures import error_bars, finish, style
+from studykit.findings import Finding
+from studykit.scorers import metric
+
+
+def differences_by_setting(finding: Finding) -> go.Figure:
+    """Return each setting's paired difference to the baseline, best first, one panel per budget and factor.
+
+    Zero is the baseline; the bars are 95% t intervals over seeds, as in the finding's table.
+
+    Args:
+        finding: with lines of settings, such as `divergences`.
+    """
+    shown = metric(finding.numbers["score"])
+    lines = [line for line in finding.numbers["lines"] if "score_difference" in line]
+    panels: dict[str, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        where = ", ".join(str(value) for value in line["where"].values())
+        panels.setdefault(f"{line['budget_examples']:,} examples{where and f', {where}'}", []).append(line)
+    if not panels:
+        return go.Figure()
+    figure: Any = make_subplots(
+        rows=len(panels), cols=1, subplot_titles=list(panels), shared_xaxes=True, vertical_spacing=0.12 / len(panels)
+    )
+    sign = 1 if shown.higher_is_better else -1
+    for row, part in enumerate(panels.values(), 1):
+        _bars(figure, row, sorted(part, key=lambda line: sign * line["score_difference"]["mean"]))
+        figure.add_vline(x=0, line={"color": "#888888", "width": 1}, row=row, col=1)
+    finish(figure, "", "")
+    figure.update_yaxes(automargin=True)
+    figure.update_xaxes(title=f"{shown.title} - {finding.numbers['baseline']}, {shown.unit}", row=len(panels), col=1)
+    figure.update_layout(height=120 + 60 * len(panels) + 24 * len(lines), showlegend=False, margin={"l": 10, "t": 40})
+    return figure
+
+
+def _bars(figure: Any, row: int, lines: Sequence[Mapping[str, Any]]) -> None:
+    for line in lines:
+        name, difference = line["setting"], line["score_difference"]
+        colour, symbol, _ = style(name)
+        figure.add_scatter(
+            x=[difference["mean"]],
+            y=[name],
+            mode="markers",
+            name=name,
+            marker={"color": colour, "symbol": symbol, "size": 9},
+            error_x=error_bars([difference], colour),
+            customdata=[difference["n"]],
+            hovertemplate="%{x:+.2f}, n = %{customdata}<extra>" + name + "</extra>",
+            row=row,
+            col=1,
+        )

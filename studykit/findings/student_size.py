@@ -1,0 +1,52 @@
+"""Which of several students gains most from the same teacher?"""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from studykit.findings import Finding
+from studykit.findings._contrasts import Contrast, Question, by_budget, difference_of_gains, extremes
+from studykit.findings._lines import choose_headline, finished, require_one
+from studykit.findings._sentences import describe
+from studykit.statistics.verdicts import Verdict
+
+
+def student_size(
+    frame: pd.DataFrame, *, baseline: str = "sft", arm: str = "kd", score: str = "exact_match", nll: str = "nll"
+) -> Finding:
+    """Return every student's scores with and without the teacher, and its gain, weakest student first.
+
+    Each student is compared with itself: same seed, budget and steps.
+
+    Args:
+        frame: from `results.load`.
+        baseline: the method without a teacher.
+        arm: the method with one.
+        score, nll: the two metrics.
+
+    Raises:
+        ValueError: the rows mix teachers or options.
+    """
+    runs = finished(frame[frame["method"].isin([baseline, arm])], score)
+    require_one(runs, "teacher", "student_size")
+    score, why = choose_headline(runs, score, nll)
+    costs = ("student_tokens", "teacher_reads", "train_s", "peak_mem_gib")
+    question = Question(baseline=baseline, score=score, nll=nll, factors={"student": "student"}, costs=costs)
+    rows = question.contrasts(runs.assign(name=runs["method"]))
+    level = {row.where["student"]: -row.rank for row in rows if row.line.name == baseline}
+    rows.sort(key=lambda row: (row.line.budget, level.get(row.where["student"], 0.0)))
+    more = {_name(part): difference_of_gains(part[0], part[-1]) for part in by_budget(rows) if part[1:]}
+    found = question.judge(rows, more)
+    return question.answer(frame, rows, found, why, " ".join(_at_budget(part, found) for part in extremes(rows)))
+
+
+def _name(part: Sequence[Contrast]) -> str:
+    return f"{part[0].where['student']} - {part[-1].where['student']} at {part[0].line.budget:,} examples"
+
+
+def _at_budget(part: Sequence[Contrast], verdicts: Mapping[str, Verdict]) -> str:
+    gains = [f"{row.where['student']} {describe(verdicts[row.key])}" for row in part]
+    text = f"At {part[0].line.budget:,} examples {part[0].line.name} gains, by student: {'; '.join(gains)}."
+    if part[1:] and (more := verdicts.get(_name(part))):
+        text += f" The weakest student's gain minus the strongest's: {describe(more)}."
+    return text

@@ -1,0 +1,51 @@
+"""Does TAID's moving target help, and more so where the student is much weaker than its teacher?"""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from studykit.findings import Finding, labels
+from studykit.findings._contrasts import Contrast, Question, by_budget
+from studykit.findings._lines import choose_headline, finished
+from studykit.findings._sentences import describe
+from studykit.statistics.verdicts import Verdict
+
+
+def taid(
+    frame: pd.DataFrame, *, baseline: str = "kd", start: str = "sft", score: str = "exact_match", nll: str = "nll"
+) -> Finding:
+    """Return score and gain of every schedule by budget, student and teacher, smallest gap first.
+
+    Args:
+        frame: from `results.load`; runs of one method with different options are different schedules.
+        baseline: the method that the schedules are compared with: the whole of the teacher from the first step on.
+        start: the method without a teacher, from whose score the gap to the teacher is measured.
+        score, nll: the two metrics.
+
+    Raises:
+        ValueError: the rows mix options that are no method's.
+    """
+    runs = finished(frame, score)
+    score, why = choose_headline(runs, score, nll)
+    factors = {"student": "student", "teacher": "teacher"}
+    question = Question(baseline=baseline, score=score, nll=nll, setting="schedule", factors=factors, gap_from=start)
+    named = labels(runs.drop(columns=["student", "teacher", "inputs"], errors="ignore"))
+    rows = question.contrasts(runs.assign(name=named))
+    gaps = {(row.line.budget, *row.where.values()): row.gap for row in rows if row.gap is not None}
+    rows.sort(key=lambda row: (row.line.budget, gaps.get((row.line.budget, *row.where.values()), 0.0), row.rank))
+    found = question.judge(rows)
+    return question.answer(
+        frame, rows, found, why, " ".join(_at_budget(part, found, baseline) for part in by_budget(rows))
+    )
+
+
+def _at_budget(part: Sequence[Contrast], verdicts: Mapping[str, Verdict], baseline: str) -> str:
+    """Compare every schedule with the baseline at each gap, smallest first."""
+    names = dict.fromkeys(row.line.name for row in part if row.gap is not None)
+    texts = []
+    for name in names:
+        at = [
+            f"{describe(verdicts[row.key])}, at gap {row.gap:.1f}" for row in part if row.line.name == name and row.gap
+        ]
+        texts.append(f"{name} - {baseline}: {'; '.join(at)}.")
+    return f"At {part[0].line.budget:,} examples {' '.join(texts)}"

@@ -1,0 +1,58 @@
+"""Every shipped notebook, executed from top to bottom in this process with the smallest parameters that will do."""
+
+import ast
+from pathlib import Path
+
+import plotly.graph_objects as go
+import pytest
+
+from studykit.batch import notebooks
+from studykit.findings import Finding
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+SMALLEST = {
+    "steps": 4,
+    "batch_size": 4,
+    "budget_examples": 12,
+    "max_new_tokens": 3,
+    "test_items": 6,
+    "test_batch_size": 6,
+    "validation_items": 4,
+    "student": "lexicon/base-small",
+    "prompts": 40,
+    "written": {"greedy": {"keep_cut": True}},
+    "synthetic_examples": [12],
+    "teacher_calls": [6, 12],
+}
+SMALLEST_OF = {"04_student_size": {"student": "lexicon/base-medium"}}
+
+
+def execute(path, parameters):
+    """Run the code cells and return their names, and the value that each cell ends in."""
+    names, values = {"__name__": "__main__"}, []
+    for source, tags in notebooks._code_cells(path):
+        body = ast.parse(source).body
+        last = body.pop() if isinstance(body[-1], ast.Expr) else None
+        exec(compile(ast.Module(body, []), path.name, "exec"), names)
+        if "parameters" in tags:
+            names.update(parameters)
+        if last is not None:
+            values.append(eval(compile(ast.Expression(last.value), path.name, "eval"), names))
+    return names, values
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs_from_top_to_bottom_and_ends_in_a_finding(path, tmp_path, monkeypatch, capsys, one_thread):
+    known = notebooks.defaults(path)
+    smallest = {name: value for name, value in SMALLEST.items() if name in known} | SMALLEST_OF.get(path.stem, {})
+    parameters = notebooks.check_parameters(path, smallest | {"results": str(tmp_path), "keep": "none"})
+    monkeypatch.chdir(path.parent)
+    names, values = execute(path, parameters)
+    figures = [value for value in values if isinstance(value, go.Figure)]
+    assert figures
+    assert all(figure.data for figure in figures)
+    finding = names["finding"]
+    assert isinstance(finding, Finding)
+    assert finding.sentence in capsys.readouterr().out
+    assert len(finding.table) >= 1
+    assert len(names["runs"]) == len(names["arms"])

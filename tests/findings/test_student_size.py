@@ -1,0 +1,48 @@
+"""Gain by student, on numbers that are known beforehand."""
+
+import pytest
+from contrast_rows import frame_of, runs
+
+from studykit.findings.student_size import student_size
+
+
+def student(name, sft, kd):
+    return [
+        *runs("sft", sft, student=name, inputs=f"{name}"),
+        *runs("kd", kd, student=name, inputs=f"{name}+", teacher="a", teacher_exact_match=0.5, train_s=3.0),
+    ]
+
+
+@pytest.fixture
+def frame():
+    return frame_of(
+        student("large", [30.0, 32.0, 34.0], [33.0, 34.0, 35.0]),  # 3, 2, 1
+        student("small", [10.0, 12.0, 14.0], [15.0, 16.0, 17.0]),  # 5, 4, 3
+    )
+
+
+def test_each_student_is_compared_with_itself_weakest_first(frame):
+    table = student_size(frame).table
+    assert table[["student", "arm"]].values.tolist() == [
+        ["small", "sft"],
+        ["small", "kd"],
+        ["large", "sft"],
+        ["large", "kd"],
+    ]
+    gains = table[table["arm"] == "kd"].set_index("student")
+    assert gains["score - sft"].to_dict() == {"small": "+4.0 [+1.5, +6.5]", "large": "+2.0 [-0.5, +4.5]"}
+    assert gains["gap"].to_dict() == {"small": "+38.0", "large": "+18.0"}
+    assert gains["seconds"].tolist() == [3, 3]
+
+
+def test_the_sentence_says_how_much_more_the_weakest_gains_than_the_strongest(frame):
+    finding = student_size(frame)
+    assert "small +4.0 [+1.5, +6.5] points, n = 3 seeds: " in finding.sentence
+    # 5 - 3, 4 - 2, 3 - 1
+    assert "The weakest student's gain minus the strongest's: +2.0 [+2.0, +2.0] points" in finding.sentence
+    assert finding.verdicts["small - large at 500 examples"].word == "helps"
+
+
+def test_two_teachers_are_refused(frame):
+    with pytest.raises(ValueError, match="compares one teacher, the table holds a, b"):
+        student_size(frame_of(frame.to_dict("records"), runs("kd", [1.0], teacher="b", student="small")))

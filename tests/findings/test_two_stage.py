@@ -1,0 +1,111 @@
+"""Human and synthetic data in one or two stages, on numbers that are known beforehand."""
+
+import json
+
+import pytest
+from contrast_rows import frame_of, runs
+
+from studykit.findings.two_stage import name_data, two_stage, written_answers
+
+TEACHER, GREEDY = "source_options.teacher", {"source_options.teacher": "a"}
+MIX = json.dumps(
+    [{"data": {"source": "synthetic", "options": {"teacher": "a"}, "budget": {"examples": 900}}, "weight": 0.25}]
+)
+
+
+def staged(first, second, method="sft > sft", points=(18.0, 20.0, 22.0)):
+    sizes = {"human": 100, "synthetic": 900}
+    columns = {"budget": 1000, "stage_1.examples": sizes[first], "stage_2.examples": sizes[second]}
+    columns |= {"stage_1.source": first.replace("human", "jsonl"), "stage_2.source": second.replace("human", "jsonl")}
+    number = 1 if first == "synthetic" else 2
+    return runs(method, points, **columns, **{f"stage_{number}.{TEACHER}": "a"})
+
+
+FRAME = frame_of(
+    runs("sft", [10.0, 12.0, 14.0], budget=100, source="jsonl"),
+    runs("sft", [15.0, 16.0, 17.0], budget=900, source="synthetic", **GREEDY),  # 5, 4, 3
+    runs("sft", [15.0, 18.0, 18.0], budget=1000, source="jsonl", mix=MIX),  # 5, 6, 4
+    staged("synthetic", "human"),  # 8, 8, 8
+    staged("human", "synthetic", points=(11.0, 14.0, 14.0)),  # 1, 2, 0
+    staged("synthetic", "human", "kd > sft", (10.0, 12.0, 14.0)),
+)
+
+
+def test_runs_are_named_by_their_data_and_counted_by_human_annotations():
+    named = name_data(FRAME).drop_duplicates("name").set_index("name")
+    assert set(named["budget_examples"]) == {100}
+    assert named["synthetic_examples"].drop("human").astype(int).to_dict() == {
+        "synthetic": 900,
+        "25% synthetic": 900,
+        "synthetic > human": 900,
+        "human > synthetic": 900,
+        "synthetic (kd) > human": 900,
+    }
+    assert named["share"].to_dict()["synthetic > human"] == 0.5
+    assert named["share"].to_dict()["25% synthetic"] == 0.25
+
+
+def test_every_way_is_compared_with_human_annotations_alone():
+    table = two_stage(FRAME).table.set_index("data")
+    assert table["score - human"].to_dict() == {
+        "synthetic > human": "+8.0 [+8.0, +8.0]",
+        "25% synthetic": "+5.0 [+2.5, +7.5]",
+        "synthetic": "+4.0 [+1.5, +6.5]",
+        "human > synthetic": "+1.0 [-1.5, +3.5]",
+        "human": "",
+        "synthetic (kd) > human": "+0.0 [+0.0, +0.0]",
+    }
+    assert set(table["written by"]) == {"a, greedy"}
+    assert set(table["synthetic"]) == {900}
+    assert set(table["budget"]) == {100}
+
+
+def test_the_sentence_compares_two_stages_with_the_best_mixture_and_with_the_other_order():
+    finding = two_stage(FRAME)
+    assert (
+        "At 100 examples synthetic > human is best, +8.0 [+8.0, +8.0] points, n = 3 seeds: helps." in finding.sentence
+    )
+    # 8 - 5, 8 - 6, 8 - 4 and 8 - 1, 8 - 2, 8 - 0
+    assert "synthetic > human - the best mixture (25% synthetic): +3.0 [+0.5, +5.5] points" in finding.sentence
+    assert "synthetic > human - the other order (human > synthetic): +7.0 [+4.5, +9.5] points" in finding.sentence
+    assert json.loads(json.dumps(finding.numbers)) == finding.numbers
+
+
+def test_a_run_on_synthetic_data_alone_belongs_to_the_human_budgets_with_as_many_steps():
+    longer = runs("sft", [30.0, 30.0, 30.0], budget=400, source="jsonl") + runs(
+        "sft", [1.0, 1.0, 1.0], budget=700, source="jsonl", steps=999
+    )
+    table = two_stage(frame_of(FRAME.to_dict("records"), longer)).table
+    assert set(table.loc[table["data"] == "synthetic", "budget"]) == {100, 400}
+
+
+def test_sampled_and_filtered_answers_are_other_data():
+    noisy = {"source_options.temperature": 1.0, "source_options.min_logp": -0.2}
+    more = runs("sft", [1.0, 2.0, 3.0], budget=900, source="synthetic", **GREEDY, **noisy)
+    table = two_stage(frame_of(FRAME.to_dict("records"), more)).table
+    assert set(table["written by"]) == {"a, greedy", "a, T = 1, from -0.2 nats"}
+
+
+def test_answers_that_a_teacher_wrote_are_listed_of_single_data_and_of_mixtures():
+    class Manifest:
+        def __init__(self, **content):
+            self.content = content
+
+        def model_dump(self):
+            return self.content
+
+    class Record:
+        def __init__(self, *data):
+            self.data = data
+
+    written = {"teacher": "a", "answers": 9, "kept": 7, "dropped": {"empty": 2}}
+    records = {"one": Record(Manifest(written=written)), "mixed": Record(Manifest(mix=[{}, {"written": written}]))}
+    table = written_answers(records | {"human": Record(Manifest())})
+    assert table["arm"].tolist() == ["one", "mixed"]
+    assert table["kept"].tolist() == [7, 7]
+
+
+def test_two_students_are_refused():
+    other = runs("sft", [1.0], budget=100, source="jsonl", student="other")
+    with pytest.raises(ValueError, match="compares one student"):
+        two_stage(frame_of(FRAME.to_dict("records"), other))
