@@ -1,4 +1,4 @@
-"""The command line: `studykit batch | run | score | cache | results | verify | list | dashboard`.
+"""The command line: `studykit batch | run | score | cache | results | advise | verify | list | dashboard`.
 
 Exit codes: 0 success, 1 some runs failed, 2 wrong input (one line: what is wrong, and how to correct it). Heavy imports
 happen inside the commands, so that `--help` stays fast.
@@ -207,6 +207,27 @@ def results_command(
         for folder in store.studies(root):
             for run_id, status in running(folder).items():
                 typer.echo(f"run {run_id} of {folder.name}: {status.line()}")
+
+
+@app.command("advise")
+def advise_command(
+    budget: Annotated[int, typer.Option(min=1, help="Examples to train on.")],
+    gap: Annotated[float | None, typer.Option(help="Score of the teacher less that of a fine-tuned student.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Limit on the seconds, in those of fine-tuning.")] = None,
+    student: Annotated[str | None, typer.Option(help="The student whose runs count.")] = None,
+    metric: Annotated[str, typer.Option(help="Metric that the advice is about.")] = "exact_match",
+    rows: Annotated[int, typer.Option(min=1, help="Rows of evidence to show.")] = 10,
+    results: Results = Path("results"),
+) -> None:
+    """Say which arm to train at a budget, what that rests on, and what the results do not show."""
+    from studykit import results as store
+    from studykit.findings._advice import advise
+
+    frames = [store.load(folder) for folder in store.studies(results)]
+    advice = advise(frames, budget=budget, gap=gap, max_cost=max_cost, student=student, score=metric)
+    shown, left = advice.table.head(rows), len(advice.table) - rows
+    more = [f"({left} more rows: --rows)"] if left > 0 else []
+    typer.echo("\n".join([advice.sentence, "", shown.to_string(index=False), *more, "", *advice.unknown]))
 
 
 @app.command("verify")

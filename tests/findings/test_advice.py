@@ -1,0 +1,113 @@
+"""Advice from results: what helps around a budget, within a cost; nothing outside what was measured."""
+
+import pandas as pd
+import pytest
+
+from studykit.errors import InputError
+from studykit.findings._advice import advise, collect
+
+BUDGETS = (500, 2000, 8000)
+GAINS = {"kd": {500: 6.0, 2000: 4.0, 8000: 0.0}, "gkd": {500: 8.0, 2000: 5.0, 8000: 3.0}}
+SECONDS = {"sft": 10.0, "kd": 11.0, "gkd": 40.0}
+TEACHERS = {500: 0.6, 2000: 0.6, 8000: 0.6}
+
+
+def study(gains=GAINS, student="small", name="s", noise=0.1) -> pd.DataFrame:
+    """Return runs whose paired differences are known: baseline 40 points, noise by seed that pairs do not share."""
+    rows = []
+    for budget in BUDGETS:
+        for seed in range(5):
+            for method in ("sft", *gains):
+                gain = gains.get(method, {}).get(budget, 0.0) + (method != "sft") * noise * (seed - 2)
+                rows.append(
+                    {
+                        "study": name,
+                        "method": method,
+                        "student": student,
+                        "teacher": None if method == "sft" else "big",
+                        "source": "words",
+                        "budget_examples": budget,
+                        "seed": seed,
+                        "status": "done",
+                        "steps": 100,
+                        "exact_match": (40.0 + gain) / 100,
+                        "nll": 1.0,
+                        "teacher_exact_match": None if method == "sft" else TEACHERS[budget],
+                        "train_s": SECONDS.get(method, 20.0),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def test_the_arm_that_surely_gains_most_at_both_budgets_around_is_advised():
+    found = advise([study()], budget=1000)
+    assert found.arm == "gkd"
+    assert [(one.arm, one.budget) for one in found.evidence[:2]] == [("gkd", 500), ("gkd", 2000)]
+    assert "With 1,000 examples: gkd, as in s with small: +8.0" in found.sentence
+    assert "4.0 times the seconds" in found.sentence
+
+
+def test_a_measured_budget_needs_no_neighbours():
+    assert {one.budget for one in advise([study()], budget=2000).evidence} == {2000}
+
+
+def test_a_limit_on_the_cost_leaves_the_cheaper_arm():
+    found = advise([study()], budget=1000, max_cost=2)
+    assert found.arm == "kd"
+    assert "within 2 times the seconds of sft" in found.sentence
+    assert advise([study()], budget=1000, max_cost=1.05).arm == "sft"
+
+
+def test_an_arm_that_helps_at_one_budget_only_is_not_advised_between_them():
+    found = advise([study({"kd": GAINS["kd"]})], budget=4000)
+    assert found.arm == "sft"
+    assert "No arm helps at all measured budgets around it (comparisons: 1 helps, 1 tie)." in found.sentence
+
+
+@pytest.mark.parametrize("budget", [499, 8001])
+def test_nothing_is_said_outside_the_measured_budgets(budget):
+    with pytest.raises(InputError, match=f"budget {budget:,} is outside the measured 500 to 8,000 examples"):
+        advise([study()], budget=budget)
+
+
+def test_nothing_is_said_outside_the_measured_gaps():
+    assert advise([study()], budget=500, gap=20).arm == "gkd"
+    with pytest.raises(InputError, match=r"a gap of 30 points is outside the measured 20.0 to 20.0 points"):
+        advise([study()], budget=500, gap=30)
+
+
+def test_a_gap_between_two_teachers_counts_those_next_to_it():
+    frame = study({"kd": GAINS["kd"], "gkd": GAINS["gkd"], "taid": GAINS["kd"]})
+    for method, score in {"kd": 0.5, "gkd": 0.7, "taid": 0.9}.items():
+        frame.loc[frame["method"] == method, "teacher_exact_match"] = score
+    assert {one.arm for one in advise([frame], budget=500, gap=20).evidence} == {"kd", "gkd"}
+    assert {one.arm for one in advise([frame], budget=500, gap=30).evidence} == {"gkd"}
+
+
+def test_several_students_are_not_mixed():
+    frames = [study(), study(student="large", name="t")]
+    with pytest.raises(InputError, match="several students, large, small: name one with --student"):
+        advise(frames, budget=500)
+    assert {one.study for one in advise(frames, budget=500, student="large").evidence} == {"t"}
+
+
+def test_a_metric_whose_smaller_values_are_better_counts_the_other_way():
+    frame = study()
+    frame["nll"] = 2.0 - frame["exact_match"]
+    found = advise([frame], budget=500, score="nll")
+    assert found.arm == "gkd"
+    assert all(one.at_least > 0 for one in found.evidence)
+
+
+def test_what_is_not_known_is_said():
+    found = advise([study(noise=30.0)], budget=500)
+    assert found.arm == "sft"
+    assert found.unknown[0].startswith("All of it is about small on the data of s")
+    assert "One gap between teacher and student was measured: 20.0 points." in found.unknown
+    assert "Of 2 arms, 2 have too few seeds to tell at one of these budgets." in found.unknown
+
+
+def test_without_runs_there_is_no_evidence():
+    assert collect([study().iloc[:0]], score="exact_match") == []
+    with pytest.raises(InputError, match="no finished runs of two arms"):
+        advise([study().iloc[:0]], budget=500)
