@@ -5,7 +5,7 @@ transparent and text is of a grey that can be read on light and dark.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -48,6 +48,12 @@ def style(name: str) -> tuple[str, str, str]:
     colour, rest = number % len(_SPARE), number // len(_SPARE)
     marker, rest = rest % len(_SPARE), rest // len(_SPARE)
     return _SPARE[colour][0], _SPARE[marker][1], _SPARE[rest % len(_SPARE)][2]
+
+
+def distinct_styles(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
+    """Return colour, marker and dash by name, none of them twice among up to seven: for lines that are no methods."""
+    looks = [*_STYLES.values(), *_SPARE]
+    return {name: looks[number % len(looks)] for number, name in enumerate(dict.fromkeys(names))}
 
 
 def values_to_show(frame: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from studykit.figures import error_bars, finish, style
+from studykit.figures import distinct_styles, error_bars, finish
 from studykit.findings import Finding
 from studykit.scorers import metric
 
@@ -25,9 +25,9 @@ def difference_along_option(finding: Finding, option: str, *, title: str = "", l
     figure, shown = go.Figure(), metric(finding.numbers["score"])
     lines = [line for line in finding.numbers["lines"] if option in line["options"] and "score_difference" in line]
     names = [f"{_kind(line['setting'])}, {line['budget_examples']:,} examples" for line in lines]
-    for name in dict.fromkeys(names):
+    for name, look in distinct_styles(names).items():
         part = [line for line, other in zip(lines, names, strict=True) if other == name]
-        _line(figure, name, sorted(part, key=lambda line: line["options"][option]), option)
+        _line(figure, name, look, sorted(part, key=lambda line: line["options"][option]), option)
     figure.add_hline(y=0, line={"color": "#888888", "width": 1})
     finish(figure, title or option, f"{shown.title} - {finding.numbers['baseline']}, {shown.unit}".rstrip(", "))
     if log:
@@ -40,8 +40,10 @@ def _kind(setting: str) -> str:
     return setting.partition(" (")[0].partition(", ")[0]
 
 
-def _line(figure: go.Figure, name: str, lines: Sequence[Mapping[str, Any]], option: str) -> None:
-    colour, symbol, dash = style(name)
+def _line(
+    figure: go.Figure, name: str, look: tuple[str, str, str], lines: Sequence[Mapping[str, Any]], option: str
+) -> None:
+    colour, symbol, dash = look
     ends = [line["score_difference"] for line in lines]
     figure.add_scatter(
         x=[line["options"][option] for line in lines],

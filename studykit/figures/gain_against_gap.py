@@ -5,7 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from studykit.figures import error_bars, finish, style
+from studykit.figures import distinct_styles, error_bars, finish
 from studykit.findings import Finding
 from studykit.scorers import metric
 
@@ -22,12 +22,13 @@ def gain_against_gap(finding: Finding, label: str | None = None) -> go.Figure:
     figure, shown = go.Figure(), metric(finding.numbers["score"])
     lines = [line for line in finding.numbers["lines"] if "gap" in line and "score_difference" in line]
     groups = [f"{_setting(line, label)}{line['budget_examples']:,} examples" for line in lines]
-    for group in dict.fromkeys(groups):
+    for group, look in distinct_styles(groups).items():
         part = [line for line, other in zip(lines, groups, strict=True) if other == group]
-        _points(figure, group, sorted(part, key=lambda line: line["gap"]), label)
+        _points(figure, group, look, sorted(part, key=lambda line: line["gap"]), label)
     figure.add_hline(y=0, line={"color": "#888888", "width": 1})
     start, baseline = finding.numbers["gap_from"], finding.numbers["baseline"]
     finish(figure, f"teacher - {start}, {shown.label}", f"gain over {baseline}, {shown.unit}".rstrip(", "))
+    figure.update_layout(height=440, legend={"orientation": "h", "y": -0.2, "yanchor": "top"})
     return figure
 
 
@@ -35,8 +36,10 @@ def _setting(line: Mapping[str, Any], label: str | None) -> str:
     return "" if label is None else f"{line['setting']}, "
 
 
-def _points(figure: go.Figure, name: str, lines: Sequence[Mapping[str, Any]], label: str | None) -> None:
-    colour, symbol, dash = style(name)
+def _points(
+    figure: go.Figure, name: str, look: tuple[str, str, str], lines: Sequence[Mapping[str, Any]], label: str | None
+) -> None:
+    colour, symbol, dash = look
     ends = [line["score_difference"] for line in lines]
     texts = [str(line["setting"] if label is None else line["where"][label]).rpartition("/")[2] for line in lines]
     figure.add_scatter(

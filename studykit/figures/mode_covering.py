@@ -80,6 +80,6 @@ def _kl(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sum(a * (np.log(a) - np.log(b))))
 
 
-def _normalised(density: np.ndarray) -> np.ndarray:
+def _normalised(density: Any) -> np.ndarray:
     floor = np.maximum(density, 1e-12)
     return floor / floor.sum()

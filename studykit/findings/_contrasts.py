@@ -258,6 +258,5 @@ def slope(rows: Sequence[Contrast], x: Sequence[float]) -> Interval | None:
 
 def difference_of_gains(first: Contrast, second: Contrast) -> Interval | None:
     """Return how much more the first gains over its baseline than the second over its own, paired on seeds."""
-    both = [row.line.score.by_seed if row.line.score else {} for row in (first, second)]
-    seeds = sorted(set(both[0]) & set(both[1]))
-    return paired_difference(*({seed: gains[seed] for seed in seeds} for gains in both)) if seeds else None
+    a, b = (row.line.score.by_seed if row.line.score else {} for row in (first, second))
+    return paired_difference(a, b) if set(a) & set(b) else None

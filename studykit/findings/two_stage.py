@@ -48,7 +48,7 @@ def two_stage(
     require_one(runs, "student", "two_stage")
     score, why = choose_headline(runs, score, nll)
     named = name_data(runs)
-    explained = [column for column in named if _field(str(column)) in _EXPLAINED]
+    explained = [column for column in map(str, named.columns) if _field(column) in _EXPLAINED]
     options = {"share": "share", "synthetic_examples": "synthetic"}
     question = Question(
         baseline=baseline,

@@ -1,5 +1,7 @@
 """A student of one mode covers a teacher of two under forward KL and seeks the larger one under reverse KL."""
 
+from typing import Any
+
 import pytest
 
 from studykit.figures.mode_covering import mode_covering, nearest_student, two_modes
@@ -19,11 +21,12 @@ def test_reverse_kl_takes_the_larger_mode():
 
 
 def test_there_is_a_panel_with_both_curves_for_each_divergence():
-    figure = mode_covering()
+    figure: Any = mode_covering()
     assert [trace.name for trace in figure.data] == ["teacher", "student"] * 3
     assert [note.text for note in figure.layout.annotations] == [
         "beta = 0: forward KL",
         "beta = 0.5",
         "beta = 1: reverse KL",
     ]
-    assert len(mode_covering(0.3, weight=0.5, distance=2.0).data) == 2
+    one: Any = mode_covering(0.3, weight=0.5, distance=2.0)
+    assert len(one.data) == 2
