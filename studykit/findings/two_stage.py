@@ -17,6 +17,7 @@ from studykit.statistics.verdicts import Verdict
 
 HUMAN, SYNTHETIC = "human", "synthetic"
 _EXPLAINED = ("inputs", "method", "mix", "source", "split", "source_options")
+_TUNED_STEPS = ("tuned.steps", "tuned.epochs")
 _FACTORS = {"synthetic_examples": "synthetic", "written": "written by"}
 _COSTS = ("student_tokens", "teacher_reads", "train_s")
 
@@ -87,10 +88,12 @@ def name_data(runs: pd.DataFrame) -> pd.DataFrame:
     named = runs.assign(**{str(name): data[name] for name in data})
     without = named[named["budget_examples"] == 0]
     with_human = named[named["budget_examples"] > 0].astype({"budget_examples": int})
-    budgets = with_human[["budget_examples", "steps"]].drop_duplicates()
-    return pd.concat(
-        [with_human, without.drop(columns="budget_examples").merge(budgets, on="steps")], ignore_index=True
-    )
+    budgets, alone = with_human[["budget_examples", "steps"]].drop_duplicates(), without.drop(columns="budget_examples")
+    if any(name in runs for name in _TUNED_STEPS):  # arms differ in their steps anyway
+        alone = alone.merge(budgets[["budget_examples"]].drop_duplicates(), how="cross")
+    else:
+        alone = alone.merge(budgets, on="steps")
+    return pd.concat([with_human, alone], ignore_index=True)
 
 
 @dataclass(frozen=True)

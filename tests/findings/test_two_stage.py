@@ -79,6 +79,15 @@ def test_a_run_on_synthetic_data_alone_belongs_to_the_human_budgets_with_as_many
     assert set(table.loc[table["data"] == "synthetic", "budget"]) == {100, 400}
 
 
+def test_where_steps_were_tuned_a_run_on_synthetic_data_alone_belongs_to_every_human_budget():
+    tuned = frame_of(
+        runs("sft", [10.0, 12.0, 14.0], budget=100, source="jsonl", steps=300, **{"tuned.steps": 300}),
+        runs("sft", [15.0, 16.0, 17.0], budget=900, source="synthetic", steps=600, **GREEDY, **{"tuned.steps": 600}),
+    )
+    tuned = tuned.assign(tuning="one")
+    assert two_stage(tuned).table.set_index("data").loc["synthetic", "score - human"] == "+4.0 [+1.5, +6.5]"
+
+
 def test_sampled_and_filtered_answers_are_other_data():
     noisy = {"source_options.temperature": 1.0, "source_options.min_logp": -0.2}
     more = runs("sft", [1.0, 2.0, 3.0], budget=900, source="synthetic", **GREEDY, **noisy)
