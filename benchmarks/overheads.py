@@ -66,6 +66,7 @@ def time_notebook(arguments: argparse.Namespace) -> dict[str, float]:
     import yaml
 
     from studykit.batch import grid as batch
+    from studykit.batch.work import run_batch
     from studykit.executors.local import Local
 
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
@@ -76,7 +77,7 @@ def time_notebook(arguments: argparse.Namespace) -> dict[str, float]:
         (folder / "batches" / "one.yaml").write_text(yaml.safe_dump([{"notebook": "empty"}]), encoding="utf-8")
         started = time.perf_counter()
         cells = batch.plan("one", folder=folder, results_root=folder / "results")
-        failed = batch.run_batch(cells, Local())
+        failed = run_batch(cells, Local())
         seconds = time.perf_counter() - started
         if failed:
             raise RuntimeError(str(batch.failures(failed)))

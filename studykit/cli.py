@@ -1,4 +1,4 @@
-"""The command line: `studykit batch | run | score | cache | results | advise | verify | list | dashboard`.
+"""The command line: `studykit COMMAND`, of which those that run batches are in `studykit.batch.cli`.
 
 Exit codes: 0 success, 1 some runs failed, 2 wrong input (one line: what is wrong, and how to correct it). Heavy imports
 happen inside the commands, so that `--help` stays fast.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from studykit.batch.cli import AsJson, Results, batch_command, status_command, work_command
 from studykit.errors import Failure, InputError, unknown
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-Results = Annotated[Path, typer.Option("--results", envvar="STUDYKIT_RESULTS", help="Folder of the results.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def _rooms() -> dict[str, str]:
@@ -45,47 +43,9 @@ def _rooms() -> dict[str, str]:
 ROOMS = _rooms()
 
 
-@app.command("batch")
-def batch_command(
-    name: Annotated[
-        str, typer.Argument(help="A file in notebooks/batches/ without .yaml, or the path of a YAML file.")
-    ],
-    executor: Annotated[str, typer.Option(help="Where the notebooks run: see `studykit list executors`.")] = "local",
-    jobs: Annotated[int, typer.Option(min=1, help="Number of notebooks that run at the same time.")] = 1,
-    timeout: Annotated[int, typer.Option(min=1, help="Time limit of one notebook, in seconds.")] = 24 * 3600,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--parameter", help="name=value for every notebook; the value is JSON, or text."),
-    ] = None,
-    notebooks: Annotated[Path, typer.Option(help="Folder of the notebooks.")] = Path("notebooks"),
-    results: Results = Path("results"),
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, and show what it would take; train nothing.")
-    ] = False,
-) -> None:
-    """Execute a grid of notebooks; finished ones are skipped, interrupted ones continue."""
-    from studykit.batch import grid as batch
-    from studykit.batch.terminal import BatchReport
-    from studykit.executors import EXECUTORS
-
-    cells = batch.plan(name, folder=notebooks, results_root=results, overrides=_assignments(parameter or []))
-    runner = EXECUTORS.member(executor)(jobs=jobs)
-    todo = [cell for cell in cells if cell.status() != "done"]
-    with BatchReport(cells) as report:
-        if todo:
-            report.say(f"{len(cells)} cells, {len(cells) - len(todo)} already done; checking the others")
-            checked = batch.preflight(todo, jobs)
-            for line in checked.lines:
-                report.say(line)
-            report.expect(checked.estimates, jobs, whole=dry_run)
-        if dry_run:
-            return
-        failed = batch.run_batch(cells, runner, timeout_s=timeout, on_change=report.update, watch=report.watch)
-    for line in batch.failures(failed):
-        typer.echo(f"failed: cell {line['cell']}: {line['error']}  (log: {line['log']})", err=True)
-    if failed:
-        raise typer.Exit(1)
-    _print_dashboard_hint(results)
+app.command("batch")(batch_command)
+app.command("work")(work_command)
+app.command("status")(status_command)
 
 
 @app.command("run")
@@ -322,20 +282,6 @@ def _json_object(file: Path, what: str) -> dict[str, Any]:
     return content
 
 
-def _assignments(pairs: list[str]) -> dict[str, Any]:
-    """Return the values of name=value pairs; a value that is not JSON is a text."""
-    values = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise InputError(f"-p {pair!r}: write name=value")
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = text
-    return values
-
-
 def _print(values: dict[str, Any], as_json: bool) -> None:
     """Print names and values as one JSON object, or as lines."""
     width = max(map(len, values), default=0)
@@ -343,6 +289,5 @@ def _print(values: dict[str, Any], as_json: bool) -> None:
     typer.echo(json.dumps(values, allow_nan=False) if as_json else lines)
 
 
-def _print_dashboard_hint(results: Path) -> None:
-    option = "" if results == Path("results") else f" --results {results}"
-    typer.echo(f"\nTo look at the results: .venv/bin/studykit dashboard{option}   (http://127.0.0.1:8501)")
+if __name__ == "__main__":
+    main()

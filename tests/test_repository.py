@@ -92,6 +92,7 @@ def test_every_package_that_is_imported_is_named():
         "IPython": "ipykernel",
         "nbformat": "nbclient",
         "pyarrow": "datasets",
+        "pydantic_core": "pydantic",
     }
     needed = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
     for file in (*(ROOT / "studykit").rglob("*.py"), *(ROOT / "dashboard").rglob("*.py")):
@@ -103,7 +104,7 @@ def test_every_package_that_is_imported_is_named():
 
 
 def test_all_extras_are_there_and_all_holds_them():
-    assert set(EXTRAS) >= {"dev", "eval", "slurm", "ray", "track", "vllm", "all"}
+    assert set(EXTRAS) >= {"dev", "eval", "ray", "track", "vllm", "all"}
     [everything] = EXTRAS["all"]
     assert Requirement(everything).extras == set(EXTRAS) - {"all", "vllm"}  # vLLM runs on Linux with CUDA only
 

@@ -1,7 +1,8 @@
 """A grid of notebook executions: resumable, isolated, checked before it starts. Torch-free.
 
     cells = plan("quickstart", results_root=Path("results"))
-    run_batch(cells, Local(jobs=2), on_change=print)
+    preflight(cells)
+    run_batch(cells, Local(jobs=2), on_change=print)      # of studykit.batch.work
 
 A cell is one notebook with one combination of a grid's values. Its id is the hash of notebook code, parameters and the
 files that they name, so a cell that is done is done in every batch that has it.
@@ -13,8 +14,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,12 @@ from studykit.batch import notebooks
 from studykit.batch.batch_files import read_batch
 from studykit.batch.parameter_files import file_hashes
 from studykit.errors import Failure, InputError, unknown
-from studykit.executors import Executor, _processes
+from studykit.executors import _processes
 from studykit.executors.local import threads_of_job
-from studykit.results.cells import finish_cell, read_cell, write_cell
-from studykit.results.layout import check_study, open_study
-from studykit.results.record import CellSpec, recorded_status
+from studykit.results.cells import read_cell
+from studykit.results.layout import check_study
+from studykit.results.record import recorded_status
 from studykit.results.status import read_status
-
-_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -180,49 +178,6 @@ def _preflight(folder: Path, cells: list[Cell], jobs: int) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run_batch(
-    cells: list[Cell],
-    executor: Executor,
-    *,
-    timeout_s: int = 24 * 3600,
-    on_change: Callable[[dict[str, int]], None] = lambda counts: None,
-    watch: Callable[[list[Cell]], None] = lambda running: None,
-) -> list[Cell]:
-    """Execute the cells that are not done yet and return those that failed.
-
-    Each cell is a separate process; one that fails or exceeds the timeout is recorded and does not stop the others.
-    An interrupt ends all of them; the same call then continues with the cells that are not done.
-
-    Args:
-        cells: from `plan`.
-        executor: starts and ends the processes.
-        timeout_s: the limit for one cell.
-        on_change: called with the numbers of done, failed, running and waiting cells whenever they change.
-        watch: called a few times a second with the cells that are running.
-    """
-    waiting = [cell for cell in cells if cell.status() != "done"]
-    running: dict[str, tuple[Cell, object, float]] = {}
-    try:
-        while waiting or running:
-            changed = False
-            while waiting and len(running) < executor.jobs:
-                cell = waiting.pop(0)
-                running[cell.cell_id] = (cell, _start(cell, executor, timeout_s), time.monotonic())
-                changed = True
-            for cell, handle, started in list(running.values()):
-                if _has_ended(cell, handle, started, executor, timeout_s):
-                    del running[cell.cell_id]
-                    changed = True
-            if changed:
-                on_change(_counts(cells, running))
-            watch([cell for cell, _, _ in running.values()])
-            time.sleep(_POLL_S)
-    finally:
-        for _, handle, _ in running.values():
-            executor.cancel(handle)
-    return [cell for cell in cells if cell.status() != "done"]
-
-
 def failures(cells: Iterable[Cell]) -> list[dict[str, Any]]:
     """Return id, parameters and error of the cells that are not done."""
     return [
@@ -230,36 +185,6 @@ def failures(cells: Iterable[Cell]) -> list[dict[str, Any]]:
         for c in cells
         if c.status() != "done"
     ]
-
-
-def _start(cell: Cell, executor: Executor, timeout_s: int) -> object:
-    open_study(cell.study_folder.parent, cell.study_folder.name)
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    if cell.status() == "failed":
-        (cell.folder / "record.json").unlink(missing_ok=True)
-    spec = CellSpec(
-        cell_id=cell.cell_id,
-        notebook=cell.notebook.stem,
-        notebooks=os.path.relpath(cell.notebook.parent.resolve(), cell.folder.resolve()),
-        parameters=cell.parameters,
-        timeout_s=timeout_s,
-    )
-    write_cell(cell.folder, spec)
-    command = [sys.executable, "-m", "studykit.batch.execute", str(cell.folder)]
-    return executor.submit(command, cell.folder / "log.txt")
-
-
-def _has_ended(cell: Cell, handle: object, started: float, executor: Executor, timeout_s: int) -> bool:
-    """Whether a cell has ended; one that left no record, or exceeded the timeout, gets a record with the reason."""
-    code = executor.poll(handle)
-    if code is None and time.monotonic() - started < timeout_s:
-        return False
-    if code is None:
-        executor.cancel(handle)
-    if cell.status() == "waiting":
-        reason = f"stopped after {timeout_s} s" if code is None else f"the process ended with exit code {code}"
-        finish_cell(cell.folder, "failed", wall_s=time.monotonic() - started, error=reason)
-    return True
 
 
 def _cell(notebook: Path, given: dict[str, Any], results_root: Path) -> Cell:
@@ -272,11 +197,6 @@ def _cell(notebook: Path, given: dict[str, Any], results_root: Path) -> Cell:
     parameters = parameters | {"results": os.path.relpath(results_root.resolve(), notebook.parent.resolve())}
     cell_id = hashlib.sha256(hashed.encode()).hexdigest()[:12]
     return Cell(notebook, parameters, check_study(results_root, parameters["study"]), cell_id)
-
-
-def _counts(cells: list[Cell], running: Collection[str]) -> dict[str, int]:
-    states = ["running" if cell.cell_id in running else cell.status() for cell in cells]
-    return {state: states.count(state) for state in ("done", "failed", "running", "waiting")}
 
 
 def _error(cell: Cell) -> str:

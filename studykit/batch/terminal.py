@@ -20,6 +20,7 @@ from rich.text import Text
 
 from studykit.batch.estimates import estimate_line, estimate_table
 from studykit.batch.grid import Cell
+from studykit.batch.work import describe_counts
 from studykit.errors import InputError
 from studykit.findings import FINDINGS, TEXT_COLUMNS, Finding, format_cell
 from studykit.results.status import time_left
@@ -83,7 +84,7 @@ class BatchReport:
 
     def update(self, counts: dict[str, int]) -> None:
         """Show new counts, and the finding so far."""
-        line = ", ".join(f"{number} {state}" for state, number in counts.items() if number) + self._time_left(counts)
+        line = describe_counts(counts) + self._time_left(counts)
         if self._live:
             self._above = [*self._tables(), line]
             self._live.update(Group(*self._above), refresh=True)

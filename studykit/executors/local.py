@@ -8,7 +8,8 @@ from pathlib import Path
 
 from studykit.executors import _processes
 
-_GRACE_S = 5.0
+_GRACE_S = 30.0
+"""For a step of training and a checkpoint; what neither trains nor ignores the signal ends at once."""
 
 
 class Local:
@@ -60,8 +61,9 @@ class Local:
 
 
 def threads_of_job(jobs: int) -> int:
-    """Return the threads that each of several processes gets: an equal share of the cores."""
-    return max(1, (os.cpu_count() or 1) // jobs)
+    """Return the threads that each of several processes gets: an equal share of the cores that this one may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // jobs)
 
 
 def visible_gpus() -> list[str]:

@@ -38,6 +38,7 @@ agree, which is what `configurations` compares.
 """
 
 from studykit.files import read_lines, write_json
+from studykit.files.leases import Held
 from studykit.results.cells import CellState, cells, read_log, read_notebook
 from studykit.results.curves import read_metrics
 from studykit.results.evaluations import (
@@ -73,7 +74,7 @@ from studykit.results.signals import read_signals, write_signal
 from studykit.results.table import IDENTITY_COLUMNS, damaged_records, fingerprint, load, metric_columns, rebuild_index
 from studykit.results.tuning import Trial, TuningRecord, in_tuning, read_tunings, tuning_columns
 from studykit.results.verify import damaged_files, verify
-from studykit.results.writer import EvaluationWriter, Purpose, RunWriter, Taken, holding
+from studykit.results.writer import EvaluationWriter, Purpose, RunWriter, holding
 
 __all__ = [
     "HASHES",
@@ -84,12 +85,12 @@ __all__ = [
     "ChatRecord",
     "EvaluationRecord",
     "EvaluationWriter",
+    "Held",
     "ItemCounts",
     "Purpose",
     "RunRecord",
     "RunWriter",
     "StoredEvaluation",
-    "Taken",
     "Token",
     "Trial",
     "TuningRecord",

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from studykit.errors import InputError
-from studykit.files import is_locked, json_object, read_lines, write_json
+from studykit.files import json_object, read_lines, write_json
+from studykit.files.leases import is_held
 from studykit.results.record import CellRecord, CellSpec, read_typed, write_record
 
 _SECTION = "StudyCell"
@@ -117,7 +118,7 @@ def read_cell(folder: Path) -> CellState:
     except InputError as error:
         return CellState(folder, spec, "failed", error=str(error))
     if record is None:
-        status = "running" if is_locked(folder / "lock") else "stale"
+        status = "running" if is_held(folder) else "stale"
         return CellState(folder, spec, status, _collected(folder, "run_id"), _collected(folder, "eval_id"))
     return CellState(folder, spec, record.status, record.runs, record.evaluations, record.wall_s, record.error)
 

@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from studykit.errors import InputError
-from studykit.files import is_locked, read_lines
+from studykit.files import read_lines
+from studykit.files.leases import is_held
 from studykit.results.curves import has_numbers
 from studykit.results.record import EvaluationRecord, read_plain, read_records, read_typed
 from studykit.spec import Evaluation
@@ -126,7 +127,7 @@ def _read(run_folder: Path, eval_id: str) -> StoredEvaluation:
     except InputError as error:
         return StoredEvaluation(eval_id, folder, "failed", evaluation, error=str(error))
     if record is None:
-        status = "running" if is_locked(run_folder / "lock") else "stale"
+        status = "running" if is_held(run_folder) else "stale"
         return StoredEvaluation(eval_id, folder, status, evaluation)
     return StoredEvaluation(eval_id, folder, record.status, record.evaluation, record, record.error)
 

@@ -25,7 +25,7 @@ RECORD_SCHEMA = 3
 """Version of the layout of records; `studykit.spec.SCHEMA` is that of what a specification means."""
 
 STATUSES = ("done", "failed", "running", "stale")
-"""`running` holds its folder's lock; `stale` holds none and left no record: killed during its work, and resumable."""
+"""`running`: a process holds its folder; `stale`: none does, and there is no record: killed at work, and resumable."""
 
 
 R = TypeVar("R", bound=Record)

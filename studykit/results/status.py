@@ -18,7 +18,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from studykit.files import is_locked, replacing
+from studykit.files import replacing
+from studykit.files.leases import is_held
 from studykit.results.layout import run_folders
 from studykit.results.record import Record
 
@@ -91,16 +92,23 @@ class StatusFile:
     Args:
         folder: of the run.
         show: called with every status that is written.
+        check: called at each step of the work; it raises where this process no longer holds the run.
     """
 
-    def __init__(self, folder: Path, show: Callable[[Status], None] = lambda status: None):
-        self.file, self._show = folder / STATUS, show
+    def __init__(
+        self,
+        folder: Path,
+        show: Callable[[Status], None] = lambda status: None,
+        check: Callable[[], None] = lambda: None,
+    ):
+        self.file, self._show, self._check = folder / STATUS, show, check
         self._activity: Activity | None = None
         self._started_s = self._written_s = 0.0
         self._first = 0
 
     def __call__(self, activity: Activity, done: int, total: int) -> None:
         """Write the status, unless one of the same activity was written within the last second."""
+        self._check()
         now = time.monotonic()
         if activity != self._activity:
             self._activity, self._started_s, self._first = activity, now, done
@@ -134,7 +142,7 @@ def read_status(folder: Path) -> Status | None:
 def running(study_folder: str | Path) -> dict[str, Status]:
     """Return the status of every run of a study that a process works on, by the run's id."""
     folders = [folder for folder in run_folders(Path(study_folder)) if (folder / STATUS).is_file()]
-    statuses = {folder.name: read_status(folder) for folder in folders if is_locked(folder / "lock")}
+    statuses = {folder.name: read_status(folder) for folder in folders if is_held(folder)}
     return {run_id: status for run_id, status in statuses.items() if status is not None}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from studykit.errors import InputError
-from studykit.files import is_locked
+from studykit.files.leases import is_held
 from studykit.results.arms import read_roles
 from studykit.results.evaluations import (
     FOLDER,
@@ -143,11 +143,11 @@ def rows_of(folder: Path, study: str) -> list[Line]:
             line = row(record, study)
         else:
             spec = _stored_spec(folder)
-            status = "running" if is_locked(folder / "lock") else "stale"
+            status = "running" if is_held(folder) else "stale"
             line = _described(folder.name, study, status, spec) | option_values(spec)
     except InputError:
         damaged = (folder / "record.json").exists()
-        status = "failed" if damaged else "running" if is_locked(folder / "lock") else "stale"
+        status = "failed" if damaged else "running" if is_held(folder) else "stale"
         line = {"run_id": folder.name, "study": study, "status": status}
     return [
         line | measured | _hours(line, measured)
@@ -343,4 +343,4 @@ def _typed(column: pd.Series) -> pd.Series:
 
 def _record_time(folder: Path) -> int | bool:
     """Return when the record was written; without a record, whether a process works in the folder."""
-    return modified_ns(folder / "record.json") or is_locked(folder / "lock")
+    return modified_ns(folder / "record.json") or is_held(folder)

@@ -8,8 +8,8 @@
                 measured.write_items(items)
                 measured.finish(metrics)
 
-Only one process holds a run at a time: the folder's `lock` file is locked as long as the writer is open, and the system
-releases it when the process dies, for any reason.
+Only one process holds a run at a time: the writer holds the folder's lease (`studykit.files.leases`) while it is open.
+Another process takes it over when this one dies, for any reason.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,8 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from studykit.errors import InputError
-from studykit.files import lock_holder, remove_leftovers, replacing, try_lock, write_json
+from studykit.files import remove_leftovers, replacing, write_json
+from studykit.files.leases import Held, Lease, LeaseLost, holder, take
 from studykit.results.arms import TUNING, Role, add_role
 from studykit.results.cells import add_run, cell_of_kernel
 from studykit.results.environment import environment
@@ -38,38 +39,30 @@ from studykit.results.tuning import TuningRecord, write_tuning
 from studykit.spec import Evaluation, RunSpec
 
 _LOG = logging.getLogger(__name__)
+_LOOK_EVERY_S = 1.0
 
-
-class Taken(Exception):
-    """Another process holds the run."""
+Tell = Callable[[str], None]
+"""Called with a line on what is being waited for."""
 
 
 @contextmanager
-def holding(run_folder: Path, tell: Callable[[str], None] = lambda line: None, *, wait: bool = True) -> Iterator[None]:
-    """Hold a run for this process, which waits for another one that does; released also when the process dies.
+def holding(run_folder: Path, tell: Tell = lambda line: None, *, wait: bool = True) -> Iterator[Lease]:
+    """Hold a run for this process; released also when the process dies.
+
+    Where another process holds it, this one waits. The notebook of a batch's cell does not: its worker has others.
 
     Args:
         run_folder: of the run.
-        tell: called twice a second while it waits, with a line on who holds the run and what it is doing; the first
+        tell: called once a second while it waits, with a line on who holds the run and what it is doing; the first
             such line is a warning of the log, too.
         wait: for another process that holds the run.
 
     Raises:
-        Taken: another process holds it, and this one does not wait.
+        Held: another process holds the run, and this one does not wait.
     """
-    warned = False
-    while (lock := try_lock(run_folder / "lock")) is None:
-        if not wait:
-            raise Taken
-        line = _waiting(run_folder)
-        if not warned:
-            _LOG.warning(line)
-        warned = True
-        tell(line)
-        time.sleep(0.5)  # without a limit: the system releases the lock of a holder that dies
-    with lock:
+    with _take(run_folder, tell, wait) as lease:
         try:
-            yield
+            yield lease
         finally:
             if is_done(run_folder):  # of one that is not, it tells how far it was
                 (run_folder / STATUS).unlink(missing_ok=True)
@@ -100,10 +93,26 @@ class Purpose:
         return Role(self.arm, tuning, self.trial_of is not None)
 
 
+def _take(run_folder: Path, tell: Tell, wait: bool) -> Lease:
+    warned = False
+    while (lease := take(run_folder)) is None:
+        line = _waiting(run_folder)
+        if not wait or cell_of_kernel():
+            raise Held(line)
+        if not warned:
+            _LOG.warning(line)
+        warned = True
+        tell(line)
+        time.sleep(_LOOK_EVERY_S)  # without a limit: the lease of a holder that dies is taken over
+    return lease
+
+
 def _waiting(run_folder: Path) -> str:
-    status = read_status(run_folder)
-    doing = "" if status is None else f": {status.line()}"
-    return f"waiting for run {run_folder.name}, held by {lock_holder(run_folder / 'lock')}{doing}"
+    status, other = read_status(run_folder), holder(run_folder)
+    by = "another process"
+    if other is not None:
+        by = f"{other}, since {other.since.replace('T', ' ').removesuffix('+00:00')} UTC"
+    return f"waiting for run {run_folder.name}, held by {by}{'' if status is None else f': {status.line()}'}"
 
 
 class RunWriter:
@@ -139,9 +148,10 @@ class RunWriter:
         return is_done(self.folder)
 
     def __enter__(self) -> Self:
-        self._held.enter_context(holding(self.folder, self._tell, wait=self.purpose.wait))
-        if cell := cell_of_kernel():
-            add_run(cell, self.spec.run_id, self.spec.evaluation[0].eval_id if self.spec.evaluation else None)
+        if self.purpose.wait:  # before the run is held: the last one that a cell names is what it waits for
+            self._add_to_cell()
+        self.lease = self._held.enter_context(holding(self.folder, self._tell, wait=self.purpose.wait))
+        self._add_to_cell()
         add_role(self.study_folder, self.spec.run_id, self.purpose.role)
         remove_leftovers(self.folder, older_than_s=0)
         if self.is_done:
@@ -155,12 +165,19 @@ class RunWriter:
             announce(self.folder, evaluation)
         return self
 
+    def _add_to_cell(self) -> None:
+        if cell := cell_of_kernel():
+            add_run(cell, self.spec.run_id, self.spec.evaluation[0].eval_id if self.spec.evaluation else None)
+
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(error, InputError) and not self.is_done and not (self.folder / "checkpoints").exists():
-            shutil.rmtree(self.folder, ignore_errors=True)  # wrong input leaves no run
-        elif isinstance(error, Exception) and not self.is_done:
-            self._record("failed", error=one_line(error))
-        self._held.close()
+        with self._held:
+            if isinstance(error, LeaseLost) or self.is_done:
+                return
+            if isinstance(error, InputError) and not (self.folder / "checkpoints").exists():
+                shutil.rmtree(self.folder, ignore_errors=True)  # wrong input leaves no run
+            elif isinstance(error, Exception):
+                with suppress(LeaseLost):
+                    self._record("failed", error=one_line(error))
 
     def finish(
         self, cost: dict[str, float], data: list[dict[str, Any]], *, gpu: str | None = None, **more: Any
@@ -172,10 +189,14 @@ class RunWriter:
             data: one manifest per stage.
             gpu: model name of the GPU that computed.
             more: other fields of `RunRecord`.
+
+        Raises:
+            LeaseLost: another process has taken the run over; nothing is written.
         """
         self._record("done", gpu, cost=cost, data=data, **more)
 
     def _record(self, status: Literal["done", "failed"], gpu: str | None = None, **fields: Any) -> None:
+        self.lease.renew()
         (self.folder / STATUS).unlink(missing_ok=True)
         record = RunRecord(
             run_id=self.spec.run_id,
@@ -223,7 +244,7 @@ class EvaluationWriter:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, InputError) and not self.is_done:
             shutil.rmtree(self.folder, ignore_errors=True)
-        elif isinstance(error, Exception) and not self.is_done:
+        elif isinstance(error, Exception) and not isinstance(error, LeaseLost) and not self.is_done:
             self._record("failed", error=one_line(error))
 
     def write_items(self, lines: Iterable[dict[str, Any]]) -> None:

@@ -79,11 +79,11 @@ def run_resolved(
     """Train and score a pinned run where that has not been done, and return its row.
 
     Raises:
-        Taken: another process holds the run, and its purpose is not to wait.
+        Held: another process holds the run, and its purpose is not to wait.
     """
     folder = results.open_study(root, study)
     with results.RunWriter(folder, run.spec, purpose, tell=show) as writer:
-        watch = StatusFile(writer.folder, lambda status: show(status.line()))
+        watch = StatusFile(writer.folder, lambda status: show(status.line()), writer.lease.check)
         student = None if writer.is_done else _train(run, writer, keep, watch)
         score_all(run, writer.folder, student, watch)
     primary = run.evaluations[0].spec.eval_id if run.evaluations else None

@@ -68,9 +68,9 @@ def score(
     wanted = _wanted(folder, evaluation, scorers)
     run = pin(record.spec.without_code.model_copy(update={"evaluation": (wanted,)}), Inputs(root))
     eval_id = run.evaluations[0].spec.eval_id
-    with showing(None) as show, results.holding(folder, show):
+    with showing(None) as show, results.holding(folder, show) as lease:
         _check_weights(folder, run)
-        score_all(run, folder, watch=StatusFile(folder, lambda status: show(status.line())))
+        score_all(run, folder, watch=StatusFile(folder, lambda status: show(status.line()), lease.check))
     return run_row(folder, folder.parents[1].name, eval_id)
 
 

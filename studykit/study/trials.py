@@ -126,7 +126,7 @@ def run_jobs(jobs: Sequence[Job], folder: Path, tuning: str, show: Show) -> None
             try:
                 forget_unscored(folder / "runs" / job.run.run_id, job.run)
                 run_resolved(job.run, folder.name, folder.parent, purpose=purpose, keep="none", show=told)
-            except results.Taken:
+            except results.Held:
                 taken.append(job)
             except FloatingPointError:
                 told("diverged")
@@ -146,7 +146,7 @@ def forget_unscored(folder: Path, run: ResolvedRun) -> None:
     """Let a run be trained again that was killed before it was scored: no weights of trials are kept.
 
     Raises:
-        Taken: another process works on it.
+        Held: another process works on it.
     """
     if not results.is_done(folder) or any((folder / kept).is_dir() for kept in ("model", "adapter")):
         return

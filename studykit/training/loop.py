@@ -30,6 +30,7 @@ from studykit.training import checkpoints
 from studykit.training.checkpoints import SHARE, Pace
 from studykit.training.metrics import MetricsFile, check_finite, sum_over_processes
 from studykit.training.state import Training
+from studykit.training.stopping import Stopped, until_stopped
 
 LOGGED_STEPS = 50
 _WORKERS, _PREFETCHED = 2, 4
@@ -55,6 +56,9 @@ def train_steps(
         checkpoint_every_s: least wall time between checkpoints, which take no more than their share of it; 0 saves
             after every step.
         watch: called with the number of steps taken, and of all of them.
+
+    Raises:
+        Stopped: a process received SIGTERM; a checkpoint has been saved.
     """
     spec, accelerator = training.spec, training.accelerator
     state = {"step": 0} if checkpoint is None else checkpoints.load(checkpoint, accelerator)
@@ -69,14 +73,18 @@ def train_steps(
     log_every = max(1, spec.planned_steps // LOGGED_STEPS)
     pace = Pace(checkpoint_every_s, spec.checkpoint_share or SHARE, training.checkpoint_bytes)
     watch(training.step, spec.planned_steps)
-    while training.step < spec.planned_steps:
-        logged = train_step(training, list(islice(batches, spec.gradient_accumulation_steps)))
-        watch(training.step, spec.planned_steps)
-        if training.step % log_every == 0:
-            log(training, metrics, log_every, logged)
-        if any(gather_object([pace.is_due()])):
-            with pace.saving():
-                checkpoints.save(folder, training.step, training.shared_state(), training.own_state(), accelerator)
+    with until_stopped() as is_stopped:
+        while training.step < spec.planned_steps:
+            logged = train_step(training, list(islice(batches, spec.gradient_accumulation_steps)))
+            watch(training.step, spec.planned_steps)
+            if training.step % log_every == 0:
+                log(training, metrics, log_every, logged)
+            stopped, due = map(any, zip(*gather_object([(is_stopped(), pace.is_due())]), strict=True))
+            if stopped or due:
+                with pace.saving():
+                    checkpoints.save(folder, training.step, training.shared_state(), training.own_state(), accelerator)
+            if stopped:
+                raise Stopped(f"stopped by SIGTERM after {training.step} steps, with a checkpoint")
 
 
 def load_batches(planned: PlannedBatches, done: int, accelerator: Accelerator) -> DataLoader:

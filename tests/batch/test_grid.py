@@ -20,9 +20,11 @@ from fake_notebooks import (
     write_notebook,
 )
 
-from studykit.batch.grid import failures, plan, run_batch
+from studykit.batch.grid import failures, plan
+from studykit.batch.work import run_batch
 from studykit.errors import InputError
 from studykit.executors.local import Local
+from studykit.files.leases import is_held_by
 
 BEHAVIOUR = """
 import json, os, pathlib, signal, sys, time
@@ -57,13 +59,14 @@ import signal, sys, time, types
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which the background job of a shell ignores
 from pathlib import Path
 from studykit.batch import grid as batch
+from studykit.batch import work
 from studykit.executors.local import Local
 root, late = Path(sys.argv[1]), sys.argv[2] == "late"
 if late:  # the clock jumps once the cell hangs, however long it took to start
     clock = lambda: time.monotonic() + 1000 * (root / "hangs").exists()
-    batch.time = types.SimpleNamespace(monotonic=clock, sleep=time.sleep)
+    work.time = types.SimpleNamespace(monotonic=clock, sleep=time.sleep)
 cells = batch.plan("hang", folder=root / "notebooks", results_root=root / "results")
-sys.exit(len(batch.run_batch(cells, Local(jobs=1), timeout_s=600)))
+sys.exit(len(work.run_batch(cells, Local(jobs=1), timeout_s=600)))
 """
 
 
@@ -168,7 +171,8 @@ class Recorded:
 
     def submit(self, command, log):
         folder = log.parent
-        assert command[1:] == ["-m", "studykit.batch.execute", str(folder)]
+        assert command[1:-1] == ["-m", "studykit.batch.execute", str(folder)]
+        assert is_held_by(folder, command[-1])
         assert not (folder / "record.json").exists()
         (folder / "record.json").write_text(json.dumps({"status": "done", "runs": [], "wall_s": 0.0, "error": None}))
         self.submitted.append(json.loads((folder / "cell.json").read_text(encoding="utf-8"))["parameters"]["number"])
@@ -276,7 +280,7 @@ def test_a_cell_whose_batch_is_gone_before_it_starts_ends_by_itself(hanging):
     environment = os.environ | {MARKER: str(root), "STUDYKIT_FOLLOW_PARENT": "1"}  # adopted by another already
     content = {"cell_id": cell.cell_id, "notebook": "01_hang", "notebooks": "../../../../notebooks"}
     (cell.folder / "cell.json").write_text(json.dumps(content | {"parameters": {}, "timeout_s": 60}))
-    command = [sys.executable, "-m", "studykit.batch.execute", str(cell.folder)]
+    command = [sys.executable, "-m", "studykit.batch.execute", str(cell.folder), "0" * 12]
     done = subprocess.run(command, env=environment, start_new_session=True, timeout=PATIENCE_S)
     assert done.returncode == -signal.SIGKILL
     assert not (root / "hangs").exists()

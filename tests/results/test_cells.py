@@ -8,7 +8,7 @@ from traitlets.config import Application, Config
 
 from studykit import results
 from studykit.errors import InputError
-from studykit.files import try_lock
+from studykit.files.leases import take
 from studykit.results import CellRecord, CellSpec, RunWriter
 from studykit.results.cells import (
     add_run,
@@ -50,15 +50,15 @@ def test_a_folder_without_one_is_no_cell(tmp_path):
 def test_cells_show_their_status(study, make_cell):
     done, running, _ = (make_cell(name) for name in "abc")
     finish_cell(done, "done", wall_s=1.26)
-    lock = try_lock(running / "lock")
-    assert lock is not None
-    with lock:
+    lease = take(running)
+    assert lease is not None
+    with lease:
         assert {cell.cell_id: cell.status for cell in results.cells(study)} == {
             "a": "done",
             "b": "running",
             "c": "stale",
         }
-        assert try_lock(running / "lock") is None
+        assert take(running) is None
     assert [cell.status for cell in results.cells(study)] == ["done", "stale", "stale"]
     assert read_cell(done).wall_s == 1.3
 

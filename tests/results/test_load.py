@@ -114,7 +114,7 @@ def statuses(study):
     return load(study).set_index("run_id")["status"].to_dict()
 
 
-def test_running_is_a_lock_held_by_a_living_process(study, make_spec):
+def test_running_is_a_lease_held_by_a_living_process(study, make_spec):
     spec = make_spec("sft", 500)
     command = [sys.executable, "-c", HOLD, str(study), spec.canonical()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:

@@ -17,7 +17,8 @@ import pytest
 
 from studykit import results
 from studykit.errors import InputError
-from studykit.files import replacing, try_lock
+from studykit.files import replacing
+from studykit.files.leases import take
 from studykit.results import EvaluationWriter, RunWriter, open_study, write_json
 from studykit.results.record import MIGRATIONS, RECORD_SCHEMA, migrate
 from studykit.results.status import Activity, StatusFile
@@ -33,13 +34,14 @@ for number in itertools.count():
 
 def test_who_waits_for_a_run_says_who_holds_it_and_what_it_is_doing(study, make_spec, caplog):
     folder = study / "runs" / make_spec("kd", 7).run_id
-    lock, lines = try_lock(folder / "lock"), []
+    lease, lines = take(folder), []
+    assert lease is not None
     StatusFile(folder)(Activity("training", "steps", "kd"), 3, 9)
 
     def tell(line):
         lines.append(line)
         if len(lines) == 2:
-            lock.close()
+            lease.release()
 
     with RunWriter(study, make_spec("kd", 7), tell=tell):
         holder = f"process {os.getpid()} on {platform.node()}, since "
@@ -47,7 +49,6 @@ def test_who_waits_for_a_run_says_who_holds_it_and_what_it_is_doing(study, make_
         assert lines[0].endswith(" UTC: training (kd): 3 of 9 steps")
         assert len(lines) == 2
         assert caplog.messages == lines[:1]
-        assert (folder / "lock").read_text().count("\n") == 1
 
 
 def test_a_study_that_another_process_is_just_making_is_no_foreign_folder(tmp_path):

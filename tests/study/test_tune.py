@@ -10,6 +10,7 @@ import pytest
 from studykit import results, study
 from studykit.errors import Failure, InputError
 from studykit.files import read_lines
+from studykit.files.leases import take
 from studykit.results import Purpose
 from studykit.results.arms import BY_HAND, Role, read_roles
 from studykit.study import trials as trials_module
@@ -293,13 +294,12 @@ def test_a_trial_that_another_process_works_on_is_left_for_the_end(make_arms, tm
     done = tuned(arms, tmp_path / "elsewhere")
     first = done.records["sft"].trials[0].runs[0]
     order.clear()
-    lock = tmp_path / "s" / "runs" / first / "lock"
-    lock.parent.mkdir(parents=True)
-    holder = results.writer.try_lock(lock)
+    held = take(tmp_path / "s" / "runs" / first)
+    assert held is not None
 
     def released(seconds):
         waited.append(len(order))
-        holder.close()
+        held.release()
 
     monkeypatch.setattr(trials_module.time, "sleep", released)
     tuned(arms, tmp_path)

@@ -10,12 +10,10 @@ import json
 import math
 import os
 import re
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -110,7 +108,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def try_lock(path: Path) -> IO[str] | None:
-    """Lock a file for this process, write its name into it and return it; None if another one holds the lock."""
+    """Lock a file for this process and return it; None if another process holds the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = path.open("a")
     try:
@@ -118,11 +116,6 @@ def try_lock(path: Path) -> IO[str] | None:
     except BlockingIOError:
         handle.close()
         return None
-    with suppress(OSError):  # a full disk is no reason not to work
-        handle.truncate(0)
-        since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
-        handle.write(f"process {os.getpid()} on {socket.gethostname()}, since {since} UTC\n")
-        handle.flush()
     return handle
 
 
@@ -133,25 +126,6 @@ def locked(path: Path) -> Iterator[None]:
         time.sleep(0.5)
     with lock:
         yield
-
-
-def lock_holder(path: Path) -> str:
-    """Return which process holds a lock file, on which machine and since when."""
-    with suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
-    return "another process"
-
-
-def is_locked(lock: Path) -> bool:
-    """Whether a living process holds a lock file."""
-    try:
-        with lock.open("r") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def parse_json(text: str) -> Any:
