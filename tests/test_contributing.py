@@ -98,7 +98,7 @@ def test_the_examples_pass_the_tests_of_their_kinds(repository):
 def test_there_is_an_example_of_every_kind():
     kinds = {path.split("/")[1] for path in DISCOVERED}
     rooms = {file.parent.name for file in (ROOT / "studykit").glob("*/__init__.py") if "= Room(" in file.read_text()}
-    assert kinds - {"figures"} == rooms
+    assert kinds == rooms
 
 
 def test_the_example_of_a_loss(room, monkeypatch):

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks import tables as benchmarks
+from benchmarks.simulation import format_checks
 from studykit import results
 from studykit.discovery import options_of
 from studykit.figures.difference_against_bytes import difference_against_bytes
@@ -206,6 +207,18 @@ class ModelsPage(Page):
         """Do nothing: the page has tables alone."""
 
 
+class StatisticsPage(Page):
+    """The page about verdicts: what a simulation counted."""
+
+    def generated(self) -> str:
+        """Return the text between the markers."""
+        file = self.folder / "simulation.json"
+        return format_checks(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else "Not simulated yet."
+
+    def draw(self) -> None:
+        """Do nothing: the page has a table alone."""
+
+
 def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
     return "\n\n".join(
         (
@@ -297,6 +310,7 @@ PAGES = (
     StudyPage("docs/methods.md", "methods", methods, _methods_block, _draw_methods),
     StudyPage("docs/teacher-cache.md", "teacher_cache", teacher_cache, _teacher_cache_block, _draw_teacher_cache),
     BenchmarksPage("docs/benchmarks.md", "benchmarks"),
+    StatisticsPage("docs/statistics.md", "benchmarks"),
     RecordsPage("docs/records.md", "results"),
     ModelsPage("docs/models.md", "architectures"),
 )

@@ -40,7 +40,11 @@ def _answer(frame: pd.DataFrame) -> None:
     baseline, arm, metric = _contrast(methods, readings.metrics_first(frame))
     try:
         finding = FINDINGS.member("data_size")(
-            frame, baseline=baseline, arm=arm, score=metric or readings.primary_metric()
+            frame,
+            baseline=baseline,
+            arm=arm,
+            score=metric or readings.primary_metric(),
+            folder=readings.study(),
         )
     except ValueError as error:
         st.warning(f"No finding: {states.plain(str(error))}", icon=":material/rule:")

@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboard import charts, evaluations, readings, states
 from studykit.figures.methods_compared import methods_compared
+from studykit.findings import Finding
 from studykit.findings.methods import methods
 from studykit.scorers import metric as metric_of
 
@@ -28,16 +29,22 @@ def page() -> None:
         st.info("No run of this study has finished yet.", icon=":material/hourglass_empty:")
         return
     done, metric, cost = _choices(done)
-    st.markdown("#### Score and cost")
-    figure = methods_compared(done, metric, COSTS[cost])
+    baseline = _baseline(done)
+    try:
+        finding = methods(done, baseline=baseline, score=metric, folder=readings.study())
+        figure = methods_compared(done, metric, COSTS[cost], baseline, readings.study())
+    except ValueError as error:
+        st.warning(f"No comparison: {states.plain(str(error))}", icon=":material/rule:")
+        return
+    st.info(states.plain(finding.sentence), icon=":material/insights:")
     if figure.data:
-        charts.show(figure, _described(done, metric), f"cost-{metric}")
+        st.markdown(f"#### Difference to {states.plain(baseline)}, and cost")
+        charts.show(figure, _described(finding, baseline), f"cost-{metric}")
         st.caption(
-            "Mean over seeds with its 95% t interval, best first; dotted: sft. The cost is on a logarithmic axis."
+            f"Mean over seeds of the paired difference to {states.plain(baseline)} with 95% t interval, best first; "
+            "grey band: the margin of a tie; open marks: cannot tell. The cost is on a logarithmic axis."
         )
-    else:
-        st.info(f"No finished run at this budget has {states.plain(metric)}.")
-    _table(done, metric)
+    _table(finding)
 
 
 def _choices(done: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
@@ -58,22 +65,21 @@ def _choices(done: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
     return done[done["budget_examples"] == budget], metric, cost
 
 
-def _described(done: pd.DataFrame, metric: str) -> str:
-    means = done.groupby("method")[metric].mean().sort_values(ascending=False)
-    return f"Mean {metric} by method: " + "; ".join(f"{method} {mean:.3g}" for method, mean in means.items())
-
-
-def _table(done: pd.DataFrame, metric: str) -> None:
+def _baseline(done: pd.DataFrame) -> str:
     names = sorted(done["method"].unique(), key=lambda m: (m != "sft", m))
-    baseline = names[0]
-    if len(names) > 2:
-        baseline = st.selectbox("Baseline", names, key="against", bind="query-params", width=200) or baseline
-    try:
-        finding = methods(done, baseline=baseline, score=metric)
-    except ValueError as error:
-        st.warning(f"No comparison: {states.plain(str(error))}", icon=":material/rule:")
+    if len(names) < 3:
+        return names[0]
+    return st.selectbox("Baseline", names, key="against", bind="query-params", width=200) or names[0]
+
+
+def _described(finding: Finding, baseline: str) -> str:
+    parts = [f"{name.partition(' - ')[0]} {one.difference.mean:+.3g}, {one}" for name, one in finding.verdicts.items()]
+    return f"Mean paired difference to {baseline} by method, with verdict: " + "; ".join(parts)
+
+
+def _table(finding: Finding) -> None:
+    if finding.table.empty:
         return
-    st.info(states.plain(finding.sentence), icon=":material/insights:")
     columns = {name: st.column_config.NumberColumn(format=f"%.{digits}f") for name, digits in finding.digits.items()}
     columns |= {
         name: st.column_config.NumberColumn(format="localized") for name in ("generated", "teacher reads", "seconds")
@@ -82,7 +88,7 @@ def _table(done: pd.DataFrame, metric: str) -> None:
         finding.table.drop(columns="budget"),
         hide_index=True,
         column_config=columns,
-        alt="Score, NLL, differences to the baseline and cost of every method",
+        alt="Score, NLL, differences to the baseline, verdicts and cost of every method",
     )
     st.caption(
         f"Score: {metric_of(finding.numbers['score']).label}; NLL in nats per token; in brackets the 95% t interval "

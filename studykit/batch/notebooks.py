@@ -8,10 +8,13 @@ import ast
 import hashlib
 import json
 import math
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from studykit.errors import InputError, shown, unknown
+from studykit.results.record import Hypothesis
 
 
 def find_notebook(folder: Path, name: str) -> Path:
@@ -91,6 +94,15 @@ def code_hash(path: Path) -> str:
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
 
+def hypothesis_of(path: Path) -> Hypothesis | None:
+    """Return the hash of the text under the heading Hypothesis, and the time; None where a notebook has none."""
+    prose = "\n".join(source for source, _ in _cells(path, "markdown"))
+    found = re.search(r"^#+ Hypothesis\s*$(.*?)(?=^#+ |\Z)", prose, flags=re.MULTILINE | re.DOTALL)
+    text = found[1].strip() if found else ""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Hypothesis(sha256=hashlib.sha256(text.encode()).hexdigest(), written=now) if text else None
+
+
 def arms_of(path: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     """Run the notebook's `parameters` and `arms` cells alone, and return the specifications they build."""
     names: dict[str, Any] = {}
@@ -120,7 +132,12 @@ def _is_plain(value: Any) -> bool:
 
 
 def _code_cells(path: Path) -> list[tuple[str, list[str]]]:
-    """Return source and tags of each code cell, in order.
+    """Return source and tags of each code cell, in order."""
+    return _cells(path, "code")
+
+
+def _cells(path: Path, kind: str) -> list[tuple[str, list[str]]]:
+    """Return source and tags of each cell of a kind, code or markdown, in order.
 
     Read as the JSON that it is: nbformat would bring the check of much that is not used here, and take a second to
     import.
@@ -132,7 +149,7 @@ def _code_cells(path: Path) -> list[tuple[str, list[str]]]:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         if notebook["nbformat"] != 4:
             raise ValueError(f"its format is {notebook['nbformat']}, not 4: save it once in Jupyter")
-        cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        cells = [cell for cell in notebook["cells"] if cell["cell_type"] == kind]
         return [("".join(cell["source"]), list(cell["metadata"].get("tags", []))) for cell in cells]
     except KeyError as error:
         raise InputError(f"{path} is not a readable notebook: it lacks {error}") from None

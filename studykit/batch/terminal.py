@@ -7,9 +7,8 @@ table once at the end; of a capture one per minute.
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,8 +20,7 @@ from rich.text import Text
 from studykit.batch.estimates import estimate_line, estimate_table
 from studykit.batch.grid import Cell
 from studykit.batch.work import describe_counts
-from studykit.errors import InputError
-from studykit.findings import FINDINGS, TEXT_COLUMNS, Finding, format_cell
+from studykit.findings import TEXT_COLUMNS, Finding, format_cell
 from studykit.results.status import time_left
 
 _EVERY_S = 60.0
@@ -213,28 +211,13 @@ def name_cells(cells: Sequence[Cell]) -> dict[str, str]:
 def findings_of(cells: Sequence[Cell]) -> list[Finding]:
     """Return the finding of each study, notebook and method of a batch that has one: `01_data_size` has `data_size`."""
     from studykit import results
+    from studykit.findings._answers import find_answers
 
     found = []
-    groups: dict[tuple[Path, str, Any, Any, Any], set[str]] = {}
-    for cell in cells:
-        arm, score, tie = (cell.parameters.get(name) for name in ("method", "primary_metric", "tie"))
-        group = cell.study_folder, cell.notebook.stem.partition("_")[2], arm, score, tie
-        groups.setdefault(group, set()).add(cell.cell_id)
-    for (folder, question, arm, score, tie), own in groups.items():
-        if question not in FINDINGS.names() or not folder.exists():
-            continue
+    for folder in dict.fromkeys(cell.study_folder for cell in cells if cell.study_folder.exists()):
+        own = {cell.cell_id for cell in cells if cell.study_folder == folder}
         states = [cell for cell in results.cells(folder) if cell.cell_id in own]
-        runs = {run for cell in states for run in cell.runs}
-        shown = {evaluation for cell in states for evaluation in cell.evaluations}
-        frame = results.load(folder)
-        frame = frame[frame["run_id"].isin(runs) & (frame["eval_id"].isin(shown) if shown else True)]
-        known = FINDINGS.options(question)
-        given = {"arm": arm, "score": score, "tie": tie, "folder": folder}
-        options = {name: value for name, value in given.items() if value is not None and name in known}
-        try:
-            found.append(FINDINGS.member(question)(results.primary(frame), **options))
-        except (InputError, ValueError) as error:
-            found.append(Finding(table=frame.iloc[:0, :0], sentence=f"no finding over all of this batch: {error}"))
+        found += [one.finding for one in find_answers(results.load(folder), states, folder, by_ablation=False)]
     return found
 
 

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from studykit.batch import notebooks
 from studykit.batch.execute import PUT_OFF
 from studykit.batch.grid import Cell
 from studykit.executors import Executor
@@ -230,6 +231,7 @@ class _Pool:
             notebooks=os.path.relpath(cell.notebook.parent.resolve(), cell.folder.resolve()),
             parameters=cell.parameters,
             timeout_s=self._timeout_s,
+            hypothesis=notebooks.hypothesis_of(cell.notebook),
         )
         write_cell(cell.folder, spec)
         command = [sys.executable, "-m", "studykit.batch.execute", str(cell.folder), lease.token]

@@ -5,16 +5,21 @@ transparent and text is of a grey that can be read on light and dark.
 """
 
 import hashlib
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from studykit.findings import labels
+from studykit.discovery import Room
+from studykit.findings import Finding, labels
 from studykit.findings._lines import finished
 from studykit.scorers import metric
 from studykit.statistics import Interval
+
+FIGURES = Room("studykit.figures", kind="figure")
 
 _STYLES = {
     "sft": ("#0072B2", "circle", "solid"),
@@ -33,6 +38,26 @@ _SPARE = (
 
 _TITLES = {"loss": "loss (nats per token)", "train_s": "seconds of training", "taid_t": "weight t of the teacher"}
 """Of columns that are no scorer's."""
+
+
+def draw(name: str, finding: Finding, frame: pd.DataFrame, folder: Path | None = None) -> go.Figure:
+    """Return the figure of a finding, or of its runs with those numbers of it that the figure has a parameter for.
+
+    Args:
+        name: of the figure.
+        finding: whose `score` is a figure's `metric` too.
+        frame: rows of runs.
+        folder: of their results.
+    """
+    function = FIGURES.member(name)
+    known = finding.numbers | {
+        "metric": finding.numbers.get("score"),
+        "finding": finding,
+        "frame": frame,
+        "folder": folder,
+    }
+    parameters = [p for p in inspect.signature(function).parameters if known.get(p) is not None]
+    return function(**{parameter: known[parameter] for parameter in parameters})
 
 
 def title(column: str) -> str:

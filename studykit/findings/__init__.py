@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from studykit import results
-from studykit.discovery import Room
+from studykit.discovery import Room, flags
 from studykit.findings._format import TEXT_COLUMNS, format_cell, format_interval, markdown_table
 from studykit.findings._items import items_apart
 from studykit.findings._verdicts import judge
@@ -27,6 +27,7 @@ __all__ = [
     "TEXT_COLUMNS",
     "Finding",
     "comparable",
+    "figure_of",
     "format_cell",
     "format_interval",
     "items_apart",
@@ -37,6 +38,22 @@ __all__ = [
 ]
 
 FINDINGS = Room("studykit.findings", kind="finding")
+
+
+class Drawn:
+    """The flags of a finding; its file sets them in capitals. `FIGURE` there names the figure that shows it.
+
+    Attributes:
+        figure_per_budget: whether the figure shows the runs of one budget.
+    """
+
+    figure_per_budget: bool = False
+
+
+def figure_of(name: str) -> tuple[str | None, bool]:
+    """Return the figure that shows a finding, None where its file names none, and whether it is one for each budget."""
+    module = FINDINGS.module(name)
+    return getattr(module, "FIGURE", None), flags(Drawn, module)["figure_per_budget"]
 
 
 @dataclass(frozen=True)

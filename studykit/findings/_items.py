@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pandas as pd
 
 from studykit import results
 from studykit.errors import InputError
-from studykit.findings._format import format_interval
 from studykit.scorers import metric
 from studykit.statistics import Interval
 from studykit.statistics.items import McNemar, mcnemar, seeds_and_items
@@ -90,13 +90,12 @@ def item_evidence(folder: Path, arm: pd.DataFrame, baseline: pd.DataFrame, score
     return ItemEvidence(found, tests, len(ids))
 
 
-def items_sentence(evidence: ItemEvidence | None, baseline: str, arm: str, score: str) -> str:
-    """Return what the items add in words, with a space before it: over seeds and items, or of a single seed."""
+def items_sentence(evidence: ItemEvidence | None, baseline: str, arm: str) -> str:
+    """Return what the items add in words, with a space before it: that they are counted, or the test of one seed."""
     if evidence is None:
         return ""
     if evidence.interval is not None:
-        shown = format_interval(evidence.interval, metric(score).digits, sign=True)
-        return f" Over other items as well: {shown} ({evidence.items:,} items)."
+        return f" Intervals are over seeds and items ({evidence.items:,})."
     return "".join(
         f" Of {evidence.items:,} items {arm} alone is right on {test.arm} and {baseline} alone on {test.baseline} "
         f"(exact McNemar p = {test.p_value:.2g}), with this one seed."
@@ -107,10 +106,16 @@ def items_sentence(evidence: ItemEvidence | None, baseline: str, arm: str, score
 def _item_scores(folder: Path, run: pd.DataFrame, score: str) -> dict[str, float] | None:
     """Return a run's scores by item; None where they are not stored or do not average to the run's metric."""
     line = run.iloc[0]
-    try:
-        items, _ = results.read_items(results.find_run(folder, line["run_id"]), line.get("eval_id"))
-    except InputError:
-        return None
-    scores = {item["id"]: item["scores"][score] for item in items if score in item.get("scores", {})}
+    scores = _read_scores(folder, line["run_id"], line.get("eval_id"), score)
     is_mean = bool(scores) and abs(sum(scores.values()) / len(scores) - line[score]) < 1e-4
     return scores if is_mean else None
+
+
+@lru_cache(maxsize=128)
+def _read_scores(folder: Path, run_id: str, eval_id: str | None, score: str) -> dict[str, float]:
+    """Return the stored scores of a finished evaluation, which never change."""
+    try:
+        items, _ = results.read_items(results.find_run(folder, run_id), eval_id)
+    except InputError:
+        return {}
+    return {item["id"]: item["scores"][score] for item in items if score in item.get("scores", {})}

@@ -1,13 +1,15 @@
 """What the findings share: the runs that count, and one line per setting and budget with its paired differences."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from studykit import results
 from studykit.findings import differing_columns
+from studykit.findings._items import ItemEvidence, item_evidence
 from studykit.scorers import metric
 from studykit.statistics import Interval, mean_interval, paired_difference
 
@@ -21,12 +23,14 @@ class Comparison:
         difference: setting - baseline over the seeds that both have; None without any, and for the baseline itself.
         by_seed: the differences by seed.
         paired: means of the setting and of the baseline over the seeds that both have.
+        items: what the stored items add; the difference is over them too, where there are several seeds.
     """
 
     mean: Interval
     difference: Interval | None = None
     by_seed: dict[int, float] = field(default_factory=dict)
     paired: tuple[Interval, Interval] | None = None
+    items: ItemEvidence | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,14 @@ def require_one_setting(named: pd.DataFrame, explained: Collection[str] = ()) ->
             raise ValueError(f"{which} twice: keep one")
 
 
-def lines_of(named: pd.DataFrame, baseline: str, score: str, nll: str, means: Collection[str] = ()) -> list[Line]:
+def lines_of(
+    named: pd.DataFrame,
+    baseline: str,
+    score: str,
+    nll: str,
+    means: Collection[str] = (),
+    folder: str | Path | None = None,
+) -> list[Line]:
     """Return a line per budget and name, budgets increasing.
 
     Args:
@@ -127,6 +138,8 @@ def lines_of(named: pd.DataFrame, baseline: str, score: str, nll: str, means: Co
         baseline: the name that the others are compared with.
         score, nll: the two metrics.
         means: other columns to average.
+        folder: of all results, whose stored items the differences are over too, where a metric is a plain mean of
+            them; None: over seeds, on the items that were scored.
     """
     lines = []
     for budget in sorted(named["budget_examples"].dropna().unique()):
@@ -134,7 +147,7 @@ def lines_of(named: pd.DataFrame, baseline: str, score: str, nll: str, means: Co
         base = part[part["name"] == baseline]
         for name in part["name"].unique():
             own = part[part["name"] == name]
-            first, second = (_compare(own, base, column, name == baseline) for column in (score, nll))
+            first, second = (_compare(own, base, column, name == baseline, folder) for column in (score, nll))
             averages = {column: _mean(own, column) for column in means}
             lines.append(Line(int(budget), str(name), len(own), first, second, averages))
     return lines
@@ -148,7 +161,9 @@ def by_seed(runs: pd.DataFrame, name: str) -> dict[int, float]:
     return {int(seed): value * scale for seed, value in zip(known["seed"], known[name], strict=True)}
 
 
-def _compare(own: pd.DataFrame, base: pd.DataFrame, name: str, is_baseline: bool) -> Comparison | None:
+def _compare(
+    own: pd.DataFrame, base: pd.DataFrame, name: str, is_baseline: bool, folder: str | Path | None
+) -> Comparison | None:
     values, others = by_seed(own, name), by_seed(base, name)
     if not values:
         return None
@@ -157,9 +172,11 @@ def _compare(own: pd.DataFrame, base: pd.DataFrame, name: str, is_baseline: bool
         return Comparison(mean)
     first, second = ({seed: side[seed] for seed in seeds} for side in (values, others))
     paired = mean_interval(list(first.values())), mean_interval(list(second.values()))
-    return Comparison(
-        mean, paired_difference(first, second), {seed: first[seed] - second[seed] for seed in seeds}, paired
-    )
+    difference, by_seed_ = paired_difference(first, second), {seed: first[seed] - second[seed] for seed in seeds}
+    items = item_evidence(Path(folder), own, base, name) if folder is not None else None
+    if items is not None and items.interval is not None:
+        difference = replace(items.interval, p_value=difference.p_value)
+    return Comparison(mean, difference, by_seed_, paired, items)
 
 
 def _mean(own: pd.DataFrame, column: str) -> float | None:

@@ -10,6 +10,8 @@ from studykit.findings._lines import choose_headline, finished, require_one
 from studykit.findings._sentences import best_of, describe
 from studykit.statistics.verdicts import Verdict
 
+FIGURE = "differences_by_setting"
+
 ALL = "all"
 _SELECT = "method_options.select"
 _DEFAULT = "difference"

@@ -7,7 +7,7 @@ import pandas as pd
 
 from studykit.findings import Finding, format_interval, judge
 from studykit.findings._data_size_text import describe
-from studykit.findings._items import item_evidence, items_sentence
+from studykit.findings._items import items_sentence
 from studykit.findings._lines import (
     Comparison,
     Line,
@@ -24,6 +24,7 @@ from studykit.scorers import metric
 from studykit.statistics import Crossover, Interval, crossover
 from studykit.statistics.verdicts import Verdict, noise_floor
 
+FIGURE = "score_against_budget"
 _NLL = "nll"
 
 
@@ -49,7 +50,7 @@ def data_size(
         score: the metric of the verdicts; where it is the same in every run, NLL is.
         teacher, student: names to keep; None keeps all, and more than one is refused.
         tie: largest difference that does not matter, in the unit of this metric; None: the metric's.
-        folder: of all results, whose stored items the smallest budget is compared on too; None: on seeds alone.
+        folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
 
     Raises:
         ValueError: the rows mix students or teachers, or runs of one method with different options, so that no pair is
@@ -57,12 +58,16 @@ def data_size(
     """
     runs = arms(frame, baseline, arm, teacher=teacher, student=student)
     named, (score, why) = score, choose_headline(runs, score, _NLL)
-    lines = [line for line in lines_of(runs, baseline, score, _NLL) if line.name == arm and _has_pairs(line.score)]
+    lines = [
+        line
+        for line in lines_of(runs, baseline, score, _NLL, folder=folder)
+        if line.name == arm and _has_pairs(line.score)
+    ]
     contrasts = {f"{arm} - {baseline} at {line.budget:,} examples": _pairs(line.score).difference for line in lines}
     found = judge(contrasts, score, tie if score == named else None)
     judged = list(zip(lines, found.values(), strict=True))
     end = _end(lines, 1 if metric(score).higher_is_better else -1)
-    beside, more = _beside(runs, lines, baseline, arm, score, folder)
+    beside, more = _beside(runs, lines, baseline, arm, score)
     numbers = {
         "baseline": baseline,
         "arm": arm,
@@ -103,22 +108,19 @@ def _end(lines: list[Line], sign: int) -> Crossover | None:
     return crossover([line.budget for line in lines], gains)
 
 
-def _beside(
-    runs: pd.DataFrame, lines: list[Line], baseline: str, arm: str, score: str, folder: str | Path | None
-) -> tuple[str, dict[str, Any]]:
+def _beside(runs: pd.DataFrame, lines: list[Line], baseline: str, arm: str, score: str) -> tuple[str, dict[str, Any]]:
     """Return noise, items, fits and the score of the teacher, as text and as numbers."""
     of_teacher, fits = _teacher_score(runs, score), fits_of(runs, score)
     numbers: dict[str, Any] = {"teacher_score": of_teacher, "scaling": plain_fits(fits)}
     if not lines:
         return "", numbers
     first, last = lines[0], max(line.budget for line in lines)
-    smallest = runs[runs["budget_examples"] == first.budget]
-    of_baseline, of_arm = (smallest[smallest["name"] == name] for name in (baseline, arm))
+    of_baseline = runs[(runs["budget_examples"] == first.budget) & (runs["name"] == baseline)]
     noise = noise_floor(list(by_seed(of_baseline, score).values()), list(_pairs(first.score).by_seed.values()))
-    items = item_evidence(Path(folder), of_arm, of_baseline, score) if folder is not None else None
+    items = _pairs(first.score).items
     numbers |= {"noise": None if noise is None else vars(noise), "items": None if items is None else items.plain()}
     text = noise_sentence(noise, baseline, f"at {first.budget:,} examples", score)
-    text += items_sentence(items, baseline, arm, score) + scaling_sentence(fits, last, score)
+    text += items_sentence(items, baseline, arm) + scaling_sentence(fits, last, score)
     if of_teacher is not None:
         text += f" The teacher itself scores {of_teacher:.{metric(score).digits}f}."
     return text, numbers

@@ -7,6 +7,8 @@ from studykit.findings._contrasts import Question, extremes
 from studykit.findings._lines import choose_headline, finished, require_one
 from studykit.findings._sentences import best_of
 
+FIGURE = "differences_by_setting"
+
 _OPTIONS = {
     "method_options.beta": "beta",
     "method_options.kd_ratio": "kd_ratio",

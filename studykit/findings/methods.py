@@ -1,6 +1,7 @@
 """Which method is best at each data budget, against fine-tuning, and what does it cost?"""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,8 @@ from studykit.scorers import Metric, metric
 from studykit.statistics import Interval
 from studykit.statistics.verdicts import Verdict
 
+FIGURE = "methods_compared"
+FIGURE_PER_BUDGET = True
 Judged = Sequence[tuple[Line, Verdict | None]]
 
 _COST = ("student_tokens", "teacher_tokens", "generated_tokens", "scored_tokens", "train_s")
@@ -32,6 +35,7 @@ def methods(
     score: str = "exact_match",
     nll: str = "nll",
     tie: float | None = None,
+    folder: str | Path | None = None,
 ) -> Finding:
     """Return score, NLL and cost of every method by budget, best first, its difference to the baseline, and verdicts.
 
@@ -45,6 +49,7 @@ def methods(
         score: the first metric, by which methods are ranked; where it is the same in every run, the second is.
         nll: the second metric.
         tie: largest difference that does not matter, in the unit of the first metric; None: the metric's.
+        folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
 
     Raises:
         ValueError: the rows mix students, or hold a method, budget and seed twice.
@@ -57,7 +62,7 @@ def methods(
     counted = [column for column in _COST if column in runs]
     runs = runs.assign(**{column: runs[column].fillna(0) for column in counted})
     direction = -1 if metric(score).higher_is_better else 1
-    lines = lines_of(runs.sort_values("name", kind="stable"), baseline, score, nll, counted)
+    lines = lines_of(runs.sort_values("name", kind="stable"), baseline, score, nll, counted, folder)
     lines.sort(key=lambda line: (line.budget, direction * line.score.mean.mean if line.score else 0.0))
     contrasts = {_contrast(line, baseline): d for line in lines if (d := _difference(line)) is not None}
     found = judge(contrasts, score, tie if score == named else None)

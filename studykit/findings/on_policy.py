@@ -9,6 +9,8 @@ from studykit.findings._contrasts import Contrast, Question, extremes
 from studykit.findings._lines import choose_headline, finished, require_one
 from studykit.findings._sentences import best_of
 
+FIGURE = "score_against_cost"
+
 _OPTIONS = {"method_options.lmbda": "lmbda", "method_options.top_k": "K"}
 _EQUAL = 1e-9
 """Means that differ by less are equal but for rounding."""

@@ -10,6 +10,8 @@ from studykit.findings._lines import choose_headline, finished, require_one
 from studykit.findings._sentences import describe
 from studykit.statistics.verdicts import Verdict
 
+FIGURE = "differences_by_setting"
+
 _NOISY = "r2kd"
 _OPTIONS = {"calls": "calls", "method_options.prompt_dropout": "noise"}
 _COSTS = ("student_tokens", "teacher_reads", "train_s")

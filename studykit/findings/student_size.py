@@ -10,6 +10,8 @@ from studykit.findings._lines import choose_headline, finished, require_one
 from studykit.findings._sentences import describe
 from studykit.statistics.verdicts import Verdict
 
+FIGURE = "gain_against_gap"
+
 
 def student_size(
     frame: pd.DataFrame, *, baseline: str = "sft", arm: str = "kd", score: str = "exact_match", nll: str = "nll"

@@ -10,6 +10,8 @@ from studykit.findings._lines import choose_headline, finished
 from studykit.findings._sentences import describe
 from studykit.statistics.verdicts import Verdict
 
+FIGURE = "gain_against_gap"
+
 
 def taid(
     frame: pd.DataFrame, *, baseline: str = "kd", start: str = "sft", score: str = "exact_match", nll: str = "nll"

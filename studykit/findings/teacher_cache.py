@@ -1,6 +1,7 @@
 """How much of a teacher must be kept for distillation to lose nothing, in bytes per response token?"""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,6 +22,8 @@ from studykit.scorers import metric
 from studykit.statistics import Interval
 from studykit.statistics.verdicts import Verdict
 
+FIGURE = "difference_against_bytes"
+FIGURE_PER_BUDGET = True
 Judged = Sequence[tuple[Line, Sequence[Verdict]]]
 
 DENSE = "dense"
@@ -36,6 +39,7 @@ def teacher_cache(
     score: str = "exact_match",
     nll: str = "nll",
     tie: float | None = None,
+    folder: str | Path | None = None,
 ) -> Finding:
     """Return size, quality and cost of every signal by budget, its difference to the dense live teacher, and verdicts.
 
@@ -50,6 +54,7 @@ def teacher_cache(
         score: the first metric.
         nll: the second metric.
         tie: largest difference that does not matter, in the unit of the first metric; None: the metric's.
+        folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
 
     Raises:
         ValueError: the rows mix students or options, or hold a signal, budget and seed twice.
@@ -60,7 +65,7 @@ def teacher_cache(
     runs = runs.assign(name=_signals(runs, baseline))
     require_one_setting(runs, [f"teacher_{form}" for form in _FORMS])
     columns = (*_MEASURED.values(), "teacher_tokens", "cache_tokens")
-    lines = lines_of(runs, DENSE, score, nll, columns)
+    lines = lines_of(runs, DENSE, score, nll, columns, folder)
     lines.sort(key=lambda line: (line.budget, *_rank(line, baseline)))
     metrics = (score, nll)
     contrasts = {

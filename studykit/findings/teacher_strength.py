@@ -11,6 +11,8 @@ from studykit.findings._sentences import describe
 from studykit.statistics import Interval
 from studykit.statistics.verdicts import Verdict
 
+FIGURE = "gain_against_gap"
+
 
 def teacher_strength(
     frame: pd.DataFrame, *, baseline: str = "sft", arm: str = "kd", score: str = "exact_match", nll: str = "nll"

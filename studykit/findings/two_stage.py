@@ -15,6 +15,8 @@ from studykit.findings._sentences import best_of, describe
 from studykit.statistics import Interval
 from studykit.statistics.verdicts import Verdict
 
+FIGURE = "differences_by_setting"
+
 HUMAN, SYNTHETIC = "human", "synthetic"
 _EXPLAINED = ("inputs", "method", "mix", "source", "split", "source_options")
 _TUNED_STEPS = ("tuned.steps", "tuned.epochs")

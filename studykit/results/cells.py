@@ -11,13 +11,14 @@ A kernel learns its cell as it learns everything else: from its configuration, i
 import json
 import sys
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from studykit.errors import InputError
 from studykit.files import json_object, read_lines, write_json
 from studykit.files.leases import is_held
-from studykit.results.record import CellRecord, CellSpec, read_typed, write_record
+from studykit.results.record import CellRecord, CellSpec, Hypothesis, read_record, read_typed, write_record
 
 _SECTION = "StudyCell"
 """Of a kernel's configuration; its `folder` is the cell's."""
@@ -54,7 +55,10 @@ class CellState:
 
 
 def write_cell(folder: Path, spec: CellSpec) -> None:
-    """Put `cell.json` in place."""
+    """Put `cell.json` in place; a hypothesis that has the same text as before keeps its time."""
+    before = _earlier_hypothesis(folder)
+    if before and spec.hypothesis and before.sha256 == spec.hypothesis.sha256:
+        spec = spec.model_copy(update={"hypothesis": before})
     write_json(folder / "cell.json", spec.to_json() | {"parameters": spec.parameters})
 
 
@@ -68,6 +72,26 @@ def read_cell_spec(folder: Path) -> CellSpec:
     if spec is None:
         raise InputError(f"{folder} is no cell of a batch: it has no cell.json")
     return spec
+
+
+def hypothesis_came_first(cell: CellState) -> bool | None:
+    """Whether a cell's hypothesis was written before the first of its runs started; None where that is not known.
+
+    A run that another notebook had trained before counts too: its scores could be seen.
+    """
+    if cell.spec is None or cell.spec.hypothesis is None:
+        return None
+    records = [read_record(cell.folder.parents[1] / "runs" / run) for run in cell.runs]
+    started = [datetime.fromisoformat(record.started) for record in records if record is not None]
+    return datetime.fromisoformat(cell.spec.hypothesis.written) <= min(started) if started else None
+
+
+def _earlier_hypothesis(folder: Path) -> Hypothesis | None:
+    try:
+        spec = read_typed(folder / "cell.json", CellSpec, _FIRST_VERSION)
+    except InputError:
+        return None
+    return spec and spec.hypothesis
 
 
 def start_cell(folder: Path) -> None:

@@ -149,6 +149,13 @@ class EvaluationRecord(Record):
         return {"normalised": value} if isinstance(value, int) else value
 
 
+class Hypothesis(Record):
+    """A notebook's hypothesis as it was when a batch first started the cell."""
+
+    sha256: str = Field(description="of the text under the heading Hypothesis")
+    written: str = Field(description="when it first had this text in `cell.json`; UTC, ISO 8601")
+
+
 class CellSpec(Record):
     """`cell.json`: which notebook a cell of a batch executes, with which parameters."""
 
@@ -158,6 +165,7 @@ class CellSpec(Record):
     notebooks: str = Field(description="folder of the notebook, relative to the cell's folder")
     parameters: dict[str, Any] = Field(description="all parameters of the notebook, defaults included")
     timeout_s: float = Field(description="seconds after which the cell is stopped")
+    hypothesis: Hypothesis | None = Field(default=None, description="the notebook's hypothesis, before the first run")
 
 
 class CellRecord(Record):

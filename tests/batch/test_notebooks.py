@@ -279,3 +279,23 @@ def test_the_table_of_methods_has_the_best_first(primary_metric, best):
     for line in lines[-3:-1]:
         exec(ast.unparse(line), names)
     assert eval(ast.unparse(lines[-1]), names)["arm"].iloc[0] == best
+
+
+def test_the_hypothesis_is_hashed_by_its_text_alone(tmp_path):
+    path = tmp_path / "01_a.ipynb"
+
+    def written(text, other):
+        cells = [
+            ("# A\n\n## Question\n" + other, "markdown"),
+            (f"## Hypothesis\n\n{text}", "markdown"),
+            ("x = 1", "code"),
+        ]
+        cells.append(("## Parameters\n" + other, "markdown"))
+        plain = [{"cell_type": kind, "source": [source], "metadata": {}} for source, kind in cells]
+        path.write_text(json.dumps({"nbformat": 4, "cells": plain}))
+        found = notebooks.hypothesis_of(path)
+        return found and found.sha256
+
+    assert written("KD gains 2 points.", "a") == written("KD gains 2 points.", "b")
+    assert written("KD gains 2 points.", "a") != written("KD gains 3 points.", "a")
+    assert written("", "a") is None

@@ -29,7 +29,7 @@ def test_it_shows_the_finding_of_the_chosen_budget(opened, results_root):
 def test_the_figure_follows_metric_and_cost(opened, results_root):
     app = opened(results_root, PAGE, measure="nll", cost="tokens through the student")
     layout = json.loads(app.get("plotly_chart")[0].proto.spec)["layout"]
-    assert layout["xaxis"]["title"]["text"] == "NLL (nats per token)"
+    assert layout["xaxis"]["title"]["text"] == "difference to sft, NLL (nats per token)"
     assert layout["xaxis2"]["title"]["text"] == "student tokens"
 
 

@@ -152,17 +152,27 @@ def test_figures_are_plain_json_and_transparent(frame):
         assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
 
 
-def test_methods_come_best_first_with_interval_and_cost(frame):
+def test_methods_come_best_first_with_paired_differences_and_cost(frame):
     done = frame[frame["budget_examples"] == 100].assign(train_s=[3.0, 4.0, 5.0, 10.0, 20.0, 30.0])
     figure: Any = methods_compared(done)
     scores, costs = ({t.y[0]: t for t in figure.data if t.xaxis == axis} for axis in ("x", "x2"))
     assert list(scores) == ["sft", "kd"]  # drawn from the bottom up
-    interval = mean_interval([15.0, 16.0, 20.0])
+    interval = mean_interval([5.0, 4.0, 6.0])  # paired by seed, not the interval of the scores
     assert scores["kd"].x == (pytest.approx(interval.mean),)
     assert interval.high is not None
+    assert scores["kd"].error_x.arrayminus == (pytest.approx(interval.high - interval.mean),)
     assert scores["kd"].error_x.array == (pytest.approx(interval.high - interval.mean),)
+    assert "helps" in scores["kd"].hovertemplate
+    assert (scores["sft"].x, scores["sft"].error_x.array) == ((0.0,), (0.0,))
     assert costs["kd"].x == (20.0,)
-    assert [shape.x0 for shape in figure.layout.shapes] == [pytest.approx(12.0)]
+    assert [(shape.x0, shape.x1) for shape in figure.layout.shapes] == [(-1.0, 1.0), (0, 0)]  # the tie, and zero
+
+
+def test_cannot_tell_is_an_open_mark_and_nothing_is_drawn_without_a_baseline(frame):
+    done = frame[(frame["budget_examples"] == 100) & (frame["seed"] == 0)]
+    marks: Any = {trace.y[0]: trace.marker.symbol for trace in methods_compared(done).data}
+    assert marks == {"sft": "circle", "kd": "diamond-open"}
+    assert methods_compared(done[done["method"] == "kd"]).data == ()
 
 
 def test_where_lower_is_better_the_lowest_comes_first(frame):

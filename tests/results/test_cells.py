@@ -13,13 +13,14 @@ from studykit.results import CellRecord, CellSpec, RunWriter
 from studykit.results.cells import (
     add_run,
     finish_cell,
+    hypothesis_came_first,
     kernel_arguments,
     read_cell,
     read_cell_spec,
     start_cell,
     write_cell,
 )
-from studykit.results.record import RECORD_SCHEMA
+from studykit.results.record import RECORD_SCHEMA, Hypothesis
 
 PARAMETERS = {"seed": 1, "teacher": None, "nested": {"none": None}}
 
@@ -107,3 +108,29 @@ def test_a_cell_that_is_tried_again_starts_without_record_and_runs(make_cell):
     start_cell(folder)
     assert not (folder / "record.json").exists()
     assert finish_cell(folder, "done", wall_s=1.0) == CellRecord(status="done", wall_s=1.0)
+
+
+def hypothesis(text, written):
+    return Hypothesis(sha256=text, written=written)
+
+
+def test_a_hypothesis_keeps_the_time_of_its_first_writing_as_long_as_its_text_is_the_same(make_cell):
+    folder = make_cell()
+    spec = read_cell_spec(folder)
+    for text, day, kept in (("a", 1, 1), ("a", 2, 1), ("b", 3, 3)):
+        write_cell(folder, spec.model_copy(update={"hypothesis": hypothesis(text, f"2026-01-0{day}T00:00:00+00:00")}))
+        assert read_cell_spec(folder).hypothesis == hypothesis(text, f"2026-01-0{kept}T00:00:00+00:00")
+
+
+@pytest.mark.parametrize(("year", "first"), [(2020, True), (2099, False)])
+def test_whether_a_hypothesis_came_first_is_seen_in_the_times_of_the_runs(
+    study, make_cell, make_run, make_spec, year, first
+):
+    folder = make_cell()
+    spec = read_cell_spec(folder)
+    assert hypothesis_came_first(read_cell(folder)) is None
+    write_cell(folder, spec.model_copy(update={"hypothesis": hypothesis("a", f"{year}-01-01T00:00:00+00:00")}))
+    assert hypothesis_came_first(read_cell(folder)) is None  # no run yet
+    make_run(study, make_spec("sft", 100))
+    add_run(folder, make_spec("sft", 100).run_id)
+    assert hypothesis_came_first(read_cell(folder)) is first

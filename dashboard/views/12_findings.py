@@ -1,0 +1,106 @@
+"""Findings
+
+Every finding that the study has: its verdicts, figure, table and the runs and notebooks that it rests on.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts, links, readings, states
+from studykit.figures import draw
+from studykit.findings import FINDINGS, Finding, figure_of
+from studykit.findings._answers import Answer, find_answers
+from studykit.results.cells import hypothesis_came_first
+from studykit.statistics.verdicts import Verdict
+
+COLOURS = {"helps": "green", "hurts": "red", "tie": "blue", "cannot tell": "gray"}
+
+
+def page() -> None:
+    """Show a card for each finding."""
+    st.title("Findings")
+    answers = find_answers(readings.runs(), readings.cells(), readings.study())
+    if not answers:
+        st.info("No notebook of this study has a finding yet.", icon=":material/hourglass_empty:")
+    for number, answer in enumerate(answers):
+        with st.container(border=True):
+            _card(answer, f"{answer.name}-{number}")
+
+
+def _card(answer: Answer, key: str) -> None:
+    st.markdown(f"### {states.plain(FINDINGS.describe(answer.name))}")
+    _verdicts(answer.finding.verdicts)
+    st.info(states.plain(answer.finding.sentence), icon=":material/insights:")
+    if list(Path(__file__).parent.glob(f"[0-9]*_{answer.name}.py")):
+        links.to_page(answer.name, "Figure and table on a separate page")
+    elif not answer.finding.table.empty:
+        _figures(answer, key)
+        _table(answer.finding)
+    _evidence(answer)
+
+
+def _verdicts(found: dict[str, Verdict]) -> None:
+    """Count the verdicts by word, each with its colour."""
+    if found:
+        counts = Counter(one.word for one in found.values())
+        with st.container(horizontal=True):
+            for word, colour in COLOURS.items():
+                if counts[word]:
+                    st.badge(f"{counts[word]} {word}", color=colour)
+
+
+def _figures(answer: Answer, key: str) -> None:
+    name, per_budget = figure_of(answer.name)
+    if name is None:
+        return
+    done = answer.runs[(answer.runs["status"] == "done") & answer.runs["budget_examples"].notna()]
+    parts = list(done.groupby("budget_examples")) if per_budget else [(None, done)]
+    for budget, part in parts:
+        figure = draw(name, answer.finding, part, readings.study())
+        where = "" if budget is None else f" at {budget:,} examples"
+        if figure.data:
+            st.caption(f"{answer.name.replace('_', ' ')}{where}")
+            charts.show(
+                figure, f"{FINDINGS.describe(answer.name)}{where}: {answer.finding.sentence}", f"{key}-{budget}"
+            )
+
+
+def _table(finding: Finding) -> None:
+    columns = {name: st.column_config.NumberColumn(format=f"%.{digits}f") for name, digits in finding.digits.items()}
+    st.dataframe(finding.table, hide_index=True, column_config=columns, alt="The finding's table, with verdicts")
+    st.caption("In brackets the 95% t interval over seeds. The verdicts are corrected over all rows together (Holm).")
+
+
+def _evidence(answer: Answer) -> None:
+    """Show the runs and the executed notebooks."""
+    runs, cells = answer.runs, answer.cells
+    done = int((runs["status"] == "done").sum())
+    with st.expander(f"Evidence: {done} runs, {runs['seed'].nunique()} seeds, {len(cells)} notebooks"):
+        columns = ["run_id", "arm", "method", "budget_examples", "seed", "status", answer.finding.numbers.get("score")]
+        st.dataframe(
+            runs[[column for column in columns if column in runs]], hide_index=True, alt="The runs of this finding"
+        )
+        if len(runs):
+            links.to_page("run", f"Open its first run, {runs['run_id'].iloc[0]}", run=runs["run_id"].iloc[0])
+        if cells:
+            st.dataframe(_cells(answer), hide_index=True, alt="The notebooks of this finding")
+
+
+def _cells(answer: Answer) -> pd.DataFrame:
+    """Return a row for each notebook, and whether its hypothesis came before the runs that it shows."""
+    first = {True: "before the first run", False: "after the first run", None: "not recorded"}
+    return pd.DataFrame(
+        {
+            "cell": cell.cell_id,
+            "notebook": cell.spec.notebook if cell.spec else "",
+            "status": cell.status,
+            "hypothesis written": first[hypothesis_came_first(cell)],
+        }
+        for cell in answer.cells
+    )
+
+
+page()

@@ -1,0 +1,40 @@
+"""The short form of the simulation: every claim holds within its error, and broken statistics are noticed."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from benchmarks import simulation
+from benchmarks.simulation import SEEDS, Check, main, simulate
+from studykit.statistics import Interval, mean_interval
+
+
+def test_what_intervals_and_verdicts_claim_holds_in_two_hundred_studies(tmp_path):
+    assert main(["--trials", "150", "--out", str(tmp_path / "simulation.json")]) == 0
+    report = json.loads((tmp_path / "simulation.json").read_text())
+    assert report["trials"] == 150
+    counts = Counter(check["what"] for check in report["checks"])
+    assert counts["helps or hurts where nothing differs"] == 4 * len(SEEDS)
+    assert counts["planted crossover"] == 3 * len(SEEDS)
+    assert any("some seeds never cross in 9" in check["note"] for check in report["checks"])
+
+
+def test_intervals_that_are_too_narrow_are_noticed(monkeypatch):
+    def narrow(values):
+        found = mean_interval(values)
+        assert found.low is not None
+        return Interval(found.mean, (found.mean + found.low) / 2, (3 * found.mean - found.low) / 2, found.n)
+
+    monkeypatch.setattr(simulation, "mean_interval", narrow)
+    monkeypatch.setattr(simulation, "SEEDS", (5,))
+    wrong = {check.what for check in simulate(60) if not check.holds}
+    assert "helps or hurts where nothing differs" in wrong
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "claimed", "holds"),
+    [(0.95, 0.0, True, True), (0.92, 0.0, True, False), (0.92, 0.006, True, True), (0.5, 0.0, False, True)],
+)
+def test_a_value_may_leave_its_range_by_two_standard_errors(value, error, claimed, holds):
+    assert Check("", "", value, 0.93, 0.97, error, claimed=claimed).holds is holds
