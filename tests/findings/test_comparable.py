@@ -23,3 +23,12 @@ def test_other_students_teachers_and_options_are_left_out_and_runs_without_a_tea
     assert not kept(teacher="larger")
     assert not kept(learning_rate=2.0)
     assert kept(teacher=None)
+
+
+def test_a_factor_may_vary_and_with_it_the_hash_of_models_and_data():
+    runs = pd.DataFrame([RUN | {"inputs": "a"}])
+    frame = pd.DataFrame(
+        [RUN | {"inputs": "b"} | change for change in ({}, {"student": "medium"}, {"teacher": "larger"})]
+    )
+    assert comparable(frame, runs).empty
+    assert comparable(frame, runs, vary=["student"])["student"].tolist() == ["small", "medium"]
