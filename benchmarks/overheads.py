@@ -2,10 +2,12 @@
 
     python -m benchmarks.overheads --runs 10000 --repeats 5
 
-`python`: an empty interpreter, for comparison. `import studykit` and `studykit --help`: whole processes. `notebook`: a
-empty notebook, through the local executor. `table, first`: `results.load` of synthetic runs, copies of a
-committed one under other ids, without an index; `table`: the same from the index. `cache`: the signals of a
-cached teacher for the lexicon's sequences. The seconds of each are written to results/benchmarks/overheads-cpu.json.
+`python`: an empty interpreter, for comparison. `import studykit` and `studykit --help`: whole processes. `notebook`: an
+empty notebook, through the local executor; `notebook, imports`: one that imports what notebook 01 does; `notebook,
+pinned`: the cells of notebook 01 until its arms are checked and pinned. `table, first`: `results.load` of synthetic
+runs, copies of a committed one under other ids, without an index; `table`: the same from the index. `cache`: the
+signals of a cached teacher for the lexicon's sequences. The seconds of each are written to
+results/benchmarks/overheads-cpu.json.
 """
 
 import argparse
@@ -60,8 +62,8 @@ def time_start(name: str) -> dict[str, float]:
     return {"seconds": time.perf_counter() - started}
 
 
-def time_notebook(arguments: argparse.Namespace) -> dict[str, float]:
-    """Return the wall time of a batch of one empty notebook."""
+def time_notebook(arguments: argparse.Namespace, *cells: str) -> dict[str, float]:
+    """Return the wall time of a batch of one notebook, which has these cells after its parameters."""
     import nbformat.v4 as v4
     import yaml
 
@@ -73,7 +75,8 @@ def time_notebook(arguments: argparse.Namespace) -> dict[str, float]:
         folder = Path(name)
         (folder / "batches").mkdir()
         code = v4.new_code_cell('study = "empty"\nresults = "results"', metadata={"tags": ["parameters"]})
-        (folder / "empty.ipynb").write_text(json.dumps(v4.new_notebook(cells=[code])), encoding="utf-8")
+        notebook = v4.new_notebook(cells=[code, *map(v4.new_code_cell, cells)])
+        (folder / "empty.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
         (folder / "batches" / "one.yaml").write_text(yaml.safe_dump([{"notebook": "empty"}]), encoding="utf-8")
         started = time.perf_counter()
         cells = batch.plan("one", folder=folder, results_root=folder / "results")
@@ -82,6 +85,29 @@ def time_notebook(arguments: argparse.Namespace) -> dict[str, float]:
         if failed:
             raise RuntimeError(str(batch.failures(failed)))
     return {"seconds": seconds}
+
+
+def time_imports(arguments: argparse.Namespace) -> dict[str, float]:
+    """Return the wall time of a batch of one notebook with the imports of notebook 01."""
+    lines = [line for cell in _cells() for line in cell.splitlines() if line.startswith(("from ", "import "))]
+    return time_notebook(arguments, "\n".join(lines))
+
+
+def time_pinned(arguments: argparse.Namespace) -> dict[str, float]:
+    """Return the wall time of a batch of one notebook with the cells of notebook 01 until its arms are pinned."""
+    return time_notebook(arguments, *_cells()[:2], _PIN)
+
+
+_PIN = """from studykit.data import Inputs
+from studykit.spec import RunSpec
+inputs = Inputs(results)
+pinned = [runner.pin(RunSpec.parse(arm), inputs) for arm in arms.values()]"""
+
+
+def _cells() -> list[str]:
+    """Return the code of notebook 01."""
+    notebook = json.loads((ROOT / "notebooks" / "01_data_size.ipynb").read_text(encoding="utf-8"))
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
 def write_runs(study: Path, count: int) -> None:
@@ -139,7 +165,14 @@ def time_cache(arguments: argparse.Namespace) -> dict[str, float]:
     return {"seconds": seconds, "positions_per_s": positions / seconds, "prepare_s": prepared - started}
 
 
-OTHERS = {"notebook": time_notebook, "table, first": time_first_table, "table": time_table, "cache": time_cache}
+OTHERS = {
+    "notebook": time_notebook,
+    "notebook, imports": time_imports,
+    "notebook, pinned": time_pinned,
+    "table, first": time_first_table,
+    "table": time_table,
+    "cache": time_cache,
+}
 
 
 if __name__ == "__main__":

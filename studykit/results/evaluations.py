@@ -120,16 +120,18 @@ def primary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read(run_folder: Path, eval_id: str) -> StoredEvaluation:
-    folder, evaluation = evaluation_folder(run_folder, eval_id), None
+    folder, error = evaluation_folder(run_folder, eval_id), None
+    try:
+        if record := read_typed(folder / "record.json", EvaluationRecord):
+            return StoredEvaluation(eval_id, folder, record.status, record.evaluation, record, record.error)
+    except InputError as damage:
+        error = str(damage)
     try:
         evaluation = read_plain(folder / "evaluation.json", lambda plain: Evaluation.model_validate(plain))
-        record = read_typed(folder / "record.json", EvaluationRecord)
-    except InputError as error:
-        return StoredEvaluation(eval_id, folder, "failed", evaluation, error=str(error))
-    if record is None:
-        status = "running" if is_held(run_folder) else "stale"
-        return StoredEvaluation(eval_id, folder, status, evaluation)
-    return StoredEvaluation(eval_id, folder, record.status, record.evaluation, record, record.error)
+    except InputError as damage:
+        return StoredEvaluation(eval_id, folder, "failed", error=error or str(damage))
+    status = "failed" if error else "running" if is_held(run_folder) else "stale"
+    return StoredEvaluation(eval_id, folder, status, evaluation, error=error)
 
 
 def _written(folder: Path) -> str:

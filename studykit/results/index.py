@@ -11,7 +11,7 @@ from typing import Any
 from xxhash import xxh3_64_hexdigest
 
 from studykit.files import replacing
-from studykit.results.evaluations import FOLDER, evaluation_names
+from studykit.results.evaluations import FOLDER
 from studykit.results.record import RECORD_SCHEMA
 from studykit.spec import SCHEMA
 
@@ -92,7 +92,7 @@ def _is_of_another_version(text: str) -> bool:
 
 
 def is_current(folder: str, lines: list[Line], since_ns: int) -> bool:
-    """Whether the records of a run and of exactly these evaluations exist, and are older than the index.
+    """Whether the records of a run and of its evaluations exist and, like the list of these, are older than the index.
 
     Args:
         folder: of the run.
@@ -100,9 +100,10 @@ def is_current(folder: str, lines: list[Line], since_ns: int) -> bool:
         since_ns: when the index was written. A record that has been written since is read again, and its seal checked.
     """
     names = {line.get(PLACE) for line in lines} - {None}
-    if names != set(evaluation_names(folder)):
-        return False
     files = [f"{folder}/record.json", *(f"{folder}/{FOLDER}/{name}/record.json" for name in names)]
+    listed_ns = modified_ns(f"{folder}/{FOLDER}")  # changes when an evaluation is added or removed
+    if listed_ns is not None and listed_ns >= since_ns:
+        return False
     return all((written := modified_ns(file)) is not None and written < since_ns for file in files)
 
 

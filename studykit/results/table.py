@@ -290,7 +290,7 @@ def _study_rows(study: Path) -> list[Line]:
     folder = study / "runs"
     for line in rows:
         line.update(signals.get(line["run_id"], {}), study=study.name)
-        line.update(columns_in_comparisons(folder / line["run_id"], line, roles.get(line["run_id"], ())))
+        line.update(columns_in_comparisons(folder, line, roles.get(line["run_id"], ())))
         line.pop(TODAY, None)
         line.pop(PLACE, None)
     return rows

@@ -115,19 +115,19 @@ def tuning_files(run_folder: Path) -> list[Path]:
     return sorted((run_folder / FOLDER).glob("[!.]*.json"))
 
 
-def columns_in_comparisons(run_folder: Path, line: Mapping[str, Any], roles: Sequence[Role]) -> dict[str, Any]:
+def columns_in_comparisons(runs: Path, line: Mapping[str, Any], roles: Sequence[Role]) -> dict[str, Any]:
     """Return what a run's part in comparisons adds to its line of the table: names, and how its settings were chosen.
 
     Args:
-        run_folder: of the run.
-        line: with the name and question of its record.
+        runs: the folder of all runs of the study.
+        line: with the id of the run, and the name and question of its record.
         roles: from `read_roles`.
     """
     columns: dict[str, Any] = {"arm": names_of(line.get("arm"), roles)}
     if is_trial(roles, line.get("ablation")):
         columns["trial"] = True
     if tunings := tunings_of(roles):
-        newest = read_tunings(run_folder)
+        newest = read_tunings(runs / line["run_id"])
         columns |= newest[0].columns() if newest else {}
         columns["tuning"] = tunings
     return columns
