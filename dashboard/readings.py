@@ -51,14 +51,23 @@ def fingerprint() -> str:
     return results.fingerprint(study())
 
 
-def runs() -> pd.DataFrame:
-    """Return the table of runs of the chosen study, with the scores of each run's primary evaluation."""
-    return results.primary(runs_and_evaluations()).reset_index(drop=True)
+def runs(*, trials: bool = False) -> pd.DataFrame:
+    """Return the table of runs of the chosen study, with the scores of each run's primary evaluation.
+
+    Args:
+        trials: whether to include those of tunings, which have True in the column `trial`.
+    """
+    return results.primary(runs_and_evaluations(trials=trials)).reset_index(drop=True)
 
 
-def runs_and_evaluations() -> pd.DataFrame:
-    """Return the table of runs of the chosen study with one row per evaluation."""
-    return _runs(str(study()), fingerprint())
+def runs_and_evaluations(*, trials: bool = False) -> pd.DataFrame:
+    """Return the table of runs of the chosen study with one row per evaluation.
+
+    Args:
+        trials: whether to include those of tunings.
+    """
+    frame = _runs(str(study()), fingerprint())
+    return frame[frame["trial"].isna()].drop(columns="trial") if not trials and "trial" in frame else frame
 
 
 def evaluations(run_id: str) -> pd.DataFrame:
@@ -132,7 +141,7 @@ def _version(file: Path) -> tuple[int, int] | None:
 
 @st.cache_data(max_entries=8, show_spinner="Reading the study")
 def _runs(folder: str, version: str) -> pd.DataFrame:
-    return results.load(folder)
+    return results.load(folder, trials=True)
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

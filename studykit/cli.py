@@ -142,7 +142,7 @@ def results_command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the table of runs."""
+    """Show the table of runs; trials of tunings have True in the column `trial`."""
     from studykit import results as store
     from studykit.results.status import running
 
@@ -152,7 +152,7 @@ def results_command(
     if rebuild:
         for folder in store.studies(root):
             typer.echo(f"{folder.name}: {store.rebuild_index(folder)} runs", err=True)
-    frame = store.load(root)
+    frame = store.load(root, trials=True)
     for folder in store.studies(root):
         for reason in store.damaged_records(folder).values():
             typer.echo(f"damaged: {reason}", err=True)

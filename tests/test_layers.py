@@ -33,8 +33,8 @@ LAYERS = (
     "rollouts",
     "methods",
     "data",
-    "training",
     "evaluation",
+    "training",
     "study",
     # what was measured, as figures and findings
     "findings",

@@ -25,6 +25,7 @@ from studykit.findings.data_size import data_size
 from studykit.findings.methods import methods
 from studykit.findings.teacher_cache import teacher_cache
 from studykit.results.record import CellRecord, CellSpec, EvaluationRecord, Record, RunRecord
+from studykit.results.tuning import TuningRecord
 from studykit.scorers import metric
 from tools.models_page import format_page
 
@@ -151,6 +152,7 @@ class RecordsPage(Page):
 RECORDS: dict[str, type[Record]] = {
     "record": RunRecord,
     "evaluation-record": EvaluationRecord,
+    "tuning": TuningRecord,
     "cell": CellSpec,
     "cell-record": CellRecord,
 }

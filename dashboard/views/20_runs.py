@@ -29,7 +29,7 @@ def page() -> None:
     """Show the table of runs."""
     st.title("Runs")
     states.damaged(readings.damaged())
-    frame = readings.runs()
+    frame = _runs()
     if frame.empty:
         st.info("This study holds no runs yet.", icon=":material/hourglass_empty:")
         return
@@ -43,6 +43,15 @@ def page() -> None:
     _table(shown)
     with chosen:
         _link(shown)
+
+
+def _runs() -> pd.DataFrame:
+    """Return the runs to show: those of tunings where people ask for them."""
+    every = readings.runs(trials=True)
+    count = int(every["trial"].notna().sum()) if "trial" in every else 0
+    if count and st.toggle(f"Trials of tuning: {count:,}", key="trials", bind="query-params"):
+        return every
+    return readings.runs()
 
 
 def _filtered(frame: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import answers, charts, evaluations, links, notebooks, progress, readings, states
+from dashboard import answers, charts, evaluations, links, notebooks, progress, readings, states, tuning
 from studykit import results
 from studykit.errors import InputError
 from studykit.figures.loss_curves import loss_curves
@@ -41,7 +41,7 @@ class Opened:
 
 def page() -> None:
     """Show the run that the address names."""
-    frame = readings.runs()
+    frame = readings.runs(trials=True)
     run_id = _chosen(frame)
     if run_id is None:
         return
@@ -53,6 +53,7 @@ def page() -> None:
         "Items": _items,
         "Evaluations": _evaluations,
         "Cost": _cost,
+        "Tuning": _tuning,
         "Specification": _specification,
         "Environment": _environment,
         "Notebook": _notebook,
@@ -86,7 +87,12 @@ def _follow_choice() -> None:
 
 
 def _name(line: pd.Series) -> str:
-    return f"{progress.name(line)} ({line['status']}, {line['run_id']})"
+    trial = "trial of tuning, " if _is_trial(line) else ""
+    return f"{progress.name(line)} ({trial}{line['status']}, {line['run_id']})"
+
+
+def _is_trial(line: pd.Series) -> bool:
+    return line.get("trial") is True
 
 
 def _evaluation(line: pd.Series) -> pd.Series:
@@ -124,6 +130,11 @@ def _head(line: pd.Series, run: Opened) -> None:
     st.title(states.plain(progress.name(line)))
     states.badge(run.status)
     progress.show(pd.DataFrame([line]))
+    if _is_trial(line):
+        st.info(
+            "A trial of tuning: it is scored on validation items, and stands in no finding, figure or average.",
+            icon=":material/tune:",
+        )
     st.text(" · ".join(_facts(line, run)))
     folder = results.run_folder(readings.study(), run.run_id)
     folders = [folder, *([run.evaluation.folder] if run.evaluation is not None else [])]
@@ -150,7 +161,7 @@ def _coverage(record: results.EvaluationRecord) -> None:
 
 def _options(row: pd.DataFrame) -> None:
     """Show the options that are not default, one a line."""
-    options = results.settings(row, results.option_columns(row))[0]
+    options = results.settings(row, results.option_columns(row), tuned=True)[0]
     if options:
         with st.expander(f"Options other than the default: {len(options)}"):
             lines = [f"{name} = {value}" for name, value in options.items()]
@@ -239,6 +250,11 @@ def _cost(run: Opened) -> None:
         _numbers(run.record.cost | (measured.cost if measured else {}))
     else:
         st.info("Cost is recorded when a run is done.", icon=":material/hourglass_empty:")
+
+
+def _tuning(run: Opened) -> None:
+    folder = results.run_folder(readings.study(), run.run_id)
+    tuning.show(results.read_tunings(folder))
 
 
 def _specification(run: Opened) -> None:

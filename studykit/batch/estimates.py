@@ -1,4 +1,8 @@
-"""What a batch will take, as a table and as a line of text. Torch-free."""
+"""What a batch will take, as a table and as a line of text. Torch-free.
+
+The column `there` counts runs and trials for which nothing is computed: they are on disk, or an earlier cell of the
+batch trains them.
+"""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,7 +12,18 @@ Estimate = Mapping[str, float]
 """The fields of `studykit.study.estimate.Estimate`, by name."""
 
 _AT_A_TIME = ("memory_bytes", "checkpoint_bytes")
-_COLUMNS = ("tokens seen", "teacher tokens", "cached before", "cache", "disk", "memory", "time")
+_COLUMNS = (
+    "runs",
+    "trials",
+    "there",
+    "tokens seen",
+    "teacher tokens",
+    "cached before",
+    "cache",
+    "disk",
+    "memory",
+    "time",
+)
 
 
 def estimate_table(named: Mapping[str, Estimate]) -> Table:
@@ -28,11 +43,13 @@ def estimate_line(estimates: Iterable[Estimate], jobs: int) -> str:
     each = list(estimates)
     total = add(each)
     seconds = max(total["seconds"] / jobs, max(estimate["seconds"] for estimate in each))
-    seen, teacher, _, cache, disk, memory, _ = _texts(total)
+    runs, trials, there, seen, teacher, _, cache, disk, memory, _ = _texts(total)
+    tuning = f" and {trials} trials ({_duration(total['tuning_s'] / jobs)})" if total["trials"] else ""
+    known = f", {there} more are done or shared" if total["runs_there"] else ""
     return (
         f"{len(each)} cell{'s' if len(each) > 1 else ''} will take about {_duration(seconds)}, {memory} of memory"
-        f"{' each' if jobs > 1 else ''}, {disk} of disk: {seen} tokens trained on, {teacher} through the teacher, "
-        f"{cache} of cache"
+        f"{' each' if jobs > 1 else ''}, {disk} of disk: {runs} runs{tuning} to train{known}; {seen} tokens trained "
+        f"on, {teacher} through the teacher, {cache} of cache"
     )
 
 
@@ -47,7 +64,8 @@ def add(estimates: Iterable[Estimate]) -> dict[str, float]:
 
 def _texts(estimate: Estimate) -> list[str]:
     disk = sum(estimate[name] for name in ("cache_bytes", "weights_bytes", "checkpoint_bytes"))
-    counts = [_count(estimate[name]) for name in ("student_tokens", "teacher_tokens", "cached_tokens")]
+    runs = [f"{estimate[name]:,.0f}" for name in ("runs", "trials", "runs_there")]
+    counts = runs + [_count(estimate[name]) for name in ("student_tokens", "teacher_tokens", "cached_tokens")]
     sizes = [_size(amount) for amount in (estimate["cache_bytes"], disk, estimate["memory_bytes"])]
     return [*counts, *sizes, _duration(estimate["seconds"])]
 

@@ -19,10 +19,35 @@ import psutil
 from studykit.batch.notebooks import arms_of
 from studykit.errors import InputError
 from studykit.executors._processes import end_with_parent
+from studykit.results import is_done
 from studykit.spec import RunSpec
 
 _FIGURES_S = 4.0
 """Seconds of a notebook beside its imports and its runs: its kernel's start, its figures, its end."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a cell will run.
+
+    Attributes:
+        arms: specifications of its arms.
+        tuning: the `TuningPlan` of its arms; None where nothing is tuned.
+        root: the results folder.
+        study: the folder of its study.
+        keep: the weights that stay on disk.
+    """
+
+    arms: list[RunSpec]
+    tuning: Any
+    root: str
+    study: Path
+    keep: str
+
+    @property
+    def trials(self) -> list[RunSpec]:
+        """Specifications of the trials, before a grid is widened."""
+        return [] if self.tuning is None else [spec for _, _, spec in self.tuning.specs()]
 
 
 @dataclass
@@ -30,13 +55,15 @@ class Checked:
     """What the specifications of a batch need, seeds apart.
 
     Attributes:
-        needs: `studykit.study.estimate.Needs` by the canonical text of the specification without its seeds.
+        needs: `studykit.study.estimate.Needs` by the key of a specification.
+        pinned: the pinned specification by the same key.
         lines: how much of its budget each run trains on.
         pin_s: seconds of the look-ups for one run.
         start_s: seconds of the imports.
     """
 
     needs: dict[str, Any] = field(default_factory=dict)
+    pinned: dict[str, RunSpec] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     pin_s: float = 0.0
     start_s: float = 0.0
@@ -48,38 +75,52 @@ def check(cells: list[dict[str, Any]], jobs: int = 1) -> dict[str, Any]:
     Raises:
         InputError: the first fault, or what cannot fit.
     """
-    arms = [[RunSpec.parse(dict(arm)) for arm in _arms(Path(c["notebook"]), c["parameters"]).values()] for c in cells]
-    roots = [cell["parameters"]["results"] for cell in cells]
-    pairs = [(spec, root) for specs, root in zip(arms, roots, strict=True) for spec in specs]
-    if not pairs:
+    planned = [_plan(Path(cell["notebook"]), cell["parameters"]) for cell in cells]
+    if not any(cell.arms for cell in planned):
         return {"lines": [], "estimates": []}
-    checked = _pin(pairs, jobs)
-    if any(_without_seeds(spec).canonical() not in checked.needs for spec, _ in pairs):
-        return {"lines": list(dict.fromkeys(checked.lines)), "estimates": []}
-    shared: dict[int, Any] = {}
-    estimates = [
-        _estimate(specs, cell["parameters"].get("keep", "full"), checked, shared)
-        for specs, cell in zip(arms, cells, strict=True)
-    ]
-    _check_disks(estimates, roots, jobs)
+    checked = _pin(planned, jobs)
+    checked.lines += [cell.tuning.line for cell in planned if cell.tuning is not None]
     lines = list(dict.fromkeys(checked.lines))
+    if any(_key(spec) not in checked.needs for cell in planned for spec in (*cell.arms, *cell.trials)):
+        return {"lines": lines, "estimates": []}
+    shared: dict[int, Any] = {}
+    known: set[Path] = set()
+    estimates = [_estimate(cell, checked, shared, known) for cell in planned]
+    _check_disks(estimates, [cell.root for cell in planned], jobs)
     return {"lines": lines, "estimates": [estimate.as_dict() for estimate in estimates]}
 
 
-def _pin(pairs: list[tuple[RunSpec, str]], jobs: int) -> Checked:
+def _plan(notebook: Path, parameters: dict[str, Any]) -> Planned:
+    """Build what a cell will run from its parameters: the arms, and where they are tuned the trials."""
+    arms, tuning = _arms(notebook, parameters), None
+    if arms and parameters.get("tune"):
+        from studykit.study import tuning as tuning_options  # imports torch
+        from studykit.study.tuning_plan import plan_tuning
+
+        options = tuning_options(parameters)
+        options = {name: value for name, value in options.items() if name not in ("study", "root")}
+        tuning = plan_tuning(arms, parameters["tune"], **options)
+    specs = [RunSpec.parse(dict(arm)) for arm in arms.values()]
+    root = parameters.get("results", "results")
+    return Planned(specs, tuning, root, Path(root) / parameters.get("study", ""), parameters.get("keep", "full"))
+
+
+def _pin(planned: list[Planned], jobs: int) -> Checked:
     """Pin specifications, each with its results folder; those of one folder share what is looked up."""
     from studykit.data import Inputs
     from studykit.study import pin  # imports torch
     from studykit.study.estimate import Needs, Shared, check_fits
     from studykit.study.rates import measure
 
-    inputs, pinned = {root: Inputs(root) for _, root in pairs}, {}
+    inputs, pinned = {cell.root: Inputs(cell.root) for cell in planned}, {}
     checked, started = Checked(start_s=time.time() - psutil.Process().create_time()), time.monotonic()
-    for spec, root in pairs:
-        plain = _without_seeds(spec)
-        if (key := plain.canonical()) not in pinned:
-            pinned[key] = pin(spec, inputs[root])
-            checked.lines += pinned[key].data_lines
+    for cell in planned:
+        for spec in (*cell.arms, *cell.trials):
+            if (key := _key(spec)) not in pinned:
+                pinned[key] = pin(_without_seeds(spec), inputs[cell.root])
+                checked.lines += pinned[key].data_lines
+                checked.pinned[key] = pinned[key].spec
+    _check_apart(planned, inputs)
     checked.pin_s = (time.monotonic() - started) / len(pinned)
     for key, run in pinned.items():
         try:
@@ -95,6 +136,20 @@ def _pin(pairs: list[tuple[RunSpec, str]], jobs: int) -> Checked:
     return checked
 
 
+def _check_apart(planned: list[Planned], inputs: dict[str, Any]) -> None:
+    """Refuse validation items that are held-out items."""
+    from studykit.study import pin
+    from studykit.study.trials import check_apart
+
+    found = set()
+    for cell in (cell for cell in planned if cell.tuning is not None):
+        arm, trial = cell.tuning.first_arm, next(iter(cell.trials))
+        pair = (*(evaluation.eval_id for evaluation in arm.evaluation), trial.evaluation[0].eval_id)
+        if pair not in found:
+            found.add(pair)
+            check_apart(arm, pin(trial, inputs[cell.root]), inputs[cell.root])
+
+
 def _check_disks(estimates: list[Any], roots: list[str], jobs: int) -> None:
     """Refuse cells for which the disk with their results folder has no room."""
     from studykit.study.estimate import Estimate, check_disk
@@ -106,14 +161,27 @@ def _check_disks(estimates: list[Any], roots: list[str], jobs: int) -> None:
         check_disk(total, Path(root), jobs)
 
 
-def _estimate(specs: list[RunSpec], keep: str, checked: Checked, shared: dict[int, Any]) -> Any:
-    """Return what a cell takes after the cells before it; the runs of another seed capture other sequences."""
+def _estimate(cell: Planned, checked: Checked, shared: dict[int, Any], known: set[Path]) -> Any:
+    """Return what a cell takes after the cells before it; the runs of another seed capture other sequences.
+
+    Args:
+        cell: what it runs.
+        checked: what the specifications need.
+        shared: what earlier runs leave, by seed.
+        known: folders of runs that earlier cells train; those of this one are added.
+    """
     from studykit.study.estimate import Estimate, Shared
 
-    total = Estimate(seconds=checked.start_s + _FIGURES_S + checked.pin_s * len(specs))
-    for spec in specs:
-        needs = checked.needs[_without_seeds(spec).canonical()]
-        total += needs.estimate(shared.setdefault(spec.seed, Shared()), keep)
+    total = Estimate(seconds=checked.start_s + _FIGURES_S + checked.pin_s * (len(cell.arms) + len(cell.trials)))
+    for spec, is_trial in [(spec, False) for spec in cell.arms] + [(spec, True) for spec in cell.trials]:
+        key = _key(spec)
+        folder = cell.study / "runs" / with_settings(checked.pinned[key], spec).run_id
+        if folder in known or is_done(folder):
+            total += Estimate(runs_there=1)
+            continue
+        known.add(folder)
+        needs = checked.needs[key].estimate(shared.setdefault(spec.seed, Shared()), "none" if is_trial else cell.keep)
+        total += needs + (Estimate(trials=1, tuning_s=needs.seconds) if is_trial else Estimate(runs=1))
     return total
 
 
@@ -127,6 +195,28 @@ def _arms(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"notebook {notebook.stem}: its arms cannot be built from these parameters ({reason})"
         ) from None
+
+
+def _key(spec: RunSpec) -> str:
+    """Return a text that is the same for specifications which take as long: it leaves out seeds and rates."""
+    stages = tuple(stage.model_copy(update={"learning_rate": 1.0}) for stage in spec.stages)
+    return _without_seeds(spec.model_copy(update={"stages": stages})).canonical()
+
+
+def with_settings(pinned: RunSpec, spec: RunSpec) -> RunSpec:
+    """Return a pinned specification with the seeds and learning rates of another one that has the same key."""
+    stages = tuple(
+        known.model_copy(
+            update={
+                "learning_rate": stage.learning_rate,
+                "data": known.data.model_copy(
+                    update={"budget": known.data.budget.model_copy(update={"seed": stage.data.budget.seed})}
+                ),
+            }
+        )
+        for known, stage in zip(pinned.stages, spec.stages, strict=True)
+    )
+    return pinned.model_copy(update={"stages": stages, "seed": spec.seed})
 
 
 def _without_seeds(spec: RunSpec) -> RunSpec:

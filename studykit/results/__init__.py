@@ -17,7 +17,8 @@ each evaluation, named by the hash of what is measured:
                                   evaluations/<eval_id>/evaluation.json   written first
                                                         items.jsonl       each item with its answer and scores
                                                         record.json       written last: its existence means measured
-    results/<study>/arms.jsonl                       names of runs in comparisons, where they have any
+                                  tuning/<tuning>.json    how its settings were chosen, where a tuning chose them
+    results/<study>/arms.jsonl                       names of runs in comparisons, and which ones are trials of tunings
     results/<study>/signals/<run_id>.json            size and quality of a run's cached teacher, where measured
     results/<study>/cells/<cell_id>/cell.json        which notebook a cell of a batch executes, and how
                                     notebook.ipynb   executed

@@ -51,6 +51,10 @@ class Manifest(Record):
     )
     seen_examples: int | None = Field(default=None, description="number of sequences that are trained on at least once")
     epochs: float | None = Field(default=None, description="how often each was trained on, on average")
+    best_step: int | None = Field(
+        default=None, description="the optimizer step whose weights the stage ends with, where these are the best ones"
+    )
+    best_validation: float | None = Field(default=None, description="their score on the validation data")
     examples_sha256: str | None = Field(default=None, description="hash of the examples in their order")
     trained_on: dict[str, int] | None = Field(
         default=None, description="number of sequences trained on, repetitions included, by who wrote the answers"

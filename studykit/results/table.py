@@ -266,7 +266,7 @@ def _usage(manifests: tuple[Manifest, ...]) -> Line:
     """Return how much of its budget a run of one stage trained on; stages may share examples in unknown number."""
     if len(manifests) != 1:
         return {}
-    values = {name: getattr(manifests[0], name) for name in ("seen_examples", "epochs")}
+    values = {name: getattr(manifests[0], name) for name in ("seen_examples", "epochs", "best_step")}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -19,9 +19,10 @@ from studykit.results.cells import cells
 from studykit.results.evaluations import read_evaluations
 from studykit.results.index import Line, stored_lines
 from studykit.results.layout import is_run_id, run_folders
-from studykit.results.record import read_record
+from studykit.results.record import read_record, read_typed
 from studykit.results.signals import read_signals
 from studykit.results.table import rows_of
+from studykit.results.tuning import TuningRecord, tuning_files
 
 _MAY_BE_LEFT_OUT = ("items.jsonl", "metrics.jsonl")
 
@@ -80,6 +81,11 @@ def _verify_run(folder: Path) -> Iterator[Damage]:
     if record is not None and record.run_id != folder.name:
         yield Damage(folder, f"its record is that of run {record.run_id}", "give the folder that name")
     yield from damaged_files(folder)
+    for file in tuning_files(folder):
+        try:
+            read_typed(file, TuningRecord)
+        except InputError as error:
+            yield Damage(file, str(error), "remove it and run the comparison again, which reads the trials")
     for one in read_evaluations(folder):
         fix = f"remove {one.folder} and run the specification again"
         if one.record is None and one.error:

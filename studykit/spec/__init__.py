@@ -31,7 +31,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from studykit.spec.data import Budget, Data, Filters, MixPart, with_first_parts
 from studykit.spec.part import Part
 from studykit.spec.schema_1 import from_schema_1, is_schema_1
-from studykit.spec.values import MAX_SEED, Seed
+from studykit.spec.values import MAX_SEED, OnOrNone, ScorerOrLoss, Seed
 
 __all__ = [
     "MAX_SEED",
@@ -134,7 +134,9 @@ class Stage(Part):
     selected_sha256: str | None = Field(
         default=None, description="of the examples, where models selected them; filled in by `study.pin`"
     )
-    validation: Data | None = Field(default=None, description="used during training by methods that need it")
+    validation: Data | None = Field(
+        default=None, description="used during training by methods that need it, and to find the best weights"
+    )
     method: str
     method_options: dict[str, Any] = Field(default={})
     turns: Literal["last", "each", "all"] | None = Field(
@@ -159,6 +161,15 @@ class Stage(Part):
         default=None, description="sequences of a batch as one row without padding; None: on flash attention"
     )
     bf16: bool | None = Field(default=None, description="mixed precision; None: on GPUs that have it")
+    load_best_model_at_end: OnOrNone = Field(
+        default=None, description="whether the stage ends with the weights of its best validation score, not the last"
+    )
+    eval_steps: int | None = Field(
+        default=None, ge=1, description="optimizer steps between two of these scores; None: a tenth of the steps"
+    )
+    metric_for_best_model: ScorerOrLoss = Field(
+        default=None, description="the score: name of a scorer; None: loss on the validation data, nats per token"
+    )
     code: dict[str, str] | None = Field(
         default=None, description="hashes of the source code that is not the released one; filled in by `study.pin`"
     )

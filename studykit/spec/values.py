@@ -12,3 +12,6 @@ Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
 
 OnOrNone = Annotated[bool | None, AfterValidator(lambda value: value or None)]
 """A switch whose `false` is no other content than its absence."""
+
+ScorerOrLoss = Annotated[str | None, AfterValidator(lambda name: None if name == "loss" else name)]
+"""The name of a scorer; `loss` is no other content than its absence."""

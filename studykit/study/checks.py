@@ -17,7 +17,7 @@ from studykit.models.loading import check_attention
 from studykit.models.names import ModelRef
 from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
 from studykit.samplers import SAMPLERS, models_of
-from studykit.scorers import SCORERS, name_of
+from studykit.scorers import SCORERS, any_needs, name_of
 from studykit.spec import Budget, Evaluation, RunSpec, Stage, Teacher, repeated_evaluation
 
 _NEEDS_SETTINGS = {
@@ -50,12 +50,25 @@ def check_names(spec: RunSpec) -> None:
     for stage in spec.stages:
         for data, _ in stage.parts:
             SAMPLERS.module(data.budget.sampler)
+        check_best_model(stage)
         if stage.lr_scheduler_type not in schedules():
             raise unknown("lr_scheduler_type", stage.lr_scheduler_type, schedules())
     for model in (spec.student, spec.teacher, *(stage.teacher for stage in spec.stages)):
         check_attention(model.attn_implementation if model else None)
     for scorer in (scorer for evaluation in spec.evaluation for scorer in evaluation.scorers):
         SCORERS.module(name_of(scorer))
+
+
+def check_best_model(stage: Stage) -> None:
+    """Refuse a score by which no weights can be chosen, and settings of one where the last weights are kept."""
+    for name in ("eval_steps", "metric_for_best_model"):
+        if getattr(stage, name) is not None and not stage.load_best_model_at_end:
+            raise InputError(f"{name} changes nothing without load_best_model_at_end=true: set it, or leave {name} out")
+    if (name := stage.metric_for_best_model) is None:
+        return
+    SCORERS.check(name)
+    if any_needs([name], "teacher") or any_needs([name], "choices"):
+        raise InputError(f"metric_for_best_model {name!r} needs a teacher or choices: take loss, or another scorer")
 
 
 def check_evaluations(evaluations: Sequence[Evaluation]) -> None:
@@ -152,10 +165,11 @@ def check_one_pruning(shares: set[float | None]) -> None:
 
 
 def check_validation_is_named(stage: Stage) -> None:
-    """Refuse a stage without validation data; for methods that compute a validation loss during training."""
+    """Refuse a stage without validation data that computes a validation score during training."""
     if stage.validation is None:
+        what = "load_best_model_at_end" if stage.load_best_model_at_end else f"method {stage.method!r}"
         raise InputError(
-            f"method {stage.method!r} computes a validation loss during training: name validation data in the stage, "
+            f"{what} computes a validation score during training: name validation data in the stage, "
             "such as validation={'source': ..., 'split': 'validation', 'budget': {'examples': 100}}"
         )
 

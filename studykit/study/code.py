@@ -14,7 +14,7 @@ from studykit.study.released import unreleased
 
 
 def code_of_stage(stage: Stage, recipe: Recipe) -> dict[str, str] | None:
-    """Return hashes of what a stage runs: method, loss, rollout, samplers and sources; None where all is released."""
+    """Return hashes of what a stage runs: method, loss, rollout, samplers, sources, scorer; None for released ones."""
     data = [part for part, _ in stage.parts] + ([] if stage.validation is None else [stage.validation])
     samplers = [part.budget.sampler for part in data] + ([recipe.select] if recipe.select else [])
     return _code(
@@ -24,6 +24,7 @@ def code_of_stage(stage: Stage, recipe: Recipe) -> dict[str, str] | None:
             ROLLOUTS: [recipe.rollout],
             SAMPLERS: samplers,
             SOURCES: [part.source for part in data],
+            SCORERS: [stage.metric_for_best_model] if stage.metric_for_best_model else [],
         }
     )
 

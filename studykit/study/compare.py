@@ -11,6 +11,7 @@ from studykit.errors import InputError
 from studykit.results import Purpose
 from studykit.results.layout import check_study
 from studykit.spec import RunSpec
+from studykit.study.overlap import check_best_apart
 from studykit.study.pin import pin
 from studykit.study.progress import Show, showing
 from studykit.study.run import run_resolved
@@ -65,6 +66,7 @@ def compare(
         for run in runs.values():
             check_weights(check_study(root, study), run)
             check_keep(keep, run, check_study(root, study))
+            check_best_apart(run)
         rows = []
         for number, (arm, run) in enumerate(runs.items(), 1):
             told = _prefixed(show, f"{arm}, {number} of {len(runs)}")

@@ -40,6 +40,10 @@ class Estimate:
         checkpoint_bytes: of the checkpoints while one run trains.
         memory_bytes: at most.
         seconds: of one process.
+        runs: number of runs that are trained, trials apart.
+        trials: number of trials that are trained.
+        runs_there: number of runs and trials that are on disk, or that an earlier cell of the batch trains.
+        tuning_s: seconds of the trials, which are among `seconds`.
     """
 
     student_tokens: float = 0
@@ -50,6 +54,10 @@ class Estimate:
     checkpoint_bytes: float = 0
     memory_bytes: float = 0
     seconds: float = 0
+    runs: int = 0
+    trials: int = 0
+    runs_there: int = 0
+    tuning_s: float = 0
 
     def __add__(self, other: "Estimate") -> "Estimate":
         """Return what both take one after the other: the larger memory and checkpoints, the sum of all else."""

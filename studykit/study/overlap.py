@@ -63,6 +63,22 @@ def count_held_out(run: ResolvedRun, inputs: Inputs) -> ResolvedRun:
     return replace(run, evaluations=tuple(_count(run, evaluation, inputs) for evaluation in run.evaluations))
 
 
+def check_best_apart(run: ResolvedRun) -> None:
+    """Refuse a run whose weights are chosen by held-out items, as they are where these are its validation data.
+
+    Raises:
+        InputError: with their number.
+    """
+    if not any(stage.spec.load_best_model_at_end for stage in run.stages):
+        return
+    for counts in (found for evaluation in run.evaluations if (found := evaluation.items_validated_on)):
+        if shared := counts.exact + counts.normalised + counts.near:
+            raise InputError(
+                f"load_best_model_at_end: {shared:,} held-out items are among the validation data, by which the "
+                "weights would be chosen: name another split or file as the stage's validation"
+            )
+
+
 def _count(run: ResolvedRun, evaluation: ResolvedEvaluation, inputs: Inputs) -> ResolvedEvaluation:
     items, splits = evaluation.held_out, [_split_of(data) for stage in run.stages for data, _ in stage.spec.parts]
     trained = [example for stage in run.stages for example in stage.data.examples]

@@ -163,7 +163,7 @@ def _resolve_stage(stage: Stage, parts: _Parts, inputs: Inputs) -> ResolvedStage
         mixed = [part.model_copy(update={"data": _pin_drawn(part.data, stage, parts, inputs)}) for part in stage.mix]
         pinned["mix"] = tuple(mixed)
     (examples, validation), (_, rollout) = ([], None), recipe.parts
-    if rollout.needs_validation:
+    if rollout.needs_validation or stage.load_best_model_at_end:
         checks.check_validation_is_named(stage)
         assert stage.validation is not None
         alone = replace(parts, excluded=replace(parts.excluded, texts=frozenset(), ids=frozenset()))

@@ -22,6 +22,7 @@ from studykit.results.status import Activity, StatusFile, Watch
 from studykit.results.table import run_row
 from studykit.spec import RunSpec
 from studykit.study.memory import PeakMemory
+from studykit.study.overlap import check_best_apart
 from studykit.study.pin import pin
 from studykit.study.progress import Show, showing
 from studykit.study.score import answer_as_teacher, check_weights, device_hours, score_all
@@ -64,6 +65,7 @@ def run(
         resolved = pin(parsed, Inputs(root))
         check_weights(check_study(root, study), resolved)
         check_keep(keep, resolved, check_study(root, study))
+        check_best_apart(resolved)
         return run_resolved(resolved, study, root, purpose=results.Purpose(ablation), keep=keep, show=show)
 
 

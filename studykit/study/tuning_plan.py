@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from studykit.errors import InputError, shown, unknown
+from studykit.methods import get_method
 from studykit.scorers import name_of
 from studykit.spec import MAX_SEED, Evaluation, RunSpec
 from studykit.study.space import Grid, Point, apply, grids_of, points
@@ -55,6 +56,12 @@ class TuningPlan:
                     yield arm, point, trial_spec(apply(plain, self.grids[arm], point), seed, self.evaluation)
 
     @property
+    def line(self) -> str:
+        """How many trials there are, in words."""
+        each = len(self.points(next(iter(self.arms))))
+        return f"tuning: {each} trials for each of {len(self.arms)} arms, and more where a grid is widened"
+
+    @property
     def first_arm(self) -> RunSpec:
         """The first arm, whose evaluations all arms have."""
         return RunSpec.parse(dict(next(iter(self.arms.values()))))
@@ -82,9 +89,18 @@ def plan_tuning(
     if metric not in names:
         raise InputError(f"tune: metric: {unknown('scorer of the evaluation', metric, names)}")
     grids = grids_of(arms, space)
+    for arm, grid in grids.items():
+        for point in points(grid):
+            _check_methods(RunSpec.parse(apply(arms[arm], grid, point)))
     identity = [space, sorted(arms), list(seeds), metric, evaluation.model_dump(mode="json", exclude={"batch_size"})]
     tuning = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     return TuningPlan(arms, grids, tuple(seeds), metric, evaluation, tuning)
+
+
+def _check_methods(spec: RunSpec) -> None:
+    """Refuse options that a method does not have, and values outside their range."""
+    for stage in spec.stages:
+        get_method(stage.method, **stage.method_options)
 
 
 def _check_seeds(seeds: Sequence[int], specs: Mapping[str, RunSpec]) -> None:

@@ -27,6 +27,7 @@ from studykit.losses import Loss, get_loss
 from studykit.models.projection import output_head
 from studykit.models.states import autocasting, evaluating, hidden_states
 from studykit.training import checkpoints
+from studykit.training.best import LOSS, validation_metric
 from studykit.training.checkpoints import SHARE, Pace
 from studykit.training.metrics import MetricsFile, check_finite, sum_over_processes
 from studykit.training.state import Training
@@ -77,6 +78,7 @@ def train_steps(
         while training.step < spec.planned_steps:
             logged = train_step(training, list(islice(batches, spec.gradient_accumulation_steps)))
             watch(training.step, spec.planned_steps)
+            keep_if_best(training)
             if training.step % log_every == 0:
                 log(training, metrics, log_every, logged)
             stopped, due = map(any, zip(*gather_object([(is_stopped(), pace.is_due())]), strict=True))
@@ -85,6 +87,7 @@ def train_steps(
                     checkpoints.save(folder, training.step, training.shared_state(), training.own_state(), accelerator)
             if stopped:
                 raise Stopped(f"stopped by SIGTERM after {training.step} steps, with a checkpoint")
+    training.load_best()
 
 
 def load_batches(planned: PlannedBatches, done: int, accelerator: Accelerator) -> DataLoader:
@@ -180,6 +183,20 @@ def validation_loss(training: Training) -> float:
             batch = batch.to(training.accelerator.device)
             total, tokens = total + float(cross_entropy(training, batch)), tokens + len(batch.target)
     return total / max(tokens, 1)
+
+
+def keep_if_best(training: Training) -> None:
+    """Score the weights where that is due, and keep them if they are the best ones so far."""
+    if training.best is not None and training.best.is_due(training.step):
+        training.best.consider(training.step, validation_score(training), training.trained_state)
+
+
+def validation_score(training: Training) -> float:
+    """Return the score of the weights as they are, by which the best ones are chosen, and log it."""
+    name = training.spec.metric_for_best_model
+    score = validation_loss(training) if name is None else validation_metric(training, name)
+    training.context.log_ratio(**{f"validation_{name or LOSS}": (score, 1)})
+    return score
 
 
 def mean_kd_loss(accelerator: Accelerator, sums: Sequence[dict[str, Tensor]]) -> float:

@@ -168,6 +168,7 @@ def train_stage(
         train_steps(training, planned, job.metrics, job.folder, checkpoint, checkpoint_every_s, watch)
     cost.add_seconds("train_s")
     return {
+        "best": None if training.best is None else training.best.found,
         "cost": cost | sum_over_processes(cost.tokens()) | {"failed_attempts": spending.attempts - 1},
         "threads": threads,
         "answers": sum_over_processes(training.context.answers),
@@ -176,13 +177,14 @@ def train_stage(
 
 
 def trained_on(result: dict[str, Any], teacher: tuple[Teacher, ModelRef] | None) -> dict[str, Any]:
-    """Return what a stage's manifest says of the answers that it was trained on."""
+    """Return what a stage's manifest says of the answers that it was trained on, and of the weights that it kept."""
     names = {"teacher": "the teacher" if teacher is None else teacher[0].name, "student": "the student"}
     counts = Counter(result["sequences"]["data"])
     for author, count in result["sequences"]["generated"].items():
         counts[names[author]] += count
     answers = {f"{kind}_answers": int(count) for kind, count in result["answers"].items()}
-    return {"trained_on": {name: int(count) for name, count in sorted(counts.items())}} | answers
+    trained = {"trained_on": {name: int(count) for name, count in sorted(counts.items())}}
+    return trained | answers | (result.get("best") or {})
 
 
 def open_spending(job: StageJob, checkpoint: Path | None) -> tuple[Spending, Cost]:

@@ -16,6 +16,7 @@ from studykit.models.states import choose_packing
 from studykit.models.vocabulary import token_rows
 from studykit.rollouts import RolloutContext
 from studykit.teacher import OpenTeacher
+from studykit.training.best import Best
 from studykit.training.checkpoints import random_states, set_random_states, trained_state
 from studykit.training.metrics import Averages
 from studykit.training.optimizer import make_optimizer, make_schedule
@@ -38,6 +39,7 @@ class Training:
         step: optimizer steps taken.
         student: as `accelerate` wraps it; `context.student` is the model itself.
         packed: whether padding is left out of the student's batches.
+        best: the weights of the best validation score so far; None where the last ones are kept.
         sequences: number of sequences trained on, repetitions included: the data's by annotator, others by `Author`.
     """
 
@@ -52,7 +54,8 @@ class Training:
         cost: Cost,
     ):
         set_seed(seed, device_specific=True)
-        self.accelerator, self.teacher, self.spec, self.recipe = accelerator, teacher, stage.spec, stage.recipe
+        self.accelerator, self.teacher, self.stage = accelerator, teacher, stage
+        self.spec, self.recipe = stage.spec, stage.recipe
         self.loss, self.rollout = self.recipe.make_loss(), self.recipe.make_rollout()
         self.bf16 = has_bf16() if self.spec.bf16 is None else self.spec.bf16
         optimizer = make_optimizer(student, self.loss, self.spec)
@@ -62,6 +65,7 @@ class Training:
             self.packed = choose_packing(self.student, self.spec.padding_free)
         self.vocab_size = token_rows(tokenizer) if teacher is None else teacher.vocab_size
         self.step, self.epochs = 0, stage.usage.epochs
+        self.best = Best(self.spec) if self.spec.load_best_model_at_end else None
         self.cost = cost
         self.averages = Averages(accelerator)
         self.context = RolloutContext(
@@ -95,11 +99,21 @@ class Training:
             elif is_trained and annotators:
                 self.sequences["data"][annotators[row]] += 1
 
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """Return the student's state without its frozen parameters."""
+        return trained_state(self.context.student)
+
+    def load_best(self) -> None:
+        """Give the student the best weights so far, where they are kept; frozen parameters are not among them."""
+        if self.best is not None:
+            self.context.student.load_state_dict(self.best.weights, strict=False)
+
     def shared_state(self) -> dict[str, Any]:
         """Return the state that is the same in all processes."""
-        return {
+        best = {} if self.best is None else {"best": self.best.state_dict()}
+        return best | {
             "step": self.step,
-            "student": trained_state(self.context.student),
+            "student": self.trained_state(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "loss": self.loss.state_dict(),
@@ -122,6 +136,8 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `shared_state` and `own_state` returned."""
         self.step = state["step"]
+        if self.best is not None:
+            self.best.load_state_dict(state["best"])
         self.context.student.load_state_dict(state["student"], strict=False)  # frozen parameters are not in it
         for part in ("optimizer", "schedule", "loss", "rollout", "cost", "averages"):
             getattr(self, part).load_state_dict(state[part])

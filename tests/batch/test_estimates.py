@@ -23,6 +23,10 @@ CELL = {
     "checkpoint_bytes": 1e6,
     "memory_bytes": 9e8,
     "seconds": 60.0,
+    "runs": 2,
+    "trials": 0,
+    "runs_there": 0,
+    "tuning_s": 0.0,
 }
 
 
@@ -36,9 +40,15 @@ def test_cells_add_up_and_the_largest_memory_counts():
 def test_the_line_has_it_all(jobs, time):
     each = " each" if jobs > 1 else ""
     assert estimate_line([CELL] * 3, jobs) == (
-        f"3 cells will take about {time}, 900 MB of memory{each}, 28 MB of disk: 900 k tokens trained on, "
-        "60 k through the teacher, 12 MB of cache"
+        f"3 cells will take about {time}, 900 MB of memory{each}, 28 MB of disk: 6 runs to train; 900 k tokens "
+        "trained on, 60 k through the teacher, 12 MB of cache"
     )
+
+
+def test_trials_are_counted_apart_and_what_is_there_is_said():
+    tuned = CELL | {"trials": 24, "runs_there": 12, "tuning_s": 40.0}
+    line = estimate_line([tuned, CELL], 1)
+    assert "4 runs and 24 trials (40 s) to train, 12 more are done or shared; " in line
 
 
 def test_the_table_has_a_row_for_each_cell_and_the_sum():
@@ -46,9 +56,9 @@ def test_the_table_has_a_row_for_each_cell_and_the_sum():
     Console(file=text, width=140).print(estimate_table({"seed=0": CELL, "seed=1": CELL}))
     lines = [line.split("│") for line in text.getvalue().splitlines() if "seed=" in line or "all" in line]
     assert [[cell.strip() for cell in line if cell.strip()] for line in lines] == [
-        ["seed=0", "300 k", "20 k", "500", "4 MB", "10 MB", "900 MB", "60 s"],
-        ["seed=1", "300 k", "20 k", "500", "4 MB", "10 MB", "900 MB", "60 s"],
-        ["all", "600 k", "40 k", "1.0 k", "8 MB", "19 MB", "900 MB", "2 min"],
+        ["seed=0", "2", "0", "0", "300 k", "20 k", "500", "4 MB", "10 MB", "900 MB", "60 s"],
+        ["seed=1", "2", "0", "0", "300 k", "20 k", "500", "4 MB", "10 MB", "900 MB", "60 s"],
+        ["all", "4", "0", "0", "600 k", "40 k", "1.0 k", "8 MB", "19 MB", "900 MB", "2 min"],
     ]
 
 
