@@ -30,7 +30,7 @@ def estimate_table(named: Mapping[str, Estimate]) -> Table:
     """Return a table with a row for each cell and the sum in the last one."""
     table = Table("cell", show_footer=False)
     for column in _COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
     for name, estimate in named.items():
         table.add_row(name, *_texts(estimate))
     table.add_section()
