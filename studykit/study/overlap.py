@@ -72,7 +72,7 @@ def check_best_apart(run: ResolvedRun) -> None:
     if not any(stage.spec.load_best_model_at_end for stage in run.stages):
         return
     for counts in (found for evaluation in run.evaluations if (found := evaluation.items_validated_on)):
-        if shared := counts.exact + counts.normalised + counts.near:
+        if shared := counts.exact + counts.normalised:
             raise InputError(
                 f"load_best_model_at_end: {shared:,} held-out items are among the validation data, by which the "
                 "weights would be chosen: name another split or file as the stage's validation"

@@ -85,7 +85,7 @@ def validation_of(evaluation: Evaluation, split: str, items: int | None) -> Eval
 
 
 def check_apart(arm: RunSpec, trial: ResolvedRun, inputs: Inputs) -> None:
-    """Refuse validation items that are held-out items, by their content.
+    """Refuse validation items that are held-out items, but for case, punctuation and whitespace; near ones are logged.
 
     Args:
         arm: with the evaluations that are reported.
@@ -97,7 +97,7 @@ def check_apart(arm: RunSpec, trial: ResolvedRun, inputs: Inputs) -> None:
     """
     held_out = [item for evaluation in pin(arm, inputs).evaluations for item in evaluation.held_out]
     validated = trial.evaluations[0].held_out
-    if shared := int((inputs.find_held_out(held_out, validated, "validation items").items >= Kind.NEAR).sum()):
+    if shared := int((inputs.find_held_out(held_out, validated, "validation items").items >= Kind.NORMALISED).sum()):
         split = trial.spec.evaluation[0].data.split
         raise InputError(
             f"tune: {shared:,} of {len(held_out):,} held-out items are among the validation items of split {split!r}: "
