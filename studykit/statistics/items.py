@@ -20,7 +20,7 @@ def seeds_and_items(differences: np.ndarray, confidence: float = 0.95) -> Interv
 
     The variance is that of two-way resampling, for a plain mean in closed form, as of infinitely many draws: the
     seeds' part is that between their means, the items' part that between the items' means over seeds, since all seeds
-    and both arms answer the same items. What is neither, the residual, is in both parts and is taken out once. Three
+    and both arms answer the same items. What is neither, the residual, is in both parts and counts once. Three
     seeds are too few for percentiles, so the interval is Student's t with Hillis's degrees of freedom, which holds its
     coverage where readers (here seeds) are few and cases (here items) are many.
 
@@ -44,7 +44,7 @@ def seeds_and_items(differences: np.ndarray, confidence: float = 0.95) -> Interv
     rest = differences - rows[:, None] - columns + mean
     residual = float((rest**2).sum()) / ((seeds - 1) * (items - 1)) / (seeds * items)
     of_seeds, of_items = float(rows.var(ddof=1)) / seeds, float(columns.var(ddof=1)) / items
-    variance = of_seeds + max(of_items - residual, 0.0)
+    variance = max(of_seeds - residual, 0.0) + max(of_items - residual, 0.0) + residual
     freedom = (seeds - 1) * (variance / of_seeds) ** 2 if of_seeds else _MANY
     half = float(stdtrit(min(freedom, _MANY), (1 + confidence) / 2) * np.sqrt(variance))
     return Interval(mean, mean - half, mean + half, seeds)
