@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+import transformers.modeling_utils  # noqa: F401 - with the first model, else: its time is part of the start of each cell
 from accelerate import Accelerator
 
 from studykit.collate import PlannedBatches, collate
