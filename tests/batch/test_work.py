@@ -326,6 +326,20 @@ def test_the_status_of_a_batch_is_shown(tmp_path, grid, monkeypatch, capsys, opt
         assert "1 running, 11 waiting" in printed
 
 
+def test_a_status_that_is_watched_ends_with_the_batch(tmp_path, grid, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["studykit", "status", "grid", "--watch"])
+    left = list(grid)
+
+    def one_more_ends(seconds):
+        finish_cell(left.pop().folder, "done", wall_s=1.0)
+
+    monkeypatch.setattr("studykit.batch.cli.time", SimpleNamespace(sleep=one_more_ends))
+    main_without_exit()
+    assert left == []
+    assert "12 done" in capsys.readouterr().out
+
+
 def test_a_results_folder_in_memory_is_refused_for_workers_elsewhere(tmp_path, monkeypatch):
     mount = SimpleNamespace(mountpoint=str(tmp_path.resolve()), fstype="tmpfs")
     monkeypatch.setattr("psutil.disk_partitions", lambda all: [mount])
