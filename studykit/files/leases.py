@@ -156,18 +156,21 @@ class Lease:
             if not self._is_lost and not self._renewed_in_time(now):
                 self._is_lost = not self._take_again()
             if self._is_lost:
+                other = None
+                with suppress(OSError):  # the server may be the reason
+                    other = holder(self.folder)
                 raise LeaseLost(
-                    f"{self.folder.name} was taken over by {holder(self.folder) or 'another process'}, since this one "
+                    f"{self.folder.name} was taken over by {other or 'another process'}, since this one "
                     f"was stopped for longer than its lease of {self._holder.lease_s:g} s: the work goes on there"
                 )
             self._renewed = now
 
     def release(self) -> None:
-        """Give the folder back."""
+        """Give the folder back; where the file server does not answer, the lease ends by itself."""
         self._over.set()
         with self._guard:
             if not self._is_lost:
-                with suppress(FileNotFoundError), open(os.open(self._file, os.O_WRONLY | os.O_TRUNC), "w") as stream:
+                with suppress(OSError), open(os.open(self._file, os.O_WRONLY | os.O_TRUNC), "w") as stream:
                     stream.write(_FREE)
             self._is_lost = True
 
