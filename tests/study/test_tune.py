@@ -31,7 +31,7 @@ def splits(tmp_path_factory, examples):
     return str(folder / "{split}.jsonl")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make_arms(splits, tiny_config, teacher_folder):
     """Make two arms of a few steps with a tiny random student."""
 
@@ -56,9 +56,8 @@ def make_arms(splits, tiny_config, teacher_folder):
     return make
 
 
-@pytest.fixture
-def trained(monkeypatch):
-    """Record the learning rate of every training that starts."""
+def counted(monkeypatch):
+    """Return a list that gets method, learning rate and seed of every training that starts."""
     found = []
     train = trials_module.run_resolved
 
@@ -71,8 +70,28 @@ def trained(monkeypatch):
     return found
 
 
+@pytest.fixture
+def trained(monkeypatch):
+    return counted(monkeypatch)
+
+
 def tuned(arms, root, space=SPACE, **options):
     return study.tune(arms, space, study="s", root=root, validation={"items": None}, **options)
+
+
+@pytest.fixture(scope="module")
+def first_tuning(make_arms, tmp_path_factory):
+    """Tune once for all tests that need tuned arms; return the results, the arms, and the trainings that it took."""
+    root = tmp_path_factory.mktemp("tuned")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        trainings = counted(monkeypatch)
+        return root, tuned(make_arms(), root), trainings
+
+
+@pytest.fixture
+def tuned_root(first_tuning, tmp_path):
+    """Copy the results of the first tuning."""
+    return Path(shutil.copytree(first_tuning[0], tmp_path / "results"))
 
 
 def test_an_empty_space_leaves_the_arms_as_they_are(make_arms, tmp_path):
@@ -82,12 +101,12 @@ def test_an_empty_space_leaves_the_arms_as_they_are(make_arms, tmp_path):
     assert (untouched.records, untouched.table.empty, list(tmp_path.iterdir())) == ({}, True, [])
 
 
-def test_arms_get_as_many_trials_and_run_with_the_values_of_the_best(make_arms, tmp_path, trained):
-    chosen = tuned(make_arms(), tmp_path)
-    rows = study.compare(chosen, study="s", root=tmp_path)
+def test_arms_get_as_many_trials_and_run_with_the_values_of_the_best(first_tuning, tuned_root):
+    _, chosen, trainings = first_tuning
+    rows = study.compare(chosen, study="s", root=tuned_root)
     table = chosen.table
     assert table.groupby("arm").size().nunique() == 1
-    assert len(set(trained)) == len(trained) == len(table)
+    assert len(set(trainings)) == len(trainings) == len(table)
     for arm, part in table.groupby("arm"):
         best = part.loc[part["nll"].idxmin()]
         assert best["chosen"]
@@ -101,7 +120,7 @@ def test_arms_get_as_many_trials_and_run_with_the_values_of_the_best(make_arms, 
 
 def test_trials_see_other_seeds_and_no_test_item(make_arms, tmp_path, splits):
     arms = make_arms(seed=3)
-    chosen = tuned(arms, tmp_path, seeds=[1000, 1001])
+    chosen = tuned(arms, tmp_path, {"learning_rate": [0.01]}, seeds=[1000, 1001])
     test_ids, validation_ids = (
         {line["id"] for line in read_lines(Path(splits.format(split=split)))[0]} for split in ("test", "validation")
     )
@@ -121,11 +140,10 @@ def test_trials_see_other_seeds_and_no_test_item(make_arms, tmp_path, splits):
     assert not test_ids & validation_ids
 
 
-def test_notebooks_of_other_seeds_share_the_trials(make_arms, tmp_path, trained):
-    first = tuned(make_arms(seed=0), tmp_path)
-    count = len(trained)
-    second = tuned(make_arms(seed=1), tmp_path)
-    assert len(trained) == count > 0
+def test_notebooks_of_other_seeds_share_the_trials(make_arms, first_tuning, tuned_root, trained):
+    first = first_tuning[1]
+    second = tuned(make_arms(seed=1), tuned_root)
+    assert not trained
     assert [r.trials for r in first.records.values()] == [r.trials for r in second.records.values()]
     assert first.records["kd"].tuning == second.records["kd"].tuning
     assert [arm["seed"] for arm in second.values()] == [1, 1]
@@ -146,7 +164,7 @@ def test_the_best_at_the_edge_widens_the_grid_once_for_all_and_is_said(make_arms
 
 
 def test_steps_may_differ_between_arms_where_they_were_tuned(make_arms, tmp_path):
-    chosen = tuned(make_arms(), tmp_path, {"steps": [2, 3, 4]})
+    chosen = tuned(make_arms(), tmp_path, {"steps": [3]})
     chosen["kd"]["stages"][0]["steps"] = 2
     chosen["sft"]["stages"][0]["steps"] = 4
     assert study.compare(chosen, study="s", root=tmp_path, keep="none")["steps"].tolist() == [4, 2]
@@ -178,25 +196,25 @@ def test_a_trial_that_diverged_is_the_worst_is_kept_and_not_trained_again(make_a
         tuned(make_arms(["sft"]), tmp_path, {"learning_rate": [0.03]})
 
 
-def test_trials_are_in_no_table_but_their_own_and_the_choice_stands_beside_its_run(make_arms, tmp_path):
-    chosen = tuned(make_arms(), tmp_path)
-    rows = study.compare(chosen, study="s", ablation="why", root=tmp_path, keep="none")
-    frame, every = results.load(tmp_path / "s"), results.load(tmp_path / "s", trials=True)
+def test_trials_are_in_no_table_but_their_own_and_the_choice_stands_beside_its_run(first_tuning, tuned_root):
+    chosen = first_tuning[1]
+    rows = study.compare(chosen, study="s", ablation="why", root=tuned_root, keep="none")
+    frame, every = results.load(tuned_root / "s"), results.load(tuned_root / "s", trials=True)
     assert set(frame["run_id"]) == set(rows["run_id"])
     assert every["trial"].eq(True).sum() == len(chosen.table) == len(every) - len(frame)
     assert set(every[every["trial"].eq(True)]["ablation"]) == {"tuning"}
     for arm, run_id in rows[["arm", "run_id"]].itertuples(index=False):
-        assert results.read_tunings(tmp_path / "s" / "runs" / run_id) == [chosen.records[arm]]
+        assert results.read_tunings(tuned_root / "s" / "runs" / run_id) == [chosen.records[arm]]
     same = ["run_id", "tuning", "trials", "tuned_at_edge", "tuning_s", "tuned.learning_rate"]
     assert frame.set_index("arm").loc[rows["arm"], same].values.tolist() == rows[same].values.tolist()
-    assert not list(results.verify(tmp_path / "s"))
+    assert not list(results.verify(tuned_root / "s"))
 
 
-def test_a_run_may_be_chosen_in_one_comparison_and_given_by_hand_in_another(make_arms, tmp_path):
-    chosen = tuned(make_arms(), tmp_path)
-    rows = study.compare(chosen, study="s", root=tmp_path, keep="none")
-    study.compare(dict(chosen), study="s", root=tmp_path, keep="none")
-    frame = results.load(tmp_path / "s")
+def test_a_run_may_be_chosen_in_one_comparison_and_given_by_hand_in_another(first_tuning, tuned_root):
+    chosen = first_tuning[1]
+    rows = study.compare(chosen, study="s", root=tuned_root, keep="none")
+    study.compare(dict(chosen), study="s", root=tuned_root, keep="none")
+    frame = results.load(tuned_root / "s")
     assert frame["tuning"].tolist() == [f"{chosen.records['kd'].tuning}, {BY_HAND}"] * 2
     assert results.in_tuning(frame, rows)["tuning"].tolist() == [chosen.records["kd"].tuning] * 2
     by_hand = results.in_tuning(frame, rows.drop(columns="tuning"))
@@ -204,10 +222,10 @@ def test_a_run_may_be_chosen_in_one_comparison_and_given_by_hand_in_another(make
     assert not results.tuning_columns(by_hand)
 
 
-def test_a_trial_that_is_reported_by_another_comparison_is_in_the_table(make_arms, tmp_path):
-    chosen = tuned(make_arms(["sft"]), tmp_path)
+def test_a_trial_that_is_reported_by_another_comparison_is_in_the_table(first_tuning, tuned_root):
+    chosen = first_tuning[1]
     run_id = chosen.records["sft"].trials[0].runs[0]
-    study_folder = tmp_path / "s"
+    study_folder = tuned_root / "s"
     assert read_roles(study_folder)[run_id] == (Role("sft", chosen.records["sft"].tuning, trial=True),)
     record = results.read_record(study_folder / "runs" / run_id)
     with results.RunWriter(study_folder, record.spec, Purpose(arm="mine")):
@@ -264,12 +282,12 @@ def tune_and_log(arms, root, log, others):
     log.touch()
     while not all(other.exists() for other in others):
         time.sleep(0.01)
-    tuned(arms, root)
+    tuned(arms, root, {"learning_rate": [0.003, 0.01]})
 
 
 def test_two_processes_train_each_trial_once_and_both_find_all(make_arms, tmp_path, start, join):
     root, logs = tmp_path / "results", [tmp_path / "0", tmp_path / "1"]
-    workers = [start(tune_and_log, make_arms(seed=seed), root, logs[seed], logs) for seed in (0, 1)]
+    workers = [start(tune_and_log, make_arms(["sft"], seed=seed), root, logs[seed], logs) for seed in (0, 1)]
     assert [join(worker) for worker in workers] == [0, 0]
     runs = root / "s" / "runs"
     run_ids = {folder.name for folder in runs.iterdir()}
@@ -280,7 +298,7 @@ def test_two_processes_train_each_trial_once_and_both_find_all(make_arms, tmp_pa
         assert results.read_record(runs / run_id).cost["attempts"] == 1
 
 
-def test_a_trial_that_another_process_works_on_is_left_for_the_end(make_arms, tmp_path, monkeypatch):
+def test_a_trial_that_another_process_works_on_is_left_for_the_end(make_arms, first_tuning, tmp_path, monkeypatch):
     arms = make_arms(["sft"])
     order, waited = [], []
     run_resolved = trials_module.run_resolved
@@ -291,9 +309,7 @@ def test_a_trial_that_another_process_works_on_is_left_for_the_end(make_arms, tm
         return row
 
     monkeypatch.setattr(trials_module, "run_resolved", noting)
-    done = tuned(arms, tmp_path / "elsewhere")
-    first = done.records["sft"].trials[0].runs[0]
-    order.clear()
+    [first] = [t.runs[0] for t in first_tuning[1].records["sft"].trials if t.values["learning_rate"] == 0.003]
     held = take(tmp_path / "s" / "runs" / first)
     assert held is not None
 
@@ -307,11 +323,10 @@ def test_a_trial_that_another_process_works_on_is_left_for_the_end(make_arms, tm
     assert waited == [2]
 
 
-def test_a_trial_that_was_killed_before_it_was_scored_is_trained_again(make_arms, tmp_path, trained):
-    chosen = tuned(make_arms(["sft"]), tmp_path)
-    first = tmp_path / "s" / "runs" / chosen.records["sft"].trials[0].runs[0]
+def test_a_trial_that_was_killed_before_it_was_scored_is_trained_again(make_arms, first_tuning, tuned_root, trained):
+    chosen = first_tuning[1]
+    first = tuned_root / "s" / "runs" / chosen.records["sft"].trials[0].runs[0]
     shutil.rmtree(first / "evaluations")
-    trained.clear()
-    again = tuned(make_arms(["sft"]), tmp_path)
+    again = tuned(make_arms(), tuned_root)
     assert len(trained) == 1
     assert [trial.scores for trial in again.records["sft"].trials] == [t.scores for t in chosen.records["sft"].trials]
