@@ -101,6 +101,8 @@ class Question:
     def contrasts(self, named: pd.DataFrame) -> list[Contrast]:
         """Return every setting at every budget and combination of factors, against the baseline with equal factors.
 
+        Budgets at which there is nothing to compare are left out.
+
         Args:
             named: finished runs, their setting as `name`. A run without the value of a factor, such as one without a
                 teacher, belongs to every value.
@@ -116,7 +118,8 @@ class Question:
             lines = lines_of(part, self.baseline, self.score, self.nll, columns)
             start = self.gap_from or self.baseline
             level = {line.budget: line.score.mean.mean for line in lines if line.name == start and line.score}
-            found += [self._contrast(where, line, level.get(line.budget)) for line in lines]
+            paired = {line.budget for line in lines if line.score and line.score.difference}
+            found += [self._contrast(where, line, level.get(line.budget)) for line in lines if line.budget in paired]
         return found
 
     def judge(self, rows: Sequence[Contrast], more: Mapping[str, Interval | None] | None = None) -> dict[str, Verdict]:

@@ -9,7 +9,9 @@ import pytest
 from studykit.batch import notebooks
 from studykit.findings import Finding
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[2]
+REPORT = ROOT / "notebooks" / "12_report.ipynb"
+NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path != REPORT]
 SMALLEST = {
     "steps": 4,
     "batch_size": 4,
@@ -32,12 +34,13 @@ def execute(path, parameters):
     names, values = {"__name__": "__main__"}, []
     for source, tags in notebooks._code_cells(path):
         body = ast.parse(source).body
-        last = body.pop() if isinstance(body[-1], ast.Expr) else None
+        last = body[-1].value if isinstance(body[-1], ast.Expr) else None
+        body = body if last is None else body[:-1]
         exec(compile(ast.Module(body, []), path.name, "exec"), names)
         if "parameters" in tags:
             names.update(parameters)
         if last is not None:
-            values.append(eval(compile(ast.Expression(last.value), path.name, "eval"), names))
+            values.append(eval(compile(ast.Expression(last), path.name, "eval"), names))
     return names, values
 
 
@@ -56,3 +59,22 @@ def test_it_runs_from_top_to_bottom_and_ends_in_a_finding(path, tmp_path, monkey
     assert finding.sentence in capsys.readouterr().out
     assert len(finding.table) >= 1
     assert len(names["runs"]) == len(names["arms"])
+
+
+def test_the_report_reads_the_committed_studies(monkeypatch, capsys):
+    monkeypatch.chdir(REPORT.parent)
+    names, values = execute(REPORT, {})
+    report = names["report"]
+    assert set(report.costs["study"]) >= {"lexicon", "methods", "teacher_cache"}
+    assert set(report.contrasts["question"]) >= {"data_size", "methods"}
+    assert (report.claims["here"] == "as in the paper").any()
+    assert any(isinstance(value, go.Figure) and value.data for value in values)
+    printed = capsys.readouterr().out
+    assert all(sentence in printed for sentence in report.sentences.values())
+
+
+def test_a_report_without_results_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(REPORT.parent)
+    names, _ = execute(REPORT, {"results": str(tmp_path)})
+    assert set(names["report"].claims["here"]) == {"not measured"}
+    assert "No study has a finding yet." in capsys.readouterr().out

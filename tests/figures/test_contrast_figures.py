@@ -1,5 +1,8 @@
 """Figures of contrasts draw what their findings hold."""
 
+from typing import Any
+
+import pandas as pd
 import pytest
 
 from studykit.figures.difference_along_option import difference_along_option
@@ -20,7 +23,11 @@ def line(setting, mean, *, budget=500, score=20.0, gap=None, cost=None, where=No
 
 def finding_of(*lines):
     numbers = {"baseline": "sft", "gap_from": "sft", "score": "exact_match", "lines": list(lines)}
-    return Finding(None, "", numbers)
+    return Finding(pd.DataFrame(), "", numbers)
+
+
+def traces(figure: Any) -> Any:
+    return figure.data
 
 
 def test_gains_stand_over_the_gaps_of_their_teachers_one_line_per_budget():
@@ -29,7 +36,7 @@ def test_gains_stand_over_the_gaps_of_their_teachers_one_line_per_budget():
         line("lexicon/weak", 1.0, gap=-5.0),
         line("lexicon/weak", 0.5, gap=-30.0, budget=4000),
     )
-    small, large = gain_against_gap(finding).data
+    small, large = traces(gain_against_gap(finding))
     assert (list(small.x), list(small.y), list(small.text)) == ([-5.0, 40.0], [1.0, 3.0], ["weak", "strong"])
     assert list(small.error_y.array) == [1.0, 1.0]
     assert (small.name, large.name) == ("500 examples", "4,000 examples")
@@ -39,26 +46,26 @@ def test_points_may_be_labelled_by_a_factor_and_told_apart_by_their_setting():
     lines = [
         line(name, 1.0, gap=2.0, where={"student": "lexicon/small"}) for name in ("taid", "taid (schedule=linear)")
     ]
-    figure = gain_against_gap(finding_of(*lines), label="student")
-    assert [trace.name for trace in figure.data] == ["taid, 500 examples", "taid (schedule=linear), 500 examples"]
-    assert [trace.text[0] for trace in figure.data] == ["small", "small"]
+    figure: Any = gain_against_gap(finding_of(*lines), label="student")
+    assert [trace.name for trace in traces(figure)] == ["taid, 500 examples", "taid (schedule=linear), 500 examples"]
+    assert [trace.text[0] for trace in traces(figure)] == ["small", "small"]
 
 
 def test_settings_stand_best_on_top_one_panel_per_budget():
     finding = finding_of(line("a", 1.0), line("b", 3.0), line("a", -2.0, budget=4000))
-    figure = differences_by_setting(finding)
-    assert [(trace.y[0], trace.x[0]) for trace in figure.data] == [("a", 1.0), ("b", 3.0), ("a", -2.0)]
+    figure: Any = differences_by_setting(finding)
+    assert [(trace.y[0], trace.x[0]) for trace in traces(figure)] == [("a", 1.0), ("b", 3.0), ("a", -2.0)]
     assert [note.text for note in figure.layout.annotations] == ["500 examples", "4,000 examples"]
 
 
 def test_nothing_to_compare_is_an_empty_figure():
-    assert not differences_by_setting(finding_of()).data
+    assert not traces(differences_by_setting(finding_of()))
 
 
 def test_differences_stand_along_an_option_and_settings_without_it_are_left_out():
     lines = [line(f"gkd (beta={b})", b, options={"beta": b}) for b in (0.9, 0.1)]
-    figure = difference_along_option(finding_of(*lines, line("kd", 9.0)), "beta")
-    [trace] = figure.data
+    figure: Any = difference_along_option(finding_of(*lines, line("kd", 9.0)), "beta")
+    [trace] = traces(figure)
     assert (trace.name, list(trace.x), list(trace.y)) == ("gkd, 500 examples", [0.1, 0.9], [0.1, 0.9])
 
 
@@ -75,19 +82,19 @@ def test_the_front_joins_settings_that_no_cheaper_one_equals():
         line("gkd", 8.0, score=21.0, cost={"train_s": 20.0}),
         line("kd", 0.0, score=50.0, cost={"train_s": 30.0}, budget=4000),
     )
-    front, *points = score_against_cost(finding, "train_s", 500).data
+    front, *points = traces(score_against_cost(finding, "train_s", 500))
     assert (list(front.x), list(front.y)) == ([5.0, 10.0, 20.0], [10.0, 22.0, 22.0])
     assert [(point.name, point.x[0], point.y[0]) for point in points] == [
         ("sft", 5.0, 10.0),
         ("kd", 10.0, 22.0),
         ("gkd", 20.0, 21.0),
     ]
-    assert [point.name for point in score_against_cost(finding).data[1:]] == ["kd"]
+    assert [point.name for point in traces(score_against_cost(finding))[1:]] == ["kd"]
 
 
 @pytest.mark.parametrize("draw", [gain_against_gap, differences_by_setting])
 def test_a_single_seed_has_no_bars(draw):
     one = line("a", 1.0, gap=1.0)
     one["score_difference"] |= {"low": None, "high": None, "n": 1}
-    trace = draw(finding_of(one)).data[0]
+    trace = traces(draw(finding_of(one)))[0]
     assert list((trace.error_y if trace.error_y.array is not None else trace.error_x).array) == [0]

@@ -78,3 +78,11 @@ def test_options_that_differ_beside_the_teacher_are_refused(frame):
     more = frame_of(frame.to_dict("records"), [row | {"learning_rate": 0.1, "run_id": "x"} for row in other])
     with pytest.raises(ValueError, match="several values of learning_rate"):
         teacher_strength(more)
+
+
+def test_a_budget_with_nothing_to_compare_is_left_out(frame):
+    more = frame_of(frame.to_dict("records"), runs("sft", SFT, budget=200))
+    assert set(teacher_strength(more).table["budget"]) == {500}
+    alone = teacher_strength(frame_of(runs("sft", SFT)))
+    assert alone.table.empty
+    assert alone.sentence == "No budget has both sft and another teacher finished yet."
