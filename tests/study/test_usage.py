@@ -11,6 +11,7 @@ from studykit.data import Inputs
 from studykit.spec import RunSpec
 from studykit.study.capture import capture
 from studykit.study.pin import pin
+from studykit.study.score import device_hours
 
 
 def without_steps(stage, **changes):
@@ -51,6 +52,12 @@ def test_the_hours_of_the_table_are_those_of_training_and_evaluation(plain_spec,
     assert hours[0] * 3600 == pytest.approx(row["train_s"] + row.get("teacher_s", 0), abs=0.01)
     assert hours[1] * 3600 >= measured.cost["evaluate_s"] - 0.01
     assert row["processor_hours"] * 3600 >= seconds - 0.02
+
+
+def test_the_hours_are_those_of_the_gpu_where_there_is_one(monkeypatch):
+    assert device_hours(5400.0) == {"processor_hours": 1.5}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert device_hours(5400.0) == {"gpu_hours": 1.5}
 
 
 @pytest.mark.parametrize(
