@@ -10,7 +10,7 @@ it. A base model's end token is often another one (Qwen2.5: `<|endoftext|>`, whi
 from dataclasses import dataclass
 from typing import Any
 
-from studykit.chat.template import render
+from studykit.chat.template import render, template_of
 from studykit.errors import InputError
 
 _ANSWER = "studykitanswer"
@@ -36,9 +36,10 @@ def find_turn_ends(tokenizer: Any) -> TurnEnds:
     chat model stops at it (as in GLM 4.5), otherwise the tokenizer's end token; which also ends raw texts.
 
     Raises:
-        InputError: the template puts no special token after an answer, and the tokenizer has no end token.
+        InputError: the template puts no special token after an answer, and the tokenizer has no end token; or there
+            are templates of several names, and no default.
     """
-    last, followed = _after_answers(tokenizer) if tokenizer.chat_template else (None, None)
+    last, followed = _after_answers(tokenizer) if template_of(tokenizer) else (None, None)
     known = [end for end in (last, followed, tokenizer.eos_token_id) if end is not None]
     if not known:
         raise InputError(

@@ -86,7 +86,7 @@ def _mask(
     """Return ids and loss mask, and the ids of each answer without its end."""
     mask, answers = [False] * len(ids), []
     for answer in where.answers:
-        first, last = _tokens_of(answer, offsets)
+        first, last = _tokens_of(answer, where.text, ids, offsets, special)
         answers.append(ids[first:last])
         end = _end_after(last, answer.stop, ids, offsets, where.text, special)
         if end is None:  # only after the last answer: others are left out by then
@@ -96,9 +96,22 @@ def _mask(
     return Masked(ids, mask, where.left_out), answers
 
 
-def _tokens_of(answer: Answer, offsets: Offsets) -> tuple[int, int]:
-    """Return the first token that holds a character of the answer, and the one after the last."""
+def _tokens_of(answer: Answer, text: str, ids: Sequence[int], offsets: Offsets, special: set[int]) -> tuple[int, int]:
+    """Return the first token that holds a character of the answer, and the one after the last.
+
+    Special tokens around it that hold nothing but whitespace at its ends are none of it.
+    """
+
+    def is_around(token: int) -> bool:
+        left, right = offsets[token]
+        inside = text[max(left, answer.start) : min(right, answer.stop)]
+        return ids[token] in special and not inside.strip() and (left < answer.start or right > answer.stop)
+
     holding = [i for i, (left, right) in enumerate(offsets) if left < answer.stop and right > answer.start]
+    while holding and is_around(holding[0]):
+        holding = holding[1:]
+    while holding and is_around(holding[-1]):
+        holding = holding[:-1]
     return (holding[0], holding[-1] + 1) if holding else (0, 0)
 
 

@@ -11,6 +11,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
+from studykit.chat.template import template_of
+
 _REASONING, _CONTENT = "studykitreasoning", "studykitcontent"
 _USUAL_END = "</think>"
 
@@ -43,9 +45,8 @@ def without_reasoning(ids: Sequence[int], end: str | None, tokenizer: Any) -> li
 
 def reasoning_end(tokenizer: Any) -> str | None:
     """Return the words that a chat template writes between reasoning and content; None where it knows no reasoning."""
-    if not tokenizer.chat_template:
+    if not (template := template_of(tokenizer)):
         return None
-    template = tokenizer.get_chat_template()
     answer = {"role": "assistant", "content": _CONTENT, "reasoning_content": _REASONING}
     try:
         text = tokenizer.apply_chat_template([{"role": "user", "content": "a"}, answer], tokenize=False)

@@ -47,12 +47,12 @@ def render(
     Raises:
         InputError: the tokenizer has no chat template, or the template refuses a conversation.
     """
-    if not tokenizer.chat_template:
+    if not (written := template_of(tokenizer)):
         raise InputError(
             f"tokenizer {tokenizer.name_or_path!r} has no chat template: set tokenizer.chat_template and save it "
             "beside the model, or give raw texts instead of conversations"
         )
-    template = _fixed_date() + tokenizer.get_chat_template()
+    template = _fixed_date() + written
     plain = [_plain(messages) for messages in conversations]
     settings = {"chat_template": template, "tokenize": False, "add_generation_prompt": add_generation_prompt}
     try:
@@ -63,14 +63,33 @@ def render(
         raise
 
 
+def template_of(tokenizer: Any) -> str:
+    """Return the chat template, of several the one named "default"; "" without any.
+
+    Raises:
+        InputError: there are several, and none of that name.
+    """
+    if not tokenizer.chat_template:
+        return ""
+    try:
+        return tokenizer.get_chat_template()
+    except ValueError:
+        names = ", ".join(sorted(map(str, tokenizer.chat_template)))
+        raise InputError(
+            f"tokenizer {tokenizer.name_or_path!r} has chat templates of several names ({names[:80]}) and none named "
+            '"default": set tokenizer.chat_template to the one that is meant, and save it beside the model'
+        ) from None
+
+
 def template_hash(tokenizer: Any) -> str | None:
     """Return the sha256 of the chat template; None without one."""
-    return hashlib.sha256(tokenizer.get_chat_template().encode()).hexdigest() if tokenizer.chat_template else None
+    template = template_of(tokenizer)
+    return hashlib.sha256(template.encode()).hexdigest() if template else None
 
 
 def has_marks(tokenizer: Any) -> bool:
     """Whether the chat template marks what the assistant generates, by `{% generation %}`."""
-    return bool(_MARK.search(tokenizer.get_chat_template()))
+    return bool(_MARK.search(template_of(tokenizer)))
 
 
 def render_marked(messages: Conversation, tokenizer: Any) -> tuple[str, Spans]:
@@ -80,7 +99,7 @@ def render_marked(messages: Conversation, tokenizer: Any) -> tuple[str, Spans]:
     """
     (text,), (marks,) = render_jinja_template(
         conversations=[_plain(messages)],
-        chat_template=_fixed_date() + tokenizer.get_chat_template(),
+        chat_template=_fixed_date() + template_of(tokenizer),
         return_assistant_tokens_mask=True,
         **tokenizer.special_tokens_map,
     )

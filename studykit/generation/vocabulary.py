@@ -31,7 +31,11 @@ class Vocabulary:
 
 
 def find_eos_token_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Return the ids that end an answer, sorted: those that end a turn, and those of the model's generation config."""
+    """Return the ids that end an answer, sorted: those that end a turn, and those of the model's generation config.
+
+    Ids past the tokenizer's are left out: they are never generated.
+    """
     configured = unwrap(model).generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
-    return sorted({*find_turn_ends(tokenizer).ids, *listed} - {None})
+    size = token_rows(tokenizer)
+    return sorted({*find_turn_ends(tokenizer).ids, *(end for end in listed if end is not None and 0 <= end < size)})

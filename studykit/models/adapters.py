@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from studykit.errors import InputError
+from studykit.errors import InputError, one_line
 from studykit.models.file_hashes import file_sha256
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -74,15 +74,18 @@ def merge_adapters(base: nn.Module, folder: Path, base_name: str) -> nn.Module:
     try:
         with _no_warnings():
             adapted: Any = get_peft_model(base, PeftConfig.from_pretrained(str(folder)))
-        loaded = adapted.load_adapter(str(folder), "default", torch_device="cpu")
+            loaded = adapted.load_adapter(str(folder), "default", torch_device="cpu")
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise InputError(f"{what} ({lines[min(1, len(lines) - 1)][:200]}): name their base model, or {_FIX}") from None
     if wrong := [*loaded.missing_keys, *loaded.unexpected_keys]:
         raise InputError(f"{what} ({len(wrong):,} tensors such as {wrong[0]}): name their base model, or {_FIX}")
     before = _logits(adapted)
-    with _no_warnings():
-        merged = adapted.merge_and_unload()
+    try:
+        with _no_warnings():
+            merged = adapted.merge_and_unload().requires_grad_(True)  # peft has frozen the base
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        raise InputError(f"the adapters in {folder} cannot be merged: {one_line(error)[:200]}") from None
     config = merged.config.get_text_config()
     if merged.get_output_embeddings().weight is not merged.get_input_embeddings().weight:
         config.tie_word_embeddings = merged.config.tie_word_embeddings = (

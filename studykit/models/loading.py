@@ -5,6 +5,7 @@ What transformers imports for its models takes seconds: it is imported when the 
 
 import hashlib
 import json
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +20,15 @@ from transformers.utils import logging as transformers_logging
 from studykit.chat import tokenizer_hash
 from studykit.errors import InputError, unknown
 from studykit.models.adapters import merge_adapters
+from studykit.models.lora_targets import without_adapters
 from studykit.models.names import ModelRef
 from studykit.models.probe import probe
 from studykit.models.pruning import prune
 from studykit.spec import Lora, Student
 
+_LOG = logging.getLogger(__name__)
 _MOST_LAYERS = 10_000
+_ALL = "all-linear"
 
 transformers_logging.disable_progress_bar()  # a bar per saved shard is noise in a log file
 
@@ -110,7 +114,7 @@ def architecture(random_config: dict[str, Any]) -> Any:
 
     fields = dict(random_config)
     kind = fields.pop("model_type", None)
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         known = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
         raise InputError(f"student.random_config: {unknown('model_type', str(kind), known)}")
     try:
@@ -141,24 +145,59 @@ def _load(model: ModelRef, dtype: torch.dtype, attn_implementation: str | None) 
         base = _load(model.base, dtype, attn_implementation)
         return merge_adapters(base, Path(model.path), model.base.name)
     attention = _attention(attn_implementation)
+    _check_generation_config(Path(model.path))
     with _refused(f"cannot load model {model.path!r}"):
-        return transformers.AutoModelForCausalLM.from_pretrained(
+        made: Any = transformers.AutoModelForCausalLM.from_pretrained(
             model.path,
             revision=model.revision,
             dtype=dtype,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
             **attention,
         )
+    loaded, report = made
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(
+            f"cannot load model {model.path!r}: its files lack {len(missing):,} of the tensors of a "
+            f"{type(loaded).__name__}, such as {missing[0]}, which would be random: save the whole causal language "
+            "model again, or correct architectures and tie_word_embeddings in its config.json"
+        )
+    if unread := sorted(report["unexpected_keys"]):
+        _LOG.warning(
+            "model %r: a %s reads %s tensors of its files not, such as %s",
+            *(model.path, type(loaded).__name__, f"{len(unread):,}", unread[0]),
+        )
+    return loaded
+
+
+def _check_generation_config(folder: Path) -> None:
+    """Refuse a damaged generation_config.json, which transformers passes over, and the end tokens in it."""
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}): repair it, or remove it") from None
+    ends = config.get("eos_token_id") if isinstance(config, dict) else file
+    ends = ends if isinstance(ends, list) else [ends]
+    if wrong := [end for end in ends if end is not None and (isinstance(end, bool) or not isinstance(end, int))]:
+        raise InputError(f"{file}: eos_token_id must be a token id, or a list of them, received {wrong[0]!r:.80}")
 
 
 @contextmanager
 def _refused(what: str) -> Iterator[None]:
-    """Raise a one-line error where transformers cannot make a model."""
+    """Raise a one-line error where transformers cannot make a model, for whatever reason."""
     try:
         yield
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"{what}: {str(error).splitlines()[0]}") from None
+    except InputError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        if "ignore_mismatched_sizes" in reason:
+            reason = "its weights have other sizes than its config.json says: save model and configuration again"
+        raise InputError(f"{what}: {reason[:300]}") from None
 
 
 def _attention(attn_implementation: str | None) -> dict[str, str]:
@@ -187,6 +226,7 @@ def _with_adapters(model: Any, lora: Lora, seed: int) -> nn.Module:
         lora_alpha=lora.lora_alpha,
         lora_dropout=lora.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=(without_adapters(model) or None) if targets == _ALL else None,
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)

@@ -41,6 +41,8 @@ def probe(model: Any, name: str) -> None:
     with one_line_errors(f"{what} cannot be run on a few tokens"), unchanged(model), evaluating(model):
         wanted, logits, shorter = _logits(model)
     error, largest = (logits - wanted).abs().max(), wanted.abs().max()
+    if not torch.isfinite(largest):
+        raise InputError(f"{what} gives logits of {float(largest)} on a few tokens: its weights are damaged")
     if not error <= TOLERANCE * largest:
         raise InputError(
             f"{what} makes its logits in a way that is not supported: they differ by {float(error):.3g} of "

@@ -219,7 +219,11 @@ def files_of(source: str, split: str, options: dict[str, Any]) -> list[Path] | N
 
 
 def content_hash(examples: Sequence[Example]) -> str:
-    """Return the sha256 of the examples in order: identity, texts, source, annotator and choices."""
+    """Return the sha256 of the examples in order: identity, texts, source, annotator and choices.
+
+    Raises:
+        InputError: half of a surrogate pair in a text, which has no bytes and no tokens.
+    """
     digest = hashlib.sha256()
     for example in examples:
         digest.update(hashed_content(example))
@@ -227,6 +231,14 @@ def content_hash(examples: Sequence[Example]) -> str:
 
 
 def hashed_content(example: Example) -> bytes:
-    """Return what `content_hash` covers of one example."""
+    """Return what `content_hash` covers of one example.
+
+    Raises:
+        InputError: half of a surrogate pair in a text, which has no bytes and no tokens.
+    """
     parts = [example.id, example.messages, example.source, example.annotator]
-    return json.dumps(parts + ([example.choices] if example.choices else []), ensure_ascii=False).encode()
+    try:
+        return json.dumps(parts + ([example.choices] if example.choices else []), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        fault = f"half of a surrogate pair ({error.object[error.start]!a}): cut text; repair it"
+        raise InputError(f"example {example.id!a:.80}: {fault}") from None

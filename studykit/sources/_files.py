@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from studykit.errors import InputError
-
-Record = dict[str, Any]
+from studykit.sources._tables import Record, arrow_batches, arrow_file_batches, csv_batches, parquet_batches
 
 _PART = 2**20
 """Bytes of a file that are read together, where lines do not divide it."""
@@ -71,7 +70,7 @@ def _records(file: Path, stream: BinaryIO) -> Iterator[tuple[str, int, Record]]:
 
 def _records_of_text(file: Path, suffix: str, stream: BinaryIO) -> Iterator[tuple[str, int, Record]]:
     if suffix == ".csv":
-        yield from _rows(file, _csv_batches(file, stream))
+        yield from _rows(file, csv_batches(file, stream))
         return
     start, head = _first_line(stream)
     if not _is_line(head):
@@ -146,6 +145,14 @@ class _Text:
             self._go_to(match.end())
         return match is not None
 
+    def has_more(self) -> bool:
+        """Whether anything but whitespace is left."""
+        while not self.text[self.at :].strip():
+            self.at = len(self.text)
+            if not self._read_more():
+                return False
+        return True
+
     def parse(self, where: str) -> Record:
         """Return the JSON object here, and go to its end."""
         while True:
@@ -183,11 +190,15 @@ class _CutError(InputError):
 
 def _items(text: _Text) -> Iterator[tuple[str, int, Record]]:
     """Yield the objects of a list that fills the file, or stands under its key "data"."""
+    is_inside = text.text.lstrip().startswith("{")
     if not text.skip(_LIST):
         raise InputError(f"{text.file}:{text.line}: one JSON object per line is expected, or a list of objects")
     for number in count(1):
         text.skip(_SEPARATOR)
         if text.text.startswith("]", text.at):
+            text.at += 1
+            if not is_inside and text.has_more():
+                raise InputError(f"{text.file}:{text.line}: not JSON (Extra data after the list of objects)")
             return
         where = f"{text.file}:{text.line} (item {number})"
         yield where, number, text.parse(where)
@@ -206,7 +217,7 @@ def _parse(where: str, text: str, start: int, origin: tuple[int, int] = (1, 0)) 
         InputError: no JSON, no object, or half of a surrogate pair in it, which no tokenizer takes.
     """
     try:
-        record, end = json.JSONDecoder().raw_decode(text, start)
+        record, end = _DECODER.raw_decode(text, start)
         if "\\u" in text[start:end] and (half := _SURROGATE.search(json.dumps(record, ensure_ascii=False))):
             raise InputError(f"{where}: half of a surrogate pair ({half[0]!a}): cut text; repair it")
     except json.JSONDecodeError as error:
@@ -224,6 +235,22 @@ def _parse(where: str, text: str, start: int, origin: tuple[int, int] = (1, 0)) 
     if not isinstance(record, dict):
         raise InputError(f"{where}: a JSON object is expected, received {type(record).__name__}")
     return record, end
+
+
+def _as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises:
+        ValueError: a key that it names twice: one of the values would be lost.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"an object names {next(name for name in names if names.count(name) > 1)!r:.40} twice")
+    return made
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_as_object)
 
 
 def _decode(where: str, content: bytes) -> str:
@@ -256,42 +283,6 @@ def _rows(file: Path, batches: Iterator[list[Record]]) -> Iterator[tuple[str, in
         raise InputError(f"cannot read {file}: {' '.join(str(error).split())[:200]}") from None
 
 
-def _parquet_batches(file: Path) -> Iterator[list[Record]]:
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(file) as table:
-        for batch in table.iter_batches():
-            yield batch.to_pylist()
-
-
-def _arrow_batches(file: Path) -> Iterator[list[Record]]:
-    import pyarrow
-
-    with pyarrow.OSFile(str(file)) as source, pyarrow.ipc.open_stream(source) as batches:
-        for batch in batches:
-            yield batch.to_pylist()
-
-
-def _arrow_file_batches(file: Path) -> Iterator[list[Record]]:
-    import pyarrow
-
-    with pyarrow.OSFile(str(file)) as source, pyarrow.ipc.open_file(source) as batches:
-        for number in range(batches.num_record_batches):
-            yield batches.get_batch(number).to_pylist()
-
-
-def _csv_batches(file: Path, stream: BinaryIO) -> Iterator[list[Record]]:
-    import pandas as pd
-
-    try:
-        with pd.read_csv(stream, dtype=str, keep_default_na=False, chunksize=10_000, encoding="utf-8-sig") as chunks:
-            for chunk in chunks:
-                rows = chunk.to_dict("records")
-                yield [{str(name): cell for name, cell in row.items() if cell != ""} for row in rows]
-    except UnicodeDecodeError:
-        raise InputError(f"cannot read {file}: not UTF-8; save the file as UTF-8") from None
-
-
 def _open_zstd(stream: BinaryIO) -> BinaryIO:
     import pyarrow
 
@@ -307,8 +298,8 @@ _COMPRESSED: dict[bytes, Callable[[BinaryIO], Any]] = {
 """How a stream is read, by the bytes that it begins with."""
 
 _TABLES: dict[bytes, Callable[[Path], Iterator[list[Record]]]] = {
-    b"PAR1": _parquet_batches,
-    b"ARROW1": _arrow_file_batches,
-    b"\xff\xff\xff\xff": _arrow_batches,
+    b"PAR1": parquet_batches,
+    b"ARROW1": arrow_file_batches,
+    b"\xff\xff\xff\xff": arrow_batches,
 }
 """How a table is read, by the bytes that its file begins with; an Arrow stream is what `datasets` keeps on disk."""

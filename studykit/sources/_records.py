@@ -210,6 +210,8 @@ def _message(turn: Any, where: str) -> Message:
     _refuse_fields(given | {"tool_calls": given.get("tool_calls") or named == "function_call"}, where)
     if named not in _ROLES:
         raise InputError(f"{where}: {unknown('role', named[:40], _ROLES)}")
+    if {"content", "value"} <= given.keys() and given["content"] != given["value"]:
+        raise InputError(f"{where}: a message has `content` and another `value`: keep one of them")
     role, content = _ROLES[named], turn.get("content", turn.get("value"))
     message: Message = {"role": role, "content": _text(content, role, where)}
     return message if _is_trained_on(given, role, where) else {**message, "weight": 0}

@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from studykit.chat import find_turn_ends
 from studykit.collate import collate
 from studykit.errors import InputError
+from studykit.generation import find_eos_token_ids
 from studykit.generation.probe import probe_generation
 from studykit.head import Labels, Objective, head_loss
 from studykit.losses import get_loss
@@ -27,6 +29,8 @@ from studykit.models.generation_config import make_savable
 from studykit.models.loading import device, has_bf16
 from studykit.models.probe import one_line_errors
 from studykit.models.projection import output_head
+from studykit.models.round_trip import check_adapters, check_round_trip
+from studykit.models.small_copy import small_copy
 from studykit.models.states import choose_packing, hidden_states, unwrap
 from studykit.models.unchanged import unchanged
 from studykit.models.vocabulary import token_rows
@@ -36,7 +40,7 @@ from studykit.training.resolved import ResolvedRun, ResolvedStage
 from studykit.training.state import set_activation_checkpointing
 
 _SAVED_WHOLE_BYTES = 2**26
-"""A model of at most this size is saved whole; of a larger one the small files and the adapters are."""
+"""A model of at most this size is saved whole; of a larger one a small model of its class is."""
 
 _COPIES = 4
 """Of what is trained, on disk at once: a checkpoint with weights and two moments, and the weights after the stage."""
@@ -56,6 +60,7 @@ def dry_run(resolved: ResolvedRun, student: nn.Module, folder: Path) -> None:
     spec, tokenizer = resolved.spec, resolved.student.tokenizer
     student.to(device())
     for number, stage in enumerate(resolved.stages, 1):
+        _check_stops(student, tokenizer, stage, spec.student.name)
         _try_backward(student, tokenizer, stage, f"student {spec.student.name!r}, stage {number}")
     if any(_generates(resolved, stage) for stage in resolved.stages):
         probe_generation(student, spec.student.name, token_rows(tokenizer))
@@ -81,6 +86,22 @@ def _generates(resolved: ResolvedRun, stage: ResolvedStage) -> bool:
     """Whether answers are generated in a stage, or in an evaluation after it."""
     evaluated = any(needs_generation(evaluation.spec.scorers) for evaluation in resolved.evaluations)
     return evaluated or stage.max_new_tokens is not None
+
+
+def _check_stops(student: Any, tokenizer: Any, stage: ResolvedStage, name: str) -> None:
+    """Refuse answers that hold a token at which the model's own configuration has generation stop."""
+    stops = list(set(find_eos_token_ids(student, tokenizer)) - set(find_turn_ends(tokenizer).ids))
+    encoded = stage.data.encoded
+    if not (np.isin(encoded.ids, stops) & encoded.loss_mask).any():
+        return
+    for index, example in enumerate(stage.data.examples):
+        inside = np.intersect1d(encoded.ids_of(index)[encoded.supervised_of(index)], stops)
+        if len(inside) and not example.is_text:
+            raise InputError(
+                f"example {example.id!r}: an answer holds {tokenizer.decode(inside[:1].tolist())!r}, at which the "
+                f"generation_config.json of student {name!r} has it stop, so that it could never generate what "
+                "follows: correct eos_token_id there, or remove it from the text"
+            )
 
 
 def _try_backward(student: Any, tokenizer: Any, stage: ResolvedStage, what: str) -> None:
@@ -131,17 +152,29 @@ def _check_disk(student: Any, folder: Path) -> None:
 
 
 def _try_saving(student: Any, tokenizer: Any, name: str) -> None:
-    """Save to a temporary folder what is saved after the training: adapters, configurations, tokenizer."""
+    """Save to a temporary folder what is saved after the training, and read it back: weights, adapters, tokenizer."""
     inner: Any = unwrap(student)
     wrong = f"student {name!r}: its generation_config.json could not be saved again, correct it"
     with one_line_errors(wrong):
         make_savable(copy.deepcopy(inner.generation_config))
-    small = sum(p.numel() * p.element_size() for p in inner.parameters()) <= _SAVED_WHOLE_BYTES
-    with one_line_errors(f"student {name!r} could not be saved after its training"), TemporaryDirectory() as folder:
+    what = f"student {name!r}"
+    with one_line_errors(f"{what} could not be saved after its training"), TemporaryDirectory() as folder:
         if student is not inner:
-            student.save_pretrained(Path(folder) / "adapter", save_embedding_layers=False)
-        elif small:
-            inner.save_pretrained(folder)
-        else:
-            inner.config.save_pretrained(folder)
+            check_adapters(student, Path(folder) / "adapter", what)
+        if (copied := _copy_to_save(inner, student is not inner)) is not None:
+            check_round_trip(copied, Path(folder) / "model", what)
+        inner.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _copy_to_save(inner: Any, has_adapters: bool) -> Any:
+    """Return a model to save and read back in the student's place; None where no small one can be made.
+
+    That is a copy of a small student; of a large one, which is not written twice, a small model of its class. With
+    adapters it is one without them: what is saved after the training has them merged.
+    """
+    small = sum(p.numel() * p.element_size() for p in inner.parameters()) <= _SAVED_WHOLE_BYTES
+    with torch.random.fork_rng(devices=[]):
+        if not small:
+            return small_copy(inner)
+        return type(inner)(copy.deepcopy(inner.config)) if has_adapters else copy.deepcopy(inner)

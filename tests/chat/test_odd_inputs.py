@@ -21,7 +21,7 @@ from small_tokenizers import (
     sentencepiece,
     trained,
 )
-from tokenizers import normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, normalizers, pre_tokenizers, processors
 
 from studykit.chat import (
     content_of,
@@ -30,6 +30,7 @@ from studykit.chat import (
     encode_prompts,
     find_turn_ends,
     reasoning_end,
+    template_hash,
     without_reasoning,
 )
 from studykit.errors import InputError
@@ -183,6 +184,23 @@ def test_what_cannot_be_right_is_refused_in_one_line_by_name(template, messages,
             [conversation(QUESTION, ANSWER, name="named"), conversation(*messages, name="named")], bpe(template), None
         )
     assert "\n" not in str(caught.value)
+
+
+def test_of_templates_with_names_the_default_is_taken_and_without_one_they_are_refused():
+    tokenizer = bpe()
+    tokenizer.chat_template = {"default": CHATML, "tool_use": ROLES}
+    check(conversation(QUESTION, ANSWER), tokenizer, ["Paris<|im_end|>"])
+    tokenizer.chat_template = {"rag": CHATML, "tool_use": ROLES}
+    for read in (find_turn_ends, reasoning_end, template_hash):
+        with pytest.raises(InputError, match=r'several names \(rag, tool_use\) and none named "default"'):
+            read(tokenizer)
+
+
+def test_whitespace_that_a_special_token_swallows_is_no_part_of_an_answer():
+    tokenizer = bpe(special=("<|endoftext|>", "<|im_end|>"))
+    tokenizer.add_special_tokens({"extra_special_tokens": [AddedToken("<|bot|>", rstrip=True, special=True)]})
+    tokenizer.chat_template = "{% for m in messages %}<|bot|>\n{{ m.content }}<|im_end|>{% endfor %}<|bot|>\n"
+    check(conversation(QUESTION, said(" Paris")), tokenizer, ["Paris<|im_end|>"])
 
 
 def test_answers_with_nothing_between_them_are_refused():

@@ -120,6 +120,15 @@ def test_new_adapters_are_trained_on_top_of_merged_ones(adapters_on, teacher_fol
     assert all("lora" in name for name in trained)
 
 
+def test_all_weights_are_trained_from_merged_adapters_on(adapters_on, teacher_folder, plain_spec, stage, tmp_path):
+    folder, _ = adapters_on(teacher_folder)
+    row = study.run(plain_spec(stage(steps=2), teacher=False, student={"name": str(folder)}), root=tmp_path)
+    trained = load_teacher(Models(tmp_path).find(row["run_id"]))
+    start = load_teacher(Models().find(str(folder)))
+    moved = [not a.equal(b) for a, b in zip(trained.parameters(), start.parameters(), strict=True)]
+    assert all(moved)
+
+
 def edit(**changes):
     def apply(folder):
         config = json.loads((folder / "adapter_config.json").read_text())
@@ -201,3 +210,10 @@ def test_vllm_cannot_read_adapters(adapters_on, teacher_folder, plain_spec, stag
         InputError, match=r"engine 'vllm' reads weights from disk, and teacher .* is a folder of adapters"
     ):
         pin(RunSpec.parse(spec))
+
+
+@pytest.mark.filterwarnings("ignore:Adapter 'default'")
+def test_adapters_that_cannot_be_merged_are_refused(adapters_on, teacher_folder):
+    folder, _ = adapters_on(teacher_folder, lora_bias=True)  # of layers without a bias
+    with pytest.raises(InputError, match=r"the adapters in .* cannot be merged: .*bias"):
+        load_teacher(Models().find(str(folder)))

@@ -140,6 +140,8 @@ def test_adapters_on_the_head_are_refused_with_the_fix(tiny_config):
     ("config", "message"),
     [
         ({"model_type": "lama"}, "did you mean 'llama'"),
+        ({"model_type": [[]]}, r"unknown model_type '\[\[\]\]'"),
+        ({"model_type": {"model_type": "llama"}}, "unknown model_type"),
         ({}, "unknown model_type 'None'"),
         ({"model_type": "llama", "hidden_size": "large"}, "hidden_size"),
     ],
@@ -226,6 +228,58 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="cannot load model"):
         load_student(Student(name="nobody/nothing"), find("nobody/nothing"))
+
+
+def change_config(folder, **changes):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+DAMAGE = {
+    "cut weights": (
+        lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:3000]),
+        r"cannot load model .*",
+    ),
+    "other sizes": (
+        lambda folder: change_config(folder, intermediate_size=24),
+        r"its weights have other sizes than its config\.json says",
+    ),
+    "a cut generation_config.json": (
+        lambda folder: (folder / "generation_config.json").write_text("{", encoding="utf-8"),
+        r"generation_config\.json cannot be read .*: repair it, or remove it",
+    ),
+    "an end token by its name": (
+        lambda folder: (folder / "generation_config.json").write_text('{"eos_token_id": [2, "x"]}', encoding="utf-8"),
+        r"generation_config\.json: eos_token_id must be a token id, or a list of them, received 'x'",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_folder_is_refused_in_one_line(damage, teacher_folder, tmp_path):
+    folder = shutil.copytree(teacher_folder, tmp_path / "copy")
+    apply, message = DAMAGE[damage]
+    apply(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        load_student(Student(name=str(folder)), find(str(folder)))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_no_numbers_are_called_damaged(tiny_model, tokenizer, tmp_path):
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="gives logits of nan on a few tokens: its weights are damaged"):
+        load_student(Student(name=str(tmp_path)), find(str(tmp_path)))
+
+
+def test_tensors_that_a_configuration_does_not_use_are_named(teacher_folder, tmp_path, caplog):
+    folder = shutil.copytree(teacher_folder, tmp_path / "copy")
+    change_config(folder, num_hidden_layers=1)
+    load_student(Student(name=str(folder)), find(str(folder)))
+    assert any("tensors of its files not, such as model.layers.1." in message for message in caplog.messages)
 
 
 def test_a_hash_of_weights_follows_weights_and_configuration(teacher_folder, tmp_path):

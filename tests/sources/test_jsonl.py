@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from studykit.errors import InputError
-from studykit.sources import PLAIN_TEXT, content_hash, load_examples
+from studykit.sources import PLAIN_TEXT, Example, content_hash, load_examples
 
 TALK = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
 
@@ -225,3 +225,9 @@ def test_fields_of_other_names_are_named(tmp_path):
     ]
     with pytest.raises(InputError, match=r"intents.csv:1: unknown field 'texts'; did you mean 'text'\?"):
         load_examples("jsonl", "test", options | {"prompt": "texts"})
+
+
+def test_half_of_a_surrogate_pair_from_any_source_is_refused_by_example():
+    example = Example("cut", ({"role": "user", "content": "a\ud83d"},), "s", "human", "train")
+    with pytest.raises(InputError, match=r"example 'cut': half of a surrogate pair \('\\ud83d'\)"):
+        content_hash([example])

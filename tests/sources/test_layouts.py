@@ -190,6 +190,7 @@ REFUSED = {
         {"messages": [{"role": "user", "content": [{"type": "text", "text": None}]}, ANSWER]},
         "no text",
     ),
+    "an answer given twice": ({"messages": [ASK, {**ANSWER, "value": "5"}]}, "`content` and another `value`"),
     "an unknown role": ({"messages": [{"role": "asistant", "content": "4"}]}, "unknown role 'asistant'; did you mean"),
 }
 
@@ -272,6 +273,12 @@ WRONG = {
     "two.jsonl": (b'{"text": "a"} {"text": "b"}', r"two.jsonl:1: not JSON \(Extra data at column 14\)"),
     "latin.jsonl": ('{"text": "a"}\n{"text": "é"}'.encode("latin-1"), "latin.jsonl:2: not UTF-8"),
     "utf-16.jsonl": ('{"text": "a"}'.encode("utf-16"), "utf-16.jsonl:1: not UTF-8"),
+    "after.json": (b'[{"text": "a"}] and more', r"after.json:1: not JSON \(Extra data after the list of objects\)"),
+    "twice.jsonl": (b'{"text": "a", "text": "b"}', r"twice.jsonl:1: JSON .* \(an object names 'text' twice\)"),
+    "ragged.csv": (b"prompt,completion\na,b\na,b,c\n", "ragged.csv:2: a row of 3 cells, and the file has 2 columns"),
+    "short.csv": (b"prompt,completion\na\n", "short.csv:1: a row of 1 cells, and the file has 2 columns"),
+    "columns.csv": (b"text,text\na,b\n", "columns.csv: two columns have the name 'text'"),
+    "quote.csv": (b'text\n"a\n', "cannot read .*quote.csv: unexpected end of data"),
     "latin.csv": ("text\né\n".encode("latin-1"), "latin.csv: not UTF-8"),
     "number.csv": (b"prompt,completion\n2+2?,\n", "number.csv:1: needs `messages`"),
 }

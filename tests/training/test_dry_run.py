@@ -72,6 +72,18 @@ def test_a_student_is_bitwise_what_it_was(name, resolved, tmp_path):
     assert not list(student._forward_hooks) + list(student._forward_pre_hooks)
 
 
+def test_an_answer_with_a_token_at_which_the_model_is_configured_to_stop_is_refused(resolved, tmp_path):
+    run = resolved()
+    student: Any = load(run)
+    encoded = run.stages[0].data.encoded
+    taught = encoded.ids_of(0)[encoded.supervised_of(0)].tolist()
+    student.generation_config.eos_token_id = [taught[-1]]
+    dry_run(run, student, tmp_path)
+    student.generation_config.eos_token_id = taught
+    with pytest.raises(InputError, match=r"an answer holds '.*', at which the generation_config\.json of student"):
+        dry_run(run, student, tmp_path)
+
+
 def broken_backward(model):
     """Let the gradient of a layer come out as nan, while its forward pass is right."""
     layer = next(module for module in model.modules() if isinstance(module, nn.Linear))
