@@ -14,7 +14,8 @@ from typing import Any
 from studykit.chat.template import template_of
 
 _REASONING, _CONTENT = "studykitreasoning", "studykitcontent"
-_USUAL_END = "</think>"
+_USUAL = {"</think>": "<think>", "[/THINK]": "[THINK]", "<channel|>": "<|channel>"}
+"""What ends and opens the reasoning of models whose templates only take it out, or render it beside tool calls."""
 
 
 def content_of(text: str, end: str | None) -> str:
@@ -35,7 +36,7 @@ def without_reasoning(ids: Sequence[int], end: str | None, tokenizer: Any) -> li
         return ids
     text = tokenizer.decode(ids)
     if end not in text:
-        return [] if text.lstrip().startswith(end.replace("/", "")) else ids
+        return [] if text.lstrip().startswith(_USUAL.get(end, end.replace("/", ""))) else ids
     number = text.count(end)
     first = bisect_left(range(len(ids)), number, key=lambda count: tokenizer.decode(ids[:count]).count(end))
     while first < len(ids) and not tokenizer.decode(ids[first : first + 1]).strip():
@@ -55,4 +56,4 @@ def reasoning_end(tokenizer: Any) -> str | None:
     between = text.partition(_REASONING)[2].partition(_CONTENT)
     if between[1] and between[0].strip():
         return between[0].strip()
-    return _USUAL_END if _USUAL_END in template else None
+    return next((end for end in _USUAL if end in template), None)

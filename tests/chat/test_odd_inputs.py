@@ -223,6 +223,10 @@ def test_the_words_that_end_reasoning_are_read_off_the_template():
         None,
     ]
     assert reasoning_end(bpe(None)) is None  # type: ignore[arg-type]
+    stripping = bpe(CHATML.replace("{{ m.content }}", "{{ m.content.split('<channel|>')[-1] }}"))
+    assert reasoning_end(stripping) == "<channel|>"
+    cut = stripping("<|channel>thought\nRome? No", add_special_tokens=False)["input_ids"]
+    assert without_reasoning(cut, "<channel|>", stripping) == []
 
 
 @pytest.mark.parametrize("special", [(), ("<think>", "</think>")], ids=["words", "special tokens"])
