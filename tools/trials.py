@@ -194,7 +194,7 @@ def _is_greedy(model: Any, prompt: list[int], answer: list[int], size: int) -> b
 def try_own_generation(subject: Subject) -> None:
     """Greedy answers are those of transformers' `generate`, prompt by prompt, wherever these are of forward passes.
 
-    Where `generate` raises an exception of its own (RecurrentGemma, xLSTM), they are those of forward passes.
+    Where `generate` fails (RecurrentGemma, xLSTM), they are those of forward passes.
     """
     model, size = subject.loaded, 85
     vocabulary = Vocabulary([size], 0, size)

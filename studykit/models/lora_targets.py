@@ -12,7 +12,7 @@ _FUSED = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 def without_adapters(model: Any) -> list[str]:
     """Return the names of linear layers that stay as they are where all others get adapters, the head apart.
 
-    A class of linear layers with a forward pass of its own may return something else than its output, such as the
+    A class of linear layers with another forward pass may return something other than its output, such as the
     scores and choices of a router, or take inputs of another shape. Adapters could not be added to that.
 
     Args:

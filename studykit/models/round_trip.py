@@ -30,7 +30,7 @@ def check_round_trip(model: Any, folder: Path, what: str) -> None:
     Weights get noise first: a row that loading sets to zero is often zero before anything is trained.
 
     Args:
-        model: of transformers, in memory that nobody else uses; its weights are changed.
+        model: of transformers, a copy that is used for nothing else: its weights are changed.
         folder: an empty one.
         what: names the model in messages.
 
