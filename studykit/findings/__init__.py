@@ -90,7 +90,7 @@ def comparable(frame: pd.DataFrame, runs: pd.DataFrame, vary: Collection[str] = 
         vary: further columns that may differ, such as `student`, and with them the hash of models and data.
     """
     frame = results.in_tuning(frame, runs)
-    free = ["method", "student", "teacher", *vary, *(["inputs"] if vary else [])]
+    free = ["student", "teacher", *vary, *(["inputs"] if vary else [])]
     columns = [[name for name in results.identity_columns(part) if name not in free] for part in (frame, runs)]
     options = [
         results.configurations(part, _without_schedule(part, names))

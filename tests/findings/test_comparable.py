@@ -32,3 +32,8 @@ def test_a_factor_may_vary_and_with_it_the_hash_of_models_and_data():
     )
     assert comparable(frame, runs).empty
     assert comparable(frame, runs, vary=["student"])["student"].tolist() == ["small", "medium"]
+
+
+def test_an_arm_of_another_method_is_left_out_also_where_its_options_are_those_of_an_arm():
+    frame = pd.DataFrame([RUN | {"method": name} for name in ("sft", "kd", "reverse_kd")])
+    assert comparable(frame, frame[:2])["method"].tolist() == ["sft", "kd"]
