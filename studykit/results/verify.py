@@ -76,7 +76,8 @@ def _verify_run(folder: Path) -> Iterator[Damage]:
     try:
         record = read_record(folder)
     except InputError as error:
-        yield Damage(folder / "record.json", str(error), f"remove {folder} and run its specification again")
+        file, fix = folder / "record.json", f"remove {folder} and run its specification again"
+        yield Damage(file, _reason(str(error), file), fix)
         return
     if record is not None and record.run_id != folder.name:
         yield Damage(folder, f"its record is that of run {record.run_id}", "give the folder that name")
@@ -85,13 +86,19 @@ def _verify_run(folder: Path) -> Iterator[Damage]:
         try:
             read_typed(file, TuningRecord)
         except InputError as error:
-            yield Damage(file, str(error), "remove it and run the comparison again, which reads the trials")
+            fix = "remove it and run the comparison again, which reads the trials"
+            yield Damage(file, _reason(str(error), file), fix)
     for one in read_evaluations(folder):
         fix = f"remove {one.folder} and run the specification again"
         if one.record is None and one.error:
-            yield Damage(one.folder / "record.json", one.error, fix)
+            yield Damage(one.folder / "record.json", _reason(one.error, one.folder / "record.json"), fix)
         elif one.folder != folder:
             yield from (damage._replace(fix=fix) for damage in damaged_files(one.folder))
+
+
+def _reason(error: str, file: Path) -> str:
+    """Return the fault that an error names, without the file and the fix, which `Damage` has."""
+    return error.removeprefix(f"{file} ").removesuffix(": remove the folder and run again")
 
 
 def _verify_index(study: Path) -> Iterator[Damage]:

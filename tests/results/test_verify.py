@@ -108,6 +108,8 @@ def test_a_changed_digit_of_a_record_is_noticed_wherever_it_is_read(whole):
     assert load(study)["status"].tolist() == ["failed"]
     (damage,) = verify(study)
     assert damage.file == folder / "record.json"
+    what = "is damaged (its content has changed since it was written)"
+    assert str(damage) == f"{folder}/record.json: {what}: remove {folder} and run its specification again"
 
 
 def test_a_changed_digit_of_the_index_is_not_shown(whole):
