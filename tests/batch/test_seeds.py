@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from studykit.batch.batch_files import CoreLoader
+from studykit.batch.cli import _assignments
 from studykit.batch.notebooks import arms_of, check_parameters
-from studykit.cli import _assignments
 from studykit.errors import InputError
 from studykit.spec.values import MAX_SEED
 
