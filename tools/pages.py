@@ -257,8 +257,8 @@ def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
         image = f"../results/methods/methods_{budget}.svg"
         parts += [
             f"### {budget:,} examples, {steps:,} optimizer steps",
-            "![Exact match on held-out words and seconds of training, one line per method, with 95% intervals over "
-            f"seeds, at {budget:,} examples]({image})",
+            "![Difference to fine-tuning in exact match, with 95% intervals over seeds and the margin of a tie, and "
+            f"seconds of training, one line per method, at {budget:,} examples]({image})",
             markdown_table(part.drop(columns="budget"), digits=finding.digits),
         ]
     parts.append(
