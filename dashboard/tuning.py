@@ -53,9 +53,7 @@ def _edges(record: TuningRecord) -> None:
         )
     if record.at_edge:
         names = states.plain(", ".join(record.at_edge))
-        st.warning(
-            f"The best {names} is at the edge of the grid: values beyond it were not tried.", icon=":material/rule:"
-        )
+        st.warning(f"Best at the edge of the grid: {names}. Values beyond it were not tried.", icon=":material/rule:")
 
 
 def _table(record: TuningRecord) -> None:

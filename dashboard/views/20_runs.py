@@ -113,7 +113,9 @@ def _table(shown: pd.DataFrame) -> None:
         filled = [name for name in filled if name in ALWAYS or shown[name].nunique(dropna=False) > 1]
     scores = results.metric_columns(shown)
     rank = dict.fromkeys(results.option_columns(shown), 1) | dict.fromkeys(scores, -1)
-    rank |= dict.fromkeys(results.IDENTITY_COLUMNS, -2) | {column: 2 + LAST.index(column) for column in LAST}
+    rank |= dict.fromkeys([*results.IDENTITY_COLUMNS, "trial"], -2) | {
+        column: 2 + LAST.index(column) for column in LAST
+    }
     order = sorted(filled, key=lambda column: rank.get(column, 0))
     key = "runs-" + hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
     event = st.dataframe(

@@ -176,10 +176,11 @@ def _estimate(cell: Planned, checked: Checked, shared: dict[int, Any], known: se
     for spec, is_trial in [(spec, False) for spec in cell.arms] + [(spec, True) for spec in cell.trials]:
         key = _key(spec)
         folder = cell.study / "runs" / with_settings(checked.pinned[key], spec).run_id
-        if folder in known or is_done(folder):
+        is_open = cell.tuning is not None and not is_trial  # which values it will have is not known yet
+        if not is_open and (folder in known or is_done(folder)):
             total += Estimate(runs_there=1)
             continue
-        known.add(folder)
+        known |= set() if is_open else {folder}
         needs = checked.needs[key].estimate(shared.setdefault(spec.seed, Shared()), "none" if is_trial else cell.keep)
         total += needs + (Estimate(trials=1, tuning_s=needs.seconds) if is_trial else Estimate(runs=1))
     return total

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from studykit.errors import InputError
 from studykit.files import json_object, read_lines, write_json
 from studykit.files.leases import is_held
+from studykit.results.arms import TUNING
 from studykit.results.record import CellRecord, CellSpec, Hypothesis, read_record, read_typed, write_record
 
 _SECTION = "StudyCell"
@@ -77,12 +78,14 @@ def read_cell_spec(folder: Path) -> CellSpec:
 def hypothesis_came_first(cell: CellState) -> bool | None:
     """Whether a cell's hypothesis was written before the first of its runs started; None where that is not known.
 
-    A run that another notebook had trained before counts too: its scores could be seen.
+    A run that another notebook had trained before counts too: its scores could be seen. Trials of a tuning, which cells
+    of other seeds share, do not count: they are scored on validation items.
     """
     if cell.spec is None or cell.spec.hypothesis is None:
         return None
     records = [read_record(cell.folder.parents[1] / "runs" / run) for run in cell.runs]
-    started = [datetime.fromisoformat(record.started) for record in records if record is not None]
+    reported = [record for record in records if record is not None and record.ablation != TUNING]
+    started = [datetime.fromisoformat(record.started) for record in reported]
     return datetime.fromisoformat(cell.spec.hypothesis.written) <= min(started) if started else None
 
 

@@ -51,7 +51,7 @@ def test_the_run_shows_its_trials_the_choice_the_edge_and_their_cost(opened, tun
     text = " ".join(part.value for part in app.markdown)
     assert "learning\\_rate 0\\.004, steps 200" in text
     assert "the best of 2 trials by exact match" in text
-    assert "is at the edge of the grid" in app.warning[0].value
+    assert "Best at the edge of the grid: steps" in app.warning[0].value
     assert any("widened once, for all arms alike" in caption.value for caption in app.caption)
     table = next(frame.value for frame in app.dataframe if "widened" in frame.value)
     assert table["chosen"].tolist() == [True, False]

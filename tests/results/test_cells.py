@@ -9,7 +9,7 @@ from traitlets.config import Application, Config
 from studykit import results
 from studykit.errors import InputError
 from studykit.files.leases import take
-from studykit.results import CellRecord, CellSpec, RunWriter
+from studykit.results import CellRecord, CellSpec, Purpose, RunWriter
 from studykit.results.cells import (
     add_run,
     finish_cell,
@@ -134,3 +134,14 @@ def test_whether_a_hypothesis_came_first_is_seen_in_the_times_of_the_runs(
     make_run(study, make_spec("sft", 100))
     add_run(folder, make_spec("sft", 100).run_id)
     assert hypothesis_came_first(read_cell(folder)) is first
+
+
+def test_a_trial_that_another_cell_has_trained_does_not_come_before_a_hypothesis(study, make_cell, make_run, make_spec):
+    folder, trial = make_cell(), make_spec("sft", 100, 1000)
+    with RunWriter(study, trial, Purpose(arm="sft", trial_of="0a1b")) as run:
+        run.finish({}, [])
+    write_cell(
+        folder, read_cell_spec(folder).model_copy(update={"hypothesis": hypothesis("a", "2099-01-01T00:00:00+00:00")})
+    )
+    add_run(folder, trial.run_id)
+    assert hypothesis_came_first(read_cell(folder)) is None
