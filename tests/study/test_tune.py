@@ -1,7 +1,9 @@
 """Arms tuned equally: the same number of trials, validation items alone, other seeds, and trials that are shared."""
 
 import json
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -296,6 +298,29 @@ def test_two_processes_train_each_trial_once_and_both_find_all(make_arms, tmp_pa
         steps = results.read_metrics(runs / run_id)[0]["step"]
         assert steps.is_unique
         assert results.read_record(runs / run_id).cost["attempts"] == 1
+
+
+def tune_until_killed(arms, root):
+    """Tune, and die in the middle of the second trial."""
+    compute_loss = loop.compute_loss
+
+    def deadly(training, batch, denominator):
+        if training.spec.learning_rate == SPACE["learning_rate"][1] and training.step == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return compute_loss(training, batch, denominator)
+
+    loop.compute_loss = deadly
+    tuned(arms, root)
+
+
+def test_a_tuning_that_was_killed_goes_on_and_chooses_the_same(make_arms, tmp_path, start, join, trained):
+    arms = make_arms(["sft"])
+    assert join(start(tune_until_killed, arms, tmp_path / "killed")) == -signal.SIGKILL
+    resumed = tuned(arms, tmp_path / "killed")
+    assert SPACE["learning_rate"][0] not in {rate for _, rate, _ in trained}  # that trial was done
+    whole = tuned(arms, tmp_path / "whole")
+    assert resumed.table.equals(whole.table)
+    assert dict(resumed) == dict(whole)
 
 
 def test_a_trial_that_another_process_works_on_is_left_for_the_end(make_arms, first_tuning, tmp_path, monkeypatch):
