@@ -17,6 +17,7 @@ COSTS = {
     "tokens through the student": "student_tokens",
     "tokens through the teacher": "teacher_tokens",
     "generated tokens": "generated_tokens",
+    "tokens written for the data": "synthetic_tokens",
 }
 
 

@@ -2,6 +2,7 @@
 
     <cache>/synthetic/<key>.jsonl               one line per answer: text, ended, tokens
     <cache>/synthetic/<key>-<filters>.jsonl     one line per answer: how it was sampled, and whether it was kept
+    <cache>/synthetic/<key>.cost.json           what they have cost, see `studykit.data.writing_cost`
 
 The key is the hash of the teacher's weights, the conversations and the sampling; runs and processes share an entry, and
 a process that finds another one writing waits for it. A killed one loses the answers since the last few hundred.
@@ -9,6 +10,7 @@ a process that finds another one writing waits for it. A killed one loses the an
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -20,6 +22,7 @@ import torch
 from pydantic import ValidationError
 
 from studykit.chat import encode_prompts
+from studykit.data import writing_cost
 from studykit.errors import InputError
 from studykit.files import cache_folder, locked, read_lines, replacing
 from studykit.generation import Sampling, Vocabulary, generate
@@ -98,6 +101,7 @@ class AnswerWriter:
                 temporary.write_text(text, encoding="utf-8")
         ended = sum(answer.ended for answer in self._answers)
         self.manifest = shared | {
+            "key": self._key,
             "answers": len(lines),
             "ended": ended,
             "cut": len(lines) - ended,
@@ -113,15 +117,20 @@ def _write_all(model: ModelRef, conversations: Sequence[Example], writing: Writi
     part = file.with_suffix(".part")
     lines = read_lines(part)[0]
     done = lines[: len(lines) // _CHUNK * _CHUNK]
+    began = time.monotonic()
     prompts = encode_prompts([_with_some_answer(example) for example in conversations], model.tokenizer)
     _check_positions(model, prompts, writing)
     loaded = load_teacher(model)
     with part.open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in done)
         for start in range(len(done), len(prompts), _CHUNK):
-            for answer in _write_chunk(loaded, model.tokenizer, prompts[start : start + _CHUNK], writing, start):
-                stream.write(json.dumps(asdict(answer), ensure_ascii=False) + "\n")
+            chunk = prompts[start : start + _CHUNK]
+            answers = _write_chunk(loaded, model.tokenizer, chunk, writing, start)
+            stream.writelines(json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in answers)
             stream.flush()
+            tokens, now = sum(answer.tokens for answer in answers), time.monotonic()
+            writing_cost.add(file.stem, tokens=tokens, prompt_tokens=sum(map(len, chunk)), s=now - began)
+            began = now
     with replacing(file) as temporary:
         part.replace(temporary)
 

@@ -25,7 +25,7 @@ FIGURE = "methods_compared"
 FIGURE_PER_BUDGET = True
 Judged = Sequence[tuple[Line, Verdict | None]]
 
-_COST = ("student_tokens", "teacher_tokens", "generated_tokens", "scored_tokens", "train_s")
+_COST = ("student_tokens", "teacher_tokens", "generated_tokens", "synthetic_tokens", "scored_tokens", "train_s")
 
 
 def methods(
@@ -94,8 +94,10 @@ def _shown(line: Line, found: Verdict | None, baseline: str, score: str, nll: st
         difference = None if comparison is None else comparison.difference
         shown[f"{name} - {baseline}"] = format_interval(difference, digits[name], sign=True)
         shown.setdefault("verdict", "" if found is None else str(found))
+    written = {"written for the data": round(cost["synthetic_tokens"])} if "synthetic_tokens" in line.means else {}
     return shown | {
         "generated": round(cost["generated_tokens"]),
+        **written,
         "teacher reads": round(cost["teacher_tokens"] + cost["scored_tokens"]),
         "seconds": round(cost["train_s"]),
     }

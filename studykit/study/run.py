@@ -11,7 +11,7 @@ from torch import nn
 
 from studykit import results
 from studykit.chat import DATE, template_hash
-from studykit.data import Inputs
+from studykit.data import Inputs, writing_cost
 from studykit.errors import Failure, one_line
 from studykit.generation import find_eos_token_ids
 from studykit.models.card import model_card
@@ -96,9 +96,11 @@ def _train(run: ResolvedRun, writer: results.RunWriter, keep: str, watch: Watch)
     """Train, save the weights that stay, write the record, and return the model; None where adapters are merged."""
     peak = PeakMemory()
     trained = train(run, writer.folder, watch=watch, with_teacher=partial(answer_as_teacher, run, watch))
+    written, manifests = writing_cost.charge(run.run_id, trained.manifests)
+    trained.cost.add(**written)
     cost, parameters = _total_cost(trained, peak), _count_parameters(trained)  # before adapters are merged
     watch(Activity("saving the weights"), 0, 0)
-    card = model_card(run.spec.training, {}, trained.manifests)
+    card = model_card(run.spec.training, {}, manifests)
     try:
         student = save_weights(keep, trained, writer.folder, card)
     except Exception as error:  # transformers, peft and the disk fail in their own ways
@@ -108,7 +110,7 @@ def _train(run: ResolvedRun, writer: results.RunWriter, keep: str, watch: Watch)
         ) from error
     writer.finish(
         cost,
-        trained.manifests,
+        manifests,
         chat=_chat(run, trained),
         device=device().type,
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -7,6 +7,7 @@ import pytest
 from studykit import study
 from studykit.cli import main
 from studykit.data import Inputs, writing
+from studykit.data.writing_cost import charge
 from studykit.errors import InputError
 from studykit.files import cache_folder, read_lines
 from studykit.sources import load_examples
@@ -140,6 +141,48 @@ def test_a_run_trains_on_them_and_the_manifest_says_whose_they_are(data, stage, 
     assert manifest["trained_on"] == {TEACHER: 8}
     assert manifest["written"]["answers"] == 12
     assert pin(RunSpec.parse(plain), Inputs(tmp_path)).run_id == row["run_id"]
+
+
+def record_of(row, root):
+    return json.loads((root / "s" / "runs" / row["run_id"] / "record.json").read_text())
+
+
+def test_the_answers_count_for_the_first_run_that_trains_on_them(data, stage, plain_spec, empty_cache, tmp_path):
+    drawn = data(budget={"examples": 8}).model_dump(exclude_none=True)
+    one, two = (plain_spec(stage(data=drawn, steps=2), stage(data=drawn, steps=n), teacher=False) for n in (1, 2))
+    mixed = plain_spec(stage(mix=[{"data": drawn, "weight": 0.5}], steps=2), teacher=False)
+    pin(RunSpec.parse(two), Inputs(tmp_path))  # as the check of a batch does: the answers are written here
+    first, second, third = (study.run(plain, study="s", root=tmp_path) for plain in (one, two, mixed))
+    written = record_of(first, tmp_path)["data"][1]["written"]
+    assert first["synthetic_tokens"] == written["generated_tokens"] > 0  # once, though two stages train on them
+    assert first["synthetic_prompt_tokens"] > 0
+    assert first["synthetic_s"] > 0
+    assert "counts_for_run" not in written
+    assert second["cached_synthetic_tokens"] == third["cached_synthetic_tokens"] == written["generated_tokens"]
+    for row in (second, third):
+        assert row.get("synthetic_tokens") is None
+    for manifest in (record_of(second, tmp_path)["data"][0], record_of(third, tmp_path)["data"][0]["mix"][1]):
+        assert manifest["written"]["counts_for_run"] == first["run_id"]
+    again = study.run(one, study="another", root=tmp_path)
+    assert again["synthetic_tokens"] == first["synthetic_tokens"]
+
+
+def test_an_interrupted_writer_counts_what_both_processes_wrote(data, empty_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "_CHUNK", 5)
+    write, started = writing._write_chunk, []
+
+    def breaking(*arguments):
+        started.append(arguments)
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        return write(*arguments)
+
+    monkeypatch.setattr(writing, "_write_chunk", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        Inputs(tmp_path).pool(data())
+    written = Inputs(tmp_path).pool(data()).written or {}
+    cost, _ = charge("000000000000", [{"written": written}])
+    assert cost["synthetic_tokens"] == written["generated_tokens"]
 
 
 def test_a_pool_that_runs_dry_says_which_filter_dropped_how_many(data, stage, plain_spec, empty_cache, tmp_path):
