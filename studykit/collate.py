@@ -43,6 +43,8 @@ class Batch:
         keys: content hash of each row, under which a cached teacher stores it; empty for rows made during training.
         author: int64 [B], an `Author` of `studykit.losses` for each row; None where all rows are the data's.
         annotators: who wrote the answers of each row in the data; empty for rows made during training.
+        methods: number of the stage's method that trains each row; empty where one method trains all.
+        method: number of the method that trains the batch.
     """
 
     input_ids: Tensor
@@ -51,6 +53,8 @@ class Batch:
     keys: list[str] = field(default_factory=list)
     author: Tensor | None = None
     annotators: list[str] = field(default_factory=list)
+    methods: list[int] = field(default_factory=list)
+    method: int = 0
 
     def predicting(self, states: Tensor) -> Tensor:
         """Return the hidden states (or logits) [B, T, H] that predict the supervised tokens, in row-major order [N, H].
@@ -87,6 +91,21 @@ class Batch:
     def _predicted(self) -> Tensor:
         """Whether the token after each position is supervised, bool [B, T - 1]."""
         return self.loss_mask[:, 1:]
+
+    def by_method(self) -> list["Batch"]:
+        """Return the rows of each method as a separate batch, as wide as its longest row."""
+        if not self.methods:
+            return [self]
+        return [self._of_method(method) for method in sorted(set(self.methods))]
+
+    def _of_method(self, method: int) -> "Batch":
+        rows = [row for row, number in enumerate(self.methods) if number == method]
+        width = int(self.attention_mask[rows].sum(dim=1).max())
+        ids, attention_mask, loss_mask = (
+            tensor[rows][:, :width] for tensor in (self.input_ids, self.attention_mask, self.loss_mask)
+        )
+        keys, annotators = ([values[row] for row in rows] if values else [] for values in (self.keys, self.annotators))
+        return Batch(ids, attention_mask, loss_mask, keys, annotators=annotators, method=method)
 
     def to(self, device: Any, *, non_blocking: bool = False) -> "Batch":
         """Return the batch with its tensors on a device."""
@@ -223,12 +242,23 @@ class PlannedBatches(Dataset):
         plan: positions of the sequences of each micro-batch.
         pad_token_id: fills up shorter rows.
         annotators: who wrote the answers of each sequence; unknown without it.
+        methods: int64 [n], number of the stage's method that trains each sequence; None where one method trains all.
     """
 
     def __init__(
-        self, encoded: Encoded, plan: list[np.ndarray], pad_token_id: int, annotators: Sequence[str] | None = None
+        self,
+        encoded: Encoded,
+        plan: list[np.ndarray],
+        pad_token_id: int,
+        annotators: Sequence[str] | None = None,
+        methods: np.ndarray | None = None,
     ):
-        self.encoded, self.plan, self.pad_token_id, self.annotators = encoded, plan, pad_token_id, annotators
+        self.encoded, self.plan, self.pad_token_id = encoded, plan, pad_token_id
+        self.annotators, self.methods = annotators, methods
+
+    def taking(self, plan: list[np.ndarray]) -> "PlannedBatches":
+        """Return other micro-batches of the same sequences."""
+        return PlannedBatches(self.encoded, plan, self.pad_token_id, self.annotators, self.methods)
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -236,7 +266,8 @@ class PlannedBatches(Dataset):
     def __getitem__(self, index: int) -> Batch:
         rows = self.plan[index]
         annotators = [] if self.annotators is None else [self.annotators[row] for row in rows]
-        return replace(collate(self.encoded, rows, self.pad_token_id), annotators=annotators)
+        methods = [] if self.methods is None else self.methods[rows].tolist()
+        return replace(collate(self.encoded, rows, self.pad_token_id), annotators=annotators, methods=methods)
 
 
 def each_example_once(encoded: Encoded, batch_size: int, pad_token_id: int) -> list[Batch]:

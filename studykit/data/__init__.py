@@ -132,24 +132,30 @@ class Inputs:
         return draw(pool, data.budget, counts, self.models).examples
 
     def stage_data(
-        self, stage: Stage, student: ModelRef, selection: Selection | None = None, excluded: Excluded = NOTHING
+        self,
+        stage: Stage,
+        student: ModelRef,
+        selection: Selection | Sequence[Selection | None] | None = None,
+        excluded: Excluded = NOTHING,
     ) -> StageData:
         """Return the examples of a stage, their token sequences, and their manifest; of a mixture, those of all parts.
 
         Args:
             stage: gives source, budget and maximum length.
             student: its tokenizer makes the token sequences.
-            selection: the part of each budget that the stage's method trains on; None for all of it.
+            selection: the part of each budget that the stage's method trains on, or one for each part of a mixture;
+                None for all of it.
             excluded: examples that are not drawn.
 
         Raises:
             InputError: a source, budget, model or example that cannot be used.
         """
         stages = [stage.model_copy(update={"data": data}) for data, _ in stage.parts]
-        parts = [self._part(part, student, selection, excluded) for part in stages]
+        selections = selection if isinstance(selection, Sequence) else [selection] * len(stages)
+        parts = [self._part(*pair, student, excluded) for pair in zip(stages, selections, strict=True)]
         return mix(parts, [weight for _, weight in stage.parts], stage.mix_by or "examples") if stage.mix else parts[0]
 
-    def _part(self, stage: Stage, student: ModelRef, selection: Selection | None, excluded: Excluded) -> StageData:
+    def _part(self, stage: Stage, selection: Selection | None, student: ModelRef, excluded: Excluded) -> StageData:
         """Return what is drawn from the source of a stage's `data`."""
         data = stage.data
         drawn_from = f"{_pool_key(data)} {data.filters} {data.decontaminate} {data.budget}"

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from studykit.chat import Encoded
 from studykit.sources import Example
 
@@ -28,3 +30,11 @@ class StageData:
     selected_sha256: str | None = None
     drawn: tuple[Example, ...] = ()
     shares: tuple[tuple[int, float], ...] = ()
+
+    def part(self, number: int) -> tuple[list[Example], Encoded]:
+        """Return the examples and token sequences of one part of a mixture; without one, all."""
+        if not self.shares:
+            return self.examples, self.encoded
+        start = sum(size for size, _ in self.shares[:number])
+        rows = np.arange(start, start + self.shares[number][0])
+        return [self.examples[row] for row in rows], self.encoded.take(rows)

@@ -24,11 +24,11 @@ def model_card(spec: RunSpec, metrics: dict[str, float], manifests: list[dict[st
         "tags": [
             "studykit",
             *(["lora"] if spec.student.lora else []),
-            *sorted({stage.method for stage in spec.stages}),
+            *sorted({name for stage in spec.stages for name, _ in stage.methods}),
         ],
     }
     stages = [
-        f"{number}. `{stage.method}`, {stage.planned_steps:,} optimizer steps on {manifest['seen_examples']:,} of "
+        f"{number}. `{stage.label}`, {stage.planned_steps:,} optimizer steps on {manifest['seen_examples']:,} of "
         f"{manifest['examples']:,} examples of `{stage.data.source}` (sequences with answers of "
         f"{', '.join(f'{who}: {count:,}' for who, count in manifest['trained_on'].items())})"
         for number, (stage, manifest) in enumerate(zip(spec.stages, manifests, strict=True), 1)

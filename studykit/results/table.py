@@ -243,7 +243,7 @@ def _described(
         "study": study,
         "ablation": "",
         "arm": "",
-        "method": " > ".join(stage.method for stage in spec.stages),
+        "method": " > ".join(stage.label for stage in spec.stages),
         "student": spec.student.name,
         "teacher": _teachers(spec),
         "budget_examples": _total(m.examples for m in drawn or specified),

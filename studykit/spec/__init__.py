@@ -16,13 +16,11 @@ Two-stage training is no special case: `stages` is a list. `None` means off, and
 form, so that an optional field added later changes no existing id. A field that is renamed raises `SCHEMA`, and
 `from_schema_1` translates what an earlier version wrote.
 
-Some fields are another way to say a number, and are resolved by `study.pin`: `epochs` of a stage become `steps`, so
-that the same training has the same id whichever of them was given.
+`epochs` of a stage become `steps` in `study.pin`, so that the same training has the same id whichever was given.
 """
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
@@ -31,7 +29,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from studykit.spec.data import Budget, Data, Filters, MixPart, with_first_parts
 from studykit.spec.part import Part
 from studykit.spec.schema_1 import from_schema_1, is_schema_1
-from studykit.spec.values import MAX_SEED, OnOrNone, ScorerOrLoss, Seed
+from studykit.spec.values import MAX_SEED, OnOrNone, ScorerOrLoss, Seed, steps_for_epochs
 
 __all__ = [
     "MAX_SEED",
@@ -204,6 +202,17 @@ class Stage(Part):
         return ((self.data, round(1 - sum(weight for _, weight in mixed), 9)), *mixed)
 
     @property
+    def methods(self) -> tuple[tuple[str, dict[str, Any]], ...]:
+        """Method and options by which each of the `parts` is trained."""
+        own = (self.method, self.method_options)
+        return (own, *((part.method, part.method_options or {}) if part.method else own for part in self.mix or ()))
+
+    @property
+    def label(self) -> str:
+        """The names of its methods: "kd", or "sft + kd" where the parts of a step are trained differently."""
+        return " + ".join(dict.fromkeys(name for name, _ in self.methods))
+
+    @property
     def examples_per_step(self) -> int:
         """Examples of one optimizer step on one device."""
         return self.batch_size * self.gradient_accumulation_steps
@@ -218,15 +227,6 @@ class Stage(Part):
         if self.steps is None:
             raise ValueError("epochs become steps where a run is pinned, and this one is not: call study.pin first")
         return self.steps
-
-
-def steps_for_epochs(epochs: float, examples: int, examples_per_step: int) -> int:
-    """Return the fewest optimizer steps that take each of the examples `epochs` times, on average.
-
-    >>> steps_for_epochs(1, 5000, 64), steps_for_epochs(0.48, 5000, 8)
-    (79, 300)
-    """
-    return max(1, math.ceil(epochs * examples / examples_per_step - 1e-9))  # 0.48 * 5000 / 8 is not quite 300
 
 
 class Evaluation(Part):

@@ -71,6 +71,14 @@ class MixPart(Part):
 
     data: Data
     weight: float = Field(gt=0, lt=1, description="share of a step")
+    method: str | None = Field(default=None, description="that trains on it; None: the stage's")
+    method_options: dict[str, Any] | None = Field(default=None, description="of that method")
+
+    @model_validator(mode="after")
+    def _options_of_a_method(self) -> Self:
+        if self.method_options and self.method is None:
+            raise ValueError("method_options are those of the part's own method: give method, too")
+        return self
 
 
 def with_first_parts(plain: Any) -> Any:
@@ -89,6 +97,10 @@ def _with_first_part(stage: Any, number: int) -> Any:
     parts = stage.get("mix") if isinstance(stage, dict) and "data" not in stage else None
     if not isinstance(parts, list | tuple) or not parts or not all(isinstance(part, dict) for part in parts):
         return stage
+    if named := [name for name in ("method", "method_options") if parts[0].get(name) is not None]:
+        raise InputError(
+            f"specification: stages.{number}.mix: the first part has the stage's {named[0]}: give it there"
+        )
     weights = [part.get("weight") for part in parts]
     if all(isinstance(w, int | float) for w in weights) and not math.isclose(sum(weights), 1, abs_tol=1e-6):
         raise InputError(f"specification: stages.{number}.mix: the weights of a step sum to {sum(weights):g}, not to 1")

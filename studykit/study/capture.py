@@ -84,7 +84,7 @@ def capture(run: ResolvedRun, watch: Callable[[int, int], None] | None = None) -
     """
     spec, model = _cached_teacher(run)
     stage, student = run.stages[0], _load_student(run)
-    encoded = stage.data.encoded.take(stage.usage.rows)
+    encoded = stage.data.encoded.take(stage.captured(stage.usage.rows))
     teacher = open_teacher(spec, model, run.student.tokenizer, output_head(student).weight.shape[0])
     assert isinstance(teacher, CachedTeacher)
     started = time.monotonic()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from studykit.chat import encode
+from studykit.chat import Encoded, encode
 from studykit.data import StageData
 from studykit.errors import InputError, unknown
 from studykit.methods import Recipe
@@ -18,6 +18,7 @@ from studykit.models.names import ModelRef
 from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
 from studykit.samplers import SAMPLERS, models_of
 from studykit.scorers import SCORERS, any_needs, name_of
+from studykit.sources import Example
 from studykit.spec import Budget, Evaluation, RunSpec, Stage, Teacher, repeated_evaluation
 
 _NEEDS_SETTINGS = {
@@ -95,13 +96,9 @@ def check_draw(evaluation: Evaluation) -> None:
         raise InputError("evaluation.data.budget draws nothing without examples: give their number")
 
 
-def check_teacher_is_named(spec: RunSpec, recipes: Sequence[Recipe]) -> None:
+def check_teacher_is_named(spec: RunSpec, users: Sequence[tuple[Stage, Recipe]]) -> None:
     """Refuse methods that need a teacher in a specification without one."""
-    needing = [
-        stage.method
-        for stage, recipe in zip(spec.stages, recipes, strict=True)
-        if recipe.needs_teacher and stage.teacher is None
-    ]
+    needing = [stage.method for stage, recipe in users if recipe.needs_teacher and stage.teacher is None]
     if needing and spec.teacher is None:
         raise InputError(
             f"method {', '.join(needing)} needs a teacher: name one, such as teacher={{'name': 'lexicon/teacher-a'}}"
@@ -174,25 +171,28 @@ def check_validation_is_named(stage: Stage) -> None:
         )
 
 
-def check_prompts(stage: Stage, recipe: Recipe, data: StageData) -> None:
+def check_prompts(stage: Stage, recipe: Recipe, examples: Sequence[Example]) -> None:
     """Refuse raw texts where a method generates answers to prompts."""
     _, rollout = recipe.parts
-    if not rollout.keeps_rows and any(example.is_text for example in data.examples):
+    if not rollout.keeps_rows and any(example.is_text for example in examples):
         raise InputError(
             f"method {stage.method!r} generates answers to prompts, and the data holds raw texts: take `sft`"
         )
 
 
-def check_same_answers(data: StageData, recipe: Recipe, student_tokenizer: Any, teacher_tokenizer: Any) -> None:
+def check_same_answers(
+    data: tuple[list[Example], Encoded], recipe: Recipe, student_tokenizer: Any, teacher_tokenizer: Any
+) -> None:
     """Refuse examples in which a teacher with another tokenizer and chat template would read other answers."""
     if not recipe.trains_with_teacher or same_vocabulary(student_tokenizer, teacher_tokenizer):
         return
-    read = encode(data.examples, teacher_tokenizer, None).answers
-    different = np.flatnonzero(read != data.encoded.answers)
+    examples, encoded = data
+    read = encode(examples, teacher_tokenizer, None).answers
+    different = np.flatnonzero(read != encoded.answers)
     if len(different) and recipe.parts[0].needs_teacher:
         first = int(different[0])
         raise InputError(
-            f"example {data.examples[first].id!r}: the student's chat template has {data.encoded.answers[first]} "
+            f"example {examples[first].id!r}: the student's chat template has {encoded.answers[first]} "
             f"answers trained on and the teacher's {read[first]}, so they cannot be compared: take turns='each' or "
             "turns='last'"
         )

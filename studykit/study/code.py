@@ -1,6 +1,6 @@
 """The source code that a stage and an evaluation depend on, where it is not the released one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from studykit.discovery import Room
 from studykit.losses import LOSSES
@@ -13,15 +13,15 @@ from studykit.spec import Evaluation, Stage
 from studykit.study.released import unreleased
 
 
-def code_of_stage(stage: Stage, recipe: Recipe) -> dict[str, str] | None:
+def code_of_stage(stage: Stage, recipes: Sequence[Recipe]) -> dict[str, str] | None:
     """Return hashes of what a stage runs: method, loss, rollout, samplers, sources, scorer; None for released ones."""
     data = [part for part, _ in stage.parts] + ([] if stage.validation is None else [stage.validation])
-    samplers = [part.budget.sampler for part in data] + ([recipe.select] if recipe.select else [])
+    samplers = [part.budget.sampler for part in data] + [recipe.select for recipe in recipes if recipe.select]
     return _code(
         {
-            METHODS: [stage.method],
-            LOSSES: [recipe.loss],
-            ROLLOUTS: [recipe.rollout],
+            METHODS: [name for name, _ in stage.methods],
+            LOSSES: [recipe.loss for recipe in recipes],
+            ROLLOUTS: [recipe.rollout for recipe in recipes],
             SAMPLERS: samplers,
             SOURCES: [part.source for part in data],
             SCORERS: [stage.metric_for_best_model] if stage.metric_for_best_model else [],

@@ -106,7 +106,7 @@ class Capture:
     @classmethod
     def of(cls, rates: CaptureRates, stages: Sequence[ResolvedStage]) -> "Capture":
         """Return what the stages with one teacher use of their data, each sequence once."""
-        used = [stage.data.encoded.take(stage.usage.rows) for stage in stages]
+        used = [stage.data.encoded.take(stage.captured(stage.usage.rows)) for stage in stages]
         keys = as_keys([part.key_of(i) for part in used for i in range(len(part))])
         keys, first = np.unique(keys, return_index=True)
         lengths, positions = (
@@ -149,7 +149,7 @@ class Needs:
         live = sum(
             int(part.sum())
             for part, stage, capture in zip(tokens, run.stages, rates.captures, strict=True)
-            if capture is None and stage.recipe.trains_with_teacher
+            if capture is None and stage.trains_with_teacher
         )
         caches: dict[str, tuple[CaptureRates, list[ResolvedStage]]] = {}
         for stage, capture in zip(run.stages, rates.captures, strict=True):

@@ -51,18 +51,18 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
     checks.check_names(spec)
     checks.check_evaluations(spec.evaluation)
     check_decontaminate(spec)
-    recipes = [get_method(stage.method, **stage.method_options) for stage in spec.stages]
-    checks.check_teacher_is_named(spec, recipes)
+    users = [_users(stage) for stage in spec.stages]
+    checks.check_teacher_is_named(spec, [user for stage in users for user in stage])
     student = inputs.models.find(spec.student.name, spec.student.revision)
-    shared = [(stage, recipe) for stage, recipe in zip(spec.stages, recipes, strict=True) if stage.teacher is None]
+    shared = [user for stage in users for user in stage if user[0].teacher is None]
     wanted, teacher = _find_teacher(spec.teacher, shared, student, inputs)
     evaluations = tuple(_resolve_evaluation(evaluation, student, inputs) for evaluation in spec.evaluation)
     items = [item for evaluation in evaluations for item in evaluation.held_out]
     stages: list[ResolvedStage] = []
-    for number, (stage, recipe) in enumerate(zip(spec.stages, recipes, strict=True)):
-        own, own_teacher = _find_teacher(stage.teacher, [(stage, recipe)], student, inputs)
+    for number, (stage, its_users) in enumerate(zip(spec.stages, users, strict=True)):
+        own, own_teacher = _find_teacher(stage.teacher, its_users, student, inputs)
         left_out = replace(excluded(stage, number, stages), held_out=items, held_out_sha256=content_hash(items))
-        parts = _Parts(recipe, student, own_teacher if stage.teacher else teacher, left_out)
+        parts = _Parts(its_users, student, own_teacher if stage.teacher else teacher, left_out)
         resolved = _resolve_stage(stage.model_copy(update={"teacher": own}), parts, inputs)
         stages.append(replace(resolved, seeds=(spec.seed, number), own_teacher=own_teacher))
     pinned = {
@@ -75,6 +75,14 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
     run = ResolvedRun(spec.model_copy(update=pinned), student, teacher, tuple(stages), evaluations)
     check_capacity(run)
     return count_held_out(run, inputs)
+
+
+def _users(stage: Stage) -> list[tuple[Stage, Recipe]]:
+    """Return the stage with the method of each part of a step, and the method's recipe."""
+    return [
+        (stage.model_copy(update={"method": name, "method_options": options}), get_method(name, **options))
+        for name, options in stage.methods
+    ]
 
 
 def _find_teacher(
@@ -146,39 +154,43 @@ def _find_evaluation_teacher(evaluation: Evaluation, student: ModelRef, inputs: 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a stage is resolved with."""
+    """What a stage is resolved with; users are its parts, see `_users`."""
 
-    recipe: Recipe
+    users: list[tuple[Stage, Recipe]]
     student: ModelRef
     teacher: ModelRef | None
     excluded: Excluded
 
 
 def _resolve_stage(stage: Stage, parts: _Parts, inputs: Inputs) -> ResolvedStage:
-    recipe, student = parts.recipe, parts.student
+    recipes, student = [recipe for _, recipe in parts.users], parts.student
     pinned: dict[str, Any] = {"data": _pin_drawn(stage.data, stage, parts, inputs), "validation": None}
-    pinned["code"] = code_of_stage(stage, recipe)
+    pinned["code"] = code_of_stage(stage, recipes)
     checks.check_code(stage.code, pinned["code"], f"method {stage.method!r}")
     if stage.mix:
         mixed = [part.model_copy(update={"data": _pin_drawn(part.data, stage, parts, inputs)}) for part in stage.mix]
         pinned["mix"] = tuple(mixed)
-    (examples, validation), (_, rollout) = ([], None), recipe.parts
-    if rollout.needs_validation or stage.load_best_model_at_end:
-        checks.check_validation_is_named(stage)
+    examples, validation = [], None
+    validating = [user for user, recipe in parts.users if recipe.parts[1].needs_validation]
+    if validating or stage.load_best_model_at_end:
+        checks.check_validation_is_named([*validating, stage][0])
         assert stage.validation is not None
         alone = replace(parts, excluded=replace(parts.excluded, texts=frozenset(), ids=frozenset()))
         examples, validation = inputs.validation_data(stage.validation, student, stage, alone.excluded)
         pinned["validation"] = _pin_drawn(stage.validation, stage, alone, inputs)
-    data = inputs.stage_data(stage, student, _selection(recipe, parts.teacher, inputs), parts.excluded)
-    checks.check_prompts(stage, recipe, data)
+    selections = [_selection(recipe, parts.teacher, inputs) for recipe in recipes]
+    data = inputs.stage_data(stage, student, selections, parts.excluded)
+    for number, (user, recipe) in enumerate(parts.users):
+        checks.check_prompts(user, recipe, data.part(number)[0])
+        if parts.teacher is not None:
+            checks.check_same_answers(data.part(number), recipe, student.tokenizer, parts.teacher.tokenizer)
     checks.check_selection(stage, data)
-    if parts.teacher is not None:
-        checks.check_same_answers(data, recipe, student.tokenizer, parts.teacher.tokenizer)
     pinned["selected_sha256"] = data.selected_sha256
     if stage.epochs is not None:
         steps = steps_for_epochs(stage.epochs, len(data.examples), stage.examples_per_step)
         pinned |= {"steps": steps, "epochs": None}
-    return ResolvedStage(stage.model_copy(update=pinned), recipe, data, validation, examples)
+    stage, part_recipes = stage.model_copy(update=pinned), tuple(recipes) if stage.mix else ()
+    return ResolvedStage(stage, recipes[0], data, validation, examples, part_recipes=part_recipes)
 
 
 def _selection(recipe: Recipe, teacher: ModelRef | None, inputs: Inputs) -> Selection | None:

@@ -23,7 +23,7 @@ import torch
 import transformers.modeling_utils  # noqa: F401 - with the first model, else: its time is part of the start of each cell
 from accelerate import Accelerator
 
-from studykit.collate import PlannedBatches, collate
+from studykit.collate import PlannedBatches
 from studykit.evaluation import answer_items
 from studykit.files import cache_folder, replacing
 from studykit.generation.cost import Cost
@@ -155,7 +155,7 @@ def _measure(run: ResolvedRun) -> Rates:
 
 def _open_teachers(run: ResolvedRun, student: Any) -> list[OpenTeacher | None]:
     """Return the teacher that each stage trains with, opened once for all stages that share it."""
-    names = [run.teacher_of(stage) if stage.recipe.trains_with_teacher else None for stage in run.stages]
+    names = [run.teacher_of(stage) if stage.trains_with_teacher else None for stage in run.stages]
     first = [names.index(name) for name in names]
     opened = {i: open_teacher_of(run, run.stages[i], student) for i in set(first) if names[i] is not None}
     return [opened.get(i) for i in first]
@@ -173,15 +173,16 @@ def _measure_stage(
     if training.validation:
         training.context.validation_loss = partial(validation_loss, training)
     training.student.train()
+    planned = PlannedBatches(encoded, chosen[-1:], pad, methods=stage.methods)
     times: list[tuple[int, float]] = []
     peak = PeakMemory()
 
     def step(rows: np.ndarray) -> None:
-        batch, began = collate(encoded, rows, pad), time.perf_counter()
+        batch, began = planned.taking([rows])[0], time.perf_counter()
         train_step(training, [batch])
         times.append((batch.input_ids.numel(), time.perf_counter() - began))
 
-    with chosen_threads(training, PlannedBatches(encoded, chosen[-1:], pad)):
+    with chosen_threads(training, planned):
         _within(step, chosen)
     activations = max(0.0, (peak.gib() or 0.0) * 2**30 - _memory_bytes())  # models and optimizer are still there
     return StageRates(pace(times), activations / max(tokens for tokens, _ in times))

@@ -151,7 +151,10 @@ def _total_cost(trained: Trained, peak: PeakMemory) -> dict[str, float]:
 def _is_folded(run: ResolvedRun) -> bool:
     """Whether a loss compared with what a cache keeps of the teacher's distribution."""
     teachers = ((stage, run.teacher_of(stage)) for stage in run.stages)
-    return any(stage.recipe.parts[0].needs_teacher and teacher and teacher[0].is_cached for stage, teacher in teachers)
+    return any(
+        teacher and teacher[0].is_cached and any(recipe.parts[0].needs_teacher for recipe in stage.recipes)
+        for stage, teacher in teachers
+    )
 
 
 def _count_parameters(trained: Trained) -> dict[str, int]:

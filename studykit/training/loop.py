@@ -4,12 +4,14 @@
     train_steps(training, planned, MetricsFile(file, number), folder)
 
 The loop knows no method: the recipe's rollout gives the sequences, the teacher its signal, and the chunked head the
-loss. The loss is divided by the number of supervised tokens of the whole optimizer step, over all micro-batches and
-processes. Each process takes other micro-batches, and `accelerate` averages the gradients.
+loss. Where the parts of a step have other methods, each method trains the rows of its parts. The loss is divided by the
+number of supervised tokens of the whole optimizer step, over all micro-batches and processes. Each process takes other
+micro-batches, and `accelerate` averages the gradients.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -96,7 +98,7 @@ def load_batches(planned: PlannedBatches, done: int, accelerator: Accelerator) -
     For a GPU, worker processes make them ahead, in memory from which they are copied while the GPU computes.
     """
     plan = planned.plan[accelerator.process_index :: accelerator.num_processes][done:]
-    batches = PlannedBatches(planned.encoded, plan, planned.pad_token_id, planned.annotators)
+    batches = planned.taking(plan)
     if accelerator.device.type != "cuda":
         return DataLoader(batches, batch_size=None)
     return DataLoader(batches, batch_size=None, num_workers=_WORKERS, prefetch_factor=_PREFETCHED, pin_memory=True)
@@ -106,16 +108,18 @@ def train_step(training: Training, batches: Sequence[Batch]) -> dict[str, Any]:
     """Take one optimizer step on micro-batches of the data; return the gradient's norm and the learning rate."""
     accelerator, spec = training.accelerator, training.spec
     training.context.progress = training.step / spec.planned_steps
-    batches = [choose_sequences(training, batch) for batch in batches]
+    batches = [choose_sequences(training, part) for batch in batches for part in batch.by_method()]
     denominator = count_supervised(training, batches)
-    sums = []
+    sums: list[list[dict[str, Tensor]]] = [[] for _ in training.learners]
     for number, batch in enumerate(batches, 1):
         with nullcontext() if number == len(batches) else accelerator.no_sync(training.student):
             loss, sums_of_batch = compute_loss(training, batch, denominator)
             accelerator.backward(loss)
         training.averages.add(loss.detach(), sums_of_batch)
-        sums.append(sums_of_batch)
-    for parameter in training.loss.parameters():  # `accelerate` averages those of the student only
+        sums[batch.method].append(sums_of_batch)
+    for parameter in (
+        p for learner in training.learners for p in learner.loss.parameters()
+    ):  # `accelerate` averages those of the student only
         own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad  # None: no supervised token
         gradient: Any = accelerator.reduce(own, reduction="mean")
         parameter.grad = gradient
@@ -125,17 +129,18 @@ def train_step(training: Training, batches: Sequence[Batch]) -> dict[str, Any]:
     training.schedule.step()
     training.optimizer.zero_grad()
     training.step += 1
-    if type(training.loss).step is not Loss.step:  # reading a number from the device waits for it
-        training.loss.step(mean_kd_loss(accelerator, sums), training.step / spec.planned_steps)
+    for learner, sums_of_method in zip(training.learners, sums, strict=True):
+        if type(learner.loss).step is not Loss.step:  # reading a number from the device waits for it
+            learner.loss.step(mean_kd_loss(accelerator, sums_of_method), training.step / spec.planned_steps)
     return {"grad_norm": grad_norm, "learning_rate": learning_rate}
 
 
 def choose_sequences(training: Training, batch: Batch) -> Batch:
     """Return the sequences that are trained on instead of a batch of the data, and count their tokens."""
     batch = batch.to(training.accelerator.device, non_blocking=True)
-    annotators = batch.annotators
+    annotators, method = batch.annotators, batch.method
     with torch.no_grad(), autocasting(training.context.student, training.autocast()):
-        batch = training.rollout(batch, training.context)
+        batch = replace(training.learners[method].rollout(batch, training.context), method=method)
     training.count_sequences(batch, annotators)
     tokens = int(batch.attention_mask.sum())
     padding = 0 if training.packed else batch.attention_mask.numel() - tokens
@@ -152,7 +157,7 @@ def count_supervised(training: Training, batches: Sequence[Batch]) -> Tensor:
 
 def compute_loss(training: Training, batch: Batch, denominator: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Return a micro-batch's part of the step's loss, and the sums of `head_loss` over its supervised tokens."""
-    recipe, loss = training.recipe, training.loss
+    recipe, loss = training.learners[batch.method].recipe, training.learners[batch.method].loss
     with training.autocast():
         hidden = hidden_states(training.student, batch.input_ids, batch.attention_mask, training.packed)
     signal = training.teacher.signal(batch) if training.teacher is not None and loss.needs_teacher else None
@@ -225,7 +230,7 @@ def log(training: Training, metrics: MetricsFile, steps: int, logged: dict[str, 
         "learning_rate": logged["learning_rate"],
         **averages,
         **{name: totals[name] / count for name, count in counts.items() if count},
-        **training.loss.metrics(),
+        **{name: value for learner in reversed(training.learners) for name, value in learner.loss.metrics().items()},
         "num_tokens": sum_over_processes({"student_tokens": training.cost["student_tokens"]})["student_tokens"],
         "epochs": training.epochs * training.step / training.spec.planned_steps,
     }

@@ -1,5 +1,7 @@
 """AdamW and its learning-rate schedule, as the Trainer of transformers sets them up."""
 
+from collections.abc import Sequence
+
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
@@ -12,8 +14,8 @@ _NOT_DECAYED = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_n
 """Names of parameters without weight decay: biases, and the scales of normalisations."""
 
 
-def make_optimizer(student: nn.Module, loss: Loss, stage: Stage) -> AdamW:
-    """Return AdamW over what is trained of the student, and over what the loss learns."""
+def make_optimizer(student: nn.Module, losses: Sequence[Loss], stage: Stage) -> AdamW:
+    """Return AdamW over what is trained of the student, and over what the losses learn."""
     from transformers.trainer_pt_utils import get_parameter_names
 
     decayed = set(get_parameter_names(student, [nn.LayerNorm], _NOT_DECAYED))
@@ -22,7 +24,7 @@ def make_optimizer(student: nn.Module, loss: Loss, stage: Stage) -> AdamW:
         {"params": [p for name, p in trained if name in decayed], "weight_decay": stage.weight_decay},
         {"params": [p for name, p in trained if name not in decayed], "weight_decay": 0.0},
     ]
-    if loss.parameters():
+    for loss in (loss for loss in losses if loss.parameters()):
         learning_rate = loss.learning_rate or stage.learning_rate
         groups.append({"params": loss.parameters(), "weight_decay": 0.0, "lr": learning_rate})
     return AdamW(groups, lr=stage.learning_rate, fused=True)

@@ -26,6 +26,7 @@ class ResolvedStage:
     Attributes:
         spec: the pinned specification of the stage.
         recipe: of its method, with the method's options.
+        part_recipes: of each part of a step; empty where all have that of the stage.
         data: what it trains on.
         validation: what its method computes the student's loss on during training; None for other methods.
         validation_examples: the examples of the validation; none without one.
@@ -40,6 +41,34 @@ class ResolvedStage:
     validation_examples: list[Example] = field(default_factory=list)
     seeds: Sequence[int] = (0, 0)
     own_teacher: ModelRef | None = None
+    part_recipes: tuple[Recipe, ...] = ()
+
+    @cached_property
+    def recipes(self) -> list[Recipe]:
+        """The different recipes of the parts of a step, that of the stage first."""
+        different = [self.recipe]
+        different += [
+            r for number, r in enumerate(self.part_recipes) if r not in (self.recipe, *self.part_recipes[:number])
+        ]
+        return different
+
+    @cached_property
+    def methods(self) -> np.ndarray | None:
+        """Number of the recipe that trains each sequence, int64 [n]; None where there is one."""
+        if len(self.recipes) == 1:
+            return None
+        numbers = [self.recipes.index(recipe) for recipe in self.part_recipes]
+        return np.repeat(numbers, [size for size, _ in self.data.shares])
+
+    @property
+    def trains_with_teacher(self) -> bool:
+        """Whether the teacher takes part in training."""
+        return any(recipe.trains_with_teacher for recipe in self.recipes)
+
+    def captured(self, rows: np.ndarray) -> np.ndarray:
+        """Return those of the sequences on which a method compares with the teacher's distribution."""
+        compared = [number for number, r in enumerate(self.recipes) if r.parts[0].needs_teacher]
+        return rows if self.methods is None else rows[np.isin(self.methods[rows], compared)]
 
     def plan(self, processes: int = 1) -> list[np.ndarray]:
         """Return the micro-batches of all optimizer steps and processes in their order, positions among the examples.
@@ -56,9 +85,13 @@ class ResolvedStage:
 
     @property
     def max_new_tokens(self) -> int | None:
-        """Maximum number of tokens of an answer that the method generates; None where it generates none."""
-        option = options_of(ROLLOUTS.member(self.recipe.rollout)).get("max_new_tokens")
-        return None if option is None else (self.recipe.rollout_options or {}).get(option.name, option.default)
+        """Maximum number of tokens of an answer that its methods generate; None where they generate none."""
+        limits = [
+            (recipe.rollout_options or {}).get(option.name, option.default)
+            for recipe in self.recipes
+            if (option := options_of(ROLLOUTS.member(recipe.rollout)).get("max_new_tokens"))
+        ]
+        return max(limits, default=None)
 
     @cached_property
     def usage(self) -> "Usage":

@@ -95,7 +95,7 @@ def train(
         stage_folder = folder / "checkpoints" / f"stage-{number}"
         result = load_finished(stage_folder, student)
         if result is None:
-            if stage.recipe.trains_with_teacher and resolved.teacher_of(stage) != opened:
+            if stage.trains_with_teacher and resolved.teacher_of(stage) != opened:
                 teacher, opened = None, resolved.teacher_of(stage)  # the one before is freed first
                 teacher = open_teacher_of(resolved, stage, student)
                 try_teacher(resolved, stage, teacher)
@@ -161,7 +161,7 @@ def train_stage(
     if accelerator.is_main_process:  # from here on the run is not wrong input
         spending.begin(cost if checkpoint is None else None)
     annotators = [example.annotator for example in stage.data.examples]
-    planned = PlannedBatches(stage.data.encoded, plan, trained.tokenizer.pad_token_id, annotators)
+    planned = PlannedBatches(stage.data.encoded, plan, trained.tokenizer.pad_token_id, annotators, stage.methods)
     with chosen_threads(training, planned) as threads:
         watch = job.follow("training", "steps")
         watch = spending.follow(watch, cost, "train_s") if accelerator.is_main_process else watch
@@ -208,7 +208,7 @@ def open_spending(job: StageJob, checkpoint: Path | None) -> tuple[Spending, Cos
 
 def name_part(resolved: ResolvedRun, number: int) -> str:
     """Return the name of a stage for the watch: its method, and of several its number."""
-    method, count = resolved.stages[number].spec.method, len(resolved.stages)
+    method, count = resolved.stages[number].spec.label, len(resolved.stages)
     return method if count == 1 else f"stage {number + 1} of {count}, {method}"
 
 
@@ -224,21 +224,22 @@ def prepare_teacher(
 ) -> OpenTeacher | None:
     """Return the teacher ready for what the stage takes of its data, counting on its cost; None where the stage trains
     without."""
-    recipe, encoded = stage.recipe, stage.data.encoded
-    loss, rollout = recipe.parts
-    if teacher is not None and recipe.trains_with_teacher:
+    encoded, rows = stage.data.encoded, stage.captured(usage.rows)
+    if teacher is not None and stage.trains_with_teacher:
         cost.add(**dict.fromkeys(teacher.cost, 0))
         teacher.cost = cost
         teacher.pack_batches(stage.spec.padding_free)
         if isinstance(teacher, CrossTokenizerTeacher):
             examples = stage.data.examples
             teacher.pair(examples, encoded, encode(examples, teacher.tokenizer, None))
-        if loss.needs_teacher and not recipe.needs_live_teacher:
-            teacher.prepare(encoded.take(usage.rows), watch)
-            if not rollout.needs_teacher:
+        losses, rollouts = zip(*(recipe.parts for recipe in stage.recipes), strict=True)
+        is_live = any(recipe.needs_live_teacher for recipe in stage.recipes)
+        if any(loss.needs_teacher for loss in losses) and not is_live:
+            teacher.prepare(encoded.take(rows), watch)
+            if not any(rollout.needs_teacher for rollout in rollouts):
                 teacher.release()
     cost.add_seconds("teacher_s")
-    return teacher if recipe.trains_with_teacher else None
+    return teacher if stage.trains_with_teacher else None
 
 
 def leave_float32_flash(model: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,17 +11,27 @@ from accelerate.utils import set_seed
 
 from studykit.collate import Batch, each_example_once
 from studykit.generation.cost import Cost
-from studykit.losses import Author
+from studykit.losses import Author, Loss
+from studykit.methods import Recipe
 from studykit.models.loading import has_bf16
 from studykit.models.states import choose_packing
 from studykit.models.vocabulary import token_rows
-from studykit.rollouts import RolloutContext
+from studykit.rollouts import Rollout, RolloutContext
 from studykit.teacher import OpenTeacher
 from studykit.training.best import Best
 from studykit.training.checkpoints import random_states, set_random_states, trained_state
 from studykit.training.metrics import Averages
 from studykit.training.optimizer import make_optimizer, make_schedule
 from studykit.training.resolved import ResolvedStage
+
+
+@dataclass
+class Learner:
+    """A method at work: its recipe, and the loss and the rollout with their state."""
+
+    recipe: Recipe
+    loss: Loss
+    rollout: Rollout
 
 
 class Training:
@@ -38,6 +49,7 @@ class Training:
     Attributes:
         step: optimizer steps taken.
         student: as `accelerate` wraps it; `context.student` is the model itself.
+        learners: the stage's methods, most often one.
         packed: whether padding is left out of the student's batches.
         best: the weights of the best validation score so far; None where the last ones are kept.
         sequences: number of sequences trained on, repetitions included: the data's by annotator, others by `Author`.
@@ -54,11 +66,10 @@ class Training:
         cost: Cost,
     ):
         set_seed(seed, device_specific=True)
-        self.accelerator, self.teacher, self.stage = accelerator, teacher, stage
-        self.spec, self.recipe = stage.spec, stage.recipe
-        self.loss, self.rollout = self.recipe.make_loss(), self.recipe.make_rollout()
+        self.accelerator, self.teacher, self.stage, self.spec = accelerator, teacher, stage, stage.spec
+        self.learners = [Learner(recipe, recipe.make_loss(), recipe.make_rollout()) for recipe in stage.recipes]
         self.bf16 = has_bf16() if self.spec.bf16 is None else self.spec.bf16
-        optimizer = make_optimizer(student, self.loss, self.spec)
+        optimizer = make_optimizer(student, [learner.loss for learner in self.learners], self.spec)
         self.student, self.optimizer = accelerator.prepare(student, optimizer)
         self.schedule = make_schedule(self.optimizer, self.spec)
         with self.autocast():
@@ -116,14 +127,14 @@ class Training:
             "student": self.trained_state(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "loss": self.loss.state_dict(),
+            "losses": [learner.loss.state_dict() for learner in self.learners],
         }
 
     def own_state(self) -> dict[str, Any]:
         """Return the state that belongs to this process."""
         self.cost.add_seconds("train_s")
         return {
-            "rollout": self.rollout.state_dict(),
+            "rollouts": [learner.rollout.state_dict() for learner in self.learners],
             "generator": self.context.generator.get_state(),
             "random": random_states(self.accelerator.device),
             "cost": self.cost.state_dict(),
@@ -139,8 +150,11 @@ class Training:
         if self.best is not None:
             self.best.load_state_dict(state["best"])
         self.context.student.load_state_dict(state["student"], strict=False)  # frozen parameters are not in it
-        for part in ("optimizer", "schedule", "loss", "rollout", "cost", "averages"):
+        for part in ("optimizer", "schedule", "cost", "averages"):
             getattr(self, part).load_state_dict(state[part])
+        for learner, loss, rollout in zip(self.learners, state["losses"], state["rollouts"], strict=True):
+            learner.loss.load_state_dict(loss)
+            learner.rollout.load_state_dict(rollout)
         self.context.metrics, self.context.answers = state["ratios"], Counter(state["answers"])
         self.sequences = {kind: Counter(counts) for kind, counts in state["sequences"].items()}
         self.context.generator.set_state(state["generator"])

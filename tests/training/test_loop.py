@@ -64,7 +64,7 @@ def test_ragged_micro_batches_equal_one_batch(name, width, tiny_model, make_trai
         )
         gradients = gradients_of_first_step(training)
         losses = [line["loss"] for line in take_steps(training, planned)]
-        learned = {f"loss {i}": p.detach() for i, p in enumerate(training.loss.parameters())}
+        learned = {f"loss {i}": p.detach() for i, p in enumerate(training.learners[0].loss.parameters())}
         results.append((losses, gradients, {**model.state_dict(), **learned}))
     whole, parts = results
     assert parts[0] == pytest.approx(whole[0], rel=1e-6)  # the log is summed in float32
@@ -199,9 +199,9 @@ def test_what_the_loss_learns_moves(tiny_model, make_training, take_steps, token
         options={"loss": "curriculum_temperature"},
         teacher=LiveTeacher(tiny_model(seed=7, spread=20.0).eval(), tokenizer, 85),
     )
-    before = training.loss.temperature
+    before = training.learners[0].loss.temperature
     take_steps(training, planned)
-    assert abs(training.loss.temperature - before) > 1e-3
+    assert abs(training.learners[0].loss.temperature - before) > 1e-3
 
 
 def test_a_teacher_gets_no_gradient_and_does_not_move(tiny_model, make_training, take_steps, tokenizer):

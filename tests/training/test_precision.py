@@ -159,7 +159,7 @@ def test_a_rollout_runs_the_student_and_nothing_else_in_the_precision_of_the_sta
             handle.remove()
         return batch
 
-    training.rollout = rollout
+    training.learners[0].rollout = rollout
     loop.choose_sequences(training, planned[0])
     assert dtypes == [torch.float32, torch.bfloat16, torch.float32, torch.float32]
 
