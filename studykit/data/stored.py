@@ -1,18 +1,22 @@
 """Examples on disk as a sequence: a sampler ranks a million of them, and the texts of those that are drawn are read.
 
-pool = StoredExamples(table, name)
+pool = StoredExamples(file, tables.read(file))
 pool[7].answer, pool.column("source"), pool.take(rows)
 """
 
 import hashlib
 import json
+import os
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 
+from studykit.data.tables import Mapped
 from studykit.sources import COLUMNS, Example
 
 _ROWS = 1024
@@ -38,15 +42,19 @@ class StoredExamples(Sequence[Example]):
     """Examples that lie in a table on disk; each is read when it is looked at.
 
     Args:
-        table: with the columns of `SCHEMA`, in batches as `to_batches` makes them.
-        name: of its content.
+        file: of the table, named by its content.
+        mapped: the table, with the columns of `SCHEMA`, in batches as `to_batches` makes them.
         rows: int64 [n], of the table; None for all.
     """
 
-    def __init__(self, table: pa.Table, name: str, rows: np.ndarray | None = None):
-        self._table, self._name = table, name
-        self._batches = table.to_batches()
-        self._rows = np.arange(table.num_rows) if rows is None else rows
+    def __init__(self, file: Path, mapped: Mapped, rows: np.ndarray | None = None):
+        self._file, self._mapped = file, mapped
+        self._descriptor = os.open(file, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._batches = mapped.table.to_batches()
+        buffers = [batch[_TEXTS].buffers() for batch in self._batches]
+        self._texts = [(np.frombuffer(ends, np.int64), texts.address - mapped.start) for _, ends, texts in buffers]
+        self._rows = np.arange(mapped.table.num_rows) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -64,20 +72,22 @@ class StoredExamples(Sequence[Example]):
         return (self._read(int(row)) for row in self._rows)
 
     def _read(self, row: int) -> Example:
-        batch, row = self._batches[row // _ROWS], row % _ROWS
+        (batch, (ends, start)), row = (part[row // _ROWS] for part in (self._batches, self._texts)), row % _ROWS
         values: dict[str, Any] = {name: batch[name][row].as_py() for name in ("id", "source", "annotator", "split")}
-        messages, choices = json.loads(batch[_TEXTS][row].as_py())
+        # Read from the file: mapped pages, and those beside them, would count as memory of the process.
+        size, place = int(ends[row + 1] - ends[row]), start + int(ends[row])
+        messages, choices = json.loads(os.pread(self._descriptor, size, place))
         return Example(**values, messages=tuple(messages), choices=tuple(choices))
 
     def column(self, name: str) -> np.ndarray:
         """Return one of the `COLUMNS` of all examples, [n]; see `studykit.sources.column`."""
-        return self._table[name].to_numpy()[self._rows]
+        return self._mapped.table[name].to_numpy()[self._rows]
 
     def take(self, rows: np.ndarray) -> "StoredExamples":
         """Return the examples at these positions, in this order; nothing is read."""
-        return StoredExamples(self._table, self._name, self._rows[rows])
+        return StoredExamples(self._file, self._mapped, self._rows[rows])
 
     @property
     def key(self) -> str:
         """Hash of the content and the order of the examples, 64 hexadecimal digits."""
-        return hashlib.sha256(self._name.encode() + self._rows.tobytes()).hexdigest()
+        return hashlib.sha256(self._file.name.encode() + self._rows.tobytes()).hexdigest()

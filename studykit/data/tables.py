@@ -1,7 +1,7 @@
 """Arrow tables on disk, mapped into memory, with a JSON file beside each that holds its checksum and facts on it.
 
     write(file, schema, batches, facts)
-    table, facts = read(file)                # None where the file is missing, or not what was written
+    table, facts, _ = read(file)             # None where the file is missing, or not what was written
 
 The JSON file is written last, so that its existence means complete. The checksum is XXH3 (128 bits). The first use of a
 table in a process reads it whole once, through a buffer; after that only what is looked at is read.
@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import xxhash
@@ -41,7 +41,21 @@ def write(file: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], fact
     write_json(file.with_suffix(".json"), seal(facts | {_CHECKSUM: checksum}))
 
 
-def read(file: Path) -> tuple[pa.Table, dict[str, Any]] | None:
+class Mapped(NamedTuple):
+    """A table on disk.
+
+    Attributes:
+        table: mapped into memory.
+        facts: that were written with it.
+        start: address in memory of the first byte of its file.
+    """
+
+    table: pa.Table
+    facts: dict[str, Any]
+    start: int
+
+
+def read(file: Path) -> Mapped | None:
     """Map a table into memory, and read its facts; None where one of them is missing or damaged."""
     beside = file.with_suffix(".json")
     if not (file.exists() and beside.exists()):
@@ -50,7 +64,9 @@ def read(file: Path) -> tuple[pa.Table, dict[str, Any]] | None:
         facts = unseal(json_object(json.loads(beside.read_text(encoding="utf-8"))))
         status = file.stat()
         if facts.pop(_CHECKSUM) == _checksum_of(file, status.st_size, status.st_mtime_ns):
-            return pa.ipc.open_file(pa.memory_map(str(file))).read_all(), facts
+            mapped = pa.memory_map(str(file))
+            start = mapped.read_buffer(1).address
+            return Mapped(pa.ipc.open_file(mapped).read_all(), facts, start)
     except (OSError, ValueError, KeyError):
         pass
     _LOG.warning("%s is damaged: it is made anew", file)

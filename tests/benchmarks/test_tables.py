@@ -19,6 +19,7 @@ FIGURES = {  # of a report that meets every goal, by contestant
         "trl GKDTrainer": {"seconds": 3.0, "tokens_per_s": 40.0},
     },
     "overheads": {"table": {"seconds": 1.0}, "studykit --help": {"seconds": 0.5}},
+    "pools": {"first step": {"seconds": 60.0, "gib": 2.0}},
 }
 HEADS = {  # of two reports of the head that meet every goal: device, frozen head, contestant
     "cpu": {
@@ -52,6 +53,8 @@ WORSE = {  # goal by goal: benchmark, contestant, key and the figure that misses
     "kd with a live teacher": ("step", "studykit kd, live teacher", "tokens_per_s", 59.9),
     "`results.load`": ("overheads", "table", "seconds", 1.001),
     "`studykit --help`": ("overheads", "studykit --help", "seconds", 0.501),
+    "from an index to the first step, seconds": ("pools", "first step", "seconds", 60.1),
+    "from an index to the first step, peak": ("pools", "first step", "gib", 2.01),
 }
 POINTS = [
     {"signal": signal, "tokens": t, "vocabulary": v, "k": k, "medians": {"seconds": t * v * 1e-6, "gib": v * 1e-3}}
