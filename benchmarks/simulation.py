@@ -182,7 +182,7 @@ def _crossovers(name: str, n: int, trials: int, rng: np.random.Generator) -> Che
 
 def _detectable(n: int, trials: int, rng: np.random.Generator) -> Check:
     """Compare the minimum detectable effect with the one that is seen in 80% of the drawn studies."""
-    noise, critical = rng.normal(0, 1, (20 * trials, n)), stdtrit(n - 1, 1 - LEVEL / 2)
+    noise, critical = rng.normal(0, 1, (20 * trials, n)), float(stdtrit(n - 1, 1 - LEVEL / 2))
     low, high = 0.0, 20.0
     while high - low > 1e-4:
         middle = (low + high) / 2
@@ -194,7 +194,7 @@ def _detectable(n: int, trials: int, rng: np.random.Generator) -> Check:
 def _needed(effect: float, trials: int, rng: np.random.Generator) -> Check:
     """Compare the number of seeds needed with the fewest at which the effect is seen in 80% of the drawn studies."""
     n = 2
-    while _power(rng.normal(effect, 1, (20 * trials, n)), stdtrit(n - 1, 1 - LEVEL / 2)) < POWER:
+    while _power(rng.normal(effect, 1, (20 * trials, n)), float(stdtrit(n - 1, 1 - LEVEL / 2))) < POWER:
         n += 1
     claimed = seeds_needed(effect, 1.0)
     note = f"{claimed:.0f} claimed, {n} simulated"

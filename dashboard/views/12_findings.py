@@ -5,6 +5,7 @@ Every finding that the study has: its verdicts, figure, table and the runs and n
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -16,7 +17,7 @@ from studykit.findings._answers import Answer, find_answers
 from studykit.results.cells import hypothesis_came_first
 from studykit.statistics.verdicts import Verdict
 
-COLOURS = {"helps": "green", "hurts": "red", "tie": "blue", "cannot tell": "gray"}
+COLOURS: dict[str, Any] = {"helps": "green", "hurts": "red", "tie": "blue", "cannot tell": "gray"}
 
 
 def page() -> None:

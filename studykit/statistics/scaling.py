@@ -53,7 +53,7 @@ class Fit:
         return vars(self)
 
 
-def fit_all(budgets: Sequence[float], values: Sequence[float]) -> list[Fit]:
+def fit_all(budgets: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray) -> list[Fit]:
     """Return every form that the budgets allow, the one that predicts the largest budget best first.
 
     Where there are too few budgets to leave one out, they are sorted by AICc, then by the error.

@@ -170,7 +170,8 @@ def test_methods_come_best_first_with_paired_differences_and_cost(frame):
 
 def test_cannot_tell_is_an_open_mark_and_nothing_is_drawn_without_a_baseline(frame):
     done = frame[(frame["budget_examples"] == 100) & (frame["seed"] == 0)]
-    marks: Any = {trace.y[0]: trace.marker.symbol for trace in methods_compared(done).data}
+    figure: Any = methods_compared(done)
+    marks = {trace.y[0]: trace.marker.symbol for trace in figure.data}
     assert marks == {"sft": "circle", "kd": "diamond-open"}
     assert methods_compared(done[done["method"] == "kd"]).data == ()
 

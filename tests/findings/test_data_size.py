@@ -213,8 +213,9 @@ def test_mixed_students_or_teachers_are_refused_unless_one_is_named(column):
     mixed = pd.concat([one, two] if column == "student" else [one, two[two["method"] == "kd"]], ignore_index=True)
     with pytest.raises(ValueError, match=rf"compares one {column}, the table holds lexicon/\S+, lexicon/\S+: name one"):
         data_size(mixed)
-    assert data_size(mixed, **{column: one[column].dropna().iloc[-1]}).table["kd - sft"].tolist()[0].startswith("+3.5")
-    assert data_size(mixed, **{column: "lexicon/another"}).table["kd - sft"].tolist()[0].startswith("+7.5")
+    for name, start in ((one[column].dropna().iloc[-1], "+3.5"), ("lexicon/another", "+7.5")):
+        found = data_size(mixed, student=name) if column == "student" else data_size(mixed, teacher=name)
+        assert found.table["kd - sft"].tolist()[0].startswith(start)
 
 
 def test_an_interval_is_shown_with_sign_and_digits():
