@@ -207,7 +207,12 @@ def _combinations(named: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
     if not by:
         return [{}]
     known = named.reindex(columns=by).dropna().drop_duplicates().sort_values(by, kind="stable")
-    return [dict(zip(by, values, strict=True)) for values in known.itertuples(index=False, name=None)]
+    return [dict(zip(by, map(_whole, values), strict=True)) for values in known.itertuples(index=False, name=None)]
+
+
+def _whole(value: Any) -> Any:
+    """Return a count as a whole number, which a column with missing values has turned into a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _matches(named: pd.DataFrame, where: dict[str, Any]) -> pd.Series:
