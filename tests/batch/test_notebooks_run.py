@@ -2,6 +2,7 @@
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 import pytest
@@ -29,9 +30,10 @@ SMALLEST = {
 SMALLEST_OF = {"04_student_size": {"student": "lexicon/base-medium"}}
 
 
-def execute(path, parameters):
+def execute(path: Path, parameters: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
     """Run the code cells and return their names, and the value that each cell ends in."""
-    names, values = {"__name__": "__main__"}, []
+    names: dict[str, Any] = {"__name__": "__main__"}
+    values: list[Any] = []
     for source, tags in notebooks._code_cells(path):
         body = ast.parse(source).body
         last = body[-1].value if isinstance(body[-1], ast.Expr) else None

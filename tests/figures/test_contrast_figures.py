@@ -71,7 +71,8 @@ def test_differences_stand_along_an_option_and_settings_without_it_are_left_out(
 
 def test_a_count_may_have_a_logarithmic_axis_with_its_values_as_ticks():
     lines = [line(f"kd, {n} calls", 1.0, options={"calls": float(n)}) for n in (50, 1500)]
-    axis = difference_along_option(finding_of(*lines), "calls", title="calls", log=True).layout.xaxis
+    figure: Any = difference_along_option(finding_of(*lines), "calls", title="calls", log=True)
+    axis = figure.layout.xaxis
     assert (axis.type, list(axis.tickvals), axis.title.text) == ("log", [50.0, 1500.0], "calls")
 
 

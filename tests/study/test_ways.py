@@ -30,7 +30,7 @@ def test_each_way_is_an_arm_named_by_its_methods_and_data():
     sources = {name: [stage.data.source for stage in spec.stages] for name, spec in found.items()}
     assert sources["kd:900 greedy>sft"] == ["synthetic", "c"]
     assert sources["sft>kd:900 greedy"] == ["c", "synthetic"]
-    assert len({sum(stage.steps for stage in spec.stages) for spec in found.values()}) == 1
+    assert len({sum(stage.planned_steps for stage in spec.stages) for spec in found.values()}) == 1
     [mixed] = found["sft:25% of 900 greedy"].stages
     assert [(data.source, weight, data.budget.examples, data.budget.seed) for data, weight in mixed.parts] == [
         ("c", 0.75, 40, 3),
