@@ -161,20 +161,20 @@ def _try_saving(student: Any, tokenizer: Any, name: str) -> None:
     with one_line_errors(f"{what} could not be saved after its training"), TemporaryDirectory() as folder:
         if student is not inner:
             check_adapters(student, Path(folder) / "adapter", what)
-        if (copied := _copy_to_save(inner, student is not inner)) is not None:
-            check_round_trip(copied, Path(folder) / "model", what)
+        if (stand_in := _stand_in(inner)) is not None:
+            check_round_trip(stand_in, Path(folder) / "model", what)
         inner.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
-def _copy_to_save(inner: Any, has_adapters: bool) -> Any:
-    """Return a model to save and read back in the student's place; None where no small one can be made.
+def _stand_in(inner: Any) -> Any:
+    """Return a random model to save and read back in the student's place; None where no small one can be made.
 
-    That is a copy of a small student; of a large one, which is not written twice, a small model of its class. With
-    adapters it is one without them: what is saved after the training has them merged.
+    It has the student's configuration where that is small, otherwise the class alone: a large model is not written
+    twice. It has no adapters, since what is saved after the training has them merged.
     """
     small = sum(p.numel() * p.element_size() for p in inner.parameters()) <= _SAVED_WHOLE_BYTES
     with torch.random.fork_rng(devices=[]):
         if not small:
             return small_copy(inner)
-        return type(inner)(copy.deepcopy(inner.config)) if has_adapters else copy.deepcopy(inner)
+        return type(inner)(copy.deepcopy(inner.config))  # a copy of the model would copy states that some keep in it

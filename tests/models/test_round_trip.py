@@ -107,6 +107,15 @@ def test_the_trial_refuses_a_student_that_would_be_lost(largest, lora, tmp_path,
         dry._try_saving(loaded, tokenizer, "x")
 
 
+def test_a_student_that_keeps_states_between_calls_is_saved(tmp_path, tokenizer):
+    made: Any = random_model(small_config("recurrent_gemma"))
+    made.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    student: Any = load_student(Student(name=str(tmp_path)), Models().find(str(tmp_path)))
+    student(input_ids=torch.ones(1, 4, dtype=torch.int64), use_cache=False)
+    dry._try_saving(student, tokenizer, "x")
+
+
 def test_a_folder_that_lacks_weights_is_refused(tmp_path, tiny_model, tokenizer):
     tiny_model(tie_word_embeddings=False).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
