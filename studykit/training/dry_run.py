@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from studykit.chat import find_turn_ends
@@ -152,7 +153,12 @@ def _check_disk(student: Any, folder: Path) -> None:
 
 
 def _try_saving(student: Any, tokenizer: Any, name: str) -> None:
-    """Save to a temporary folder what is saved after the training, and read it back: weights, adapters, tokenizer."""
+    """Save to a temporary folder what is saved after the training, and read it back: weights, adapters, tokenizer.
+
+    Of several processes the main one alone saves, here as then.
+    """
+    if not PartialState().is_main_process:
+        return
     inner: Any = unwrap(student)
     wrong = f"student {name!r}: its generation_config.json could not be saved again, correct it"
     with one_line_errors(wrong):
