@@ -79,8 +79,8 @@ def time_notebook(arguments: argparse.Namespace, *cells: str) -> dict[str, float
         (folder / "empty.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
         (folder / "batches" / "one.yaml").write_text(yaml.safe_dump([{"notebook": "empty"}]), encoding="utf-8")
         started = time.perf_counter()
-        cells = batch.plan("one", folder=folder, results_root=folder / "results")
-        failed = run_batch(cells, Local())
+        planned = batch.plan("one", folder=folder, results_root=folder / "results")
+        failed = run_batch(planned, Local())
         seconds = time.perf_counter() - started
         if failed:
             raise RuntimeError(str(batch.failures(failed)))

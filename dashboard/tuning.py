@@ -60,7 +60,7 @@ def _table(record: TuningRecord) -> None:
     rows = [_row(trial, record) for trial in record.trials]
     shown = pd.DataFrame(rows)
     scores = [name for name in shown if name in {key for trial in record.trials for key in trial.scores}]
-    columns: dict[str, Any] = {name: st.column_config.NumberColumn(format="%.4f") for name in scores}
+    columns: dict[Any, Any] = {name: st.column_config.NumberColumn(format="%.4f") for name in scores}
     st.dataframe(shown, hide_index=True, column_config=columns, alt="Trials with values, scores, seconds and runs")
 
 

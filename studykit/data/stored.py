@@ -72,7 +72,8 @@ class StoredExamples(Sequence[Example]):
         return (self._read(int(row)) for row in self._rows)
 
     def _read(self, row: int) -> Example:
-        (batch, (ends, start)), row = (part[row // _ROWS] for part in (self._batches, self._texts)), row % _ROWS
+        number, row = divmod(row, _ROWS)
+        batch, (ends, start) = self._batches[number], self._texts[number]
         values: dict[str, Any] = {name: batch[name][row].as_py() for name in ("id", "source", "annotator", "split")}
         # Read from the file: mapped pages, and those beside them, would count as memory of the process.
         size, place = int(ends[row + 1] - ends[row]), start + int(ends[row])

@@ -104,7 +104,8 @@ def in_tuning(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         return frame
     wanted = set(runs[TUNING].fillna(BY_HAND)) if TUNING in runs else {BY_HAND}
     shared = [wanted & set(str(text).split(", ")) for text in frame[TUNING].fillna(BY_HAND)]
-    rows = frame.assign(**{TUNING: [next(iter(found), None) for found in shared]})[[bool(found) for found in shared]]
+    names = pd.Series([next(iter(found), None) for found in shared], index=frame.index, dtype=object)
+    rows = frame.assign(**{TUNING: names})[[bool(found) for found in shared]]
     if wanted == {BY_HAND}:
         return rows.drop(columns=[TUNING, *tuning_columns(rows)])
     return rows

@@ -260,7 +260,7 @@ def _set_steps(stages: list[dict[str, Any]], value: Any, times: bool) -> None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < len(stages):
         raise InputError(f"tune: steps is a whole number of at least {len(stages)}, received {shown(value)}")
-    lengths = [stage.get("steps") or stage.get("epochs") for stage in stages]
+    lengths: list[float] = [stage.get("steps") or stage["epochs"] for stage in stages]
     ends = [round(value * sum(lengths[: place + 1]) / sum(lengths)) for place in range(len(stages))]
     for stage, start, end in zip(stages, [0, *ends], ends, strict=False):
         stage |= {"steps": max(1, end - start), "epochs": None}

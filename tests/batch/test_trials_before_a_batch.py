@@ -1,6 +1,7 @@
 """The check before a batch knows the trials of tunings: they are checked, estimated, and shared between cells."""
 
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_trials_are_counted_once_for_all_seeds(cells):
 
 def test_what_is_on_disk_is_not_counted(cells, tmp_path):
     [cell] = cells(0)
-    arms = preflight.arms_of("any", cell["parameters"])
+    arms = preflight.arms_of(Path("any"), cell["parameters"])
     options = {"study": "s", "root": tmp_path, "validation": {"split": "validation", "items": None}}
     tuned = study.tune(arms, {"learning_rate": [0.01, 0.02]}, **options)
     done = sum(len(record.trials) for record in tuned.records.values()) - sum(

@@ -132,10 +132,13 @@ def test_trials_see_other_seeds_and_no_test_item(make_arms, tmp_path, splits):
             assert len(trial.runs) == 2
             for run_id in trial.runs:
                 folder = tmp_path / "s" / "runs" / run_id
-                spec = results.read_record(folder).spec
+                record = results.read_record(folder)
+                assert record is not None
+                spec = record.spec
                 seen.add((spec.seed, spec.stages[0].data.budget.seed))
                 [evaluation] = results.read_evaluations(folder)
                 assert {item["id"] for item in results.read_items(folder)[0]} == validation_ids
+                assert evaluation.evaluation.data is not None
                 assert evaluation.evaluation.data.split == "validation"
                 assert not (folder / "model").exists()
     assert seen == {(1000, 1000), (1001, 1001)}
@@ -230,6 +233,7 @@ def test_a_trial_that_is_reported_by_another_comparison_is_in_the_table(first_tu
     study_folder = tuned_root / "s"
     assert read_roles(study_folder)[run_id] == (Role("sft", chosen.records["sft"].tuning, trial=True),)
     record = results.read_record(study_folder / "runs" / run_id)
+    assert record is not None
     with results.RunWriter(study_folder, record.spec, Purpose(arm="mine")):
         pass
     assert results.load(study_folder)["arm"].tolist() == ["sft, mine"]
@@ -297,7 +301,9 @@ def test_two_processes_train_each_trial_once_and_both_find_all(make_arms, tmp_pa
     for run_id in run_ids:  # trained twice, a run has more than one line for a step, or a later attempt
         steps = results.read_metrics(runs / run_id)[0]["step"]
         assert steps.is_unique
-        assert results.read_record(runs / run_id).cost["attempts"] == 1
+        record = results.read_record(runs / run_id)
+        assert record is not None
+        assert record.cost["attempts"] == 1
 
 
 def tune_until_killed(arms, root):

@@ -46,7 +46,11 @@ def test_the_hours_of_the_table_are_those_of_training_and_evaluation(plain_spec,
     row = study.run(plain_spec(evaluation=evaluation), study="s", root=tmp_path)
     seconds = row["train_s"] + row["evaluate_s"]
     folder = results.find_run(tmp_path, row["run_id"])
-    trained, measured = results.read_record(folder), results.find_evaluation(folder).record
+    trained, stored = results.read_record(folder), results.find_evaluation(folder)
+    assert trained is not None
+    assert stored is not None
+    measured = stored.record
+    assert measured is not None
     hours = [record.cost["processor_hours"] for record in (trained, measured)]
     assert row["processor_hours"] == pytest.approx(sum(hours), abs=2e-6)
     assert hours[0] * 3600 == pytest.approx(row["train_s"] + row.get("teacher_s", 0), abs=0.01)
