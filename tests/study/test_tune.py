@@ -138,7 +138,7 @@ def test_trials_see_other_seeds_and_no_test_item(make_arms, tmp_path, splits):
                 seen.add((spec.seed, spec.stages[0].data.budget.seed))
                 [evaluation] = results.read_evaluations(folder)
                 assert {item["id"] for item in results.read_items(folder)[0]} == validation_ids
-                assert evaluation.evaluation.data is not None
+                assert evaluation.evaluation is not None
                 assert evaluation.evaluation.data.split == "validation"
                 assert not (folder / "model").exists()
     assert seen == {(1000, 1000), (1001, 1001)}
