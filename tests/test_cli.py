@@ -348,13 +348,3 @@ def test_verify_names_damage_and_ends_with_1(studykit, tmp_path):
     assert (code, out.count("\n"), err) == (1, 1, "1 studies, 1 damaged files\n")
     assert out.startswith(f"{curve.relative_to(tmp_path)}: is not what was written: ")
     assert refused(studykit("verify", "teacher-cache"), "did you mean 'teacher_cache'")
-
-
-def test_an_advice_shows_its_evidence_and_is_refused_outside_of_it(studykit):
-    results = Path(__file__).parents[1] / "results"
-    code, out, _ = studykit("advise", "--budget", 1000, "--results", results, "--rows", 2)
-    assert code == 0
-    assert out.startswith("With 1,000 examples: ")
-    assert "more rows: --rows)" in out
-    assert "other students, tasks and data may answer differently" in out
-    assert refused(studykit("advise", "--budget", 10, "--results", results), "outside the measured")

@@ -1,8 +1,12 @@
 """Advice from results: what helps around a budget, within a cost; nothing outside what was measured."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from studykit.cli import app
 from studykit.errors import InputError
 from studykit.findings._advice import advise, collect
 
@@ -111,3 +115,15 @@ def test_without_runs_there_is_no_evidence():
     assert collect([study().iloc[:0]], score="exact_match") == []
     with pytest.raises(InputError, match="no finished runs of two arms"):
         advise([study().iloc[:0]], budget=500)
+
+
+def test_the_command_shows_the_evidence_and_refuses_what_is_outside_of_it():
+    results = ["--results", str(Path(__file__).parents[2] / "results")]
+    shown = CliRunner().invoke(app, ["advise", "--budget", "1000", "--rows", "2", *results])
+    assert shown.exit_code == 0
+    assert shown.output.startswith("With 1,000 examples: ")
+    assert "more rows: --rows)" in shown.output
+    assert "other students, tasks and data may answer differently" in shown.output
+    outside = CliRunner().invoke(app, ["advise", "--budget", "10", *results])
+    assert isinstance(outside.exception, InputError)
+    assert "outside the measured" in str(outside.exception)
