@@ -2,8 +2,10 @@
 
 import pytest
 
+from studykit import study
 from studykit.errors import InputError
 from studykit.study.space import Axis, apply, chosen_values, edges, grids_of, points, widen
+from studykit.study.tuning_plan import plan_tuning
 
 
 def arm(*methods, options=None, **fields):
@@ -141,3 +143,13 @@ def test_an_axis_that_would_give_arms_different_numbers_of_trials_stays():
     assert widen(ARMS, grids, best) == grids
     text = grids_of(ARMS, {"lr_scheduler_type": ["cosine", "linear"]})
     assert edges(text["sft"], {"lr_scheduler_type": "linear"}) == {}
+
+
+def test_arms_must_share_their_evaluation():
+    shared = {"student": "a", "teacher": "b", "source": "c", "budget_examples": 12, "learning_rate": 0.01}
+    arms = study.arms(["sft", "kd"], **shared)
+    arms["kd"] = arms["kd"] | {"evaluation": arms["kd"]["evaluation"] | {"max_new_tokens": 5}}
+    with pytest.raises(InputError, match="must share their evaluation"):
+        plan_tuning(arms, {"learning_rate": [0.003, 0.01]})
+    with pytest.raises(InputError, match="has no evaluation"):
+        plan_tuning({"sft": arms["sft"] | {"evaluation": None}}, {"learning_rate": [0.003, 0.01]})

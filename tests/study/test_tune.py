@@ -16,7 +16,6 @@ from studykit.files.leases import take
 from studykit.results import Purpose
 from studykit.results.arms import BY_HAND, Role, read_roles
 from studykit.study import trials as trials_module
-from studykit.study.tuning_plan import plan_tuning
 from studykit.training import loop
 
 SPACE = {"learning_rate": [0.003, 0.01, 0.03]}
@@ -72,9 +71,7 @@ def counted(monkeypatch):
     return found
 
 
-@pytest.fixture
-def trained(monkeypatch):
-    return counted(monkeypatch)
+trained = pytest.fixture(counted)
 
 
 def tuned(arms, root, space=SPACE, **options):
@@ -134,8 +131,7 @@ def test_trials_see_other_seeds_and_no_test_item(make_arms, tmp_path, splits):
                 folder = tmp_path / "s" / "runs" / run_id
                 record = results.read_record(folder)
                 assert record is not None
-                spec = record.spec
-                seen.add((spec.seed, spec.stages[0].data.budget.seed))
+                seen.add((record.spec.seed, record.spec.stages[0].data.budget.seed))
                 [evaluation] = results.read_evaluations(folder)
                 assert {item["id"] for item in results.read_items(folder)[0]} == validation_ids
                 assert evaluation.evaluation is not None
@@ -263,15 +259,6 @@ def test_what_is_wrong_is_refused_before_anything_trains(make_arms, tmp_path, tr
     assert "\n" not in str(refused.value)
     assert not trained
     assert not (tmp_path / "s" / "runs").exists()
-
-
-def test_arms_must_share_their_evaluation(make_arms):
-    arms = make_arms()
-    arms["kd"] = arms["kd"] | {"evaluation": arms["kd"]["evaluation"] | {"max_new_tokens": 5}}
-    with pytest.raises(InputError, match="must share their evaluation"):
-        plan_tuning(arms, SPACE)
-    with pytest.raises(InputError, match="has no evaluation"):
-        plan_tuning({"sft": arms["sft"] | {"evaluation": None}}, SPACE)
 
 
 def tune_and_log(arms, root, log, others):
