@@ -68,7 +68,8 @@ def test_run_ids_stay_what_they_have_always_been():
     assert RunSpec.parse(FULL).evaluation[0].eval_id == "51152a0fe015"
 
 
-COMMITTED = sorted((ROOT / "studykit" / "models" / "embedded").rglob("record.json"))
+COMMITTED = sorted((ROOT / "studykit" / "models" / "embedded").glob("*/*/record.json"))
+OF_SCHEMA_1 = [file for file in COMMITTED if json.loads(file.read_text(encoding="utf-8"))["schema"] == 1]
 
 
 @pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
@@ -78,7 +79,7 @@ def test_the_id_of_a_committed_run_is_the_hash_of_its_schema_and_specification(f
     assert hashlib.sha256(f"{record['schema']}:{text}".encode()).hexdigest()[:12] == record["run_id"]
 
 
-@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
+@pytest.mark.parametrize("file", OF_SCHEMA_1, ids=lambda file: file.parent.name)
 def test_a_specification_of_schema_1_is_read_under_todays_names(file):
     plain = json.loads(file.with_name("spec.json").read_text(encoding="utf-8"))
     spec = RunSpec.parse(plain)
