@@ -8,11 +8,14 @@ import platform
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from studykit.errors import InputError
+
+if TYPE_CHECKING:
+    from studykit.batch.grid import Cell
 
 Results = Annotated[Path, typer.Option("--results", envvar="STUDYKIT_RESULTS", help="Folder of the results.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -45,13 +48,13 @@ def batch_command(
     ] = False,
 ) -> None:
     """Execute a grid of notebooks; finished ones are skipped, interrupted ones continue."""
-    from studykit.batch import grid as batch
     from studykit.batch.elsewhere import Workers
+    from studykit.batch.grid import preflight
     from studykit.batch.terminal import BatchReport
     from studykit.batch.work import run_batch
     from studykit.executors import WorkersElsewhere, get_executor
 
-    cells = batch.plan(name, folder=notebooks, results_root=results, overrides=_assignments(parameter or []))
+    cells = _plan(name, parameter, notebooks, results)
     runner = get_executor(executor, jobs, _assignments(option or [], "-o"))
     todo = [cell for cell in cells if cell.status() != "done"]
     estimates: dict[str, dict[str, float]] = {}
@@ -64,7 +67,7 @@ def batch_command(
     with BatchReport(cells) as report:
         if todo:
             report.say(f"{len(cells)} cells, {len(cells) - len(todo)} already done; checking the others")
-            checked = batch.preflight(todo, 1 if workers else jobs)
+            checked = preflight(todo, 1 if workers else jobs)
             for line in checked.lines:
                 report.say(line)
             estimates = checked.estimates
@@ -99,13 +102,12 @@ def work_command(
 
     All of them must see the results folder. Cells that have failed are left: `studykit batch` tries them again.
     """
-    from studykit.batch import grid as batch
     from studykit.batch.work import describe_counts, work
     from studykit.executors._processes import end_with_parent
     from studykit.executors.local import Local
 
     end_with_parent()
-    cells = batch.plan(name, folder=notebooks, results_root=results, overrides=_assignments(parameter or []))
+    cells = _plan(name, parameter, notebooks, results)
     if not results.is_dir():
         raise InputError(f"{platform.node()} sees no folder {results}: workers share one; make it, or set --results")
 
@@ -128,10 +130,9 @@ def status_command(
     from rich.console import Console
     from rich.live import Live
 
-    from studykit.batch import grid as batch
     from studykit.batch.overview import Overview
 
-    cells = batch.plan(name, folder=notebooks, results_root=results, overrides=_assignments(parameter or []))
+    cells = _plan(name, parameter, notebooks, results)
     overview = Overview.of(cells)
     if as_json:
         typer.echo(json.dumps(overview.to_json()))
@@ -143,6 +144,12 @@ def status_command(
                 time.sleep(_WATCH_EVERY_S)
                 overview = Overview.of(cells)
                 live.update(overview.view(), refresh=True)
+
+
+def _plan(name: str, parameters: list[str] | None, notebooks: Path, results: Path) -> list["Cell"]:
+    from studykit.batch.grid import plan
+
+    return plan(name, folder=notebooks, results_root=results, overrides=_assignments(parameters or []))
 
 
 def _worker_command(name: str, timeout: int, parameters: list[str], notebooks: Path, results: Path) -> list[str]:

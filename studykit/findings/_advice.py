@@ -18,6 +18,7 @@ import pandas as pd
 from studykit.errors import InputError
 from studykit.findings import format_interval, judge, labels
 from studykit.findings._lines import Line, finished, lines_of
+from studykit.results import primary
 from studykit.scorers import metric
 from studykit.statistics import Interval
 from studykit.statistics.verdicts import Verdict
@@ -114,6 +115,9 @@ def advise(
 def collect(frames: Iterable[pd.DataFrame], *, score: str, baseline: str = "sft") -> list[Evidence]:
     """Return the evidence of all studies that have the metric: every arm, at every budget that has the baseline too.
 
+    An arm is named by its method and by the options in which the study's runs of that method differ, so a study with
+    several kinds of fine-tuning has no plain baseline, and gives none.
+
     Args:
         frames: one for each study, from `results.load`.
         score: the metric.
@@ -121,12 +125,9 @@ def collect(frames: Iterable[pd.DataFrame], *, score: str, baseline: str = "sft"
     """
     evidence = []
     for frame in frames:
-        runs = finished(frame, score)
-        if "source" not in runs:
-            continue
+        runs = finished(primary(frame), score)
         for (study, student), part in runs.groupby(["study", "student"]):
             named = part.assign(name=labels(part))
-            named = named.drop_duplicates(["name", "budget_examples", "seed"])
             for budget, lines in _by_budget(lines_of(named, baseline, score, "nll", _SECONDS)).items():
                 at_budget = named[named["budget_examples"] == budget]
                 evidence += _judged(str(study), str(student), lines, at_budget, score, baseline)

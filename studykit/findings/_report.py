@@ -114,7 +114,7 @@ def read_report(root: str | Path = "results") -> Report:
     return Report(
         pd.DataFrame(rows, columns=columns),
         pd.DataFrame([_checked(claim, answers) for claim in CLAIMS]),
-        pd.DataFrame([_cost(folder.name, frame) for folder, frame in zip(folders, frames, strict=True)]),
+        pd.DataFrame([_cost(folder.name, results.load(folder, trials=True)) for folder in folders]),
         {f"{study}, {answer.name}": answer.finding.sentence for study, answer in answers},
         tuple(frames),
     )

@@ -7,6 +7,7 @@ from make_study import spec_of, write_evaluation
 from numpy.random import default_rng
 
 from studykit import results
+from studykit.findings._report import read_report
 from studykit.results import Purpose, RunWriter, Trial, TuningRecord
 from studykit.results.arms import Role, add_role
 
@@ -100,3 +101,9 @@ def test_a_trial_that_is_given_a_name_elsewhere_is_a_run_like_others(tuned):
     assert trial not in results.load(root / "sample")["run_id"].tolist()
     add_role(root / "sample", trial, Role("mine"))
     assert trial in results.load(root / "sample")["run_id"].tolist()
+
+
+def test_the_report_counts_trials_apart(tuned):
+    costs = read_report(tuned[0]).costs.set_index("study").loc["sample"]
+    finished = results.primary(results.load(tuned[0] / "sample"))["status"].eq("done").sum()
+    assert (costs["runs"], costs["tuning runs"]) == (finished, 1)

@@ -26,6 +26,8 @@ def study(gains=GAINS, student="small", name="s", noise=0.1) -> pd.DataFrame:
                 rows.append(
                     {
                         "study": name,
+                        "run_id": f"{method}{budget}{seed}",
+                        "eval_id": "first",
                         "method": method,
                         "student": student,
                         "teacher": None if method == "sft" else "big",
@@ -93,6 +95,18 @@ def test_several_students_are_not_mixed():
     with pytest.raises(InputError, match="several students, large, small: name one with --student"):
         advise(frames, budget=500)
     assert {one.study for one in advise(frames, budget=500, student="large").evidence} == {"t"}
+
+
+def test_another_evaluation_of_the_same_runs_changes_nothing():
+    again = study().assign(eval_id="second", evaluation_items=10, exact_match=0.5)
+    both = pd.concat([study().assign(evaluation_items=1000), again], ignore_index=True)
+    assert advise([both], budget=500).sentence == advise([study()], budget=500).sentence
+
+
+def test_a_study_with_two_kinds_of_fine_tuning_has_no_plain_baseline():
+    faster = study({}).assign(learning_rate=0.1)
+    both = pd.concat([study().assign(learning_rate=0.01), faster.assign(run_id="f" + faster["run_id"])])
+    assert collect([both.reset_index(drop=True)], score="exact_match") == []
 
 
 def test_a_metric_whose_smaller_values_are_better_counts_the_other_way():
