@@ -144,6 +144,7 @@ def results_command(
 ) -> None:
     """Show the table of runs; trials of tunings have True in the column `trial`."""
     from studykit import results as store
+    from studykit.batch.estimates import counted
     from studykit.results.status import running
 
     root = results / study if study else results
@@ -151,7 +152,7 @@ def results_command(
         raise unknown("study", study, [folder.name for folder in store.studies(results)])
     if rebuild:
         for folder in store.studies(root):
-            typer.echo(f"{folder.name}: {store.rebuild_index(folder)} runs", err=True)
+            typer.echo(f"{folder.name}: {counted(store.rebuild_index(folder), 'run')}", err=True)
     frame = store.load(root, trials=True)
     for folder in store.studies(root):
         for reason in store.damaged_records(folder).values():

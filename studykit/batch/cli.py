@@ -49,6 +49,7 @@ def batch_command(
 ) -> None:
     """Execute a grid of notebooks; finished ones are skipped, interrupted ones continue."""
     from studykit.batch.elsewhere import Workers
+    from studykit.batch.estimates import counted
     from studykit.batch.grid import preflight
     from studykit.batch.terminal import BatchReport
     from studykit.batch.work import run_batch
@@ -66,7 +67,7 @@ def batch_command(
             workers.check()
     with BatchReport(cells) as report:
         if todo:
-            report.say(f"{len(cells)} cells, {len(cells) - len(todo)} already done; checking the others")
+            report.say(f"{counted(len(cells), 'cell')}, {len(cells) - len(todo)} already done; checking the others")
             checked = preflight(todo, 1 if workers else jobs)
             for line in checked.lines:
                 report.say(line)

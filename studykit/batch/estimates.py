@@ -43,14 +43,24 @@ def estimate_line(estimates: Iterable[Estimate], jobs: int) -> str:
     each = list(estimates)
     total = add(each)
     seconds = max(total["seconds"] / jobs, max(estimate["seconds"] for estimate in each))
-    runs, trials, there, seen, teacher, _, cache, disk, memory, _ = _texts(total)
-    tuning = f" and {trials} trials ({_duration(total['tuning_s'] / jobs)})" if total["trials"] else ""
-    known = f", {there} more are done or shared" if total["runs_there"] else ""
+    _, _, _, seen, teacher, _, cache, disk, memory, _ = _texts(total)
+    runs, trials, there = (int(total[name]) for name in ("runs", "trials", "runs_there"))
+    tuning = f" and {counted(trials, 'trial')} ({_duration(total['tuning_s'] / jobs)})" if trials else ""
+    known = f", {there:,} more {'is' if there == 1 else 'are'} done or shared" if there else ""
     return (
-        f"{len(each)} cell{'s' if len(each) > 1 else ''} will take about {_duration(seconds)}, {memory} of memory"
-        f"{' each' if jobs > 1 else ''}, {disk} of disk: {runs} runs{tuning} to train{known}; {seen} tokens trained "
-        f"on, {teacher} through the teacher, {cache} of cache"
+        f"{counted(len(each), 'cell')} will take about {_duration(seconds)}, {memory} of memory"
+        f"{' each' if jobs > 1 else ''}, {disk} of disk: {counted(runs, 'run')}{tuning} to train{known}; {seen} "
+        f"tokens trained on, {teacher} through the teacher, {cache} of cache"
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "run"), counted(1200, "run"), counted(0, "trial")
+    ('1 run', '1,200 runs', '0 trials')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def add(estimates: Iterable[Estimate]) -> dict[str, float]:

@@ -70,6 +70,8 @@ def methods(
     numbers = {"baseline": baseline, "score": score, "lines": [_plain(line, one) for line, one in judged]}
     table = pd.DataFrame([_shown(line, one, baseline, score, nll) for line, one in judged])
     sentence = without_metric(frame, score) if runs.empty else ""
+    if set(runs["method"]) == {baseline}:
+        sentence = _alone(runs, lines, baseline, metric(score))
     digits = {"score": metric(score).digits, "NLL": metric(nll).digits}
     text = why + (sentence or _sentence(judged, baseline, metric(score)))
     return Finding(table, text, numbers, digits, found)
@@ -111,6 +113,21 @@ def _sentence(judged: Judged, baseline: str, score: Metric) -> str:
     parts = [_at_budget([pair for pair in compared if pair[0].budget == budget], baseline, score) for budget in budgets]
     if len(compared) > 1:
         parts.append(f"Holm's correction is over all {len(compared)} contrasts.")
+    return " ".join(parts)
+
+
+def _alone(runs: pd.DataFrame, lines: Sequence[Line], baseline: str, score: Metric) -> str:
+    """Name the best setting of the only method, and its runs: they may be what another study starts from."""
+    best = {
+        line.budget: line for line in reversed(lines) if line.score
+    }  # the lines of a budget have the best one first
+    parts = [f"Only {baseline} has finished, so nothing is compared."]
+    for budget, line in sorted(best.items()):
+        of_line = runs[(runs["budget_examples"] == budget) & (runs["name"] == line.name)]
+        own = ", ".join(sorted(of_line["run_id"]))
+        value = f"{format_interval(line.score.mean, score.digits)} {score.unit}".strip() if line.score else ""
+        several = "runs" if line.seeds > 1 else "run"
+        parts.append(f"At {budget:,} examples the best {score.title} is {value}, of {line.name} ({several} {own}).")
     return " ".join(parts)
 
 

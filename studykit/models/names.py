@@ -20,7 +20,7 @@ from typing import Any
 import transformers
 
 from studykit.chat import find_turn_ends
-from studykit.errors import InputError, unknown
+from studykit.errors import InputError, one_line, unknown
 from studykit.models.adapters import adapters_hash, base_of, is_adapter_folder
 from studykit.models.file_hashes import file_sha256
 from studykit.results import damaged_files, is_done, is_run_id
@@ -93,7 +93,7 @@ class ModelRef:
                 self.path, revision=self.revision, trust_remote_code=False
             )
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot load the tokenizer of {self.name!r}: {str(error).splitlines()[0]}") from None
+            raise InputError(f"cannot load the tokenizer of {self.name!r}: {_reason(self.path, error)}") from None
         if not tokenizer.is_fast:
             raise InputError(f"the tokenizer of {self.name!r} has no fast version, which character offsets need")
         if tokenizer.pad_token_id is None:
@@ -116,9 +116,14 @@ class Models:
         """Return the model of that name; a name of no other kind is a hub id.
 
         Raises:
-            InputError: an embedded model that does not exist, a run that does not exist, is not finished or whose
-                weights are damaged, or adapters whose base model is missing or that cannot be merged.
+            InputError: an empty name, an embedded model that does not exist, a run that does not exist, is not finished
+                or whose weights are damaged, or adapters whose base model is missing or that cannot be merged.
         """
+        if not name.strip():
+            raise InputError(
+                "the name of a model is empty: give an embedded model such as 'lexicon/teacher-a', the id of a "
+                "finished run, a folder or a hub id"
+            )
         return self._find(name, revision, ())
 
     def _find(self, name: str, revision: str | None, adapters: tuple[str, ...]) -> ModelRef:
@@ -194,6 +199,16 @@ def _commit(name: str, revision: str | None) -> str:
     try:
         config = transformers.AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot load model {name!r}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"cannot load model {name!r}: {_reason(name, error)}") from None
     # Only there does transformers leave the commit that it has loaded; asking the hub would need a network.
     return config._commit_hash or revision or "main"
+
+
+def _reason(path: str, error: Exception) -> str:
+    """Return why transformers finds no model or tokenizer, in one line."""
+    if not Path(path).is_dir() and not _HUB_ID.fullmatch(path):
+        return "there is no such folder"
+    if Path(path).is_dir() and not _files(Path(path), _OF_TOKENIZER):
+        return "the folder holds none: save it there with tokenizer.save_pretrained"
+    first = str(error).splitlines()[0].strip()
+    return one_line(error) if first.endswith(":") else first

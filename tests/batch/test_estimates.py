@@ -51,6 +51,12 @@ def test_trials_are_counted_apart_and_what_is_there_is_said():
     assert "4 runs and 24 trials (40 s) to train, 12 more are done or shared; " in line
 
 
+def test_one_of_a_kind_is_written_as_one():
+    line = estimate_line([CELL | {"runs": 1, "trials": 1, "runs_there": 1}], 1)
+    assert line.startswith("1 cell will take")
+    assert "1 run and 1 trial (0 s) to train, 1 more is done or shared; " in line
+
+
 def test_the_table_has_a_row_for_each_cell_and_the_sum():
     text = io.StringIO()
     Console(file=text, width=140).print(estimate_table({"seed=0": CELL, "seed=1": CELL}))

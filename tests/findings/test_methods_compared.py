@@ -135,3 +135,15 @@ def test_a_score_that_is_the_same_in_every_run_gives_way_to_nll(frame):
     assert finding.numbers["score"] == "nll"
     assert "score" not in finding.table
     assert finding.sentence.endswith(methods(frame, score="nll").sentence)
+
+
+def test_where_only_the_baseline_was_run_its_best_setting_is_named_with_its_runs(frame):
+    alone = frame[(frame["method"] == "sft") & (frame["budget_examples"] == 9000)]
+    slower = alone.assign(learning_rate=0.5, exact_match=0.3, run_id=[f"slow{seed}" for seed in alone["seed"]])
+    sentence = methods(pd.concat([slower, alone])).sentence
+    assert sentence.startswith("Only sft has finished, so nothing is compared. At 9,000 examples the best exact match ")
+    assert sentence.endswith(" points, of sft (learning_rate=1) (runs sftNone90000, sftNone90001).")
+    one = methods(alone[alone["seed"] == 1]).sentence
+    assert one.endswith("the best exact match is 41.0 points, of sft (run sftNone90001).")
+    by_nll = methods(pd.concat([slower.assign(nll=0.2), alone]), score="nll").sentence
+    assert "the best NLL is 0.200" in by_nll

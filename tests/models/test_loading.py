@@ -228,6 +228,24 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="cannot load model"):
         load_student(Student(name="nobody/nothing"), find("nobody/nothing"))
+    with pytest.raises(InputError, match="'/nowhere/mine': there is no such folder"):
+        _ = find("/nowhere/mine").tokenizer
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_no_model_and_not_the_current_folder(name, teacher_folder, monkeypatch):
+    monkeypatch.chdir(teacher_folder)
+    with pytest.raises(InputError, match="the name of a model is empty: give an embedded model"):
+        find(name)
+
+
+def test_a_folder_without_a_tokenizer_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"the folder holds none: save it there with tokenizer.save_pretrained"):
+        _ = find(str(tmp_path)).tokenizer
+    (tmp_path / "vocab.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match=r"cannot load the tokenizer of .*\w\.?$"):  # not the half of a list
+        _ = find(str(tmp_path)).tokenizer
 
 
 def change_config(folder, **changes):
