@@ -190,7 +190,7 @@ def _arm(arm: str, parts: Sequence[str], given: Parameters) -> dict[str, Any]:
         "evaluation": _evaluation(given),
         "seed": given.seed,
     }
-    if any(_recipe(stage).needs_teacher for stage in specification["stages"]):
+    if any(_needs_teacher(stage) for stage in specification["stages"]):
         specification["teacher"] = _teacher(arm, given)
     return specification
 
@@ -275,5 +275,7 @@ def _filters_of_items(given: Parameters) -> Options | None:
     return {"on_empty": given.filters["on_empty"]} if "on_empty" in given.filters else None
 
 
-def _recipe(stage: Mapping[str, Any]) -> Any:
-    return get_method(stage["method"], **stage["method_options"])
+def _needs_teacher(stage: Mapping[str, Any]) -> bool:
+    """Whether the method of a stage, or that of a part of its steps, needs a teacher."""
+    methods = [stage, *(part for part in stage.get("mix") or [] if part.get("method"))]
+    return any(get_method(part["method"], **(part.get("method_options") or {})).needs_teacher for part in methods)

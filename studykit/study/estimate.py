@@ -15,12 +15,15 @@ import numpy as np
 import psutil
 import torch
 
+from studykit.discovery import options_of
 from studykit.errors import InputError
 from studykit.files import cache_folder
+from studykit.rollouts import ROLLOUTS
 from studykit.study.rates import CaptureRates, Rates
 from studykit.study.score import teacher_answers
 from studykit.study.weights import bytes_per_parameter
 from studykit.teacher.store import Store, as_keys
+from studykit.training.best import Best
 from studykit.training.checkpoints import KEPT
 from studykit.training.resolved import ResolvedRun, ResolvedStage
 
@@ -130,6 +133,7 @@ class Needs:
         rates: of the run.
         batch_tokens: of each micro-batch of each stage, padding included.
         live_tokens: that go through live teachers.
+        validated: items that each stage scores while it trains, each as often as it does.
         captures: what each cache must hold.
         items: number of held-out items of each evaluation.
         teacher_files: names of the files with the teacher's answers to them; None without, or where it is there.
@@ -138,6 +142,7 @@ class Needs:
     rates: Rates
     batch_tokens: tuple[np.ndarray, ...]
     live_tokens: int
+    validated: tuple[int, ...]
     captures: tuple[Capture, ...]
     items: tuple[int, ...]
     teacher_files: tuple[str | None, ...]
@@ -145,12 +150,11 @@ class Needs:
     @classmethod
     def of(cls, run: ResolvedRun, rates: Rates) -> "Needs":
         """Count what a pinned run needs."""
-        tokens = tuple(_batch_tokens(stage) for stage in run.stages)
+        tokens = tuple(_batch_tokens(stage).sum(axis=0) for stage in run.stages)
         live = sum(
-            int(part.sum())
-            for part, stage, capture in zip(tokens, run.stages, rates.captures, strict=True)
-            if capture is None and stage.trains_with_teacher
+            _live_tokens(stage) for stage, capture in zip(run.stages, rates.captures, strict=True) if capture is None
         )
+        validated = tuple(_checks(stage) * len(stage.validation_examples) for stage in run.stages)
         caches: dict[str, tuple[CaptureRates, list[ResolvedStage]]] = {}
         for stage, capture in zip(run.stages, rates.captures, strict=True):
             if capture is not None:
@@ -159,7 +163,7 @@ class Needs:
         files = [teacher_answers(run, evaluation) for evaluation in run.evaluations]
         missing = tuple(None if file is None or file.exists() else file.name for file in files)
         items = tuple(len(evaluation.held_out) for evaluation in run.evaluations)
-        return cls(rates, tokens, live, captures, items, missing)
+        return cls(rates, tokens, live, validated, captures, items, missing)
 
     def estimate(self, shared: Shared, keep: str = "full") -> Estimate:
         """Return what the run takes after the runs that `shared` knows, and add it to them.
@@ -174,6 +178,7 @@ class Needs:
         train_s = sum(
             float(tokens.sum()) * rate.token_s for tokens, rate in zip(self.batch_tokens, rates.stages, strict=True)
         )
+        train_s += sum(count * rate.validation_item_s for count, rate in zip(self.validated, rates.stages, strict=True))
         score_s = sum(count * rate.item_s for count, rate in zip(self.items, rates.evaluations, strict=True))
         for count, rate, file in zip(self.items, rates.evaluations, self.teacher_files, strict=True):
             if file is not None and file not in shared.scored:
@@ -270,8 +275,40 @@ def _setting_that_fits(run: ResolvedRun, needs: Needs, memory_bytes: float, ther
 
 
 def _batch_tokens(stage: ResolvedStage) -> np.ndarray:
-    lengths = stage.data.encoded.lengths
-    return np.array([len(rows) * int(lengths[rows].max()) for rows in stage.plan()])
+    """Return the tokens of each method in each micro-batch, padding included, int64 [methods, micro-batches].
+
+    The rows of a mixed micro-batch are split by their methods, and padded with those of one method alone.
+    """
+    lengths, plan, methods = stage.data.encoded.lengths, stage.plan(), stage.methods
+    numbers = range(len(stage.recipes))
+    parts = [[rows if methods is None else rows[methods[rows] == number] for rows in plan] for number in numbers]
+    return np.array([[len(rows) * int(lengths[rows].max(initial=0)) for rows in part] for part in parts])
+
+
+def _live_tokens(stage: ResolvedStage) -> int:
+    """Return the tokens that a live teacher reads: all that are compared with it, and a prompt that it answers once."""
+    tokens, encoded, rows = _batch_tokens(stage).sum(axis=1), stage.data.encoded, stage.usage.rows
+    total = 0
+    for number, recipe in enumerate(stage.recipes):
+        loss, rollout = recipe.parts
+        if loss.needs_teacher:
+            total += int(tokens[number])
+        elif rollout.needs_teacher:
+            own = rows if stage.methods is None else rows[stage.methods[rows] == number]
+            total += int(encoded.lengths[own].sum())
+    return total
+
+
+def _checks(stage: ResolvedStage) -> int:
+    """Return how often a stage scores its validation items."""
+    steps, best = stage.spec.planned_steps, Best(stage.spec) if stage.spec.load_best_model_at_end else None
+    count = 0 if best is None else sum(best.is_due(step) for step in range(1, steps + 1))
+    for recipe in stage.recipes:
+        if recipe.parts[1].needs_validation:
+            checks = options_of(ROLLOUTS.member(recipe.rollout)).get("checks")
+            assert checks is not None
+            count += min(steps, (recipe.rollout_options or {}).get("checks", checks.default))
+    return count
 
 
 def _stored(cache_key: str, keys: np.ndarray) -> np.ndarray:

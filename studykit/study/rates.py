@@ -23,23 +23,25 @@ import torch
 import transformers.modeling_utils  # noqa: F401 - with the first model, else: its time is part of the start of each cell
 from accelerate import Accelerator
 
-from studykit.collate import PlannedBatches
+from studykit.collate import Batch, PlannedBatches
 from studykit.evaluation import answer_items
 from studykit.files import cache_folder, replacing
 from studykit.generation.cost import Cost
 from studykit.models.loading import device, load_student, load_teacher
 from studykit.models.states import unwrap
 from studykit.results.environment import processor
+from studykit.sources import Example
+from studykit.spec import Evaluation
 from studykit.study.memory import PeakMemory
 from studykit.teacher import OpenTeacher
 from studykit.teacher.cached import CachedTeacher
 from studykit.training.loop import train_step, validation_loss
-from studykit.training.resolved import ResolvedEvaluation, ResolvedRun, ResolvedStage, Usage
+from studykit.training.resolved import ResolvedRun, ResolvedStage, Usage
 from studykit.training.stages import open_teacher_of, prepare_teacher, set_activation_checkpointing
 from studykit.training.state import Training
 from studykit.training.threads import allowance, chosen_threads
 
-_VERSION = 5
+_VERSION = 6
 _STEPS, _WITHIN_S = 10, 4.0
 """A part of the probe ends after this many steps or seconds."""
 
@@ -51,10 +53,12 @@ class StageRates:
     Attributes:
         token_s: seconds per token, padding included.
         token_bytes: memory of the activations and gradients, per token.
+        validation_item_s: seconds per item that is scored while it trains; 0 without.
     """
 
     token_s: float
     token_bytes: float
+    validation_item_s: float
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,28 @@ def _measure_stage(
     with chosen_threads(training, planned):
         _within(step, chosen)
     activations = max(0.0, (peak.gib() or 0.0) * 2**30 - _memory_bytes())  # models and optimizer are still there
-    return StageRates(pace(times), activations / max(tokens for tokens, _ in times))
+    return StageRates(pace(times), activations / max(tokens for tokens, _ in times), _measure_validation(training))
+
+
+def _measure_validation(training: Training) -> float:
+    """Return seconds per validation item of a stage, with answers as long as the references."""
+    stage, spec, tokenizer = training.stage, training.spec, training.context.tokenizer
+    if stage.validation is None or spec.validation is None:
+        return 0.0
+    if (name := spec.metric_for_best_model) is not None:
+        evaluation = Evaluation(data=spec.validation, scorers=(name,), batch_size=spec.batch_size)
+        return _measure_items(training.context.student, tokenizer, evaluation, stage.validation_examples)[0]
+    times: list[tuple[int, float]] = []
+
+    def step(batches: list[Batch]) -> None:
+        training.validation, began = batches, time.perf_counter()
+        validation_loss(training)
+        times.append((sum(len(batch.input_ids) for batch in batches), time.perf_counter() - began))
+
+    whole = training.validation
+    _within(step, [whole[len(whole) // 2 :][:1]] * 2 + [whole])
+    training.validation = whole
+    return pace(times)
 
 
 def _growing_batches(stage: ResolvedStage) -> Iterator[np.ndarray]:
@@ -262,17 +287,16 @@ def _measure_evaluations(student: Any, run: ResolvedRun) -> tuple[ItemRates, ...
         model = load_teacher(run.teacher, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
     measured = []
     for evaluation in run.evaluations:
-        item_s, item_bytes = _measure_items(student, run.student.tokenizer, evaluation)
+        item_s, item_bytes = _measure_items(student, run.student.tokenizer, evaluation.spec, evaluation.held_out)
         teacher_s = 0.0
         if model is not None and run.teacher is not None:
-            teacher_s, _ = _measure_items(model, run.teacher.tokenizer, evaluation)
+            teacher_s, _ = _measure_items(model, run.teacher.tokenizer, evaluation.spec, evaluation.held_out)
         measured.append(ItemRates(item_s, teacher_s, item_bytes))
     return tuple(measured)
 
 
-def _measure_items(model: Any, tokenizer: Any, evaluation: ResolvedEvaluation) -> tuple[float, float]:
+def _measure_items(model: Any, tokenizer: Any, spec: Evaluation, items: list[Example]) -> tuple[float, float]:
     """Return seconds per item and the memory that scoring takes; answers as long as the references."""
-    spec, items = evaluation.spec, evaluation.held_out
     longest = max(len(tokenizer(item.answer)["input_ids"]) for item in items[:32]) + 1
     shorter = spec.model_copy(update={"max_new_tokens": min(spec.max_new_tokens, longest)})
     largest = min(spec.batch_size, len(items))

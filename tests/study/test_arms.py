@@ -196,7 +196,11 @@ def test_a_stage_has_fields_that_the_others_have_not_and_keeps_what_is_left_of_i
         "sft:other": {"data": {"source": "d", "options": {"path": "e"}}},
         "sft:mixed": {"mix": [{"data": {"source": "d", "budget": {"examples": 3}}, "weight": 0.25}]},
     }
+    options["sft:taught"] = {"mix": [options["sft:mixed"]["mix"][0] | {"method": "kd"}]}
+    taught = study.arms(["sft:taught"], stage_options=options, **SHARED)["sft:taught"]
+    assert taught["teacher"]["name"] == SHARED["teacher"]  # a part of each step needs it
     arms = study.arms(["sft", "sft>sft:few", "sft:other", "sft:mixed"], seed=4, stage_options=options, **SHARED)
+    assert not any("teacher" in arm for arm in arms.values())
     [plain], [_, few], [other], [mixed] = (list(arm["stages"]) for arm in arms.values())
     budget = {"examples": 500, "sampler": "uniform", "options": None, "seed": 4}
     assert plain["data"]["budget"] == budget

@@ -81,6 +81,36 @@ def test_a_live_teacher_reads_what_the_student_reads(plain, tmp_path, empty_cach
     assert guess.cache_bytes == 0
 
 
+def test_of_a_mixed_step_the_teacher_reads_the_parts_that_are_compared_with_it(
+    plain_spec, stage, tmp_path, empty_cache
+):
+    data = stage()["data"]
+    mix = [{"data": data | {"budget": {"examples": 20, "seed": 1}}, "weight": 0.25, "method": "kd"}]
+    plain = plain_spec(stage(mix=mix, batch_size=8))
+    run = pin(RunSpec.parse(plain), Inputs(tmp_path))
+    guess, row = Needs.of(run, measure(run)).estimate(Shared()), study.run(plain, root=tmp_path)
+    assert guess.teacher_tokens == row["teacher_tokens"] + row["teacher_padding_tokens"]
+    assert 0 < guess.teacher_tokens < guess.student_tokens / 2
+    assert guess.student_tokens == row["student_tokens"] + row["padding_tokens"]
+
+
+def test_scores_during_training_take_time_too(plain_spec, stage, tmp_path, empty_cache):
+    validation = stage()["data"] | {"budget": {"examples": 5, "seed": 1}}
+    best = {"validation": validation, "load_best_model_at_end": True, "eval_steps": 2}
+    stages = stage(steps=5, **best), stage(steps=4, metric_for_best_model="exact_match", **best), stage("sft", steps=2)
+    run = pin(RunSpec.parse(plain_spec(*stages)), Inputs(tmp_path))
+    needs = Needs.of(run, measure(run))
+    assert needs.validated == (3 * 5, 2 * 5, 0)  # after steps 2, 4 and 5; after 2 and 4
+    loss, exact_match, none = needs.rates.stages
+    assert min(loss.validation_item_s, exact_match.validation_item_s) > none.validation_item_s == 0
+    slower = replace(loss, validation_item_s=loss.validation_item_s + 2)
+    rated = replace(needs, rates=replace(needs.rates, stages=(slower, exact_match, none)))
+    assert rated.estimate(Shared()).seconds == pytest.approx(needs.estimate(Shared()).seconds + 15 * 2)
+    adaptive = plain_spec(stage("distillm", steps=7, validation=validation, method_options={"checks": 3}))
+    run = pin(RunSpec.parse(adaptive), Inputs(tmp_path))
+    assert Needs.of(run, replace(needs.rates, captures=(None,))).validated == (3 * 5,)
+
+
 def test_every_stage_asks_its_own_teacher(plain_spec, stage, teacher_folder, tmp_path, empty_cache, monkeypatch):
     own = {"name": "lexicon/base-small"}
     stages = [stage("kd", steps=2), stage("kd", steps=3, teacher=own | {"top_k": 4}), stage("kd", steps=1, teacher=own)]
