@@ -1,18 +1,22 @@
-"""The same numbers from other people's code: trl's GKD loss and Liger's fused one, where they are installed.
+"""The same numbers from other people's code: trl, transformers and Liger, where they are installed.
 
-Neither needs translation as to β: in all three m = βp + (1-β)q, the value is β KL(p‖m) + (1-β) KL(q‖m), β = 0 is
-KL(p‖q) and β = 1 is KL(q‖p), and the temperature divides both sides' logits without a factor of T². They differ in
-what surrounds it: both take logits of all positions, drop those labelled -100, and return one number, the sum over
-the others divided by how many there are ("batchmean" in trl, which divides by the batch where no labels are given).
+trl's GKD loss and Liger's fused one need no translation as to β: in all three m = βp + (1-β)q, the value is
+β KL(p‖m) + (1-β) KL(q‖m), β = 0 is KL(p‖q) and β = 1 is KL(q‖p), and the temperature divides both sides' logits without
+a factor of T². They differ in what surrounds it: both take logits of all positions, drop those labelled -100, and
+return one number, the sum over the others divided by how many there are ("batchmean" in trl, which divides by the batch
+where no labels are given).
 """
 
 import warnings
+from collections import defaultdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from one_loss import loss_and_sums
 from torch import Tensor
+from transformers.loss.loss_utils import ForCausalLMLoss
 
 from studykit.losses import LossInputs, get_loss
 from studykit.teacher import TeacherSignal
@@ -52,6 +56,13 @@ def trl_loss():
 def liger_loss():
     reason = "compares with liger-kernel, which is not installed or wants triton"
     return peer("liger_kernel.chunked_loss.jsd_loss", reason=reason).LigerFusedLinearJSDLoss
+
+
+class _Trainer(SimpleNamespace):
+    """What trl's loss of on-policy distillation reads of its trainer; γ = 0 weights all tokens alike."""
+
+    temperature, iw_opd_gamma, iw_opd_epsilon = 1.0, 0.0, 1e-8
+    model = SimpleNamespace(training=True)
 
 
 @sweep
@@ -126,3 +137,69 @@ def test_the_chunked_head_equals_ligers_fused_one(liger_loss, beta, temperature,
     for part in (hidden, weight, bias):
         pair = [torch.autograd.grad(value, part, retain_graph=True)[0] for value in (ours, theirs)]
         torch.testing.assert_close(*pair)
+
+
+@pytest.mark.parametrize(("name", "beta"), [("forward_kl", 0), ("reverse_kl", 1)])
+@both_temperatures
+def test_each_kl_equals_trls_at_its_end_of_beta(trl_loss, name, beta, temperature):
+    student, teacher = normal(BATCH, TIME, CATEGORIES, seed=0).requires_grad_(), normal(BATCH, TIME, CATEGORIES, seed=1)
+    theirs = trl_loss(student, teacher, labels=labels(), beta=beta, temperature=temperature)
+    kept = labels() != -100
+    sides = [(logits[kept] / temperature).log_softmax(-1) for logits in (student, teacher)]
+    ours = get_loss(name).per_token(LossInputs(sides[0], sides[1], labels()[kept])).mean()
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(*(torch.autograd.grad(value, student)[0] for value in (ours, theirs)))
+
+
+def test_cross_entropy_equals_that_of_transformers():
+    """Each row is a micro-batch: both divide by the tokens of the whole step."""
+    logits = normal(BATCH, TIME, CATEGORIES, seed=0).requires_grad_()
+    count = int((labels()[:, 1:] != -100).sum())
+    each = [ForCausalLMLoss(logits[[row]], labels()[[row]], CATEGORIES, torch.tensor(count)) for row in range(BATCH)]
+    theirs = torch.stack(each).sum()
+    kept = labels()[:, 1:] != -100
+    x = LossInputs(logits[:, :-1][kept].log_softmax(-1), None, labels()[:, 1:][kept])
+    ours = get_loss("cross_entropy").per_token(x).sum() / count
+    torch.testing.assert_close(ours, theirs.double())
+    # transformers computes in float32
+    torch.testing.assert_close(*(torch.autograd.grad(v, logits)[0] for v in (ours, theirs)), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("teacher_categories", [CATEGORIES - 3, CATEGORIES + 4])
+def test_sorted_l1_equals_trls_universal_logit_loss(teacher_categories):
+    """Theirs is a mean over answers of means over tokens: the same where answers have the same number of tokens."""
+    gold = peer("trl.experimental.gold.gold_trainer", reason="compares with trl, which is not installed")
+    config = SimpleNamespace(
+        uld_crossentropy_weight=1.0,
+        uld_distillation_weight=1.5,
+        uld_student_temperature=1.0,
+        uld_teacher_temperature=1.0,
+        uld_skip_student_eos=False,
+        uld_skip_teacher_eos=False,
+        use_extended_uld=False,
+        uld_token_merge_strategy="bayesian",
+    )
+    answer = torch.randint(CATEGORIES, (BATCH, TIME), generator=torch.Generator().manual_seed(9))
+    answer[:, :2] = -100
+    student = normal(BATCH, TIME, CATEGORIES, seed=0).requires_grad_()
+    teacher = normal(BATCH, TIME, teacher_categories, seed=1)
+    theirs = gold.ULDLoss(config)(student, teacher, answer, answer, answer, answer)
+    sides = [side[:, 1:-1].flatten(0, 1).log_softmax(-1) for side in (student, teacher)]
+    ours = get_loss("sorted_l1", weight=1.5).per_token(LossInputs(sides[0], sides[1], answer[:, 2:].flatten())).mean()
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(*(torch.autograd.grad(value, student)[0] for value in (ours, theirs)))
+
+
+def test_the_policy_gradient_equals_that_of_trls_on_policy_distillation():
+    """Without its weights along the answer, γ = 0. The values differ: theirs is a reward times log q, ours a ratio."""
+    module = peer("trl.experimental.iw_opd.iw_opd_trainer", reason="compares with trl, which is not installed")
+    trainer = _Trainer(_metrics=defaultdict(lambda: defaultdict(list)))
+    student, teacher = normal(BATCH, TIME, CATEGORIES, seed=0).requires_grad_(), normal(BATCH, TIME, CATEGORIES, seed=1)
+    kept, tokens = labels() != -100, labels().clamp(min=0)
+    of_tokens = teacher.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+    theirs = module.IWOPDTrainer._compute_iw_opd_loss(trainer, student, tokens, labels(), of_tokens)
+    x = LossInputs(student[kept].log_softmax(-1), teacher[kept].log_softmax(-1), tokens[kept])
+    ours = get_loss("policy_gradient").per_token(x).mean()
+    gradients = [torch.autograd.grad(value, student)[0] for value in (ours, theirs)]
+    assert gradients[0].abs().max() > 0.01
+    torch.testing.assert_close(*gradients)
