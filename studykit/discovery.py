@@ -32,7 +32,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from studykit.errors import InputError, shown, unknown
 
-_SOURCE = re.compile(r"^ *Source:\s+(.+?)\s*(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
 _ARGUMENTS = re.compile(r"^Args:\n((?: .*\n?|\n)+)", re.MULTILINE)
 _ARGUMENT = re.compile(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", re.MULTILINE)
 _IMPORTED_TEXT = "__imported_text__"
@@ -113,8 +112,17 @@ class Room:
 
     def source(self, name: str) -> str:
         """Return the paper that a module's docstrings name under "Source:", without importing it; "" for none."""
-        found = (_SOURCE.search(text) for text in self._docstrings(name))
-        return next((" ".join(match[1].split()) for match in found if match), "")
+        return next(iter(self.paragraphs(name, "Source")), "")
+
+    def paragraphs(self, name: str, label: str) -> list[str]:
+        """Return the paragraphs of a module's docstrings that begin with a label and a colon, in one line each.
+
+        Args:
+            name: of the module, which is not imported.
+            label: without the colon, such as "Source".
+        """
+        pattern = re.compile(rf"^ *{re.escape(label)}:\s+(.+?)\s*(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
+        return [" ".join(text.split()) for docstring in self._docstrings(name) for text in pattern.findall(docstring)]
 
     def _text(self, name: str) -> str:
         return (self.folder / f"{name}.py").read_text(encoding="utf-8")

@@ -54,6 +54,14 @@ def test_a_source_is_read_from_any_docstring_of_the_file_without_importing_it(ro
     assert room.source("plain") == ""
 
 
+def test_labelled_paragraphs_are_read_from_all_docstrings_of_a_file(room, tmp_path):
+    module = '"""Cited.\n\nCode: one,\nin two lines.\n\nCode: two.\n\nCodec: none.\n"""\n'
+    function = 'raise RuntimeError\ndef cited():\n    """Cite.\n\n    Code:\n        three\n    """\n'
+    (tmp_path / "made_up_room" / "cited.py").write_text(module + function)
+    assert room.paragraphs("cited", "Code") == ["one, in two lines.", "two.", "three"]
+    assert room.paragraphs("plain", "Code") == []
+
+
 def test_a_new_file_is_the_whole_edit(room, tmp_path):
     (tmp_path / "made_up_room" / "fresh.py").write_text('"""New."""\ndef fresh():\n    return 1\n')
     assert "fresh" in room.names()

@@ -1,4 +1,17 @@
-"""Adaptive KL w_h KL(p‖q) + w_l KL(q‖p), weighted by where the gap |p - q| lies: in the teacher's head or its tail."""
+"""Adaptive KL w_h KL(p‖q) + w_l KL(q‖p), weighted by where the gap |p - q| lies: in the teacher's head or its tail.
+
+Formula: `w_h KL(p‖q) + w_l KL(q‖p)`; p sorted from the likeliest down, the head is as long as its mass is at most μ,
+and w_h is its share of `Σ |p - sg(q)|`.
+
+Code: wutaiqiang/LLM_KD_AKL@91853fbc69a3:AKL.py.
+
+Agreement: tests/losses/test_against_releases.py::test_akls_release_is_this_loss_and_a_gap_in_another_order_is_not in
+value and gradient.
+
+Differs: nothing was found between paper, release and this loss. The baseline in a copy of TAID's release,
+ohashi3399/TAID@12c78335af20:src/distil_losses/adaptive_kl.py, has its mask in sorted order and the gap in that of the
+vocabulary, which gives other weights, as the same test shows.
+"""
 
 from typing import Annotated
 

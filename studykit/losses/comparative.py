@@ -1,4 +1,15 @@
-"""Comparative τ² KL(softmax(Δz_T/τ)‖softmax(Δz_S/τ)) on differences Δz of two positions, for a scarce teacher (CKD)."""
+"""Comparative τ² KL(softmax(Δz_T/τ)‖softmax(Δz_S/τ)) on differences Δz of two positions, for a scarce teacher (CKD).
+
+Formula: `τ² KL(softmax(Δz_T/τ)‖softmax(Δz_S/τ))` on differences Δz between two samples, and the same with differences
+of labels for Δz_T.
+
+Code: the authors' was not seen.
+
+Agreement: tests/losses/test_all_losses.py::test_value_equals_the_slow_reference, in a loop over pairs.
+
+Differs: the paper compares samples of a classification, and groups of them; here positions of answers, one with one.
+The union of likeliest categories, `partners` and `clip` are of this kit.
+"""
 
 from typing import Annotated
 

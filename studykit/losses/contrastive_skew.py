@@ -1,4 +1,18 @@
-"""Skew forward KL on tokens of the teacher or the data, skew reverse KL on tokens of the student (DistiLLM-2)."""
+"""Skew forward KL on tokens of the teacher or the data, skew reverse KL on tokens of the student (DistiLLM-2).
+
+Formula: `KL(p‖λp + (1-λ)q)` at the tokens of the teacher's answer plus `KL(q‖(1-λ)p + λq)` at those of the student's.
+
+Code: jongwooko/distillm-2 was not seen; a copy of its trainer was:
+wind123mountain/NNM@599fdee9cd70:src/distillm_trainer.py.
+
+Agreement: tests/losses/test_contrastive_skew.py::test_values_of_mixed_authors_equal_the_slow_reference.
+
+Differs: the copy holds q in the mixture of its reverse part constant, which gives another gradient
+(tests/losses/test_against_releases.py::test_a_mixture_held_constant_changes_the_gradient_of_the_skew_reverse_kl).
+
+Differs: the copy fits λ to every answer within [0.01, 0.1], can shift weight to the student's answers as training goes
+on, and averages each answer before the batch; here λ and weights are fixed and every token counts alike.
+"""
 
 from typing import Annotated
 

@@ -1,4 +1,21 @@
-"""Correlation distance (1 - Pearson(p, q)) + (1 - Spearman(p, q)) on the teacher's likeliest categories (R2KD)."""
+"""Correlation distance (1 - Pearson(p, q)) + (1 - Spearman(p, q)) on the teacher's likeliest categories (R2KD).
+
+Formula: `(1 - Pearson(p, q)) + (1 - Spearman(p, q))`, added to cross-entropy.
+
+Code: Seonghak35/R2KD@9adc6f9bf206:mdistiller/distillers/R2KD.py and
+Seonghak35/R2KD@9adc6f9bf206:mdistiller/engine/cfg.py.
+
+Agreement: tests/losses/test_against_releases.py::test_the_correlations_are_those_of_scipy, the ranks with `softness`
+near 0.
+
+Differs: the release takes |cos(p, q)| without centring where Pearson centres, adds the same along the batch for every
+class, and multiplies them by 2 T² with T = 4; ranks count 2 to that.
+
+Differs: the ranks of the release come from sorting and have no gradient, so that its rank part moves no weight; here
+ranks are soft (tests/losses/test_against_releases.py::test_ranks_by_sorting_have_no_gradient).
+
+Differs: on a vocabulary the label, the teacher's likeliest tokens and the rest take the place of all classes.
+"""
 
 from typing import Annotated
 

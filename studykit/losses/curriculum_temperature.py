@@ -1,4 +1,22 @@
-"""Forward KL(p_T‖q_T) at a learned temperature T that raises the loss which the student lowers (CTKD)."""
+"""Forward KL(p_T‖q_T) at a learned temperature T that raises the loss which the student lowers (CTKD).
+
+Formula: `KL(p_T‖q_T)`, `T = low + (high - low) sigmoid(s)`; the gradient in s is multiplied by `λ = -(1 - cos(π
+progress)) / 2`.
+
+Code: zhengli97/CTKD@8ca3ce812aeb:helper/loops.py, zhengli97/CTKD@8ca3ce812aeb:train_student.py,
+zhengli97/CTKD@b36678350f88:distiller_zoo/KD.py and zhengli97/CTKD@06d782567bca:scripts/run_cifar_distill.sh; how s
+starts was not seen.
+
+Agreement: tests/losses/test_curriculum_temperature.py::test_the_gradient_in_t_is_reversed_on_a_cosine, against finite
+differences.
+
+Differs: the release always multiplies by T², lets λ reach -1 after ten epochs, trains s at the student's learning rate
+and adds 0.1 of cross-entropy to 0.9 of this loss; here T² is an option, λ takes the whole stage, and s has its own
+learning rate.
+
+Differs: the baseline in a copy of TAID's release, ohashi3399/TAID@12c78335af20:src/distil_losses/ctkd.py, has λ from 1
+to 0: its temperature goes down the loss like the student.
+"""
 
 import math
 from typing import Annotated, Any

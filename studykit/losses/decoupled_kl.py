@@ -1,4 +1,16 @@
-"""Decoupled KL α KL(p_y, 1-p_y) + β KL(p̂‖q̂) of the label's share and of the classes other than the label y."""
+"""Decoupled KL α KL(p_y, 1-p_y) + β KL(p̂‖q̂) of the label's share and of the classes other than the label y.
+
+Formula: `α KL((p_y, 1-p_y)‖(q_y, 1-q_y)) + β KL(p̂‖q̂)`, hats: without the label y, renormalised.
+
+Code: megvii-research/mdistiller@e8c5bb331e78:mdistiller/distillers/DKD.py, defaults in
+megvii-research/mdistiller@a08d46f10d61:mdistiller/engine/cfg.py.
+
+Agreement: tests/losses/test_against_releases.py::test_dkds_release_is_this_loss_times_t_squared in value and gradient.
+
+Differs: the release multiplies by T², adds cross-entropy with weight 1, ramps the loss up over 20 epochs, and has β = 8
+and T = 4 for images; here β is 0.5 and T 1, as in the baseline for language models
+ohashi3399/TAID@12c78335af20:src/distil_losses/dkd.py.
+"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,14 @@
-"""Policy gradient of KL(q‖p) on sampled tokens: each is rewarded by log p - log q (MiniLLM, on-policy distillation)."""
+"""Policy gradient of KL(q‖p) on sampled tokens: each is rewarded by log p - log q (MiniLLM, on-policy distillation).
+
+Formula: `-min(ρ_t A_t, clip(ρ_t, 1-ε, 1+ε) A_t)`, `A_t = Σ_k γ^k r_{t+k}`, `r_t = log p(y_t) - log q(y_t)`, on sampled
+answers.
+
+Agreement: tests/losses/test_policy_gradient.py::test_its_mean_over_whole_answers_is_the_gradient_of_their_reverse_kl,
+by enumeration of all answers.
+
+Agreement: tests/losses/test_against_peers.py::test_the_policy_gradient_equals_that_of_trls_on_policy_distillation at
+discount 0, in the gradient.
+"""
 
 from typing import Annotated
 

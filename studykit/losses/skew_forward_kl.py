@@ -1,4 +1,10 @@
-"""Skew forward KL(p‖λp + (1-λ)q): forward KL whose gradient stays bounded where the student has no mass."""
+"""Skew forward KL(p‖λp + (1-λ)q): forward KL whose gradient stays bounded where the student has no mass.
+
+Formula: `KL(p‖λp + (1-λ)q)` at every supervised token.
+
+Agreement: tests/losses/test_against_releases.py::test_a_released_cross_entropy_form_has_the_gradient_of_the_kl: the
+release leaves out the entropy of p, which changes the value alone.
+"""
 
 from typing import Annotated
 

@@ -1,4 +1,19 @@
-"""Sorted L1 -log q(y) + w Σ |sort(p) - sort(q)|: a teacher with another tokenizer, compared by shape alone (ULD)."""
+"""Sorted L1 -log q(y) + w Σ |sort(p) - sort(q)|: a teacher with another tokenizer, compared by shape alone (ULD).
+
+Formula: `-log q(y) + w Σ_i |p_(i) - q_(i)|`, p and q each sorted from the likeliest down, the shorter one padded with
+zeros.
+
+Code: Nicolas-BZRD/llm-recipes@8e69e7a98753:models/distillation_model.py, w = 1.5 in
+Nicolas-BZRD/llm-recipes@8e69e7a98753:configs/distillation.py.
+
+Agreement: tests/losses/test_against_peers.py::test_sorted_l1_equals_trls_universal_logit_loss in value and gradient.
+
+Differs: the release averages the distance over the tokens that both answers have, then over answers; here a token
+counts the same in every answer, and both parts are divided by the tokens of the optimizer step.
+
+Differs: trl 1.16 compares by default the logits one position later, `uld_token_merge_strategy="observed"`; the test
+sets `bayesian`, which compares those that predict the same token, as here.
+"""
 
 from torch import Tensor
 from torch.nn.functional import pad

@@ -1,4 +1,26 @@
-"""The student drafts, the teacher replaces tokens that it finds too unlikely: interleaved sampling (SKD)."""
+"""The student drafts, the teacher replaces tokens that it finds too unlikely: interleaved sampling (SKD).
+
+Formula: the student drafts γ tokens; from the first one outside the teacher's K likeliest the draft is dropped, and the
+teacher samples that token; then the student goes on. K = 25, γ = 5.
+
+Code: google-research/google-research@4c4299485319:speculative_kd/transformers/utils.py,
+google-research/google-research@4c4299485319:speculative_kd/train/ddp_skd.py and
+google-research/google-research@c1379edf46f6:speculative_kd/config/kd_train.yaml.
+
+Agreement: tests/generation/test_speculative.py::test_answers_and_counts_are_those_of_plain_loops and
+tests/generation/test_speculative.py::test_the_drafted_token_itself_is_checked_not_another_draw.
+
+Differs: the release draws a second token from the student's distribution and checks that one, not the drafted one that
+it keeps.
+
+Differs: the K likeliest of the release are taken after temperature and top-p, where most tokens have probability 0;
+here on the teacher's logits.
+
+Differs: the release's loss begins at the logits after the first token of the answer, which is never trained on, and
+averages each answer; here the first token counts, and all tokens alike.
+
+Differs: the release turns the sample into text and back into tokens; here its tokens are kept.
+"""
 
 from typing import Annotated
 

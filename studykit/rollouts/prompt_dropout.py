@@ -1,4 +1,8 @@
-"""The data's answers after prompts from which some tokens are dropped: augmentation for a noisy teacher (R2KD)."""
+"""The data's answers after prompts from which some tokens are dropped: augmentation for a noisy teacher (R2KD).
+
+Differs: the release trains on each image as it is, and again after mixup, CutMix or another augmentation; here only the
+prompt with tokens left out is trained on.
+"""
 
 from dataclasses import replace
 from typing import Annotated

@@ -1,4 +1,17 @@
-"""More of the student's answers once validation gets worse, many of them from a replay buffer (DistiLLM)."""
+"""More of the student's answers once validation gets worse, many of them from a replay buffer (DistiLLM).
+
+Formula: a batch is the student's with probability φ: new answers with probability φ (1 - progress), else rows of a
+buffer; φ rises by 0.1 when the loss on validation data gets worse.
+
+Agreement:
+tests/rollouts/test_replay.py::test_the_share_of_the_students_rows_is_the_threshold_and_new_answers_get_fewer.
+
+Differs: the release compares validation with that at the last rise, by 0.1 nats, once an epoch; here with the check
+before, by `tolerance` 0, ten times a stage.
+
+Differs: the release trains on new answers as they are, and makes new ones until its buffer of 1,000 is full; here they
+join the buffer and rows are drawn from it at once.
+"""
 
 from collections import deque
 from typing import Annotated, Any

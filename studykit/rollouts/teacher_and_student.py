@@ -1,4 +1,8 @@
-"""Every prompt twice: with the teacher's answer, generated once, and with a new one of the student's (DistiLLM-2)."""
+"""Every prompt twice: with the teacher's answer, generated once, and with a new one of the student's (DistiLLM-2).
+
+Differs: a copy of the release, lyx0727/distillm-2@25bf280a440e:README.md, generates all answers before training, both
+at temperature 0.8; here the teacher's are greedy and the student's are new at every step.
+"""
 
 from typing import Any
 

@@ -1,4 +1,17 @@
-"""Examples that the teacher finds much likelier than a small reference model does (MiniPLM)."""
+"""Examples that the teacher finds much likelier than a small reference model does (MiniPLM).
+
+Formula: `log p_teacher(x) - log p_reference(x)`, per token; the examples with the largest are kept.
+
+Code: thu-coai/MiniPLM was not seen; a copy was:
+lisihang1401443109/MiniPLM@02a6f851aa0a:scripts/miniplm/difference_sampling/compute_difference_scores.py and
+lisihang1401443109/MiniPLM@02a6f851aa0a:scripts/miniplm/difference_sampling/construct_pretrain_data.py.
+
+Agreement: tests/samplers/test_by_likelihood.py::test_what_is_kept_is_the_best_share_of_a_sort_by_hand and
+tests/samplers/test_by_likelihood.py::test_miniplm_keeps_the_top_share_of_its_budget_in_their_order.
+
+Differs: scores are of the answer's tokens instead of chunks of a corpus, and the examples are fine-tuned on instead of
+pre-trained on. In both the kept ones stay in their order.
+"""
 
 from collections.abc import Sequence
 
