@@ -1,7 +1,8 @@
 """Write the figures and tables of README and docs from the committed results: `python -m tools.pages [FILE]`.
 
-The text between the markers of a page is generated; a test compares it with the results, so that no number in it is
-typed by hand. Drawing figures needs Chromium or Chrome (kaleido drives it); checking the text does not.
+The text between the markers of a page is generated, that of docs/provenance.md from docstrings; a test compares it with
+its source, so that no number in it is typed by hand. Drawing figures needs Chromium or Chrome (kaleido drives it);
+checking the text does not.
 """
 
 import json
@@ -24,10 +25,12 @@ from studykit.findings import Finding, markdown_table
 from studykit.findings.data_size import data_size
 from studykit.findings.methods import methods
 from studykit.findings.teacher_cache import teacher_cache
+from studykit.methods import METHODS
 from studykit.results.record import CellRecord, CellSpec, EvaluationRecord, Record, RunRecord
 from studykit.results.tuning import TuningRecord
 from studykit.scorers import metric
-from tools.models_page import format_page
+from studykit.study.released import released
+from tools import models_page, provenance
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,8 +62,11 @@ class Page:
         raise NotImplementedError
 
     def draw(self) -> None:
-        """Write the figures of the block, and other files beside the results."""
-        raise NotImplementedError
+        """Write the figures of the block, and other files beside the results; a page of text and tables has none."""
+
+    def compared(self, block: str) -> str:
+        """Return what must be the same in the page and in the text that would be generated: all of it."""
+        return block
 
     def replaced(self, text: str) -> str:
         """Return the page's text with a fresh block."""
@@ -203,10 +209,7 @@ class ModelsPage(Page):
 
     def generated(self) -> str:
         """Return the text between the markers."""
-        return format_page(self.folder)
-
-    def draw(self) -> None:
-        """Do nothing: the page has tables alone."""
+        return models_page.format_page(self.folder)
 
 
 class StatisticsPage(Page):
@@ -217,8 +220,23 @@ class StatisticsPage(Page):
         file = self.folder / "simulation.json"
         return format_checks(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else "Not simulated yet."
 
-    def draw(self) -> None:
-        """Do nothing: the page has a table alone."""
+
+class ProvenancePage(Page):
+    """The page about where each method comes from."""
+
+    @property
+    def markers(self) -> tuple[str, str]:
+        """The lines before and after the generated block."""
+        return "<!-- generated: docstrings of studykit/methods and their parts -->", "<!-- end generated -->"
+
+    def generated(self) -> str:
+        """Return the text between the markers."""
+        return provenance.format_page(METHODS.names())
+
+    def compared(self, block: str) -> str:
+        """Return the sections of released methods: a new method is one file, and no edit of this page."""
+        found = provenance.sections(block).items()
+        return "\n".join(f"{name}: {text}" for name, text in found if f"method.{name}" in released())
 
 
 def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
@@ -315,6 +333,7 @@ PAGES = (
     StatisticsPage("docs/statistics.md", "benchmarks"),
     RecordsPage("docs/records.md", "results"),
     ModelsPage("docs/models.md", "architectures"),
+    ProvenancePage("docs/provenance.md", "methods"),
 )
 
 
