@@ -11,6 +11,7 @@ compared with the baseline inside each combination of factors, such as a method 
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,8 @@ class Question:
         options: columns of numbers that a setting has, such as `method_options.beta`, by what plain data call them.
         costs: columns of `COSTS` that the table shows.
         gap_from: the setting whose score a gap is measured from; None for the baseline.
+        tie: largest difference that does not matter, in the unit in which the score is shown; None: the metric's.
+        folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
     """
 
     baseline: str
@@ -97,6 +100,8 @@ class Question:
     options: Mapping[str, str] = field(default_factory=dict)
     costs: Collection[str] = ()
     gap_from: str | None = None
+    tie: float | None = None
+    folder: str | Path | None = None
 
     def contrasts(self, named: pd.DataFrame) -> list[Contrast]:
         """Return every setting at every budget and combination of factors, against the baseline with equal factors.
@@ -115,7 +120,7 @@ class Question:
             part = with_costs(named[_matches(named, where)])
             require_one_setting(part, [*self.explained, *(["inputs"] if where else [])])
             columns = [column for column in (f"teacher_{self.score}", *COSTS, *self.options) if column in part]
-            lines = lines_of(part, self.baseline, self.score, self.nll, columns)
+            lines = lines_of(part, self.baseline, self.score, self.nll, columns, self.folder)
             start = self.gap_from or self.baseline
             level = {line.budget: line.score.mean.mean for line in lines if line.name == start and line.score}
             paired = {line.budget for line in lines if line.score and line.score.difference}
@@ -127,10 +132,10 @@ class Question:
 
         Args:
             rows: the contrasts; they are named by their `key`.
-            more: further planned differences by name; None where one cannot be computed yet.
+            more: further planned differences by name; one that cannot be computed yet, None, counts all the same.
         """
-        planned = {row.key: row.gain for row in rows} | dict(more or {})
-        return judge({name: difference for name, difference in planned.items() if difference}, self.score)
+        against_it = {row.key: row.gain for row in rows if row.line.name != self.baseline}
+        return judge(against_it | dict(more or {}), self.score, self.tie)
 
     def answer(
         self,

@@ -69,18 +69,21 @@ def finished(frame: pd.DataFrame, score: str) -> pd.DataFrame:
     return frame[(frame["status"] == "done") & frame[score].notna()] if score in frame else frame.iloc[:0]
 
 
-def choose_headline(runs: pd.DataFrame, score: str, nll: str) -> tuple[str, str]:
-    """Return the metric that the answer is about, and a sentence where it is not the score that was named.
+def choose_headline(
+    runs: pd.DataFrame, score: str, nll: str, tie: float | None = None
+) -> tuple[str, str, float | None]:
+    """Return the metric that the answer is about, a sentence where it is not the score that was named, and its margin.
 
-    A score that is the same in every finished run, such as 0, tells nothing apart; where the NLL does, it is taken.
+    A score that is the same in every finished run, such as 0, tells nothing apart; where the NLL does, it is taken,
+    whose margin is its own.
     """
     done = finished(runs, score)
     known = done[nll].dropna() if nll in done else done["status"].iloc[:0]
     if score == nll or len(done) < 2 or done[score].nunique() > 1 or known.nunique() < 2:
-        return score, ""
+        return score, "", tie
     shown = metric(score)
     value = f"{float(done[score].iloc[0]) * shown.scale:.{shown.digits}f} {shown.unit}".strip()
-    return nll, f"{shown.title} is {value} in every run, so the answer is about {metric(nll).title}. "
+    return nll, f"{shown.title} is {value} in every run, so the answer is about {metric(nll).title}. ", None
 
 
 def without_metric(frame: pd.DataFrame, score: str) -> str:

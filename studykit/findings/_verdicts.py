@@ -8,11 +8,12 @@ from studykit.statistics import Interval
 from studykit.statistics.verdicts import WORDS, NoiseFloor, Verdict, corrections, verdict
 
 
-def judge(differences: Mapping[str, Interval], score: str, tie: float | None = None) -> dict[str, Verdict]:
+def judge(differences: Mapping[str, Interval | None], score: str, tie: float | None = None) -> dict[str, Verdict]:
     """Return the verdicts on the planned contrasts of a finding by name, Holm's correction over all of them.
 
     Args:
-        differences: by name of the contrast, arm - baseline in the unit in which the metric is shown.
+        differences: by name of the contrast, arm - baseline in the unit in which the metric is shown; one that cannot
+            be computed yet is None: it has no verdict, and counts among the planned ones.
         score: the metric.
         tie: largest difference that does not matter, in this unit; None: the metric's.
 
@@ -23,17 +24,19 @@ def judge(differences: Mapping[str, Interval], score: str, tie: float | None = N
 
 
 def judge_metrics(
-    contrasts: Mapping[str, tuple[str, Interval]], ties: Mapping[str, float | None]
+    contrasts: Mapping[str, tuple[str, Interval | None]], ties: Mapping[str, float | None]
 ) -> dict[str, Verdict]:
     """Return the verdicts on planned contrasts in several metrics, Holm's correction over all of them.
 
     Args:
-        contrasts: by name, the metric and the difference.
+        contrasts: by name, the metric and the difference, None where it cannot be computed yet.
         ties: largest difference that does not matter by metric; the metric's, where it has none here.
     """
     corrected = corrections({name: difference for name, (_, difference) in contrasts.items()})
     found = {}
     for name, (score, difference) in contrasts.items():
+        if difference is None:
+            continue
         shown, tie = metric(score), ties.get(score)
         found[name] = verdict(
             difference,

@@ -1,6 +1,7 @@
 """Does it pay to train on the part of the data that the teacher prefers to a small reference model?"""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pandas as pd
 
@@ -24,6 +25,8 @@ def data_selection(
     arm: str = "difference",
     score: str = "exact_match",
     nll: str = "nll",
+    tie: float | None = None,
+    folder: str | Path | None = None,
 ) -> Finding:
     """Return score and cost of every way to select among a budget's examples, against a random part of them.
 
@@ -34,6 +37,8 @@ def data_selection(
         baseline: the sampler that the others are compared with.
         arm: the sampler that the question is about.
         score, nll: the two metrics.
+        tie: largest difference that does not matter, in the unit of the first; None: the metric's.
+        folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
 
     Raises:
         ValueError: the rows mix students, teachers or options that are no method's.
@@ -41,10 +46,19 @@ def data_selection(
     runs = finished(frame[frame["method"].isin(["sft", "miniplm"])], score)
     for column in ("student", "teacher"):
         require_one(runs, column, "data_selection")
-    score, why = choose_headline(runs, score, nll)
+    score, why, tie = choose_headline(runs, score, nll, tie)
     chosen = runs.get(_SELECT, pd.Series(None, index=runs.index, dtype=object)).fillna(_DEFAULT)
     costs = ("student_tokens", "teacher_reads", "train_s")
-    question = Question(baseline=baseline, score=score, nll=nll, setting="kept by", explained=[_SELECT], costs=costs)
+    question = Question(
+        baseline=baseline,
+        score=score,
+        nll=nll,
+        tie=tie,
+        folder=folder,
+        setting="kept by",
+        explained=[_SELECT],
+        costs=costs,
+    )
     rows = question.contrasts(runs.assign(name=chosen.where(runs["method"] == "miniplm", ALL)))
     rows.sort(key=lambda row: (row.line.budget, row.rank))
     found = question.judge(rows)

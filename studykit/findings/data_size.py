@@ -57,14 +57,14 @@ def data_size(
             comparable.
     """
     runs = arms(frame, baseline, arm, teacher=teacher, student=student)
-    named, (score, why) = score, choose_headline(runs, score, _NLL)
+    score, why, tie = choose_headline(runs, score, _NLL, tie)
     lines = [
         line
         for line in lines_of(runs, baseline, score, _NLL, folder=folder)
         if line.name == arm and _has_pairs(line.score)
     ]
     contrasts = {f"{arm} - {baseline} at {line.budget:,} examples": _pairs(line.score).difference for line in lines}
-    found = judge(contrasts, score, tie if score == named else None)
+    found = judge(contrasts, score, tie)
     judged = list(zip(lines, found.values(), strict=True))
     end = _end(lines, 1 if metric(score).higher_is_better else -1)
     beside, more = _beside(runs, lines, baseline, arm, score)

@@ -1,5 +1,7 @@
 """Which divergence, at a low and at a high budget: forward, reverse or between, sharp or soft, alone or with labels?"""
 
+from pathlib import Path
+
 import pandas as pd
 
 from studykit.findings import Finding, labels
@@ -17,7 +19,14 @@ _OPTIONS = {
 
 
 def divergences(
-    frame: pd.DataFrame, *, baseline: str = "kd", start: str = "sft", score: str = "exact_match", nll: str = "nll"
+    frame: pd.DataFrame,
+    *,
+    baseline: str = "kd",
+    start: str = "sft",
+    score: str = "exact_match",
+    nll: str = "nll",
+    tie: float | None = None,
+    folder: str | Path | None = None,
 ) -> Finding:
     """Return every divergence's score by budget, best first, against plain forward KL.
 
@@ -26,6 +35,8 @@ def divergences(
         baseline: what the others are compared with, fine-tuning among them: plain forward KL.
         start: the setting without a teacher, from whose score the gap to the teacher is measured.
         score, nll: the two metrics.
+        tie: largest difference that does not matter, in the unit of the first; None: the metric's.
+        folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
 
     Raises:
         ValueError: the rows mix students, teachers or options that are no method's.
@@ -33,8 +44,17 @@ def divergences(
     runs = finished(frame, score)
     for column in ("student", "teacher"):
         require_one(runs, column, "divergences")
-    score, why = choose_headline(runs, score, nll)
-    question = Question(baseline=baseline, score=score, nll=nll, setting="divergence", options=_OPTIONS, gap_from=start)
+    score, why, tie = choose_headline(runs, score, nll, tie)
+    question = Question(
+        baseline=baseline,
+        score=score,
+        nll=nll,
+        tie=tie,
+        folder=folder,
+        setting="divergence",
+        options=_OPTIONS,
+        gap_from=start,
+    )
     rows = question.contrasts(runs.assign(name=labels(runs)))
     rows.sort(key=lambda row: (row.line.budget, row.rank))
     found = question.judge(rows)

@@ -54,7 +54,7 @@ def methods(
     Raises:
         ValueError: the rows mix students, or hold a method, budget and seed twice.
     """
-    named, (score, why) = score, choose_headline(frame, score, nll)
+    score, why, tie = choose_headline(frame, score, nll, tie)
     runs = finished(frame, score)
     require_one(runs, "student", "methods")
     runs = runs.assign(name=labels(runs))
@@ -65,7 +65,7 @@ def methods(
     lines = lines_of(runs.sort_values("name", kind="stable"), baseline, score, nll, counted, folder)
     lines.sort(key=lambda line: (line.budget, direction * line.score.mean.mean if line.score else 0.0))
     contrasts = {_contrast(line, baseline): d for line in lines if (d := _difference(line)) is not None}
-    found = judge(contrasts, score, tie if score == named else None)
+    found = judge(contrasts, score, tie)
     judged = [(line, found.get(_contrast(line, baseline))) for line in lines]
     numbers = {"baseline": baseline, "score": score, "lines": [_plain(line, one) for line, one in judged]}
     table = pd.DataFrame([_shown(line, one, baseline, score, nll) for line, one in judged])

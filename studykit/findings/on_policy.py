@@ -1,5 +1,6 @@
 """Is training on the student's answers worth what it costs?"""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,7 +19,14 @@ _COSTS = ("student_tokens", "teacher_reads", "generated_tokens", "train_s", "pea
 
 
 def on_policy(
-    frame: pd.DataFrame, *, baseline: str = "kd", start: str = "sft", score: str = "exact_match", nll: str = "nll"
+    frame: pd.DataFrame,
+    *,
+    baseline: str = "kd",
+    start: str = "sft",
+    score: str = "exact_match",
+    nll: str = "nll",
+    tie: float | None = None,
+    folder: str | Path | None = None,
 ) -> Finding:
     """Return score and cost of every recipe by budget, best first, and those that no cheaper one equals.
 
@@ -27,6 +35,8 @@ def on_policy(
         baseline: what the others are compared with, fine-tuning among them: the recipe on the data's answers.
         start: the setting without a teacher, from whose score the gap to the teacher is measured.
         score, nll: the two metrics.
+        tie: largest difference that does not matter, in the unit of the first; None: the metric's.
+        folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
 
     Raises:
         ValueError: the rows mix students, teachers or options that are no method's.
@@ -34,9 +44,17 @@ def on_policy(
     runs = finished(frame, score)
     for column in ("student", "teacher"):
         require_one(runs, column, "on_policy")
-    score, why = choose_headline(runs, score, nll)
+    score, why, tie = choose_headline(runs, score, nll, tie)
     question = Question(
-        baseline=baseline, score=score, nll=nll, setting="recipe", options=_OPTIONS, gap_from=start, costs=_COSTS
+        baseline=baseline,
+        score=score,
+        nll=nll,
+        tie=tie,
+        folder=folder,
+        setting="recipe",
+        options=_OPTIONS,
+        gap_from=start,
+        costs=_COSTS,
     )
     rows = question.contrasts(runs.assign(name=labels(runs)))
     rows.sort(key=lambda row: (row.line.budget, row.rank))

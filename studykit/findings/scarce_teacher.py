@@ -1,6 +1,7 @@
 """What is left of a teacher's help when it may be called for a few examples only, or when the input is noisy?"""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -18,7 +19,14 @@ _COSTS = ("student_tokens", "teacher_reads", "train_s")
 
 
 def scarce_teacher(
-    frame: pd.DataFrame, *, baseline: str = "sft", arm: str = "kd", score: str = "exact_match", nll: str = "nll"
+    frame: pd.DataFrame,
+    *,
+    baseline: str = "sft",
+    arm: str = "kd",
+    score: str = "exact_match",
+    nll: str = "nll",
+    tie: float | None = None,
+    folder: str | Path | None = None,
 ) -> Finding:
     """Return the gain over fine-tuning by the number of examples that the teacher was called for, and under noise.
 
@@ -29,6 +37,8 @@ def scarce_teacher(
         baseline: the method without a teacher.
         arm: the method that others are compared with at the same number of calls.
         score, nll: the two metrics.
+        tie: largest difference that does not matter, in the unit of the first; None: the metric's.
+        folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
 
     Raises:
         ValueError: the rows mix students, teachers or options that are no method's.
@@ -36,9 +46,16 @@ def scarce_teacher(
     runs = finished(frame, score)
     for column in ("student", "teacher"):
         require_one(runs, column, "scarce_teacher")
-    score, why = choose_headline(runs, score, nll)
+    score, why, tie = choose_headline(runs, score, nll, tie)
     question = Question(
-        baseline=baseline, score=score, nll=nll, explained=["method", "inputs"], options=_OPTIONS, costs=_COSTS
+        baseline=baseline,
+        score=score,
+        nll=nll,
+        tie=tie,
+        folder=folder,
+        explained=["method", "inputs"],
+        options=_OPTIONS,
+        costs=_COSTS,
     )
     rows = question.contrasts(_named(runs))
     rows.sort(key=lambda row: (row.line.budget, _NOISY in row.line.name, row.line.means.get("calls") or 0.0, row.rank))

@@ -1,6 +1,7 @@
 """Which of several students gains most from the same teacher?"""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -14,7 +15,14 @@ FIGURE = "gain_against_gap"
 
 
 def student_size(
-    frame: pd.DataFrame, *, baseline: str = "sft", arm: str = "kd", score: str = "exact_match", nll: str = "nll"
+    frame: pd.DataFrame,
+    *,
+    baseline: str = "sft",
+    arm: str = "kd",
+    score: str = "exact_match",
+    nll: str = "nll",
+    tie: float | None = None,
+    folder: str | Path | None = None,
 ) -> Finding:
     """Return every student's scores with and without the teacher, and its gain, weakest student first.
 
@@ -25,15 +33,19 @@ def student_size(
         baseline: the method without a teacher.
         arm: the method with one.
         score, nll: the two metrics.
+        tie: largest difference that does not matter, in the unit of the first; None: the metric's.
+        folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
 
     Raises:
         ValueError: the rows mix teachers or options.
     """
     runs = finished(frame[frame["method"].isin([baseline, arm])], score)
     require_one(runs, "teacher", "student_size")
-    score, why = choose_headline(runs, score, nll)
+    score, why, tie = choose_headline(runs, score, nll, tie)
     costs = ("student_tokens", "teacher_reads", "train_s", "peak_mem_gib")
-    question = Question(baseline=baseline, score=score, nll=nll, factors={"student": "student"}, costs=costs)
+    question = Question(
+        baseline=baseline, score=score, nll=nll, tie=tie, folder=folder, factors={"student": "student"}, costs=costs
+    )
     rows = question.contrasts(runs.assign(name=runs["method"]))
     level = {row.where["student"]: -row.rank for row in rows if row.line.name == baseline}
     rows.sort(key=lambda row: (row.line.budget, level.get(row.where["student"], 0.0)))

@@ -1,6 +1,7 @@
 """Does TAID's moving target help, and more so where the student is much weaker than its teacher?"""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -14,7 +15,14 @@ FIGURE = "gain_against_gap"
 
 
 def taid(
-    frame: pd.DataFrame, *, baseline: str = "kd", start: str = "sft", score: str = "exact_match", nll: str = "nll"
+    frame: pd.DataFrame,
+    *,
+    baseline: str = "kd",
+    start: str = "sft",
+    score: str = "exact_match",
+    nll: str = "nll",
+    tie: float | None = None,
+    folder: str | Path | None = None,
 ) -> Finding:
     """Return score and gain of every schedule by budget, student and teacher, smallest gap first.
 
@@ -23,14 +31,25 @@ def taid(
         baseline: the method that the schedules are compared with: the whole of the teacher from the first step on.
         start: the method without a teacher, from whose score the gap to the teacher is measured.
         score, nll: the two metrics.
+        tie: largest difference that does not matter, in the unit of the first; None: the metric's.
+        folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
 
     Raises:
         ValueError: the rows mix options that are no method's.
     """
     runs = finished(frame, score)
-    score, why = choose_headline(runs, score, nll)
+    score, why, tie = choose_headline(runs, score, nll, tie)
     factors = {"student": "student", "teacher": "teacher"}
-    question = Question(baseline=baseline, score=score, nll=nll, setting="schedule", factors=factors, gap_from=start)
+    question = Question(
+        baseline=baseline,
+        score=score,
+        nll=nll,
+        tie=tie,
+        folder=folder,
+        setting="schedule",
+        factors=factors,
+        gap_from=start,
+    )
     named = labels(runs.drop(columns=["student", "teacher", "inputs"], errors="ignore"))
     rows = question.contrasts(runs.assign(name=named))
     gaps = {(row.line.budget, *row.where.values()): row.gap for row in rows if row.gap is not None}

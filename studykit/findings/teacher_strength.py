@@ -1,6 +1,7 @@
 """How does the gain of distillation depend on the teacher, and on the gap between teacher and student?"""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -15,7 +16,14 @@ FIGURE = "gain_against_gap"
 
 
 def teacher_strength(
-    frame: pd.DataFrame, *, baseline: str = "sft", arm: str = "kd", score: str = "exact_match", nll: str = "nll"
+    frame: pd.DataFrame,
+    *,
+    baseline: str = "sft",
+    arm: str = "kd",
+    score: str = "exact_match",
+    nll: str = "nll",
+    tie: float | None = None,
+    folder: str | Path | None = None,
 ) -> Finding:
     """Return every teacher's score, its gap to the students, and what they gain from it, weakest teacher first.
 
@@ -26,15 +34,19 @@ def teacher_strength(
         baseline: the method without a teacher.
         arm: the method with one.
         score, nll: the two metrics.
+        tie: largest difference that does not matter, in the unit of the first; None: the metric's.
+        folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
 
     Raises:
         ValueError: the rows mix students or options.
     """
     runs = finished(frame[frame["method"].isin([baseline, arm])], score)
     require_one(runs, "student", "teacher_strength")
-    score, why = choose_headline(runs, score, nll)
+    score, why, tie = choose_headline(runs, score, nll, tie)
     names = runs["method"].where(runs["method"] == baseline, runs["teacher"])
-    question = Question(baseline=baseline, score=score, nll=nll, setting="teacher", explained=["inputs"])
+    question = Question(
+        baseline=baseline, score=score, nll=nll, tie=tie, folder=folder, setting="teacher", explained=["inputs"]
+    )
     rows = question.contrasts(runs.assign(name=names))
     rows.sort(key=lambda row: (row.line.budget, row.line.name != baseline, row.sign * (row.teacher or 0)))
     parts = by_budget(rows)

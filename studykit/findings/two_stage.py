@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -31,6 +32,8 @@ def two_stage(
     arm: str = f"{SYNTHETIC} > {HUMAN}",
     score: str = "exact_match",
     nll: str = "nll",
+    tie: float | None = None,
+    folder: str | Path | None = None,
 ) -> Finding:
     """Return score and gain of every way to combine both kinds of data, by number of human annotations.
 
@@ -43,13 +46,15 @@ def two_stage(
         baseline: the way that the others are compared with.
         arm: the way that the question is about.
         score, nll: the two metrics.
+        tie: largest difference that does not matter, in the unit of the first; None: the metric's.
+        folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
 
     Raises:
         ValueError: the rows mix students or options.
     """
     runs = finished(frame, score)
     require_one(runs, "student", "two_stage")
-    score, why = choose_headline(runs, score, nll)
+    score, why, tie = choose_headline(runs, score, nll, tie)
     named = name_data(runs)
     explained = [column for column in map(str, named.columns) if _field(column) in _EXPLAINED]
     options = {"share": "share", "synthetic_examples": "synthetic"}
@@ -57,6 +62,8 @@ def two_stage(
         baseline=baseline,
         score=score,
         nll=nll,
+        tie=tie,
+        folder=folder,
         setting="data",
         factors=_FACTORS,
         explained=explained,

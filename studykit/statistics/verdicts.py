@@ -139,9 +139,12 @@ def verdicts(
     return {name: verdict(one, **shared, **corrected[name]) for name, one in differences.items()}
 
 
-def corrections(differences: Mapping[str, Interval]) -> dict[str, dict[str, Any]]:
-    """Return the corrected `p_value` of each planned contrast, and `comparisons`, by which Holm multiplies its own."""
-    p_values = [1.0 if one.low is None else t_p_value(one) for one in differences.values()]
+def corrections(differences: Mapping[str, Interval | None]) -> dict[str, dict[str, Any]]:
+    """Return the corrected `p_value` of each planned contrast, and `comparisons`, by which Holm multiplies its own.
+
+    A contrast that cannot be computed yet, None, counts as one with a p-value of 1.
+    """
+    p_values = [1.0 if one is None or one.low is None else t_p_value(one) for one in differences.values()]
     order = np.argsort(p_values, kind="stable")
     comparisons = {int(which): len(order) - rank for rank, which in enumerate(order)}
     return {

@@ -5,9 +5,11 @@ import json
 import pytest
 from contrast_rows import frame_of, runs
 
+from studykit.findings import judge
 from studykit.findings.data_selection import data_selection
 from studykit.findings.divergences import divergences
 from studykit.findings.on_policy import on_policy
+from studykit.statistics import Interval
 
 KD = [20.0, 22.0, 24.0]
 TEACHER = {"teacher": "a", "teacher_exact_match": 0.6}
@@ -84,3 +86,10 @@ def test_teachers_are_not_mixed(finding):
     frame = frame_of(runs("miniplm", KD, teacher="a"), runs("sft", KD), runs("miniplm", KD, teacher="b"))
     with pytest.raises(ValueError, match="compares one teacher, the table holds a, b"):
         finding(frame)
+
+
+def test_a_planned_contrast_that_cannot_be_computed_yet_counts_all_the_same():
+    sure = Interval(3.0, 1.8, 4.2, 3)
+    alone, beside = judge({"kd": sure}, "exact_match"), judge({"kd": sure, "gkd": None, "skd": None}, "exact_match")
+    assert list(beside) == ["kd"]
+    assert (alone["kd"].word, beside["kd"].word) == ("helps", "cannot tell")

@@ -46,3 +46,8 @@ def test_the_sentence_says_how_much_more_the_weakest_gains_than_the_strongest(fr
 def test_two_teachers_are_refused(frame):
     with pytest.raises(ValueError, match="compares one teacher, the table holds a, b"):
         student_size(frame_of(frame.to_dict("records"), runs("kd", [1.0], teacher="b", student="small")))
+
+
+def test_a_margin_of_ones_own_makes_a_tie_of_what_it_holds(frame):
+    assert student_size(frame, tie=7.0).verdicts["kd at 500 examples, small"].word == "tie"
+    assert student_size(frame, tie=6.0).verdicts["kd at 500 examples, small"].word != "tie"
