@@ -4,7 +4,7 @@
     failed = run_batch(cells, Local(jobs=2), on_change=print)        # the same, after failed cells are put back
 
 Workers know each other through the folders of the cells alone: a lease says who runs a cell, a record that it is over.
-A cell whose run is held by another process is put off until that is over; a worker that has lost its lease leaves the
+A cell whose run is held by another process is postponed until that is over; a worker that has lost its lease leaves the
 cell to the one that holds it now. Torch-free.
 """
 
@@ -32,10 +32,10 @@ from studykit.results.record import CellSpec
 
 _POLL_S = 0.2
 _FIRST_LOOK_S, _LAST_LOOK_S = 2.0, 30.0
-"""Between two looks at cells that others hold: the longer it has been in vain, the rarer."""
+"""Between two looks at cells that others hold: exponential backoff, from the first to the last of these."""
 
 _MOST_PUT_OFFS = 20
-"""Of one cell by one worker, each time after its run had been free: more is no coincidence, and the cell has failed."""
+"""Of one cell by one worker, each time after its run had been free; after more of them the cell counts as failed."""
 
 OnChange = Callable[[dict[str, int]], None]
 Watch = Callable[[list[Cell]], None]

@@ -244,7 +244,7 @@ def _tell_left_out(stage: Stage, encoded: Encoded) -> None:
         _LOG.warning(
             "source %r: of %s conversations with several answers the last alone is trained on, and %s answers are left "
             "out, since the chat template renders them otherwise when further turns follow; turns='each' trains on "
-            "each in a separate sequence, turns='last' says that this is meant",
+            "each in a separate sequence, turns='last' silences this warning",
             stage.data.source,
             f"{fewer:,}",
             f"{int(encoded.left_out.sum()):,}",

@@ -114,7 +114,7 @@ def require_one_setting(named: pd.DataFrame, explained: Collection[str] = ()) ->
         explained: columns of options that the name stands for.
 
     Raises:
-        ValueError: naming the options in which they differ, or the run that is there twice.
+        ValueError: naming the options in which they differ, or the run that is listed twice.
     """
     columns = [*results.identity_columns(named), *results.schedule_columns(named)]
     columns = [column for column in columns if column not in explained]

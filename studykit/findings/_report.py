@@ -73,7 +73,7 @@ class Report:
 
     Attributes:
         contrasts: every planned contrast with difference, interval, number of seeds and verdict.
-        claims: the paper's findings, each with the contrast that speaks to it and whether it agrees.
+        claims: the paper's findings, each with the contrast that tests it and whether it agrees.
         costs: runs, seconds and tokens of each study; those of tuning apart.
         sentences: the findings in words, by study and question.
         frames: the runs of each study, for `advise`.

@@ -13,7 +13,7 @@ def describe(verdict: Verdict) -> str:
 
     >>> from studykit.statistics import Interval
     >>> describe(Verdict("cannot tell", Interval(2.0, None, None, 1), 1.0, unit="points"))
-    '+2.0 points, n = 1 seed: cannot tell (one seed shows no noise)'
+    '+2.0 points, n = 1 seed: cannot tell (one seed gives no interval)'
     """
     difference = verdict.difference
     shown = f"{format_interval(difference, verdict.digits, sign=True)} {verdict.unit}".strip()

@@ -148,7 +148,8 @@ def _shown(line: Line, found: Verdict, baseline: str, arm: str, score: str) -> d
     shown: dict[str, Any] = {"budget": line.budget, "seeds": points.difference.n}
     if score != _NLL:
         shown |= {method: round(mean.mean, digits) for method, mean in _means(points, baseline, arm).items()}
-        shown |= {f"{arm} - {baseline}": format_interval(points.difference, digits, sign=True), "verdict": str(found)}
+        shown |= {f"{arm} - {baseline}": format_interval(points.difference, digits, sign=True)}
+        shown["verdict"] = str(found)
     if _has_pairs(line.nll):
         nats, digits = _pairs(line.nll), metric(_NLL).digits
         shown |= {f"{method} NLL": round(mean.mean, digits) for method, mean in _means(nats, baseline, arm).items()}

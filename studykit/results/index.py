@@ -1,4 +1,4 @@
-"""The index of a study: a line for each finished run and evaluation, which spares reading every record again.
+"""The index of a study: a line for each finished run and evaluation, which avoids reading every record again.
 
 It is derived from the records. Each line ends in a checksum of its text; where one is wrong, the index is made anew.
 """

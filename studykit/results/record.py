@@ -25,7 +25,8 @@ RECORD_SCHEMA = 3
 """Version of the layout of records; `studykit.spec.SCHEMA` is that of what a specification means."""
 
 STATUSES = ("done", "failed", "running", "stale")
-"""`running`: a process holds its folder; `stale`: none does, and there is no record: killed at work, and resumable."""
+"""`running`: a process holds its folder; `stale`: none does, and there is no record: killed, and
+resumable."""
 
 
 R = TypeVar("R", bound=Record)

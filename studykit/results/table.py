@@ -1,4 +1,4 @@
-"""All runs of a study and their evaluations as a table, and the index that spares reading every record again."""
+"""All runs of a study and their evaluations as a table, and the index, which avoids reading every record again."""
 
 import hashlib
 from collections.abc import Iterable

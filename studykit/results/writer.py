@@ -64,13 +64,13 @@ def holding(run_folder: Path, tell: Tell = lambda line: None, *, wait: bool = Tr
         try:
             yield lease
         finally:
-            if is_done(run_folder):  # of one that is not, it tells how far it was
+            if is_done(run_folder):  # an unfinished run keeps its own, which says how far it was
                 (run_folder / STATUS).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a run is wanted for; no part of its identity.
+    """Why a run is trained; no part of its identity.
 
     Attributes:
         ablation: the question that it belongs to.

@@ -1,4 +1,4 @@
-"""What the held-out items leave open, beside the seeds: two-way resampling, and the exact test on items.
+"""Uncertainty from the held-out items, in addition to the seeds: two-way resampling, and the exact test on items.
 
 A t interval over seeds is about the items that were scored. An interval over seeds and items is about other items of
 the same kind too, as a headline claims; all seeds and both arms answer the same items, so items are resampled jointly.

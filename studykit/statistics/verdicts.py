@@ -4,7 +4,7 @@
 
 - *tie*: the whole 95% interval lies within ± the margin `tie`; a tie takes precedence over significance.
 - *helps*, *hurts*: the interval is clear of zero, and the t test's p-value is at most 5% after Holm's correction over
-  all planned contrasts, so that all of them together claim something of arms that are equal at most once in twenty.
+  all planned contrasts: the family-wise error is at most 5%.
 - *cannot tell*: neither. The number of seeds that would be needed is that at which the test has 80% power for the
   observed difference, or at which the interval of this spread would lie within the margin, whichever is fewer.
 """
@@ -30,7 +30,7 @@ POWER = 0.8
 """Probability with which a difference as large as the minimum detectable effect is seen."""
 
 MOST_SEEDS = 1_000
-"""Above this, a number of seeds is no plan any more."""
+"""Above this, a number of seeds is impractical and is not named."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Verdict:
 
     def _need(self) -> str:
         if self.seeds_needed is None:
-            return "one seed shows no noise"
+            return "one seed gives no interval"
         if math.isinf(self.seeds_needed):
             return f"needs more than {MOST_SEEDS:,} seeds"
         return f"needs about {_round(int(self.seeds_needed)):,} seeds"

@@ -127,7 +127,7 @@ class Capture:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run computes, whatever is there already.
+    """What a run computes, without regard to what is cached or finished.
 
     Attributes:
         rates: of the run.
@@ -228,7 +228,7 @@ def check_fits(run: ResolvedRun, needs: Needs, memory_bytes: float, jobs: int = 
         return
     raise InputError(
         f"training {run.spec.student.name!r} needs about {memory_bytes / _GIB:.1f} GiB of memory"
-        f"{f' in each of {jobs} jobs' if jobs > 1 else ''}, and {there / _GIB:.1f} GiB are there: "
+        f"{f' in each of {jobs} jobs' if jobs > 1 else ''}, and {there / _GIB:.1f} GiB are available: "
         + _setting_that_fits(run, needs, memory_bytes, there, jobs)
     )
 

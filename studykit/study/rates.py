@@ -48,7 +48,7 @@ _STEPS, _WITHIN_S = 10, 4.0
 
 @dataclass(frozen=True)
 class StageRates:
-    """Of one stage.
+    """Rates of one stage.
 
     Attributes:
         token_s: seconds per token, padding included.
@@ -63,13 +63,13 @@ class StageRates:
 
 @dataclass(frozen=True)
 class CaptureRates:
-    """Of a teacher whose distribution is cached.
+    """Rates of a teacher whose distribution is cached.
 
     Attributes:
         cache_key: name of its cache.
         token_s: seconds per token of a capture.
         position_bytes: bytes of a position in the cache.
-        memory_bytes: memory while the teacher is captured.
+        memory_bytes: memory while its cache is filled.
     """
 
     cache_key: str
@@ -80,7 +80,7 @@ class CaptureRates:
 
 @dataclass(frozen=True)
 class ItemRates:
-    """Of one evaluation.
+    """Rates of one evaluation.
 
     Attributes:
         item_s: seconds per held-out item.
@@ -95,7 +95,7 @@ class ItemRates:
 
 @dataclass(frozen=True)
 class Rates:
-    """Of a run.
+    """Rates of a run.
 
     Attributes:
         load_s: seconds until the models are there.

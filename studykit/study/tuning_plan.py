@@ -104,14 +104,14 @@ def _check_methods(spec: RunSpec) -> None:
 
 
 def _check_seeds(seeds: Sequence[int], specs: Mapping[str, RunSpec]) -> None:
-    """Refuse seeds that are none, there twice, or those of an arm."""
+    """Refuse what is no seed, a seed that is listed twice, and those of an arm."""
     if not isinstance(seeds, Sequence) or not seeds:
         raise InputError(f"tune: seeds is a list of at least one seed, received {shown(seeds)}")
     for seed in seeds:
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
             raise InputError(f"tune: a seed is a whole number from 0 to {MAX_SEED}, received {shown(seed)}")
         if list(seeds).count(seed) > 1:
-            raise InputError(f"tune: seed {seed} is there twice")
+            raise InputError(f"tune: seed {seed} is listed twice")
         for arm in (arm for arm, spec in specs.items() if spec.seed == seed):
             raise InputError(
                 f"tune: seed {seed} is the seed of arm {arm}, so that its tuning would see the data that it is "

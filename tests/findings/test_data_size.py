@@ -106,7 +106,7 @@ def test_the_sentence_of_a_full_grid_says_where_the_advantage_ends():
         ({10: [3], 100: [-3]}, "No budget has an advantage that is sure, so none can be said to end."),
         ({10: [3, 3.001], 100: [-3, -3.001]}, "Its advantage ends near 32 [32, 32] examples"),
         ({10: [3, 4]}, "cannot tell (needs about 3 seeds) at 10 examples (+3.5 [-2.9, +9.9] points, n = 2 seeds)."),
-        ({10: [3]}, "KD - SFT: cannot tell (one seed shows no noise) at 10 examples (+3.0 points, n = 1 seed)."),
+        ({10: [3]}, "KD - SFT: cannot tell (one seed gives no interval) at 10 examples (+3.0 points, n = 1 seed)."),
         ({10: [0.1, 0.2, 0.3]}, "tie (no difference larger than 1.0 points) at 10 examples (+0.2 [-0.0, +0.4] points"),
     ],
 )
@@ -153,7 +153,7 @@ def test_one_seed_has_no_interval():
     finding = data_size(runs(grid({10: [3.0], 100: [1.0]})))
     assert finding.table["kd - sft"].tolist() == ["+3.0", "+1.0"]
     assert finding.numbers["budgets"][0]["score"]["difference"]["low"] is None
-    assert finding.sentence.count("cannot tell (one seed shows no noise)") == 2
+    assert finding.sentence.count("cannot tell (one seed gives no interval)") == 2
 
 
 def test_nothing_yet_is_said_to_be_nothing():
@@ -181,7 +181,7 @@ def test_only_finished_runs_of_the_two_arms_count():
     assert data_size(frame).table["seeds"].tolist() == [1]
     other = data_size(frame, arm="gkd")
     assert other.table["gkd - sft"].tolist() == ["+60.0"]
-    assert other.sentence.startswith("GKD - SFT: cannot tell (one seed shows no noise) at 10 examples (+60.0 points")
+    assert other.sentence.startswith("GKD - SFT: cannot tell (one seed gives no interval) at 10 examples (+60.0 points")
 
 
 def test_a_metric_that_was_not_measured_is_left_out():

@@ -109,7 +109,7 @@ def test_where_the_baseline_is_best_no_method_is_called_best(frame):
 def test_one_seed_has_no_interval_and_nothing_is_claimed_of_it(frame):
     finding = methods(frame[(frame["seed"] == 0) & (frame["budget_examples"] == 500)])
     assert finding.table.set_index("method").loc["kd", "score - sft"] == "+5.0"
-    assert {str(found) for found in finding.verdicts.values()} == {"cannot tell (one seed shows no noise)"}
+    assert {str(found) for found in finding.verdicts.values()} == {"cannot tell (one seed gives no interval)"}
 
 
 def test_without_a_baseline_or_without_runs_it_says_so(frame):

@@ -69,7 +69,7 @@ def test_the_sentence_has_the_smallest_and_the_largest_budget_and_the_table_all(
 def test_one_seed_has_no_interval_and_two_teachers_no_slope(frame):
     one = frame[(frame["seed"] == 0) & (frame["teacher"] != "middle")]
     finding = teacher_strength(one)
-    assert "+8.0 points, n = 1 seed: cannot tell (one seed shows no noise)" in finding.sentence
+    assert "+8.0 points, n = 1 seed: cannot tell (one seed gives no interval)" in finding.sentence
     assert "Each point of gap" not in finding.sentence
 
 

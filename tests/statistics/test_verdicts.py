@@ -49,7 +49,7 @@ def test_phrases():
     shared = {"tie": 0.01, "unit": "nats per token", "digits": 3}
     assert str(verdict(interval(0.0, 0.001), **shared)) == "tie (no difference larger than 0.010 nats per token)"
     assert str(verdict(interval(-0.5, 0.1), higher_is_better=False, **shared)) == "helps"
-    assert str(verdict(Interval(4.0, None, None, 1), tie=1.0)) == "cannot tell (one seed shows no noise)"
+    assert str(verdict(Interval(4.0, None, None, 1), tie=1.0)) == "cannot tell (one seed gives no interval)"
     assert str(verdict(interval(0.0, 1.5), tie=0.0)) == "cannot tell (needs more than 1,000 seeds)"
     assert str(verdict(interval(1.0, 9.0), tie=0.1)) == "cannot tell (needs about 420 seeds)"  # of 415
 

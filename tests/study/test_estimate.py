@@ -183,7 +183,7 @@ def test_what_does_not_fit_into_memory_is_refused_with_what_would(
     needs = replace(needs, items=(), teacher_files=())
     with pytest.raises(InputError, match=setting) as refused:
         check_fits(pinned, needs, needs.estimate(Shared()).memory_bytes, jobs)
-    assert f"{there_gib:.1f} GiB are there" in str(refused.value)
+    assert f"{there_gib:.1f} GiB are available" in str(refused.value)
     assert "\n" not in str(refused.value)
     check_fits(pinned, needs, 0.5 * GIB, 1)
 

@@ -240,7 +240,7 @@ def test_a_trial_that_is_reported_by_another_comparison_is_in_the_table(first_tu
     [
         ({"seeds": [0]}, "seed 0 is the seed of arm sft"),
         ({"seeds": []}, "at least one seed"),
-        ({"seeds": [1, 1]}, "seed 1 is there twice"),
+        ({"seeds": [1, 1]}, "seed 1 is listed twice"),
         ({"seeds": [-1]}, "a whole number from 0"),
         ({"metric": "exact_mach"}, "unknown scorer of the evaluation 'exact_mach'"),
         ({"validation": {"splt": "a"}}, "unknown name 'splt'; did you mean 'split'"),
