@@ -42,6 +42,27 @@ def generated(monkeypatch):
     return counts
 
 
+@pytest.fixture
+def interrupted(monkeypatch, tmp_path):
+    """Write five answers at a time, and interrupt a writer in its second five."""
+    monkeypatch.setattr(writing, "_CHUNK", 5)
+
+    def interrupt(wanted):
+        write, started = writing._write_chunk, []
+
+        def breaking(*arguments):
+            started.append(arguments)
+            if len(started) == 2:
+                raise KeyboardInterrupt
+            return write(*arguments)
+
+        monkeypatch.setattr(writing, "_write_chunk", breaking)
+        with pytest.raises(KeyboardInterrupt):
+            Inputs(tmp_path).pool(wanted)
+
+    return interrupt
+
+
 def texts(pool):
     return {example.id: example.answer for example in pool.examples}
 
@@ -113,22 +134,13 @@ def test_prompts_need_no_answer(data, empty_cache, tmp_path):
     assert all(texts(Inputs(tmp_path).pool(data(prompts=prompts))).values())
 
 
-def test_an_interrupted_writer_goes_on_with_the_same_answers(data, generated, empty_cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "_CHUNK", 5)
+def test_an_interrupted_writer_goes_on_with_the_same_answers(
+    data, generated, interrupted, empty_cache, tmp_path, monkeypatch
+):
     sampled = data(temperature=1.5, keep_cut=True, drop_duplicates=False)
     whole = texts(Inputs(tmp_path).pool(sampled))
     monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / "another"))
-    write, started = writing._write_chunk, []
-
-    def breaking(*arguments):
-        started.append(arguments)
-        if len(started) == 2:
-            raise KeyboardInterrupt
-        return write(*arguments)
-
-    monkeypatch.setattr(writing, "_write_chunk", breaking)
-    with pytest.raises(KeyboardInterrupt):
-        Inputs(tmp_path).pool(sampled)
+    interrupted(sampled)
     before = sum(generated)
     assert texts(Inputs(tmp_path).pool(sampled)) == whole
     assert sum(generated) == before + 7
@@ -167,19 +179,8 @@ def test_the_answers_count_for_the_first_run_that_trains_on_them(data, stage, pl
     assert again["synthetic_tokens"] == first["synthetic_tokens"]
 
 
-def test_an_interrupted_writer_counts_what_both_processes_wrote(data, empty_cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "_CHUNK", 5)
-    write, started = writing._write_chunk, []
-
-    def breaking(*arguments):
-        started.append(arguments)
-        if len(started) == 2:
-            raise KeyboardInterrupt
-        return write(*arguments)
-
-    monkeypatch.setattr(writing, "_write_chunk", breaking)
-    with pytest.raises(KeyboardInterrupt):
-        Inputs(tmp_path).pool(data())
+def test_an_interrupted_writer_counts_what_both_processes_wrote(data, interrupted, empty_cache, tmp_path):
+    interrupted(data())
     written = Inputs(tmp_path).pool(data()).written or {}
     cost, _ = charge("000000000000", [{"written": written}])
     assert cost["synthetic_tokens"] == written["generated_tokens"]
