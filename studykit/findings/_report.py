@@ -21,10 +21,9 @@ from studykit.findings._answers import Answer, find_answers
 from studykit.statistics.verdicts import Verdict
 
 Verdicts = Mapping[str, Verdict]
+_SECONDS = ("train_s", "teacher_s", "failed_s", "evaluate_s", "failed_evaluate_s")
 _TOTALS = (
-    "train_s",
-    "teacher_s",
-    "evaluate_s",
+    *_SECONDS,
     "student_tokens",
     "teacher_tokens",
     "generated_tokens",
@@ -160,7 +159,7 @@ def _cost(study: str, frame: pd.DataFrame) -> dict[str, object]:
     content: dict[str, object] = {"study": study}
     for name, part in parts.items():
         sums = {column: float(part[column].sum()) for column in _TOTALS if column in part}
-        seconds = sum(sums.get(column, 0.0) for column in ("train_s", "teacher_s", "evaluate_s"))
+        seconds = sum(sums.get(column, 0.0) for column in _SECONDS)
         read_by_teacher = sums.get("teacher_tokens", 0.0) + sums.get("scored_tokens", 0.0)
         content |= {
             f"{name}runs": len(part),

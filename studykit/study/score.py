@@ -25,6 +25,7 @@ from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.evaluation import answer_items, item_of_line, line_of_item
 from studykit.files import cache_folder, read_lines, replacing
+from studykit.generation.cost import Cost
 from studykit.models.card import model_card
 from studykit.models.loading import device, load_adapters, load_student, load_teacher
 from studykit.models.names import ModelRef
@@ -35,6 +36,7 @@ from studykit.spec import Evaluation
 from studykit.study.pin import pin
 from studykit.study.progress import showing
 from studykit.training.resolved import ResolvedEvaluation, ResolvedRun
+from studykit.training.spending import Spending
 from studykit.training.stages import leave_float32_flash
 
 _LOG = logging.getLogger(__name__)
@@ -88,10 +90,12 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
     for evaluation in todo:
         with results.EvaluationWriter(folder, evaluation.spec) as writer:
             answered_in, items = _stored_items(folder, evaluation)
-            started = time.monotonic()
+            started, spending = time.monotonic(), Spending(writer.folder)
+            failed_s = spending.lost({}).get("failed_s", 0.0)
             if items is None:
                 student = load_trained(run, folder) if student is None else student
                 scoring = partial(watch, Activity("scoring", "items"))
+                scoring = spending.follow(scoring, Cost(failed_s=failed_s), "evaluate_s")
                 items = answer_items(
                     student, run.student.tokenizer, evaluation.spec, evaluation.held_out, scoring, evaluation.teacher
                 )
@@ -101,9 +105,11 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
             metrics = metrics_of(items, scores, evaluation.spec.scorers)
             evaluate_s = round(time.monotonic() - started, 3)
             of_teacher = _teacher_metrics(run, evaluation, watch)
+            spending.remove()
+            failed = {"failed_evaluate_s": round(failed_s, 3)} if failed_s else {}
             writer.finish(
                 metrics,
-                cost={"evaluate_s": evaluate_s} | device_hours(time.monotonic() - started),
+                cost={"evaluate_s": evaluate_s} | failed | device_hours(time.monotonic() - started + failed_s),
                 gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
                 teacher_metrics=of_teacher,
                 held_out=evaluation.covered,

@@ -24,7 +24,7 @@ from studykit.study.run import run_resolved
 from studykit.study.space import Point
 from studykit.training.resolved import ResolvedRun
 
-_SECONDS = ("train_s", "teacher_s", "failed_s", "evaluate_s")
+_SECONDS = ("train_s", "teacher_s", "failed_s", "evaluate_s", "failed_evaluate_s")
 _TOKENS = ("student_tokens", "teacher_tokens", "generated_tokens", "scored_tokens")
 _DIVERGED = "FloatingPointError"
 _WAIT_S = 0.5

@@ -166,6 +166,7 @@ def train_stage(
         watch = job.follow("training", "steps")
         watch = spending.follow(watch, cost, "train_s") if accelerator.is_main_process else watch
         train_steps(training, planned, job.metrics, job.folder, checkpoint, checkpoint_every_s, watch)
+    spending.close()
     cost.add_seconds("train_s")
     return {
         "best": None if training.best is None else training.best.found,

@@ -196,7 +196,8 @@ def test_a_run_that_is_not_finished_cannot_be_scored(root):
 
 
 def _die_while_scoring(plain, root):
-    vars(SCORE)["answer_items"] = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+    answer = SCORE.answer_items
+    vars(SCORE)["answer_items"] = lambda *given: answer(*given) and os.kill(os.getpid(), signal.SIGKILL)
     study.run(plain, study="s", root=root)
 
 
@@ -206,8 +207,16 @@ def test_a_run_killed_while_it_is_scored_is_not_trained_again(specification, tmp
     [row] = results.load(tmp_path).to_dict("records")
     assert (row["status"], row["evaluation_items"]) == ("stale", 5)
     assert results.is_done(run_of(tmp_path))
-    assert study.run(spec, study="s", root=tmp_path)["status"] == "done"
+    again = study.run(spec, study="s", root=tmp_path)
+    assert again["status"] == "done"
     assert computed == ["answer"]
+    assert again["failed_evaluate_s"] > 0
+    assert again["processor_hours"] * 3600 >= again["failed_evaluate_s"] - 0.01  # of six digits
+    assert {file.name for file in tmp_path.glob("s/runs/*/evaluations/*/*")} == {
+        "evaluation.json",
+        "items.jsonl",
+        "record.json",
+    }
 
 
 def test_a_run_without_an_evaluation_has_one_row_and_can_have_one_later(specification, data_file, tmp_path):

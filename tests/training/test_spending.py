@@ -1,6 +1,5 @@
 """The cost of a run that was killed is not less than what was computed: attempts and lost work are counted."""
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -10,10 +9,12 @@ import pytest
 import torch
 
 from studykit.data import Inputs
+from studykit.generation.cost import Cost
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
 from studykit.teacher import cached
-from studykit.training import loop, spending, train
+from studykit.training import loop, train
+from studykit.training.resolved import ResolvedRun
 from studykit.training.spending import Spending
 
 KILLED = -signal.SIGKILL
@@ -24,9 +25,8 @@ def die():
 
 
 def train_until_killed(spec: RunSpec, folder: Path, root: Path, step: int, every_s: float) -> None:
-    """Train, note the cost at every step, and die inside a step."""
+    """Train, and die inside a step."""
     torch.set_num_threads(1)
-    spending._EVERY_S = 0.0
     compute_loss = loop.compute_loss
     loop.compute_loss = lambda training, *rest: die() if training.step == step else compute_loss(training, *rest)
     train(pin(spec, Inputs(root)), folder, checkpoint_every_s=every_s)
@@ -35,7 +35,7 @@ def train_until_killed(spec: RunSpec, folder: Path, root: Path, step: int, every
 def capture_until_killed(spec: RunSpec, folder: Path, root: Path, batches: int) -> None:
     """Capture the teacher in shards of one batch, and die before one of them."""
     torch.set_num_threads(1)
-    spending._EVERY_S, cached._SHARD_POSITIONS = 0.0, 1
+    cached._SHARD_POSITIONS = 1
     teachers: Any = cached.CachedTeacher
     encode, seen = teachers._encode, []
 
@@ -48,7 +48,13 @@ def capture_until_killed(spec: RunSpec, folder: Path, root: Path, batches: int) 
 
 
 def spent(folder: Path) -> dict[str, float]:
-    return json.loads((folder / "checkpoints" / "stage-0" / "spent.json").read_text())["cost"]
+    return Spending(folder / "checkpoints" / "stage-0")._last
+
+
+def tokens_of(run: ResolvedRun, steps: int) -> int:
+    """Return the tokens of the first steps, padding apart."""
+    lengths = run.stages[0].data.encoded.lengths
+    return sum(int(lengths[rows].sum()) for rows in run.stages[0].plan()[:steps])
 
 
 @pytest.fixture
@@ -66,7 +72,8 @@ def test_steps_that_are_taken_again_are_failed_work(folders, plain_spec, stage, 
     for step in (3, 2):  # no checkpoint: both start at the first step
         assert in_process(train_until_killed, spec, killed, results_root, step, 1e9) == KILLED
     noted = spent(killed)
-    assert noted["failed_student_tokens"] > 0
+    assert noted["failed_student_tokens"] == tokens_of(run, 3)  # all of them, though little time has passed
+    assert noted["student_tokens"] == tokens_of(run, 2)
     cost = train(run, killed).cost
     assert (uninterrupted["attempts"], cost["attempts"]) == (1, 3)
     assert not [name for name in uninterrupted if name.startswith("failed_")]
@@ -104,3 +111,19 @@ def test_damaged_notes_stop_nothing(tmp_path):
     (tmp_path / "spent.json").write_text('{"attempts": 2, "cos')
     notes = Spending(tmp_path)
     assert (notes.attempts, notes.prepared, notes.lost({})) == (1, None, {})
+
+
+def test_what_was_written_over_in_place_counts_where_it_is_whole_and_newer(tmp_path):
+    notes, cost = Spending(tmp_path), Cost(student_tokens=5)
+    notes.begin(cost)
+    cost.add(student_tokens=10**6)
+    notes.note(cost, "train_s")
+    assert Spending(tmp_path).lost(cost) == {}
+    assert Spending(tmp_path).lost({"train_s": 1e9})["failed_student_tokens"] == 10**6 + 5
+    since = tmp_path / "spent-since.json"
+    written = since.read_bytes()
+    since.write_bytes(written.replace(b'"attempts": 1', b'"attempts": 2'))  # of another process
+    assert Spending(tmp_path).lost({"train_s": 1e9})["failed_student_tokens"] == 5
+    since.write_bytes(written[:40])
+    assert Spending(tmp_path).lost({"train_s": 1e9})["failed_student_tokens"] == 5
+    notes.close()
