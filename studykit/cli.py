@@ -106,14 +106,21 @@ def cache_command(
     max_length: Annotated[
         int, typer.Option(min=2, help="Maximum number of tokens; longer examples are an error.")
     ] = 2048,
+    endpoint: Annotated[
+        str, typer.Option(help='Server that is the teacher, as JSON: {"url": ..., "model": ..., "logprobs": 64}.')
+    ] = "",
+    imported: Annotated[
+        list[Path] | None,
+        typer.Option("--import", help="File with answers captured elsewhere (jsonl, safetensors, npz); repeat it."),
+    ] = None,
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
     """Compute a teacher's outputs for a whole pool, ahead of the runs that need them; report their size and quality."""
-    try:
-        source_options = json.loads(options)
-    except ValueError as error:
-        raise InputError(f"--options {options!r} is not JSON: {error}") from None
+    source_options = _json_option("options", options)
+    server = _json_option("endpoint", endpoint) if endpoint else None
+    for file in (file for file in imported or () if not file.is_file()):
+        raise InputError(f"--import {file}: no such file")
     from studykit.batch.terminal import CaptureProgress
     from studykit.data import Inputs
     from studykit.spec import RunSpec
@@ -124,12 +131,12 @@ def cache_command(
     spec = RunSpec.parse(
         {
             "student": {"name": student},
-            "teacher": {"name": teacher, "top_k": top_k, "samples": samples},
+            "teacher": {"name": teacher, "top_k": top_k, "samples": samples, "endpoint": server},
             "stages": [stage | {"learning_rate": 1.0, "max_length": max_length}],
         }
     )
     with CaptureProgress() as progress:
-        report = capture(pin(spec, Inputs(results)), progress.update).as_dict()
+        report = capture(pin(spec, Inputs(results)), progress.update, imported or ()).as_dict()
     _print(report, as_json)
 
 
@@ -270,6 +277,14 @@ def main() -> None:
     except (InputError, Failure, FloatingPointError) as error:
         typer.echo(f"studykit: {error}", err=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
+
+
+def _json_option(name: str, text: str) -> Any:
+    """Return what an option holds as JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--{name} {text!r} is not JSON: {error}") from None
 
 
 def _json_object(file: Path, what: str) -> dict[str, Any]:

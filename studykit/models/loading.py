@@ -22,9 +22,11 @@ from studykit.errors import InputError, unknown
 from studykit.models.adapters import merge_adapters
 from studykit.models.lora_targets import without_adapters
 from studykit.models.names import ModelRef
+from studykit.models.placement import placement
 from studykit.models.probe import probe
+from studykit.models.projection import output_head
 from studykit.models.pruning import prune
-from studykit.spec import Lora, Student
+from studykit.spec import Lora, Student, Teacher
 
 _LOG = logging.getLogger(__name__)
 _MOST_LAYERS = 10_000
@@ -69,22 +71,29 @@ def load_adapters(student: nn.Module, folder: Path) -> None:
     set_peft_model_state_dict(student, load_peft_weights(str(folder), device="cpu"))
 
 
-def load_teacher(model: ModelRef, *, pruned: float | None = None, attn_implementation: str | None = None) -> nn.Module:
+def load_teacher(model: ModelRef, how: Teacher | None = None) -> nn.Module:
     """Return a model that is not trained: evaluation mode, no gradients, bf16 where the device has it.
 
     Args:
         model: as found by its name.
-        pruned: share of the smallest weights of each linear layer that are set to 0.
-        attn_implementation: in the words of transformers; None for its choice.
+        how: pruned, quantised or spread over devices as this specification says; None as it is.
 
     Raises:
-        InputError: no such model or attention, or losses that would be wrong.
+        InputError: no such model or attention, losses that would be wrong, or an output head that is offloaded.
     """
-    loaded: Any = _load(model, _frozen_dtype(), attn_implementation)
-    if pruned:
-        prune(loaded, pruned)
+    attention = None if how is None else how.attn_implementation
+    placed = {} if how is None else placement(how)
+    loaded: Any = _load(model, _frozen_dtype(), attention, **placed)
+    if how is not None and how.pruned:
+        prune(loaded, how.pruned)
+    if output_head(loaded).weight.device.type == "meta":
+        raise InputError(
+            f"device_map leaves the output head of {model.name!r} to the CPU or the disk: give it to a device, such as "
+            "device_map={..., 'lm_head': 0}, or take a smaller quantization"
+        )
     probe(loaded, model.name)
-    return loaded.eval().requires_grad_(False).to(device())
+    loaded = loaded.eval().requires_grad_(False)
+    return loaded if placed else loaded.to(device())
 
 
 def device() -> torch.device:
@@ -140,9 +149,9 @@ def check_attention(attn_implementation: str | None) -> None:
         raise unknown("attn_implementation", attn_implementation, known)
 
 
-def _load(model: ModelRef, dtype: torch.dtype, attn_implementation: str | None) -> nn.Module:
+def _load(model: ModelRef, dtype: torch.dtype, attn_implementation: str | None, **placed: Any) -> nn.Module:
     if model.base is not None:
-        base = _load(model.base, dtype, attn_implementation)
+        base = _load(model.base, dtype, attn_implementation, **placed)
         return merge_adapters(base, Path(model.path), model.base.name)
     attention = _attention(attn_implementation)
     _check_generation_config(Path(model.path))
@@ -155,6 +164,7 @@ def _load(model: ModelRef, dtype: torch.dtype, attn_implementation: str | None) 
             use_safetensors=True,
             output_loading_info=True,
             **attention,
+            **placed,
         )
     loaded, report = made
     if missing := sorted(report["missing_keys"]):

@@ -4,7 +4,8 @@ A column is named after its field of the specification:
 
 - a field of a stage by its own name: `learning_rate`, `batch_size`, `max_length`, `padding_free`, ...
 - a field of student, teacher, evaluation or validation with that word in front: `student_attn_implementation`,
-  `teacher_top_k`, `evaluation_items`, `validation_split`; those of `student.lora` are `lora_r`, `lora_alpha`, ...
+  `teacher_top_k`, `evaluation_items`, `validation_split`; those of `student.lora` are `lora_r`, `lora_alpha`, ...; of a
+  teacher's endpoint `teacher_endpoint_model`
 - a stage's parts of a step and its own teacher, as JSON: `mix`, `own_teacher`
 - a stage's data and budget: `source`, `split`, `sampler`, and what is left out: `filter_max_tokens`
 - one key of a mapping after a dot: `method_options.beta`, `source_options.tasks`, `sampler_options.reference`,
@@ -29,7 +30,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
-from studykit.spec import Budget, Data, Evaluation, Filters, Lora, RunSpec, Stage, Student, Teacher
+from studykit.spec import WHERE, Budget, Data, Endpoint, Evaluation, Filters, Lora, RunSpec, Stage, Student, Teacher
 
 _NO_OPTIONS = (
     "name",
@@ -51,12 +52,17 @@ HASHES = ("inputs", "eval_id")
 TUNING, CHOSEN = "tuning", "tuned."
 """The column with the id of the tuning that chose a run's values, and the beginning of those with the values."""
 
-_NO_OPTIONS_OF: dict[type[BaseModel], tuple[str, ...]] = {Evaluation: ("batch_size", "teacher_sha256")}
+_NO_OPTIONS_OF: dict[type[BaseModel], tuple[str, ...]] = {
+    Evaluation: ("batch_size", "teacher_sha256"),
+    Teacher: tuple(WHERE),
+    Endpoint: ("logprobs", *WHERE["endpoint"]),  # logprobs are the teacher's top_k
+}
 _OPTIONS_OF = {Data: "source_options", Budget: "sampler_options"}
 _PARTS: tuple[tuple[type[BaseModel], str], ...] = (
     (Student, "student_"),
     (Lora, ""),
     (Teacher, "teacher_"),
+    (Endpoint, "teacher_endpoint_"),
     (Stage, ""),
     (Data, ""),
     (Filters, "filter_"),
@@ -86,6 +92,8 @@ def option_values(spec: RunSpec) -> dict[str, Any]:
         values |= {"lora_r": spec.student.lora.lora_r} | _values(spec.student.lora, "")
     if spec.teacher is not None:
         values |= _values(spec.teacher, "teacher_")
+        if spec.teacher.endpoint is not None:
+            values |= _values(spec.teacher.endpoint, "teacher_endpoint_")
     return values
 
 
@@ -252,7 +260,8 @@ def _without_hashes(value: Any) -> Any:
     """Return a part inside a field as plain data; its fields that are default, its hashes and its seed are left out."""
     if isinstance(value, BaseModel):
         plain = value.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-        return {name: _without_hashes(getattr(value, name)) for name in plain if name not in ("sha256", "seed")}
+        left_out = ("sha256", "seed", *(WHERE["endpoint"] if isinstance(value, Endpoint) else ()), "device_map")
+        return {name: _without_hashes(getattr(value, name)) for name in plain if name not in left_out}
     return [_without_hashes(part) for part in value] if isinstance(value, list | tuple) else value
 
 

@@ -18,7 +18,7 @@ def write_signal(study_folder: str | Path, run_id: str, report: Mapping[str, Any
     """Store the measurements of a run's cached teacher in the study."""
     folder = Path(study_folder) / "signals"
     folder.mkdir(exist_ok=True)
-    write_json(folder / f"{run_id}.json", {name: report[name] for name in COLUMNS})
+    write_json(folder / f"{run_id}.json", {name: report[name] for name in _columns(report)})
 
 
 def read_signals(study_folder: str | Path) -> dict[str, dict[str, Any]]:
@@ -27,10 +27,15 @@ def read_signals(study_folder: str | Path) -> dict[str, dict[str, Any]]:
     for file in sorted((Path(study_folder) / "signals").glob("[!.]*.json")):
         try:
             content = json_object(parse_json(file.read_text(encoding="utf-8")))
-            found[file.stem] = {name: _number(content[name]) for name in COLUMNS}
+            found[file.stem] = {name: _number(content[name]) for name in _columns(content)}
         except (OSError, ValueError, KeyError):
             continue
     return found
+
+
+def _columns(report: Mapping[str, Any]) -> list[str]:
+    """Return the columns of a report; there is no gradient to compare with where a server computed."""
+    return [name for name in COLUMNS if name != "gradient_cosine" or name in report]
 
 
 def _number(value: Any) -> int | float:

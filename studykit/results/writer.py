@@ -158,7 +158,7 @@ class RunWriter:
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)  # of a process killed after its record
         else:
             (self.folder / "record.json").unlink(missing_ok=True)  # a failed attempt is tried again
-            write_json(self.folder / "spec.json", json.loads(self.spec.training.canonical()))
+            write_json(self.folder / "spec.json", self.spec.training.plain())
         if self.purpose.tuning is not None:
             write_tuning(self.folder, self.purpose.tuning)
         for evaluation in self.spec.evaluation:

@@ -19,6 +19,7 @@ form, so that an optional field added later changes no existing id. A field that
 `epochs` of a stage become `steps` in `study.pin`, so that the same training has the same id whichever was given.
 """
 
+import json
 from typing import Any, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
@@ -26,7 +27,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from studykit.spec.data import Budget, Data, Filters, MixPart, with_first_parts
 from studykit.spec.evaluation import Evaluation, repeated_evaluation
 from studykit.spec.identity import SCHEMA, canonical, hash_id
-from studykit.spec.models import Lora, Student, Teacher
+from studykit.spec.models import WHERE, Endpoint, Lora, Student, Teacher
 from studykit.spec.part import Part
 from studykit.spec.schema_1 import from_schema_1, is_schema_1
 from studykit.spec.stage import Stage
@@ -35,8 +36,10 @@ from studykit.spec.values import MAX_SEED, Seed, steps_for_epochs
 __all__ = [
     "MAX_SEED",
     "SCHEMA",
+    "WHERE",
     "Budget",
     "Data",
+    "Endpoint",
     "Evaluation",
     "Filters",
     "Lora",
@@ -103,8 +106,15 @@ class RunSpec(Part):
         return self.model_copy(update={"stages": tuple(s.model_copy(update={"code": None}) for s in self.stages)})
 
     def canonical(self) -> str:
-        """Return the one JSON text of this content: keys sorted, no spaces, `None` left out, no NaN."""
-        return canonical(self)
+        """Return the one JSON text of this content: keys sorted, no spaces, `None` left out, no NaN.
+
+        Where a teacher computes, and how it is reached, is left out.
+        """
+        return canonical(self, exclude={"teacher": WHERE, "stages": {"__all__": {"teacher": WHERE}}})
+
+    def plain(self) -> dict[str, Any]:
+        """Return all of it as plain JSON data, `None` left out."""
+        return json.loads(canonical(self))
 
     @property
     def run_id(self) -> str:

@@ -16,7 +16,10 @@ def one_line(model: type[BaseModel], error: ValidationError, given: Any) -> str:
     path = ".".join(map(str, keys))
     if fault["type"] != "extra_forbidden":
         reason = fault["msg"].removeprefix("Value error, ")
-        return f"specification: {path or 'top level'}: {reason} (received {shown(fault['input'])})"
+        received = (
+            "" if keys[-1:] in (["url"], ["api_key_env"]) else f" (received {shown(fault['input'])})"
+        )  # a secret?
+        return f"specification: {path or 'top level'}: {reason}{received}"
     owner: Any = model
     for part in fault["loc"][:-1]:
         owner = owner if isinstance(part, int) else _part_of(owner.model_fields[part].annotation)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 from studykit.spec.part import Part
 
@@ -10,7 +11,7 @@ SCHEMA = 3
 evaluation, of which there was one, was part of `run_id`."""
 
 
-def canonical(part: Part, exclude: set[str] | None = None) -> str:
+def canonical(part: Part, exclude: set[str] | dict[str, Any] | None = None) -> str:
     """Return the one JSON text of this content: keys sorted, no spaces, `None` left out, no NaN."""
     plain = part.model_dump(mode="json", exclude_none=True, exclude=exclude)
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -7,8 +7,9 @@ Interrupted, it continues where it was; several processes share the work.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from studykit.models.states import hidden_states
 from studykit.spec import RunSpec, Teacher
 from studykit.study.pin import pin
 from studykit.teacher import TeacherSignal, open_teacher
-from studykit.teacher.cached import CachedTeacher
+from studykit.teacher.answers import read_answers
+from studykit.teacher.cached import CachedTeacher, StoredTeacher
 from studykit.teacher.store import as_keys
 from studykit.training.resolved import ResolvedRun
 
@@ -50,10 +52,14 @@ class CacheReport:
         bytes_per_position: on disk, keys included.
         kept_mass: mean probability of the tokens in the cache that are not folded into the rest; 1 for samples.
         smallest_kept_mass: minimum over the compared positions.
-        gradient_cosine: between the forward KL's gradients in the student's logits with cached and with live teacher.
+        gradient_cosine: between the forward KL's gradients in the student's logits with cached and with live teacher;
+            None where a server computes, which gives no whole distribution.
         cache_tokens: tokens that the teacher reads to fill an empty cache, prompts included.
         teacher_tokens: tokens that went through the teacher this time; 0 where the cache was complete.
         capture_s: seconds of this capture, including the spot check of entries that were there.
+        imported: answers from files that were stored; None without files.
+        there: answers from files to sequences that had been stored before.
+        unknown: answers from files to sequences that the data does not have.
     """
 
     folder: str
@@ -62,32 +68,39 @@ class CacheReport:
     bytes_per_position: float
     kept_mass: float
     smallest_kept_mass: float
-    gradient_cosine: float
+    gradient_cosine: float | None
     cache_tokens: int
     teacher_tokens: int
     capture_s: float
+    imported: int | None = None
+    there: int | None = None
+    unknown: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def capture(run: ResolvedRun, watch: Callable[[int, int], None] | None = None) -> CacheReport:
+def capture(
+    run: ResolvedRun, watch: Callable[[int, int], None] | None = None, files: Sequence[Path] = ()
+) -> CacheReport:
     """Capture the teacher over the sequences that the first stage trains on.
 
     Args:
         run: its student gives tokenizer and logits to compare in, its teacher what is captured and in which format.
         watch: called with the number of missing positions captured so far, and of all missing ones.
+        files: with answers that were captured elsewhere, which are stored first; only what they lack is captured.
 
     Raises:
-        InputError: a teacher without `top_k` or `samples`.
+        InputError: a teacher without `top_k` or `samples`, or files that do not fit.
     """
     spec, model = _cached_teacher(run)
     stage, student = run.stages[0], _load_student(run)
     encoded = stage.data.encoded.take(stage.captured(stage.usage.rows))
     teacher = open_teacher(spec, model, run.student.tokenizer, output_head(student).weight.shape[0])
-    assert isinstance(teacher, CachedTeacher)
+    assert isinstance(teacher, StoredTeacher)
     started = time.monotonic()
+    written = teacher.write(encoded, chain.from_iterable(map(read_answers, files))) if files else None
     teacher.prepare(encoded, watch)
     capture_s = time.monotonic() - started
     sample = np.unique(np.linspace(0, len(encoded) - 1, _COMPARED * _BATCH).astype(int))
@@ -103,10 +116,11 @@ def capture(run: ResolvedRun, watch: Callable[[int, int], None] | None = None) -
         bytes_per_position=round(size / positions, 2),
         kept_mass=round(mean, 6),
         smallest_kept_mass=round(smallest, 6),
-        gradient_cosine=round(cosine, 6),
+        gradient_cosine=None if cosine is None else round(cosine, 6),
         cache_tokens=sum(lengths.values()),
         teacher_tokens=int(teacher.cost["teacher_tokens"]),
         capture_s=round(capture_s, 2),
+        **(written._asdict() if written is not None else {}),
     )
 
 
@@ -123,17 +137,21 @@ def _load_student(run: ResolvedRun) -> Any:
     return load_student(plain, run.student, run.spec.seed).to(device()).eval()
 
 
-def _quality(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> tuple[float, float, float]:
+def _quality(teacher: StoredTeacher, student: Any, batches: list[Batch]) -> tuple[float | None, float, float]:
     """Return the gradients' cosine over all compared positions, and mean and smallest kept mass."""
-    products, masses = torch.zeros(3, dtype=torch.float64), []
+    masses = torch.cat([1 - teacher.read_probs(batch).tail for batch in batches])
+    cosine = _gradient_cosine(teacher, student, batches) if isinstance(teacher, CachedTeacher) else None
+    return cosine, float(masses.mean()), float(masses.min())
+
+
+def _gradient_cosine(teacher: CachedTeacher, student: Any, batches: list[Batch]) -> float:
+    products = torch.zeros(3, dtype=torch.float64)
     for batch in batches:
         signals = teacher.signal(batch), teacher.live.signal(batch)
         for logits, target, rows in _chunks(student, batch, teacher.vocab_size):
             cached, live = (_gradient(signal, logits, target, rows) for signal in signals)
             products += torch.stack([(cached * live).sum(), cached.square().sum(), live.square().sum()]).double().cpu()
-        masses.append(1 - teacher.read_probs(batch).tail)
-    mass = torch.cat(masses)
-    return float(products[0] / products[1:].prod().sqrt()), float(mass.mean()), float(mass.min())
+    return float(products[0] / products[1:].prod().sqrt())
 
 
 @torch.no_grad()

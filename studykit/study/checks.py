@@ -15,6 +15,7 @@ from studykit.errors import InputError, unknown
 from studykit.methods import Recipe
 from studykit.models.loading import check_attention
 from studykit.models.names import ModelRef
+from studykit.models.placement import check_placement
 from studykit.models.vocabulary import same_vocabulary, shared_vocabulary
 from studykit.samplers import SAMPLERS, models_of
 from studykit.scorers import SCORERS, any_needs, name_of
@@ -119,6 +120,36 @@ def check_engine(teacher: Teacher, model: ModelRef) -> None:
             f"engine {teacher.engine!r} reads weights from disk, and teacher {teacher.name!r} is a folder of adapters: "
             "name the merged model, or leave engine out"
         )
+
+
+def check_weights_fit(teacher: Teacher, model: ModelRef) -> None:
+    """Refuse device maps and quantisation that do not go with the rest, or with what is installed."""
+    check_placement(teacher)
+    if teacher.quantization is not None and model.base is not None:
+        raise InputError(
+            f"teacher {teacher.name!r} is a folder of adapters, which cannot be merged into quantised weights: name "
+            "the merged model, or leave quantization out"
+        )
+
+
+_ENDPOINT_REFUSALS = (
+    (lambda recipe: recipe.parts[1].needs_teacher, "has the teacher generate"),
+    (lambda recipe: recipe.needs_live_teacher, "trains on sequences that are made during training"),
+    (lambda recipe: recipe.parts[0].needs_shared_categories, "needs the full distribution"),
+    (lambda recipe: recipe.select is not None, "selects examples by the teacher's likelihood"),
+    (lambda recipe: recipe.teacher_pruned is not None, "prunes the teacher"),
+)
+"""What a method does that a server which gives distributions over the data cannot serve."""
+
+
+def check_endpoint(stage: Stage, recipe: Recipe, teacher: Teacher) -> None:
+    """Refuse a teacher with an endpoint where a method needs more of it than distributions over the data."""
+    for applies, reason in _ENDPOINT_REFUSALS if teacher.endpoint is not None and recipe.needs_teacher else ():
+        if applies(recipe):
+            raise InputError(
+                f"method {stage.method!r} {reason}, and an endpoint gives the likeliest tokens along the data alone: "
+                "leave teacher.endpoint out, for a teacher on this machine, or take kd"
+            )
 
 
 _CACHED_REFUSALS = (

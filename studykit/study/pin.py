@@ -28,6 +28,7 @@ from studykit.study.capacity import check_capacity
 from studykit.study.code import code_of_evaluation, code_of_stage
 from studykit.study.coverage import describe_items
 from studykit.study.overlap import check_decontaminate, count_held_out, pin_decontaminated
+from studykit.teacher.endpoint import endpoint_hash
 from studykit.training.resolved import ResolvedEvaluation, ResolvedRun, ResolvedStage
 
 P = TypeVar("P", Student, Teacher, Data)
@@ -94,6 +95,7 @@ def _find_teacher(
     if teacher is None or not needing:
         return None, None
     for stage, recipe in users:
+        checks.check_endpoint(stage, recipe, teacher)
         checks.check_cached(stage, recipe, teacher)
     if teacher.pruned is None:
         shares = {recipe.teacher_pruned for recipe in needing}
@@ -101,8 +103,10 @@ def _find_teacher(
         teacher = teacher.model_copy(update={"pruned": shares.pop()})
     model = inputs.models.find(teacher.name, teacher.revision)
     checks.check_engine(teacher, model)
+    checks.check_weights_fit(teacher, model)
     checks.check_tokenizers(teacher, [recipe for _, recipe in users], student.tokenizer, model.tokenizer)
-    return _with_sha256(teacher, model.sha256, f"teacher {teacher.name!r}"), model
+    sha256 = model.sha256 if teacher.endpoint is None else endpoint_hash(teacher.endpoint, model.tokenizer)
+    return _with_sha256(teacher, sha256, f"teacher {teacher.name!r}"), model
 
 
 def excluded(stage: Stage, number: int, earlier: Sequence[ResolvedStage]) -> Excluded:

@@ -34,7 +34,9 @@ from studykit.sources import Example
 from studykit.spec import Evaluation
 from studykit.study.memory import PeakMemory
 from studykit.teacher import OpenTeacher
-from studykit.teacher.cached import CachedTeacher
+from studykit.teacher.cached import StoredTeacher
+from studykit.teacher.endpoint import EndpointTeacher
+from studykit.teacher.store import as_keys
 from studykit.training.loop import train_step, validation_loss
 from studykit.training.resolved import ResolvedRun, ResolvedStage, Usage
 from studykit.training.stages import open_teacher_of, prepare_teacher, set_activation_checkpointing
@@ -138,7 +140,7 @@ def _measure(run: ResolvedRun) -> Rates:
     teachers = _open_teachers(run, student)
     load_s = time.monotonic() - started
     captures = tuple(
-        _measure_capture(teacher, stage) if isinstance(teacher, CachedTeacher) else None
+        _measure_capture(teacher, stage) if isinstance(teacher, StoredTeacher) else None
         for teacher, stage in zip(teachers, run.stages, strict=True)
     )
     measured = [
@@ -260,31 +262,36 @@ def pace(times: list[tuple[int, float]]) -> float:
     return min(seconds / units for units, seconds in times if 2 * units >= largest)
 
 
-def _measure_capture(teacher: CachedTeacher, stage: ResolvedStage) -> CaptureRates:
-    """Run the teacher over sequences of a stage; nothing is stored."""
-    encoded = stage.data.encoded
-    plan = teacher.capturing.plan(encoded.lengths)
+def _measure_capture(teacher: StoredTeacher, stage: ResolvedStage) -> CaptureRates:
+    """Have the teacher compute a few sequences of a stage; nothing is stored.
+
+    A server that is not there takes no time: a run for which that is too late says so at once.
+    """
+    encoded, name = stage.data.encoded, teacher.store.folder.name
+    if isinstance(teacher, EndpointTeacher) and not teacher.is_reachable(encoded):
+        return CaptureRates(name, 0.0, teacher.position_bytes, 0.0)
+    plan = teacher.plan(encoded.lengths)
     chosen = [plan[round(share * (len(plan) - 1))] for share in (0.5, 0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6)]
     times: list[tuple[int, float]] = []
     peak, sizes = PeakMemory(), []
 
     def step(rows: np.ndarray) -> None:
-        began = time.perf_counter()
-        for logp in teacher.capturing.compute_logp(encoded, rows):
-            columns = teacher.format.encode(logp, teacher.format.draw_noise(["00" * 16], [len(logp)]))
-            sizes.append((len(logp), len(teacher.format.to_bytes(columns, [len(logp)])[0])))
-        times.append((int(encoded.lengths[rows].sum()), time.perf_counter() - began))
+        part, began = encoded.take(rows), time.perf_counter()
+        keys = as_keys([part.key_of(row) for row in range(len(part))])
+        entries = teacher.compute(part, keys, np.arange(len(part)), "teacher_check_tokens")
+        sizes.append((int(part.response_tokens.sum()), sum(map(len, entries))))
+        times.append((int(part.lengths.sum()), time.perf_counter() - began))
 
     _within(step, chosen)
     positions, stored = np.array(sizes).sum(axis=0)
     memory_bytes = (peak.gib() or 0.0) * 2**30
-    return CaptureRates(teacher.store.folder.name, pace(times), float(stored / max(1, positions)), memory_bytes)
+    return CaptureRates(name, pace(times), float(stored / max(1, positions)), memory_bytes)
 
 
 def _measure_evaluations(student: Any, run: ResolvedRun) -> tuple[ItemRates, ...]:
     teacher, model = run.spec.teacher, None
-    if run.evaluations and teacher is not None and run.teacher is not None:
-        model = load_teacher(run.teacher, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
+    if run.evaluations and teacher is not None and run.teacher is not None and teacher.endpoint is None:
+        model = load_teacher(run.teacher, teacher)
     measured = []
     for evaluation in run.evaluations:
         item_s, item_bytes = _measure_items(student, run.student.tokenizer, evaluation.spec, evaluation.held_out)

@@ -40,6 +40,8 @@ from studykit.training.spending import Spending
 from studykit.training.stages import leave_float32_flash
 
 _LOG = logging.getLogger(__name__)
+_LATER = ("device_map", "endpoint", "quantization")
+"""Fields of a teacher that are left out of names of files where they are None, since earlier versions had none."""
 
 
 def score(
@@ -213,15 +215,16 @@ def answer_as_teacher(run: ResolvedRun, watch: Watch, model: nn.Module) -> None:
 
 
 def teacher_answers(run: ResolvedRun, evaluation: ResolvedEvaluation) -> Path | None:
-    """Return the file with the teacher's answers, which may not be there yet; None without a teacher.
+    """Return the file with the teacher's answers, which may not be there yet; None without a teacher that generates.
 
     It is named by the content of teacher and evaluation, so that a study has the teacher answer once.
     """
-    if run.spec.teacher is None or run.teacher is None:
+    if run.spec.teacher is None or run.teacher is None or run.spec.teacher.endpoint is not None:
         return None
-    live = run.spec.teacher.model_copy(update={"top_k": None, "samples": None})
+    live = run.spec.teacher.model_copy(update={"top_k": None, "samples": None, "device_map": None})
     needs = sorted(needs_of(without_teacher(evaluation.spec.scorers)))
-    content = f"{ENCODING_VERSION} {live.model_dump_json()} {evaluation.spec.answers_id} {needs}"
+    plain = live.model_dump_json(exclude={name for name in _LATER if getattr(live, name) is None})
+    content = f"{ENCODING_VERSION} {plain} {evaluation.spec.answers_id} {needs}"
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
     return cache_folder("teacher-answers") / f"{key}.jsonl"
 
@@ -246,7 +249,7 @@ def _teacher_items(
     items = _read_items(file)
     if items is None or len(items) != len(evaluation.held_out):
         if model is None:
-            model = load_teacher(run.teacher, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
+            model = load_teacher(run.teacher, teacher)
         scoring = partial(watch, Activity("scoring the teacher", "items"))
         spec = evaluation.spec.model_copy(update={"scorers": tuple(without_teacher(evaluation.spec.scorers))})
         items = answer_items(model, run.teacher.tokenizer, spec, evaluation.held_out, scoring)

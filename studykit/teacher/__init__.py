@@ -29,7 +29,7 @@ class OpenTeacher(Protocol):
     """The interface of every kind of teacher.
 
     Attributes:
-        model: the language model itself.
+        model: the language model itself; None where a server computes.
         vocab_size: rows of the student's vocabulary that belong to a token and are compared.
         cost: what it adds to, such as `teacher_tokens` (tokens that went through its layers); each stage sets its own.
     """
@@ -75,7 +75,7 @@ class OpenTeacher(Protocol):
 
 
 def open_teacher(teacher: Teacher, model: ModelRef, student_tokenizer: Any, student_rows: int) -> OpenTeacher:
-    """Load a teacher as specified: live or cached, pruned or not.
+    """Load a teacher as specified: live or cached, pruned or not; one that a server computes is not loaded.
 
     Args:
         teacher: the specification's teacher.
@@ -88,11 +88,15 @@ def open_teacher(teacher: Teacher, model: ModelRef, student_tokenizer: Any, stud
     """
     from studykit.teacher.cached import CachedTeacher
     from studykit.teacher.cross_tokenizer import CrossTokenizerTeacher
+    from studykit.teacher.endpoint import EndpointTeacher
     from studykit.teacher.formats import Samples, TopK
     from studykit.teacher.live import LiveTeacher
 
     tokenizer, engine = model.tokenizer, _open_engine(teacher, model)
-    load_model = partial(load_teacher, model, pruned=teacher.pruned, attn_implementation=teacher.attn_implementation)
+    if teacher.endpoint is not None:
+        vocab_size = min(shared_vocabulary(student_tokenizer, tokenizer), student_rows)
+        return EndpointTeacher(teacher.endpoint, tokenizer, TopK(teacher.top_k or 1, vocab_size))
+    load_model = partial(load_teacher, model, teacher)
     if not teacher.is_cached and not same_vocabulary(student_tokenizer, tokenizer):
         return CrossTokenizerTeacher(load_model(), tokenizer, student_tokenizer, engine)
     vocab_size = min(shared_vocabulary(student_tokenizer, tokenizer), student_rows)
@@ -103,6 +107,7 @@ def open_teacher(teacher: Teacher, model: ModelRef, student_tokenizer: Any, stud
     if not teacher.is_cached:
         return load()
     content = (teacher.sha256 or model.sha256) + (f" pruned {teacher.pruned}" if teacher.pruned else "")
+    content += f" {teacher.quantization}" if teacher.quantization else ""
     form = partial(TopK, teacher.top_k) if teacher.top_k else partial(Samples, teacher.samples or 1)
     return CachedTeacher(load, content, form)
 

@@ -129,7 +129,7 @@ class BatchInvariantTeacher:
 @torch.no_grad()
 def _in_float64(live: LiveTeacher) -> LiveTeacher | None:
     """Return a small teacher in float64; None for one that is large, or cannot run in it."""
-    if sum(p.numel() for p in live.model.parameters()) >= _SMALL:
+    if sum(p.numel() for p in live.model.parameters()) >= _SMALL or hasattr(live.model, "hf_device_map"):
         return None
     doubled = LiveTeacher(copy.deepcopy(live.model).double(), live.tokenizer, live.vocab_size)
     ids = torch.zeros(1, 2, dtype=torch.long)

@@ -6,6 +6,7 @@ parts = format.to_bytes(columns, counts)                            # one byte s
 signal = format.decode_signal(parts, device)                        # byte strings -> TeacherSignal
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from studykit.losses import LOG_FLOOR
-from studykit.teacher.signal import TeacherSignal
+from studykit.teacher.signal import TeacherSignal, log_complement
 from studykit.teacher.token_planes import TokenPlanes
 
 _HALF_FLOOR = -6e4
@@ -78,9 +79,11 @@ class SignalFormat(Protocol):
 
     Attributes:
         key: tells one format's entries from another's in the cache key, as plain JSON data.
+        vocab_size: rows of the shared vocabulary.
     """
 
     key: list
+    vocab_size: int
 
     def tolerance(self, dtype: torch.dtype) -> float:
         """Return the largest admissible difference of a stored probability to that of a live teacher of this dtype."""
@@ -122,6 +125,7 @@ class TopK:
         self.k, self.vocab_size = min(k, vocab_size), vocab_size
         self.key = [self.k]
         self._planes = TokenPlanes(vocab_size)
+        self.position_bytes = 2 * self.k + self._planes.high_bytes(self.k) + 2 * (self.k + 1)
 
     def tolerance(self, dtype: torch.dtype) -> float:
         """Return a few steps of float16, or of bfloat16: a logit above 16 has steps of 1/8 there, and another machine
@@ -138,6 +142,24 @@ class TopK:
         # In float16, 1 minus the sum of the k is noise where the tail is small: so the tail is summed here and stored.
         tail = logp.scatter(1, ids, -torch.inf).logsumexp(dim=-1, keepdim=True)
         return ids.int().cpu(), torch.cat([top, tail], dim=-1).clamp(min=_HALF_FLOOR).half().cpu()
+
+    def encode_known(self, ids: Tensor, logp: Tensor) -> Columns:
+        """Return the same of k tokens that are known already; the tail is what they leave of 1.
+
+        Args:
+            ids: the k likeliest, the likeliest first [n, K]; one outside the shared vocabulary leaves its probability
+                to the tail, and an equal share of the tail replaces it.
+            logp: their log-probabilities [n, K].
+        """
+        outside, logp = ids >= self.vocab_size, logp.double()
+        tail = log_complement(logp.masked_fill(outside, -torch.inf))
+        if self.k == self.vocab_size:
+            tail = torch.full_like(tail, -torch.inf)
+        elif outside.any():
+            unlisted = self.vocab_size - self.k + outside.sum(dim=-1, keepdim=True)
+            ids, logp = _with_others(ids, outside), torch.where(outside, tail - unlisted.double().log(), logp)
+            tail = log_complement(logp)
+        return ids.int(), torch.cat([logp, tail], dim=-1).clamp(min=_HALF_FLOOR).half()
 
     def to_bytes(self, columns: Columns, counts: Sequence[int]) -> list[bytes]:
         """Return position after position: low plane, high plane, log-probabilities."""
@@ -241,6 +263,20 @@ class Samples:
         table = np.zeros((2, len(distinct), distinct.max(initial=0)), dtype=np.int32)
         table[0, row, column], table[1, row, column] = ids, counts
         return torch.from_numpy(table[0]), torch.from_numpy(table[1])
+
+
+def _with_others(ids: Tensor, outside: Tensor) -> Tensor:
+    """Return ids [n, K] in which those `outside` are replaced by the smallest ids that their row does not have.
+
+    >>> _with_others(torch.tensor([[7, 0, 9]]), torch.tensor([[False, False, True]])).tolist()
+    [[7, 0, 1]]
+    """
+    ids = ids.clone()
+    for row in outside.any(-1).nonzero()[:, 0].tolist():
+        known = set(ids[row][~outside[row]].tolist())
+        others = (other for other in itertools.count() if other not in known)
+        ids[row, outside[row]] = torch.tensor([next(others) for _ in range(int(outside[row].sum()))], dtype=ids.dtype)
+    return ids
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

@@ -77,7 +77,7 @@ def try_teacher(resolved: ResolvedRun, stage: ResolvedStage, teacher: OpenTeache
         InputError: its answers would be other ones with a cache.
     """
     spec, model = resolved.teacher_of(stage) or (None, None)
-    if teacher is None or spec is None or model is None or spec.engine is not None:
+    if teacher is None or spec is None or model is None or spec.engine is not None or spec.endpoint is not None:
         return
     if _generates(resolved, stage):
         probe_generation(teacher.model, spec.name, token_rows(model.tokenizer))

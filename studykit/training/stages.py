@@ -99,7 +99,7 @@ def train(
                 teacher, opened = None, resolved.teacher_of(stage)  # the one before is freed first
                 teacher = open_teacher_of(resolved, stage, student)
                 try_teacher(resolved, stage, teacher)
-                if teacher is not None and stage.spec.teacher is None:
+                if teacher is not None and teacher.model is not None and stage.spec.teacher is None:
                     with_teacher(teacher.model)
             part = name_part(resolved, number)
             metrics = MetricsFile(folder / "metrics.jsonl", number)

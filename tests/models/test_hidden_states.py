@@ -14,7 +14,7 @@ from studykit.models import states
 from studykit.models.loading import check_attention, load_student, load_teacher
 from studykit.models.names import Models
 from studykit.models.states import choose_packing, hidden_states, unwrap
-from studykit.spec import Lora, RunSpec, Student
+from studykit.spec import Lora, RunSpec, Student, Teacher
 from studykit.study.pin import pin
 from studykit.training import train
 from studykit.training.stages import leave_float32_flash
@@ -191,7 +191,7 @@ def test_an_attention_implementation_reaches_the_models(tiny_config, teacher_fol
     drawn = Student(name="lexicon/tokenizer", random_config=tiny_config, attn_implementation="eager")
     saved = Student(name=str(teacher_folder), attn_implementation="eager")
     models = Models()
-    teacher = load_teacher(models.find(str(teacher_folder)), attn_implementation="eager")
+    teacher = load_teacher(models.find(str(teacher_folder)), Teacher(name="a", attn_implementation="eager"))
     for model in (*(load_student(s, models.find(s.name)) for s in (drawn, saved)), teacher):
         assert unwrap(model).config._attn_implementation == "eager"
     default = load_student(drawn.model_copy(update={"attn_implementation": None}), models.find(drawn.name))

@@ -81,7 +81,7 @@ def test_a_pruned_teacher_has_another_cache(kept, logp):
 
 
 def test_the_teachers_file_stays_whole(teacher_folder):
-    pruned, whole = (load_teacher(Models().find(str(teacher_folder)), pruned=p) for p in (0.5, None))
+    pruned, whole = (load_teacher(Models().find(str(teacher_folder)), Teacher(name="a", pruned=p)) for p in (0.5, None))
     shares = [(w == 0).float().mean().item() for model in (pruned, whole) for w in linear(model).values()]
     assert min(shares[:14]) == pytest.approx(0.5, abs=0.01)
     assert max(shares[15:]) < 0.01

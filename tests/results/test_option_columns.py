@@ -25,6 +25,7 @@ CHANGES: dict[tuple, tuple[Any, str]] = {  # place: another value, its column; s
     ("student", "random_config"): ({"hidden_size": 8}, "student_random_config.hidden_size"),
     ("student", "lora"): ({}, "lora_r"),
     ("teacher", "name"): ("larger", "teacher"),
+    ("teacher", "endpoint"): ({"model": "served", "logprobs": 4}, "teacher_endpoint_model"),
     ("stages", 0, "data", "source"): ("jsonl", "source"),
     ("stages", 0, "data", "split"): ("validation", "split"),
     ("stages", 0, "data", "options"): ({"tasks": ["a, b", "c"]}, "source_options.tasks"),
