@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studykit.batch.cli import AsJson, Results, batch_command, status_command, work_command
+from studykit.batch.cli import AsJson, ReportTo, Results, batch_command, follow, status_command, work_command
 from studykit.errors import Failure, InputError, unknown
 
 if TYPE_CHECKING:
@@ -53,11 +53,13 @@ def run_command(
     spec: Annotated[Path, typer.Argument(help="File of a run specification in JSON, such as a run's spec.json.")],
     study: Annotated[str, typer.Option(help="Study that the run belongs to.")] = "scratch",
     keep: Annotated[str, typer.Option(help="Weights that stay on disk: none, adapter, bf16 or full.")] = "full",
+    report_to: ReportTo = "",
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
     """Train and score one specification; what is already trained or scored is read."""
     content = _json_object(spec, "specification")
+    follow(report_to)
     from studykit import study as studies
     from studykit.batch.terminal import RunProgress
     from studykit.spec import RunSpec

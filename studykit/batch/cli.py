@@ -4,6 +4,7 @@ Heavy imports happen inside the commands, so that `--help` stays fast.
 """
 
 import json
+import os
 import platform
 import sys
 import time
@@ -27,6 +28,14 @@ Parameters = Annotated[
     typer.Option("-p", "--parameter", help="name=value for every notebook; the value is JSON, or text."),
 ]
 Notebooks = Annotated[Path, typer.Option(help="Folder of the notebooks.")]
+ReportTo = Annotated[
+    str,
+    typer.Option(
+        "--report-to",
+        envvar="STUDYKIT_REPORT_TO",
+        help="Trackers that follow the runs, with commas: mlflow, tensorboard, trackio, wandb.",
+    ),
+]
 _DAY_S = 24 * 3600
 _WATCH_EVERY_S = 5.0
 
@@ -43,6 +52,7 @@ def batch_command(
     parameter: Parameters = None,
     notebooks: Notebooks = Path("notebooks"),
     results: Results = Path("results"),
+    report_to: ReportTo = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, and show what it would take; train nothing.")
     ] = False,
@@ -55,6 +65,7 @@ def batch_command(
     from studykit.batch.work import run_batch
     from studykit.executors import WorkersElsewhere, get_executor
 
+    follow(report_to)
     cells = _plan(name, parameter, notebooks, results)
     runner = get_executor(executor, jobs, _assignments(option or [], "-o"))
     todo = [cell for cell in cells if cell.status() != "done"]
@@ -95,6 +106,7 @@ def work_command(
     parameter: Parameters = None,
     notebooks: Notebooks = Path("notebooks"),
     results: Results = Path("results"),
+    report_to: ReportTo = "",
     wait: Annotated[
         bool, typer.Option(help="Wait for the cells of other workers, and take over those of workers that die.")
     ] = True,
@@ -108,6 +120,7 @@ def work_command(
     from studykit.executors.local import Local
 
     end_with_parent()
+    follow(report_to)
     cells = _plan(name, parameter, notebooks, results)
     if not results.is_dir():
         raise InputError(f"{platform.node()} sees no folder {results}: workers share one; make it, or set --results")
@@ -158,7 +171,15 @@ def _worker_command(name: str, timeout: int, parameters: list[str], notebooks: P
     batch = str(Path(name).resolve()) if name.endswith((".yaml", ".yml")) else name
     command = [sys.executable, "-m", "studykit.cli", "work", batch, "--no-wait", "--timeout", str(timeout)]
     folders = ["--notebooks", str(notebooks.resolve()), "--results", str(results.resolve())]
-    return [*command, *folders, *(part for pair in parameters for part in ("-p", pair))]
+    followed = ["--report-to", names] if (names := os.environ.get("STUDYKIT_REPORT_TO")) else []
+    return [*command, *folders, *followed, *(part for pair in parameters for part in ("-p", pair))]
+
+
+def follow(report_to: str) -> None:
+    """Check the names of trackers, and pass them to the runs of this process and of those that it starts."""
+    from studykit.results.report_to import REPORT_TO, chosen
+
+    os.environ[REPORT_TO] = ",".join(chosen(report_to))
 
 
 def _assignments(pairs: list[str], flag: str = "-p") -> dict[str, Any]:

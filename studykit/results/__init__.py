@@ -20,6 +20,7 @@ each evaluation, named by the hash of what is measured:
                                   tuning/<tuning>.json    how its settings were chosen, where a tuning chose them
     results/<study>/arms.jsonl                       names of runs in comparisons, and which ones are trials of tunings
     results/<study>/signals/<run_id>.json            size and quality of a run's cached teacher, where measured
+    results/<study>/trackers/<run_id>.json           which lines of its curve trackers have, where some follow it
     results/<study>/cells/<cell_id>/cell.json        which notebook a cell of a batch executes, and how
                                     notebook.ipynb   executed
                                     record.json      written last

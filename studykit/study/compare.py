@@ -1,6 +1,6 @@
 """Run the arms of a comparison side by side."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.results import Purpose
 from studykit.results.layout import check_study
+from studykit.results.report_to import chosen
 from studykit.spec import RunSpec
 from studykit.study.overlap import check_best_apart
 from studykit.study.pin import pin
@@ -30,6 +31,7 @@ def compare(
     ablation: str = "",
     root: str | Path = "results",
     keep: str = "full",
+    report_to: str | Sequence[str] | None = None,
     show: Show | None = None,
 ) -> pd.DataFrame:
     """Run all arms and return their rows with the arm's name in front; scores are those of the primary evaluation.
@@ -43,11 +45,13 @@ def compare(
         ablation: the question that the runs belong to; shown in tables.
         root: the results folder.
         keep: the weights that stay on disk, as in `run`.
+        report_to: names of trackers, as in `run`.
         show: as in `run`.
 
     Raises:
         InputError: arms that differ in what must be shared, or anything wrong with one of them.
     """
+    followers = chosen(report_to)
     specs = {arm: s if isinstance(s, RunSpec) else RunSpec.parse(dict(s)) for arm, s in arms.items()}
     for what, of in (
         ("seed", lambda s: s.seed),
@@ -71,7 +75,7 @@ def compare(
         for number, (arm, run) in enumerate(runs.items(), 1):
             told = _prefixed(show, f"{arm}, {number} of {len(runs)}")
             purpose = Purpose(ablation, arm, tuning=tunings.get(arm))
-            row = run_resolved(run, study, root, purpose=purpose, keep=keep, show=told)
+            row = run_resolved(run, study, root, purpose=purpose, keep=keep, report_to=followers, show=told)
             rows.append({"arm": arm} | row | {"arm": arm} | (tunings[arm].columns() if arm in tunings else {}))
     return pd.DataFrame(rows)
 

@@ -1,7 +1,7 @@
 """Run one specification, or read it where it is already done."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from studykit.models.card import model_card
 from studykit.models.loading import device
 from studykit.models.states import unwrap
 from studykit.results.layout import check_study
+from studykit.results.report_to import chosen
 from studykit.results.status import Activity, StatusFile, Watch
 from studykit.results.table import run_row
 from studykit.spec import RunSpec
@@ -26,6 +27,7 @@ from studykit.study.overlap import check_best_apart
 from studykit.study.pin import pin
 from studykit.study.progress import Show, showing
 from studykit.study.score import answer_as_teacher, check_weights, device_hours, score_all
+from studykit.study.trackers import reporting
 from studykit.study.weights import check_keep, save_weights
 from studykit.training import train
 from studykit.training.resolved import ResolvedRun
@@ -39,6 +41,7 @@ def run(
     ablation: str = "",
     root: str | Path = "results",
     keep: str = "full",
+    report_to: str | Sequence[str] | None = None,
     show: Show | None = None,
 ) -> dict[str, Any]:
     """Train and score one specification; what has been trained or scored already is read.
@@ -49,6 +52,8 @@ def run(
         ablation: the question that the run belongs to; shown in tables.
         root: the results folder.
         keep: the weights that stay on disk: `none`, `adapter`, `bf16` or `full`, see `studykit.study.weights`.
+        report_to: names of trackers that follow the run: mlflow, tensorboard, trackio, wandb; None for those of the
+            environment variable STUDYKIT_REPORT_TO, by default none. It is no part of the run's id.
         show: called about once a second with a line on what the run is doing; None shows a line that changes in a
             notebook, and elsewhere a line a minute on stderr.
 
@@ -59,14 +64,15 @@ def run(
         InputError: anything wrong with the specification, before anything is trained.
         Failure: the trained model cannot be saved; started again, the run goes on from its weights.
     """
-    parsed = spec if isinstance(spec, RunSpec) else RunSpec.parse(dict(spec))
+    parsed, followers = spec if isinstance(spec, RunSpec) else RunSpec.parse(dict(spec)), chosen(report_to)
     with showing(show) as show:
         show("checking models and data")
         resolved = pin(parsed, Inputs(root))
         check_weights(check_study(root, study), resolved)
         check_keep(keep, resolved, check_study(root, study))
         check_best_apart(resolved)
-        return run_resolved(resolved, study, root, purpose=results.Purpose(ablation), keep=keep, show=show)
+        purpose = results.Purpose(ablation)
+        return run_resolved(resolved, study, root, purpose=purpose, keep=keep, report_to=followers, show=show)
 
 
 def run_resolved(
@@ -76,6 +82,7 @@ def run_resolved(
     *,
     purpose: results.Purpose,
     keep: str = "full",
+    report_to: str | Sequence[str] | None = None,
     show: Show,
 ) -> dict[str, Any]:
     """Train and score a pinned run where that has not been done, and return its row.
@@ -84,10 +91,15 @@ def run_resolved(
         Held: another process holds the run, and its purpose is not to wait.
     """
     folder = results.open_study(root, study)
-    with results.RunWriter(folder, run.spec, purpose, tell=show) as writer:
-        watch = StatusFile(writer.folder, lambda status: show(status.line()), writer.lease.check)
+    followers = chosen(report_to)
+    with (
+        results.RunWriter(folder, run.spec, purpose, tell=show) as writer,
+        reporting(run, writer.folder, followers) as report,
+    ):
+        watch = report.watching(StatusFile(writer.folder, lambda status: show(status.line()), writer.lease.check))
         student = None if writer.is_done else _train(run, writer, keep, watch)
         score_all(run, writer.folder, student, watch)
+        report.send_scores()
     primary = run.evaluations[0].spec.eval_id if run.evaluations else None
     return run_row(writer.folder, study, primary)
 
