@@ -148,6 +148,21 @@ def test_an_end_token_that_is_not_called_special_ends_a_turn_too():
     assert trained(conversation(QUESTION, ANSWER), tokenizer) == ["Paris<|im_end|>"]
 
 
+@pytest.mark.parametrize(
+    "reach",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.append(messages[0]) }}",
+        "{{ raise_exception.__globals__['os'] }}",
+        "{% include '/etc/hostname' %}",
+        "{{ range(10 ** 9) | list }}",
+    ],
+)
+def test_a_template_cannot_leave_its_sandbox(reach):
+    with pytest.raises(InputError, match=r"example 'a': the chat template refuses its turns \(user, assistant\)"):
+        encode([conversation(QUESTION, ANSWER)], bpe(reach + CHATML), None)
+
+
 def test_templates_get_the_same_date_on_every_day():
     dated = bpe("{{- strftime_now('%d %b %Y') }}\n" + CHATML)
     (text,) = render([[QUESTION]], dated)
