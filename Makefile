@@ -20,8 +20,9 @@ LIGER  := $(if $(filter cuda,$(DEVICE)),liger-kernel==0.8.5)
 quickstart: setup
 	@$(BIN)/studykit batch $(GRID) --jobs $(JOBS)
 
+# Modules are compiled where they are first used, also where the environment forbids it: tests start many processes.
 test: setup
-	@$(BIN)/python -m pytest
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: setup
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright
