@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -26,11 +25,10 @@ from studykit.findings.data_size import data_size
 from studykit.findings.methods import methods
 from studykit.findings.teacher_cache import teacher_cache
 from studykit.methods import METHODS
-from studykit.results.record import CellRecord, CellSpec, EvaluationRecord, Record, RunRecord
-from studykit.results.tuning import TuningRecord
+from studykit.results.record import EvaluationRecord
 from studykit.scorers import metric
 from studykit.study.released import released
-from tools import models_page, provenance
+from tools import findings_page, models_page, provenance, records_page
 
 ROOT = Path(__file__).parents[1]
 
@@ -142,49 +140,34 @@ class RecordsPage(Page):
 
     def generated(self) -> str:
         """Return the text between the markers."""
-        return "\n\n".join(_record_table(kind, name) for name, kind in RECORDS.items())
-
-    def schemas(self) -> dict[str, str]:
-        """Return the JSON schemas by name of file."""
-        plain = {name: kind.model_json_schema(by_alias=True) for name, kind in RECORDS.items()}
-        return {f"{name}.schema.json": json.dumps(schema, indent=1) + "\n" for name, schema in plain.items()}
+        return records_page.format_page()
 
     def draw(self) -> None:
         """Write the JSON schemas."""
-        for name, text in self.schemas().items():
+        for name, text in records_page.schemas().items():
             (ROOT / "docs" / name).write_text(text, encoding="utf-8")
 
 
-RECORDS: dict[str, type[Record]] = {
-    "record": RunRecord,
-    "evaluation-record": EvaluationRecord,
-    "tuning": TuningRecord,
-    "cell": CellSpec,
-    "cell-record": CellRecord,
-}
-"""The typed files of a study by the name of their schema."""
+class FindingsPage(Page):
+    """The page about what all committed studies found."""
 
+    @property
+    def folder(self) -> Path:
+        """The folder of all results."""
+        return ROOT / "results"
 
-def _record_table(kind: type[Record], name: str) -> str:
-    """Return a record's keys with their types and meanings as Markdown."""
-    properties = kind.model_json_schema(by_alias=True)["properties"]
-    rows = [f"| `{key}` | {_type(about)} | {about.get('description', '')} |" for key, about in properties.items()]
-    purpose = (kind.__doc__ or "").partition("\n")[0]
-    head = f"### {purpose}\n\nSchema: [`{name}.schema.json`]({name}.schema.json)"
-    return "\n".join([head, "", "| key | type | meaning |", "| --- | --- | --- |", *rows])
+    @property
+    def markers(self) -> tuple[str, str]:
+        """The lines before and after the generated block."""
+        return "<!-- generated: results -->", "<!-- end generated -->"
 
+    def generated(self) -> str:
+        """Return the text between the markers."""
+        return findings_page.format_page(self.folder, "../results")
 
-def _type(about: dict[str, Any]) -> str:
-    """Return the type of a key in words."""
-    if "anyOf" in about:
-        return " or ".join(dict.fromkeys(_type(part) for part in about["anyOf"] if part.get("type") != "null"))
-    if "$ref" in about:
-        return about["$ref"].rpartition("/")[2]
-    if "enum" in about:
-        return " or ".join(f"`{value}`" for value in about["enum"])
-    if about["type"] == "array":
-        return f"list of {_type(about['items'])}"
-    return str(about["type"])
+    def draw(self) -> None:
+        """Draw the figures."""
+        findings_page.draw_figures(self.folder)
 
 
 class BenchmarksPage(Page):
@@ -332,6 +315,7 @@ PAGES = (
     BenchmarksPage("docs/benchmarks.md", "benchmarks"),
     StatisticsPage("docs/statistics.md", "benchmarks"),
     RecordsPage("docs/records.md", "results"),
+    FindingsPage("docs/findings.md", "lexicon"),
     ModelsPage("docs/models.md", "architectures"),
     ProvenancePage("docs/provenance.md", "methods"),
 )

@@ -1,0 +1,122 @@
+"""The page about what all committed studies found: every number and sentence is computed from results/."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from studykit import results
+from studykit.figures import draw
+from studykit.findings import figure_of, markdown_table
+from studykit.findings._answers import Answer, find_answers
+from studykit.findings._report import read_report
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+_WORDS = (
+    "the paper",
+    "question",
+    "here",
+    "study",
+    "contrast",
+    "difference",
+    "verdict",
+    "student",
+    "arm",
+    "at the edge",
+)
+_COSTS = ("study", "runs", "hours", "student reads", "teacher reads", "generated", "tuning runs", "tuning hours")
+
+
+def studied(root: Path) -> Iterator[tuple[Path, Answer]]:
+    """Yield the findings of all studies under a folder, each with the folder of its study, in the notebooks' order."""
+    found = [
+        (folder, answer)
+        for folder in results.studies(root)
+        for answer in find_answers(results.load(folder), results.cells(folder), folder)
+        if not answer.finding.table.empty
+    ]
+    yield from sorted(found, key=lambda pair: (_notebook(pair[1].name).name, pair[0].name))
+
+
+def format_page(root: Path, link: str) -> str:
+    """Return the page's text.
+
+    Args:
+        root: folder of all results.
+        link: to it, from the page.
+    """
+    report = read_report(root)
+    costs = report.costs[[name for name in _COSTS if name in report.costs]] if len(report.costs) else report.costs
+    parts = ["## The paper's findings, and what was found here", markdown_table(report.claims, left=_WORDS)]
+    seen: dict[str, int] = {}
+    for folder, answer in studied(root):
+        number = seen[answer.name] = seen.get(answer.name, 0) + 1
+        parts += _section(folder, answer, number, link)
+    return "\n\n".join([*parts, "## What it cost", markdown_table(costs, left=_WORDS)])
+
+
+def draw_figures(root: Path) -> None:
+    """Write the figures of all findings beside the results of their studies, as SVG."""
+    for folder, answer in studied(root):
+        name, per_budget = figure_of(answer.name)
+        if name and not per_budget:
+            figure = draw(name, answer.finding, _done(answer), folder)
+            figure.write_image(_image(folder, answer), width=860)
+
+
+def _section(folder: Path, answer: Answer, number: int, link: str) -> Iterator[str]:
+    notebook, done = _notebook(answer.name), _done(answer)
+    again = f", {number}" if number > 1 else ""
+    yield f"## {_title(notebook)}{again}"
+    yield f"[{notebook.name}](../notebooks/{notebook.name}), study [{folder.name}]({link}/{folder.name})"
+    yield f"> {answer.finding.sentence}"
+    if _image(folder, answer).exists():
+        yield f"![{_title(notebook)} {answer.finding.sentence}]({link}/{folder.name}/{_image(folder, answer).name})"
+    yield markdown_table(answer.finding.table, digits=answer.finding.digits)
+    if tuned := results.tuning_columns(done):
+        yield "What tuning chose, of how many trials each, and whether the best one was at the edge of its grid:"
+        yield markdown_table(_chosen(done, tuned), left=_WORDS)
+    yield f"From {len(done)} finished runs with seeds {_listed(done['seed'])}{_machines(folder, done)}."
+
+
+def _chosen(done: pd.DataFrame, tuned: list[str]) -> pd.DataFrame:
+    """Return what tuning chose, a row for each arm and setting that it was tuned for."""
+    columns = [name for name in ("student", "arm", "budget_examples", *tuned) if name in done and name != "tuning_s"]
+    table = (
+        done[columns].astype(object).drop_duplicates().sort_values(columns[: -len(tuned) + 1 or None], kind="stable")
+    )
+    varied = [name for name in table if name != "student" or table[name].nunique() > 1]
+    for name in (name for name in tuned if name in table):
+        table[name] = [f"{value:g}" if isinstance(value, float) else value for value in table[name]]
+    names = {name: name.removeprefix("tuned.").replace("_", " ") for name in varied}
+    return table[varied].rename(columns=names | {"budget_examples": "budget", "tuned_at_edge": "at the edge"})
+
+
+def _listed(values: pd.Series) -> str:
+    return ", ".join(str(int(value)) for value in sorted(values.unique()))
+
+
+def _machines(folder: Path, done: pd.DataFrame) -> str:
+    """Return the processors that the records of runs name, with "on" before them; older records name none."""
+    records = (results.read_record(results.run_folder(folder, run)) for run in done["run_id"].unique())
+    known = sorted({record.environment.processor for record in records if record and record.environment.processor})
+    return f", on {' and '.join(known)}" if known else ""
+
+
+def _done(answer: Answer) -> pd.DataFrame:
+    return answer.runs[answer.runs["status"] == "done"]
+
+
+def _image(folder: Path, answer: Answer) -> Path:
+    return folder / f"{answer.name}.svg"
+
+
+def _notebook(question: str) -> Path:
+    return next(iter(sorted(NOTEBOOKS.glob(f"[0-9][0-9]_{question}.ipynb"))), NOTEBOOKS / f"{question}.ipynb")
+
+
+def _title(notebook: Path) -> str:
+    """Return the title of a notebook."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return "".join(cells[0]["source"]).partition("\n")[0].removeprefix("# ")
