@@ -109,7 +109,7 @@ def _done(answer: Answer) -> pd.DataFrame:
 
 
 def _image(folder: Path, answer: Answer) -> Path:
-    return folder / f"{answer.name}.svg"
+    return folder / f"finding_{answer.name}.svg"
 
 
 def _notebook(question: str) -> Path:

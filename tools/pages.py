@@ -231,9 +231,18 @@ def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
             markdown_table(finding.table, digits=finding.digits),
             f"From the {len(done)} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats "
             f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals. "
-            f"{_about_verdicts('the budgets')}",
+            f"{_about_tuning(done)}{_about_verdicts('the budgets')}",
         )
     )
+
+
+def _about_tuning(done: pd.DataFrame) -> str:
+    """Return how many trials chose the settings of each arm at each budget; nothing where none were tuned."""
+    if "trials" not in done or done["trials"].isna().any():
+        return ""
+    least, most = int(done["trials"].min()), int(done["trials"].max())
+    number = f"{least}" if least == most else f"{least} to {most}"
+    return f"The learning rate of each arm at each budget was chosen by {number} trials on validation words. "
 
 
 def _about_verdicts(contrasts: str) -> str:
