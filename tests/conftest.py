@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -20,9 +21,22 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
+    freeze()
+
+
+def pytest_runtest_logfinish():
+    if len(sys.modules) > FROZEN[-1] + 100:
+        freeze()
+
+
+FROZEN = [0]  # modules at each freeze
+
+
+def freeze():
     """Keep what was imported out of every later garbage collection: each end of a training asks for one."""
     gc.collect()
     gc.freeze()
+    FROZEN.append(len(sys.modules))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -26,6 +26,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 
 import numpy as np
 
@@ -138,10 +139,10 @@ def normalise(text: str) -> str:
 
 
 class _Normaliser:
-    """Normalises texts by one table of characters, which takes a while to make."""
+    """Normalises texts by one table of characters, which takes a while to make, hence once in a process."""
 
     def __init__(self) -> None:
-        self._table = {code: new for code in range(_CHARACTERS) if (new := _replacement(chr(code))) is not None}
+        self._table = _table()
 
     def __call__(self, text: str) -> str:
         folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
@@ -151,6 +152,11 @@ class _Normaliser:
         while "  " in plain:  # many times faster than to split and join
             plain = plain.replace("  ", " ")
         return plain.strip() or " ".join(folded.split())
+
+
+@cache
+def _table() -> dict[int, str]:
+    return {code: new for code in range(_CHARACTERS) if (new := _replacement(chr(code))) is not None}
 
 
 def _replacement(character: str) -> str | None:

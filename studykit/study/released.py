@@ -11,6 +11,7 @@ release.
 import ast
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,25 +43,32 @@ def code_hash(room: Room, name: str) -> str:
         InputError: no file of that name; the nearest name is suggested.
     """
     room.check(name)
-    trees: dict[str, ast.Module] = {}
+    plain: dict[str, str] = {}
     waiting = [name]
     while waiting:
-        if (module := waiting.pop()) not in trees:
-            trees[module] = ast.parse((room.folder / f"{module}.py").read_text(encoding="utf-8"))
-            waiting += _imported(trees[module], room)
-    content = [_plain(trees[module]) for module in (name, *sorted(set(trees) - {name}))]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+        if (module := waiting.pop()) not in plain:
+            plain[module], imports = _read((room.folder / f"{module}.py").read_text(encoding="utf-8"))
+            waiting += _inside(imports, room)
+    content = ", ".join(plain[module] for module in (name, *sorted(set(plain) - {name})))
+    return hashlib.sha256(f"[{content}]".encode()).hexdigest()[:12]
 
 
-def _imported(tree: ast.Module, room: Room) -> list[str]:
-    """Return the modules of a room that code imports from it, without the room itself."""
+@lru_cache(maxsize=512)  # a run asks for the same few files again and again
+def _read(source: str) -> tuple[str, tuple[str, ...]]:
+    """Return source code as JSON of its syntax tree, and the full names of what it may import."""
+    tree = ast.parse(source)
     names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-    inside = {name.removeprefix(f"{room.package}.") for name in names if name.startswith(f"{room.package}.")}
+    return json.dumps(_plain(tree)), tuple(names)
+
+
+def _inside(imports: tuple[str, ...], room: Room) -> list[str]:
+    """Return the modules of a room among imported names, without the room itself."""
+    inside = {name.removeprefix(f"{room.package}.") for name in imports if name.startswith(f"{room.package}.")}
     return sorted(name for name in inside if (room.folder / f"{name}.py").is_file())
 
 
