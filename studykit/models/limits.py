@@ -38,6 +38,10 @@ class Limits:
     parameters: int = field(default=0, compare=False)
 
 
+_KNOWN: dict[tuple[type, str, int], Limits] = {}
+"""Limits by class, configuration and longest sequence: a comparison asks for those of few models many times."""
+
+
 def limits_of(model: ModelRef, random_config: dict[str, Any] | None = None, longest: int = 0) -> Limits:
     """Return the limits of a model, from a copy without weights.
 
@@ -57,6 +61,9 @@ def limits_of(model: ModelRef, random_config: dict[str, Any] | None = None, long
                 model.weights.path, revision=model.weights.revision, trust_remote_code=False
             )
         )
+        key = type(config), config.to_json_string(use_diff=False), longest
+        if key in _KNOWN:
+            return _KNOWN[key]
         with torch.device("meta"):
             empty: Any = transformers.AutoModelForCausalLM.from_config(config)
     except InputError:
@@ -68,7 +75,8 @@ def limits_of(model: ModelRef, random_config: dict[str, Any] | None = None, long
     if positions is None and usual is not None and longest > usual and _runs(empty, _TRIED):
         positions = None if _runs(empty, longest) else usual
     rows, parameters = empty.get_input_embeddings().num_embeddings, sum(p.numel() for p in empty.parameters())
-    return Limits(rows, positions, usual, takes_kv_cache(empty), parameters)
+    _KNOWN[key] = Limits(rows, positions, usual, takes_kv_cache(empty), parameters)
+    return _KNOWN[key]
 
 
 def _usual_positions(config: Any) -> int | None:

@@ -21,8 +21,8 @@ runner.compare(options, study=study, root=results)
 @pytest.fixture
 def grid(tmp_path, plain_spec, stage):
     """Write a grid of two comparisons that share their sft run, and return the arms of both."""
-    sft = plain_spec(stage(steps=150), teacher=False)
-    arms = [{"sft": sft, name: plain_spec(stage("kd", steps=150, method_options=options))} for name, options in OTHERS]
+    sft = plain_spec(stage(steps=40), teacher=False)
+    arms = [{"sft": sft, name: plain_spec(stage("kd", steps=40, method_options=options))} for name, options in OTHERS]
     write_notebook(tmp_path / "notebooks", "01_compare", COMPARE)
     write_batch(tmp_path / "notebooks", "grid", [{"notebook": "01_compare", "grid": {"options": arms}}])
     (tmp_path / "results").mkdir()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -36,21 +37,24 @@ ARGUMENTS = (
 )
 
 
-@pytest.fixture
-def served(tmp_path):
-    """Start servers that always end with the test; return a function from command and results folder to address."""
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Start servers that always end with these tests; return a function from command and results folder to address."""
     started = []
+    logs = tmp_path_factory.mktemp("servers")
 
+    @cache
     def serve(command, root):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         env = {**os.environ, "STUDYKIT_RESULTS": str(root), "OMP_NUM_THREADS": "1"}
-        with (tmp_path / "server.log").open("w") as log:
+        file = logs / f"{port}.log"
+        with file.open("w") as log:
             parts = [sys.executable, *(str(part).format(port=port) for part in command)]
             process = subprocess.Popen(parts, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
         started.append(process)
-        _wait(f"http://127.0.0.1:{port}/_stcore/health", process, tmp_path / "server.log")
+        _wait(f"http://127.0.0.1:{port}/_stcore/health", process, file)
         return f"http://127.0.0.1:{port}"
 
     yield serve
@@ -78,23 +82,29 @@ def _wait(address, process, log):
     raise TimeoutError(log.read_text())
 
 
-@pytest.fixture
-def page():
-    """Return a browser's page that has met no error and asked no foreign server when the test is over."""
+@pytest.fixture(scope="module")
+def browser():
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    faults = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
-        page = browser.new_context(viewport={"width": 1360, "height": 1000}).new_page()
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """Return a page of a new session that has met no error and asked no foreign server when the test is over."""
+    faults = []
+    with browser.new_context(viewport={"width": 1360, "height": 1000}) as context:
+        page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.on("console", lambda message: faults.append(message.text) if _is_fault(message) else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda request: faults.append(request.url) if _is_foreign(request.url) else None)
         yield page
         boxes = page.locator("[data-testid=stException]").count()
-        browser.close()
     assert not faults
     assert boxes == 0
 

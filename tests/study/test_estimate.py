@@ -1,6 +1,7 @@
 """What a run will take is known beforehand, and what cannot fit is refused with what would."""
 
 from collections import namedtuple
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -17,23 +18,40 @@ from studykit.study.rates import measure
 GIB = 2**30
 
 
-@pytest.fixture
-def plain(plain_spec, stage, data_file):
+@pytest.fixture(scope="module")
+def shared_plain(plain_spec, stage, data_file):
     evaluation = {"data": {"source": "jsonl", "options": {"path": str(data_file)}}, "items": 6, "max_new_tokens": 4}
     return plain_spec(stage("kd", steps=5), stage("sft", steps=2), top_k=4, evaluation=evaluation)
 
 
 @pytest.fixture
-def pinned(plain, tmp_path, empty_cache):
-    return pin(RunSpec.parse(plain), Inputs(tmp_path))
+def plain(shared_plain):
+    return deepcopy(shared_plain)
+
+
+@pytest.fixture(scope="module")
+def probed(shared_plain, tmp_path_factory):
+    """Measure once, in a cache that nothing was in; return the run, its rates, that cache and the results folder."""
+    cache, root = (tmp_path_factory.mktemp(name) for name in ("cache", "results"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDYKIT_CACHE", str(cache))
+        run = pin(RunSpec.parse(shared_plain), Inputs(root))
+        return run, measure(run), cache, root
 
 
 @pytest.fixture
-def needs(pinned, tmp_path, monkeypatch):
+def pinned(probed, monkeypatch):
+    """Return the pinned run, where its rates are on disk already."""
+    run, _, cache, _ = probed
+    monkeypatch.setenv("STUDYKIT_CACHE", str(cache))
+    return run
+
+
+@pytest.fixture
+def needs(pinned, probed, tmp_path, monkeypatch):
     """Count what the run needs where the few sequences of the probe are not stored."""
-    measured = measure(pinned)
     monkeypatch.setenv("STUDYKIT_CACHE", str(tmp_path / "untouched"))
-    return Needs.of(pinned, measured)
+    return Needs.of(pinned, probed[1])
 
 
 def test_tokens_cache_and_weights_are_those_of_the_run(plain, pinned, needs, tmp_path):
@@ -141,10 +159,8 @@ def test_it_is_measured_once_for_all_budgets_and_seeds(plain, pinned, tmp_path, 
         measure(pin(RunSpec.parse(plain), Inputs(tmp_path)))
 
 
-def test_the_probe_leaves_nothing_in_the_results(pinned, tmp_path):
-    before = sorted(tmp_path.glob("s*"))
-    measure(pinned)
-    assert sorted(tmp_path.glob("s*")) == before
+def test_the_probe_leaves_nothing_in_the_results(probed):
+    assert list(probed[3].iterdir()) == []
 
 
 def test_the_probe_ends_where_the_next_step_would_take_too_long(monkeypatch):
