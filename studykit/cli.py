@@ -8,12 +8,24 @@ import json
 import os
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studykit.batch.cli import AsJson, ReportTo, Results, batch_command, follow, status_command, work_command
+from studykit.batch.cli import (
+    AsJson,
+    Processes,
+    ReportTo,
+    Results,
+    Shard,
+    batch_command,
+    follow,
+    set_processes,
+    status_command,
+    work_command,
+)
 from studykit.errors import Failure, InputError, unknown
 
 if TYPE_CHECKING:
@@ -54,19 +66,28 @@ def run_command(
     study: Annotated[str, typer.Option(help="Study that the run belongs to.")] = "scratch",
     keep: Annotated[str, typer.Option(help="Weights that stay on disk: none, adapter, bf16 or full.")] = "full",
     report_to: ReportTo = "",
+    processes: Processes = None,
+    shard: Shard = False,
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
-    """Train and score one specification; what is already trained or scored is read."""
+    """Train and score one specification; what is already trained or scored is read.
+
+    Processes that torchrun or `accelerate launch` start compute it together, too.
+    """
+    set_processes(processes, shard)
     content = _json_object(spec, "specification")
     follow(report_to)
     from studykit import study as studies
     from studykit.batch.terminal import RunProgress
     from studykit.spec import RunSpec
 
-    with RunProgress() as progress:
-        row = studies.run(RunSpec.parse(content), study=study, root=results, keep=keep, show=progress.show)
-    _print({name: value for name, value in row.items() if value is not None}, as_json)
+    is_main = os.environ.get("RANK", "0") == "0"
+    with RunProgress() if is_main else nullcontext() as progress:
+        show = progress.show if progress else None
+        row = studies.run(RunSpec.parse(content), study=study, root=results, keep=keep, show=show)
+    if is_main:
+        _print({name: value for name, value in row.items() if value is not None}, as_json)
 
 
 @app.command("score")
@@ -277,7 +298,8 @@ def main() -> None:
     try:
         app()
     except (InputError, Failure, FloatingPointError) as error:
-        typer.echo(f"studykit: {error}", err=True)
+        if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+            typer.echo(f"studykit: {error}", err=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
 
 

@@ -99,13 +99,32 @@ class Batch:
         return [self._of_method(method) for method in sorted(set(self.methods))]
 
     def _of_method(self, method: int) -> "Batch":
-        rows = [row for row, number in enumerate(self.methods) if number == method]
+        return self._take([row for row, number in enumerate(self.methods) if number == method], method)
+
+    def share(self, index: int, count: int) -> "Batch":
+        """Return the rows that one of several processes trains on, as wide as the longest of them.
+
+        Where there are fewer rows than processes, some get the first row with nothing supervised.
+
+        Args:
+            index: of the process.
+            count: of the processes.
+        """
+        if count == 1:
+            return self
+        if index < len(self.input_ids):
+            return self._take(list(range(index, len(self.input_ids), count)), self.method)
+        first = self._take([0], self.method)
+        return replace(first, loss_mask=torch.zeros_like(first.loss_mask))
+
+    def _take(self, rows: list[int], method: int) -> "Batch":
         width = int(self.attention_mask[rows].sum(dim=1).max())
         ids, attention_mask, loss_mask = (
             tensor[rows][:, :width] for tensor in (self.input_ids, self.attention_mask, self.loss_mask)
         )
         keys, annotators = ([values[row] for row in rows] if values else [] for values in (self.keys, self.annotators))
-        return Batch(ids, attention_mask, loss_mask, keys, annotators=annotators, method=method)
+        author = None if self.author is None else self.author[rows]
+        return Batch(ids, attention_mask, loss_mask, keys, author, annotators, method=method)
 
     def to(self, device: Any, *, non_blocking: bool = False) -> "Batch":
         """Return the batch with its tensors on a device."""

@@ -7,7 +7,7 @@ scores = mean_logp(models.find("lexicon/teacher-a"), examples)         # per res
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from studykit.chat import ENCODING_VERSION, Encoded, encode
 from studykit.collate import Batch, collate
 from studykit.files import cache_folder, replacing
+from studykit.generation.peers import alone, peers
 from studykit.models.loading import load_teacher
 from studykit.models.names import ModelRef
 from studykit.models.projection import logits_in_chunks, output_head
@@ -24,6 +25,8 @@ from studykit.models.vocabulary import token_rows
 from studykit.sources import Example, content_hash
 
 _BATCH = 256
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,12 @@ def reference_nll(model: nn.Module, encoded: Encoded, tokenizer: Any, batch_size
 
     Rows of the head that belong to no token are left out, as in distillation: no training has lowered their logits.
     """
-    losses = [0.0] * len(encoded)
+    losses: dict[int, float] = {}
     for indices, batch, chunks in _read_batches(model, encoded, tokenizer, batch_size):
         nll = torch.cat([_cross_entropy(logits, batch.target[rows]) for rows, logits in chunks])
         for index, value in zip(indices, _sums(nll, batch, len(indices)), strict=True):
-            losses[index] = value
-    return losses
+            losses[int(index)] = value
+    return _in_order(losses)
 
 
 @torch.no_grad()
@@ -75,7 +78,13 @@ def predict(model: nn.Module, encoded: Encoded, tokenizer: Any, batch_size: int)
         columns = zip(*(part.cpu().split(counts) for part in (*rest, batch.target)), strict=True)
         for index, value, column in zip(indices, _sums(nll, batch, len(indices)), columns, strict=True):
             found[int(index)] = Prediction(value, *(part.numpy() for part in column))
-    return [found[index] for index in range(len(encoded))]
+    return _in_order(found)
+
+
+def _in_order(found: dict[int, T]) -> list[T]:
+    """Return what was found for each example, in whichever process, by its position."""
+    every = {index: value for part in peers().gather(found) for index, value in part.items()}
+    return [every[index] for index in sorted(every)]
 
 
 def likeliest_tokens(model: ModelRef, encoded: Encoded, tokenizer: Any) -> list[np.ndarray]:
@@ -129,7 +138,8 @@ def _remember(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
     """Return the array stored under a key, computing it where it is missing."""
     file = cache_folder("likelihood") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
     if not file.exists():
-        array = compute()
+        with alone():
+            array = compute()
         with replacing(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, array)
     return np.load(file)
@@ -138,14 +148,21 @@ def _remember(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
 def _read_batches(
     model: nn.Module, encoded: Encoded, tokenizer: Any, batch_size: int
 ) -> Iterator[tuple[np.ndarray, Batch, Iterator[tuple[slice, Tensor]]]]:
-    """Yield positions of examples of similar length, their batch, and the logits of its supervised tokens in chunks."""
+    """Yield positions of examples of similar length, their batch, and the logits of its supervised tokens in chunks.
+
+    Of a batch that is dealt out to processes, each reads its own rows; where it has none, the first row stands in,
+    which is not yielded.
+    """
     head, vocab_size, packed = output_head(model), token_rows(tokenizer), choose_packing(model)
     order = np.argsort(encoded.lengths, kind="stable")
     for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        batch = collate(encoded, indices, tokenizer.pad_token_id).to(head.weight.device)
+        every = order[start : start + batch_size]
+        indices = peers().own(every)
+        rows = indices if len(indices) else every[:1]
+        batch = collate(encoded, rows, tokenizer.pad_token_id).to(head.weight.device)
         hidden = hidden_states(model, batch.input_ids, batch.attention_mask, packed)
-        yield indices, batch, logits_in_chunks(batch.predicting(hidden), head, vocab_size)
+        if len(indices):
+            yield indices, batch, logits_in_chunks(batch.predicting(hidden), head, vocab_size)
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -75,6 +75,16 @@ def test_items_are_ready_micro_batches(encoded, tokenizer):
     assert torch.equal(batches[1].input_ids, expected.input_ids)
 
 
+def test_processes_share_the_rows_of_a_batch_and_one_without_any_learns_nothing(encoded, tokenizer):
+    batch = collate(encoded, [0, 1, 2, 3, 4], tokenizer.pad_token_id)
+    assert batch.share(0, 1) is batch
+    shares = [batch.share(index, 2) for index in range(2)]
+    assert [share.keys for share in shares] == [batch.keys[0::2], batch.keys[1::2]]
+    assert sum(int(share.target_count) for share in shares) == int(batch.target_count)
+    assert shares[1].input_ids.shape[1] == max(encoded.lengths[1], encoded.lengths[3])
+    assert [int(batch.share(index, 7).target_count > 0) for index in range(7)] == [1, 1, 1, 1, 1, 0, 0]
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
 def test_a_teacher_reads_every_example_once(batch_size, encoded, tokenizer):
     batches = each_example_once(encoded, batch_size, tokenizer.pad_token_id)

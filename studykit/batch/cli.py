@@ -23,6 +23,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 Name = Annotated[str, typer.Argument(help="A file in notebooks/batches/ without .yaml, or the path of a YAML file.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Number of notebooks that run at the same time.")]
 Timeout = Annotated[int, typer.Option(min=1, help="Time limit of one notebook, in seconds.")]
+Processes = Annotated[
+    int | None, typer.Option(min=1, envvar="STUDYKIT_PROCESSES", help="Processes that compute each run together.")
+]
+Shard = Annotated[
+    bool, typer.Option("--shard", envvar="STUDYKIT_SHARDING", help="Divide the weights of models among them.")
+]
 Parameters = Annotated[
     list[str] | None,
     typer.Option("-p", "--parameter", help="name=value for every notebook; the value is JSON, or text."),
@@ -48,6 +54,8 @@ def batch_command(
         typer.Option("-o", "--option", help="name=value for the executor: see `studykit list executors NAME`."),
     ] = None,
     jobs: Jobs = 1,
+    processes: Processes = None,
+    shard: Shard = False,
     timeout: Timeout = _DAY_S,
     parameter: Parameters = None,
     notebooks: Notebooks = Path("notebooks"),
@@ -66,6 +74,7 @@ def batch_command(
     from studykit.executors import WorkersElsewhere, get_executor
 
     follow(report_to)
+    set_processes(processes, shard)
     cells = _plan(name, parameter, notebooks, results)
     runner = get_executor(executor, jobs, _assignments(option or [], "-o"))
     todo = [cell for cell in cells if cell.status() != "done"]
@@ -102,6 +111,8 @@ def batch_command(
 def work_command(
     name: Name,
     jobs: Jobs = 1,
+    processes: Processes = None,
+    shard: Shard = False,
     timeout: Timeout = _DAY_S,
     parameter: Parameters = None,
     notebooks: Notebooks = Path("notebooks"),
@@ -121,6 +132,7 @@ def work_command(
 
     end_with_parent()
     follow(report_to)
+    set_processes(processes, shard)
     cells = _plan(name, parameter, notebooks, results)
     if not results.is_dir():
         raise InputError(f"{platform.node()} sees no folder {results}: workers share one; make it, or set --results")
@@ -160,6 +172,16 @@ def status_command(
                 live.update(overview.view(), refresh=True)
 
 
+def set_processes(processes: int | None, shard: bool) -> None:
+    """Have each run computed by several processes, here and in all that is started from here."""
+    from studykit.results.environment import PROCESSES, SHARDING
+
+    os.environ.update({PROCESSES: str(processes)} if processes else {})
+    if shard and not processes:
+        raise InputError("--shard divides weights among processes: give their number, such as --processes 8")
+    os.environ.update({SHARDING: "1"} if shard else {})
+
+
 def _plan(name: str, parameters: list[str] | None, notebooks: Path, results: Path) -> list["Cell"]:
     from studykit.batch.grid import plan
 
@@ -168,11 +190,15 @@ def _plan(name: str, parameters: list[str] | None, notebooks: Path, results: Pat
 
 def _worker_command(name: str, timeout: int, parameters: list[str], notebooks: Path, results: Path) -> list[str]:
     """Return the command of a worker on another machine, which sees the same folders."""
+    from studykit.results.environment import SHARDING, processes_wanted
+
     batch = str(Path(name).resolve()) if name.endswith((".yaml", ".yml")) else name
     command = [sys.executable, "-m", "studykit.cli", "work", batch, "--no-wait", "--timeout", str(timeout)]
     folders = ["--notebooks", str(notebooks.resolve()), "--results", str(results.resolve())]
     followed = ["--report-to", names] if (names := os.environ.get("STUDYKIT_REPORT_TO")) else []
-    return [*command, *folders, *followed, *(part for pair in parameters for part in ("-p", pair))]
+    together = [f"--processes={processes_wanted()}"] if processes_wanted() > 1 else []
+    together += ["--shard"] if os.environ.get(SHARDING) == "1" else []
+    return [*command, *together, *folders, *followed, *(part for pair in parameters for part in ("-p", pair))]
 
 
 def follow(report_to: str) -> None:

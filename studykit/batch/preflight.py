@@ -20,6 +20,7 @@ from studykit.batch.notebooks import arms_of
 from studykit.errors import InputError
 from studykit.executors._processes import end_with_parent
 from studykit.results import is_done
+from studykit.results.environment import processes_wanted
 from studykit.spec import RunSpec
 
 _FIGURES_S = 4.0
@@ -111,13 +112,16 @@ def _pin(planned: list[Planned], jobs: int) -> Checked:
     from studykit.study import pin  # imports torch
     from studykit.study.estimate import Needs, Shared, check_fits
     from studykit.study.rates import measure
+    from studykit.training.ranks import check_shares
 
+    processes = processes_wanted()
     inputs, pinned = {cell.root: Inputs(cell.root) for cell in planned}, {}
     checked, started = Checked(start_s=time.time() - psutil.Process().create_time()), time.monotonic()
     for cell in planned:
         for spec in (*cell.arms, *cell.trials):
             if (key := _key(spec)) not in pinned:
                 pinned[key] = pin(_without_seeds(spec), inputs[cell.root])
+                check_shares(pinned[key], processes)
                 checked.lines += pinned[key].data_lines
                 checked.pinned[key] = pinned[key].spec
     _check_apart(planned, inputs)

@@ -6,7 +6,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from studykit.errors import InputError
 from studykit.executors import _processes
+from studykit.results.environment import processes_wanted
 
 _GRACE_S = 30.0
 """For a step of training and a checkpoint; what neither trains nor ignores the signal ends at once."""
@@ -16,33 +18,41 @@ class Local:
     """A small pool of processes.
 
     Each gets cores / jobs threads: two processes with two threads each on two cores fight over them and are many
-    times slower than with one each. On a machine with GPUs each gets the GPU with the fewest processes.
+    times slower than with one each. On a machine with GPUs each gets the GPU with the fewest processes, or several of
+    them where a run is computed by several processes.
 
     Args:
         jobs: the number of cells that run at the same time.
+
+    Raises:
+        InputError: fewer GPUs than processes of a run.
     """
 
     def __init__(self, jobs: int = 1):
-        self.jobs = jobs
+        self.jobs, self._processes = jobs, processes_wanted()
         self._gpus = visible_gpus()
+        if 0 < len(self._gpus) < self._processes:
+            raise InputError(
+                f"--processes {self._processes} needs as many GPUs, and {len(self._gpus)} can be seen here"
+            )
         self._holders: dict[str, list[subprocess.Popen]] = {gpu: [] for gpu in self._gpus}
 
     def submit(self, command: Sequence[str], log: Path) -> subprocess.Popen:
         """Start a process in a new session, so that it and all its children can be ended together."""
         environment = {
-            "OMP_NUM_THREADS": str(threads_of_job(self.jobs)),
+            "OMP_NUM_THREADS": str(threads_of_job(self.jobs * self._processes)),
             "TOKENIZERS_PARALLELISM": "false",
             **os.environ,
         }
         environment[_processes.PARENT] = str(os.getpid())
-        gpu = min(self._gpus, key=self._load, default=None)
-        if gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        gpus = sorted(self._gpus, key=self._load)[: self._processes]
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         with log.open("ab") as stream:
             started = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=environment, start_new_session=True
             )
-        if gpu is not None:
+        for gpu in gpus:
             self._holders[gpu].append(started)
         return started
 

@@ -36,7 +36,7 @@ def generate(
     decoders = [open_decoder(model, vocabulary.vocab_size, max_columns) for model, _ in models]
     weights = [weight for _, weight in models]
     may_drop = all(decoder.supports_rollback for decoder in decoders)
-    while state.active_count:
+    while state.goes_on(decoders):
         logits = [decoder.forward(state.pending, state.mask)[:, -1] for decoder in decoders]
         drawn = _draw_from_mixture(logits, weights, sampling, generator, state.in_batch)
         state.generated += state.active_count
@@ -44,7 +44,7 @@ def generate(
         if may_drop and state.half_ended:
             state.drop_ended(decoders)
         state.extend_mask()
-    return state.completions(decoders)
+    return state.completions()
 
 
 def _draw_from_mixture(

@@ -78,7 +78,7 @@ def draft_and_verify(
     decoders = [
         open_decoder(model, vocabulary.vocab_size, max_columns, needs_rollback=True) for model in (student, teacher)
     ]
-    while state.active_count:
+    while state.goes_on(decoders):
         columns, pending = state.mask.shape[1], state.pending
         draft = _draft(decoders[0], state, speculation, generator)
         tokens, counts = _verify(decoders[1], pending, draft, state, speculation, generator)
@@ -87,8 +87,12 @@ def draft_and_verify(
         full = state.mask.shape[1] + speculation.draft_tokens > max_columns
         if state.half_ended or (state.active_count and full):
             state.drop_ended(decoders)
-        state.extend_mask()
-    return state.completions(decoders)
+        if state.active_count:
+            state.extend_mask()
+        else:  # other processes go on: the column of the pending tokens is read again, and the cache does not grow
+            for decoder in decoders:
+                decoder.rollback(1)
+    return state.completions()
 
 
 def _draft(student: Decoder, state: DecodingState, speculation: Speculation, generator: torch.Generator) -> Tensor:
@@ -125,7 +129,7 @@ def _verify(
     rejected = state.active & (first < fitting)
     state.verified += int(torch.minimum(first + 1, fitting).sum())
     state.accepted += int(torch.minimum(first, fitting).sum())
-    if rejected.any():
+    if state.is_any(rejected):
         position = first.clamp(max=size - 1)[:, None]
         there = logits.gather(1, position[:, :, None].expand(-1, -1, logits.shape[-1]))[:, 0]
         drawn = speculation.teacher.draw(there, generator, state.in_batch)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from studykit.collate import pad
 from studykit.generation.decoder import Decoder
+from studykit.generation.peers import peers
 from studykit.generation.vocabulary import Vocabulary
 
 
@@ -42,7 +43,8 @@ class DecodingState:
     """The rows of a batch while they are generated.
 
     All rows are read in lockstep, one column of tokens after the other, and are padded on the left only. Rows that
-    have ended stay in the batch until `drop_ended`, masked.
+    have ended stay in the batch until `drop_ended`, masked. Of rows that are dealt out to processes, a state holds
+    those of this one; where it has none, the first row stands in, which gets no token.
 
     Args:
         prompts: token ids of each row.
@@ -63,14 +65,18 @@ class DecodingState:
     def __init__(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int], vocabulary: Vocabulary, device: Any
     ):
-        pending, mask = pad_prompts(prompts, vocabulary.pad_token_id)
+        self._peers = peers()
+        self._own = self._peers.own(range(len(prompts)))
+        rows = self._own or range(1)
+        pending, mask = pad_prompts([prompts[row] for row in rows], vocabulary.pad_token_id)
         self.pending, self.mask = pending.to(device), mask.to(device)
-        self.remaining = torch.tensor(max_new_tokens, device=device)
+        self.remaining = torch.tensor([max_new_tokens[row] if self._own else 0 for row in rows], device=device)
         self.active = self.remaining > 0
         self.active_count = int(self.active.sum())
-        self.in_batch = torch.ones(len(prompts), dtype=torch.bool)
+        self.in_batch = torch.zeros(len(prompts), dtype=torch.bool).index_fill(0, torch.tensor(rows), True)
         self.generated = self.verified = self.accepted = 0
         self._eos_token_ids = torch.tensor(vocabulary.eos_token_ids, device=device)
+        self._scored: list[int] | None = None
         self._appended: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def count_fitting(self, tokens: Tensor, counts: Tensor | int) -> Tensor:
@@ -99,6 +105,16 @@ class DecodingState:
         """Add the column of the pending tokens: rows that have ended have none there."""
         self.mask = torch.cat([self.mask, self.active[:, None]], dim=1)
 
+    def goes_on(self, decoders: Sequence[Decoder]) -> bool:
+        """Whether a row has not ended, in whichever process; all of them ask at the same time."""
+        if not self.active_count and self._scored is None:  # what is read while others go on does not count
+            self._scored = [decoder.tokens_read if self._own else 0 for decoder in decoders]
+        return self._peers.any(self.active_count > 0)
+
+    def is_any(self, rows: Tensor) -> bool:
+        """Whether it is so of any row, in whichever process; all of them ask at the same time."""
+        return self._peers.any(bool(rows.any()))
+
     @property
     def half_ended(self) -> bool:
         """Whether at least half of the rows in the batch have ended, and some have not."""
@@ -120,17 +136,21 @@ class DecodingState:
         for decoder in decoders:
             decoder.select(rows, first_column)
 
-    def completions(self, decoders: Sequence[Decoder]) -> Completions:
-        """Return the answers generated so far."""
+    def completions(self) -> Completions:
+        """Return the answers once all have ended, those of all processes."""
         rows: list[list[int]] = [[] for _ in self.in_batch]
         for in_batch, tokens, counts in self._appended:
             positions = in_batch.nonzero()[:, 0].tolist()
             for row, new, count in zip(positions, tokens.tolist(), counts.tolist(), strict=True):
                 rows[row].extend(new[:count])
+        parts = self._peers.gather((rows, self.generated, self._scored, self.verified, self.accepted))
+        rows = [parts[row % len(parts)][0][row] for row in range(len(rows))]
         eos_token_ids = set(self._eos_token_ids.tolist())
         ended = [bool(row) and row[-1] in eos_token_ids for row in rows]
-        scored = [decoder.tokens_read for decoder in decoders]
-        return Completions(rows, ended, self.generated, scored, self.verified, self.accepted)
+        generated, scores, verified, accepted = zip(*(counts for _, *counts in parts), strict=True)
+        return Completions(
+            rows, ended, sum(generated), list(map(sum, zip(*scores, strict=True))), sum(verified), sum(accepted)
+        )
 
 
 def pad_prompts(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ from studykit.models.placement import placement
 from studykit.models.probe import probe
 from studykit.models.projection import output_head
 from studykit.models.pruning import prune
+from studykit.models.sharding import is_sharding, shard
 from studykit.spec import Lora, Student, Teacher
 
 _LOG = logging.getLogger(__name__)
@@ -71,12 +72,13 @@ def load_adapters(student: nn.Module, folder: Path) -> None:
     set_peft_model_state_dict(student, load_peft_weights(str(folder), device="cpu"))
 
 
-def load_teacher(model: ModelRef, how: Teacher | None = None) -> nn.Module:
+def load_teacher(model: ModelRef, how: Teacher | None = None, *, sharded: bool = False) -> nn.Module:
     """Return a model that is not trained: evaluation mode, no gradients, bf16 where the device has it.
 
     Args:
         model: as found by its name.
         how: pruned, quantised or spread over devices as this specification says; None as it is.
+        sharded: divide it among the processes of the run, where these shard their models.
 
     Raises:
         InputError: no such model or attention, losses that would be wrong, or an output head that is offloaded.
@@ -93,6 +95,9 @@ def load_teacher(model: ModelRef, how: Teacher | None = None) -> nn.Module:
         )
     probe(loaded, model.name)
     loaded = loaded.eval().requires_grad_(False)
+    if sharded and is_sharding() and not placed:
+        shard(loaded)
+        return loaded
     return loaded if placed else loaded.to(device())
 
 

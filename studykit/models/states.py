@@ -113,9 +113,10 @@ def _head_input(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         handle.remove()
     if not caught:
         raise InputError(f"{type(unwrap(model)).__name__} does not call its output head: choose another architecture")
-    if getattr(unwrap(model), "hf_device_map", None):  # spread over devices: the head's may be another one
-        caught[0] = caught[0].to(unwrap(model).get_output_embeddings().weight.device)
-    if isinstance(model, FSDPModule):  # it gathers its shards again when a gradient reaches its output, so one must
+    inner = unwrap(model)
+    if getattr(inner, "hf_device_map", None):  # spread over devices: the head's may be another one
+        caught[0] = caught[0].to(inner.get_output_embeddings().weight.device)
+    if isinstance(inner, FSDPModule):  # it gathers its shards again when a gradient reaches its output, so one must
         return caught[0] + output.logits.sum() * 0
     return caught[0]
 

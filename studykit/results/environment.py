@@ -7,7 +7,12 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from studykit.errors import InputError
 from studykit.results.record import Environment
+
+PROCESSES, SHARDING = "STUDYKIT_PROCESSES", "STUDYKIT_SHARDING"
+"""The environment variables with the number of processes that each run is computed by, and with 1 where these divide
+the weights of models among them; `--processes` and `--shard` set them."""
 
 _CHECKOUT = Path(__file__).parents[2]
 _PACKAGES = ("studykit", "torch", "transformers", "accelerate", "peft", "datasets", "numpy")
@@ -26,6 +31,24 @@ def environment() -> Environment:
         git_revision=_git("rev-parse", "HEAD"),
         git_dirty=has_changed_code(_CHECKOUT),
     )
+
+
+def computed_on(gpu: str | None, processes: int = 1) -> Environment:
+    """Return the environment with what computed: a GPU's model name, and the number of processes, each on one."""
+    several = {"processes": processes} if processes > 1 else {}
+    return environment().model_copy(update={"gpu": gpu, "gpus": None if gpu is None else processes} | several)
+
+
+def processes_wanted() -> int:
+    """Return the number of processes that one run of this process is to be computed by.
+
+    Raises:
+        InputError: the environment variable `PROCESSES` is no number from 1 on.
+    """
+    text = os.environ.get(PROCESSES, "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"{PROCESSES} is {text!r}: give the number of processes of a run, from 1 on")
+    return int(text)
 
 
 def has_changed_code(checkout: Path) -> bool:

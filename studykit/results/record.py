@@ -73,6 +73,7 @@ class Environment(Record):
     processor: str | None = Field(default=None, description="model name of the processor")
     gpu: str | None = Field(default=None, description="model name of the GPU that computed")
     gpus: int | None = Field(default=None, description="number of GPUs that computed")
+    processes: int | None = Field(default=None, description="number of processes that computed; null: one")
     cores: int | None = None
     threads: str | None = Field(default=None, description="value of OMP_NUM_THREADS")
     packages: dict[str, str] = Field(default={})

@@ -31,7 +31,7 @@ from studykit.files import remove_leftovers, replacing, write_json
 from studykit.files.leases import Held, Lease, LeaseLost, holder, take
 from studykit.results.arms import TUNING, Role, add_role
 from studykit.results.cells import add_run, cell_of_kernel
-from studykit.results.environment import environment
+from studykit.results.environment import computed_on
 from studykit.results.evaluations import evaluation_folder
 from studykit.results.record import EvaluationRecord, RunRecord, is_done, write_record
 from studykit.results.status import STATUS, read_status
@@ -195,7 +195,9 @@ class RunWriter:
         """
         self._record("done", gpu, cost=cost, data=data, **more)
 
-    def _record(self, status: Literal["done", "failed"], gpu: str | None = None, **fields: Any) -> None:
+    def _record(
+        self, status: Literal["done", "failed"], gpu: str | None = None, processes: int = 1, **fields: Any
+    ) -> None:
         self.lease.renew()
         (self.folder / STATUS).unlink(missing_ok=True)
         record = RunRecord(
@@ -206,7 +208,7 @@ class RunWriter:
             started=self._started,
             finished=_now(),
             spec=self.spec.training,
-            environment=environment().model_copy(update={"gpu": gpu, "gpus": None if gpu is None else 1}),
+            environment=computed_on(gpu, processes),
             files=_hashes(self.folder),
             **fields,
         )
@@ -271,7 +273,9 @@ class EvaluationWriter:
         """
         self._record("done", gpu, metrics=metrics, cost=cost or {}, **more)
 
-    def _record(self, status: Literal["done", "failed"], gpu: str | None = None, **fields: Any) -> None:
+    def _record(
+        self, status: Literal["done", "failed"], gpu: str | None = None, processes: int = 1, **fields: Any
+    ) -> None:
         record = EvaluationRecord(
             run_id=self.run_id,
             eval_id=self.evaluation.eval_id,
@@ -279,7 +283,7 @@ class EvaluationWriter:
             started=self._started,
             finished=_now(),
             evaluation=self.evaluation,
-            environment=environment().model_copy(update={"gpu": gpu, "gpus": None if gpu is None else 1}),
+            environment=computed_on(gpu, processes),
             files=_hashes(self.folder),
             **fields,
         )

@@ -3,7 +3,6 @@
 They look at names, options, tokenizers and data. No model is loaded.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from studykit.samplers import SAMPLERS, models_of
 from studykit.scorers import SCORERS, any_needs, name_of
 from studykit.sources import Example
 from studykit.spec import Budget, Evaluation, RunSpec, Stage, Teacher, repeated_evaluation
+from studykit.training.ranks import are_several
 
 _NEEDS_SETTINGS = {
     "cosine_with_min_lr",
@@ -39,11 +39,11 @@ def schedules() -> list[str]:
 
 
 def check_single_process() -> None:
-    """Refuse a start under torchrun or `accelerate launch`."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    """Refuse a start under torchrun or `accelerate launch` of what only one process can do."""
+    if are_several():
         raise InputError(
-            "one run is one process on one device: start it without torchrun or accelerate launch, and give a batch "
-            "--jobs to use several GPUs"
+            "torchrun and accelerate launch start single runs, `-m studykit run SPEC.json`: start this without them, "
+            "and set STUDYKIT_PROCESSES for runs by several processes"
         )
 
 

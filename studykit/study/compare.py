@@ -12,6 +12,7 @@ from studykit.results import Purpose
 from studykit.results.layout import check_study
 from studykit.results.report_to import chosen
 from studykit.spec import RunSpec
+from studykit.study.checks import check_single_process
 from studykit.study.overlap import check_best_apart
 from studykit.study.pin import pin
 from studykit.study.progress import Show, showing
@@ -52,6 +53,7 @@ def compare(
         InputError: arms that differ in what must be shared, or anything wrong with one of them.
     """
     followers = chosen(report_to)
+    check_single_process()
     specs = {arm: s if isinstance(s, RunSpec) else RunSpec.parse(dict(s)) for arm, s in arms.items()}
     for what, of in (
         ("seed", lambda s: s.seed),

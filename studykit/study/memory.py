@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
+
+from studykit.training import ranks
 
 _PROCESS = Path("/proc/self")
 _RESET_PEAK = "5"
@@ -30,6 +33,14 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
         self._is_reset = _reset()
         self._before = _peak_of_process()
+
+    def of_all(self) -> float | None:
+        """Return the peak of the processes of a run, GiB: the largest of the GPUs', or the sum of resident memory."""
+        every = gather_object([self.gib()]) if ranks.count() > 1 else [self.gib()]
+        known = [peak for peak in every if peak is not None]
+        if len(known) < len(every):
+            return None
+        return max(known) if torch.cuda.is_available() else sum(known)
 
     def gib(self) -> float | None:
         """Return the peak in GiB; None where only a larger one of the time before is known."""

@@ -48,7 +48,6 @@ def pin(spec: RunSpec, inputs: Inputs | str | Path = "results") -> ResolvedRun:
         InputError: the first thing that is wrong, in one line.
     """
     inputs = inputs if isinstance(inputs, Inputs) else Inputs(inputs)
-    checks.check_single_process()
     checks.check_names(spec)
     checks.check_evaluations(spec.evaluation)
     check_decontaminate(spec)

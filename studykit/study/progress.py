@@ -29,6 +29,10 @@ def showing(show: Show | None) -> Iterator[Show]:
         yield LinePerMinute()
 
 
+def unshown(line: str) -> None:
+    """Show nothing."""
+
+
 class NotebookLine:
     """One output of a notebook's cell that each call replaces, so that an executed notebook keeps the last one."""
 

@@ -2,6 +2,8 @@
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,21 +17,26 @@ from studykit.data import Inputs, writing_cost
 from studykit.errors import Failure, one_line
 from studykit.generation import find_eos_token_ids
 from studykit.models.card import model_card
-from studykit.models.loading import device
+from studykit.models.loading import device, load_student
+from studykit.models.sharding import is_sharding
 from studykit.models.states import unwrap
+from studykit.results.environment import processes_wanted
+from studykit.results.follower import Follower
 from studykit.results.layout import check_study
 from studykit.results.report_to import chosen
-from studykit.results.status import Activity, StatusFile, Watch
+from studykit.results.status import Activity, StatusFile, Watch, unwatched
 from studykit.results.table import run_row
 from studykit.spec import RunSpec
+from studykit.study.launch import Job, run_on_processes
 from studykit.study.memory import PeakMemory
 from studykit.study.overlap import check_best_apart
 from studykit.study.pin import pin
-from studykit.study.progress import Show, showing
+from studykit.study.progress import Show, showing, unshown
 from studykit.study.score import answer_as_teacher, check_weights, device_hours, score_all
 from studykit.study.trackers import reporting
 from studykit.study.weights import check_keep, save_weights
-from studykit.training import train
+from studykit.training import ranks, train
+from studykit.training.checkpoints import trained_state
 from studykit.training.resolved import ResolvedRun
 from studykit.training.stages import Trained
 
@@ -65,12 +72,18 @@ def run(
         Failure: the trained model cannot be saved; started again, the run goes on from its weights.
     """
     parsed, followers = spec if isinstance(spec, RunSpec) else RunSpec.parse(dict(spec)), chosen(report_to)
-    with showing(show) as show:
-        show("checking models and data")
+
+    def check() -> ResolvedRun:
         resolved = pin(parsed, Inputs(root))
         check_weights(check_study(root, study), resolved)
         check_keep(keep, resolved, check_study(root, study))
         check_best_apart(resolved)
+        return resolved
+
+    ranks.join()
+    with showing(show if ranks.is_main() else unshown) as show:
+        show("checking models and data")
+        resolved = ranks.main_first(check)
         purpose = results.Purpose(ablation)
         return run_resolved(resolved, study, root, purpose=purpose, keep=keep, report_to=followers, show=show)
 
@@ -90,36 +103,49 @@ def run_resolved(
     Raises:
         Held: another process holds the run, and its purpose is not to wait.
     """
-    folder = results.open_study(root, study)
-    followers = chosen(report_to)
-    with (
-        results.RunWriter(folder, run.spec, purpose, tell=show) as writer,
-        reporting(run, writer.folder, followers) as report,
-    ):
+    processes, followers = processes_wanted(), chosen(report_to)
+    if ranks.count() == 1 < processes and not _is_over(run, check_study(root, study) / "runs" / run.run_id):
+        ranks.check_shares(run, processes)
+        return run_on_processes(processes, Job(run.spec, study, root, purpose, keep, followers), show)
+    ranks.check_shares(run, ranks.count())
+    folder = ranks.main_first(lambda: results.open_study(root, study))
+    writer: Any = Follower(folder / "runs" / run.run_id)
+    watch, report = unwatched, None
+
+    def hold() -> None:
+        nonlocal writer, watch, report
+        writer = stack.enter_context(results.RunWriter(folder, run.spec, purpose, tell=show))
+        report = stack.enter_context(reporting(run, writer.folder, followers))
         watch = report.watching(StatusFile(writer.folder, lambda status: show(status.line()), writer.lease.check))
-        student = None if writer.is_done else _train(run, writer, keep, watch)
+
+    with ExitStack() as stack:
+        ranks.agree(hold)
+        is_done = ranks.agree(lambda: writer.is_done)
+        student = None if is_done else _train(run, writer, keep, watch)
         score_all(run, writer.folder, student, watch)
-        report.send_scores()
+        if report is not None:
+            report.send_scores()
     primary = run.evaluations[0].spec.eval_id if run.evaluations else None
-    return run_row(writer.folder, study, primary)
+    return ranks.agree(lambda: run_row(writer.folder, study, primary))
 
 
-def _train(run: ResolvedRun, writer: results.RunWriter, keep: str, watch: Watch) -> nn.Module | None:
+def _is_over(run: ResolvedRun, folder: Path) -> bool:
+    """Whether a run is trained and scored."""
+    done = {one.eval_id for one in results.read_evaluations(folder) if one.status == "done"}
+    return results.is_done(folder) and done >= {evaluation.spec.eval_id for evaluation in run.evaluations}
+
+
+def _train(run: ResolvedRun, writer: Any, keep: str, watch: Watch) -> nn.Module | None:
     """Train, save the weights that stay, write the record, and return the model; None where adapters are merged."""
+    if ranks.count() > 1:
+        ranks.note_differences(run, ranks.count())
     peak = PeakMemory()
     trained = train(run, writer.folder, watch=watch, with_teacher=partial(answer_as_teacher, run, watch))
-    written, manifests = writing_cost.charge(run.run_id, trained.manifests)
+    written, manifests = ranks.agree(lambda: writing_cost.charge(run.run_id, trained.manifests))
     trained.cost.add(**written)
     cost, parameters = _total_cost(trained, peak), _count_parameters(trained)  # before adapters are merged
     watch(Activity("saving the weights"), 0, 0)
-    card = model_card(run.spec.training, {}, manifests)
-    try:
-        student = save_weights(keep, trained, writer.folder, card)
-    except Exception as error:  # transformers, peft and the disk fail in their own ways
-        raise Failure(
-            f"the trained model could not be saved to {writer.folder}: {one_line(error)}; its weights are kept in "
-            "checkpoints/ there: mend the cause and start the same run again, nothing is trained twice"
-        ) from error
+    student = _save(keep, run, trained, writer.folder, model_card(run.spec.training, {}, manifests))
     writer.finish(
         cost,
         manifests,
@@ -129,9 +155,34 @@ def _train(run: ResolvedRun, writer: results.RunWriter, keep: str, watch: Watch)
         parameters=parameters,
         train_threads=trained.threads,
         teacher_is_folded=_is_folded(run),
+        processes=ranks.count(),
     )
-    shutil.rmtree(writer.folder / "checkpoints", ignore_errors=True)
+    ranks.agree(lambda: shutil.rmtree(writer.folder / "checkpoints", ignore_errors=True))
     return student
+
+
+def _save(keep: str, run: ResolvedRun, trained: Trained, folder: Path, card: str) -> nn.Module | None:
+    """Save the weights that stay, and return the model in each process; None where adapters are merged.
+
+    Raises:
+        Failure: it cannot be saved; started again, the run goes on from its weights.
+    """
+    state = trained_state(trained.model) if is_sharding() else {}
+
+    def save() -> bool:
+        saved = trained
+        if is_sharding():
+            saved = replace(trained, model=load_student(run.spec.student, run.student, run.spec.seed))
+            saved.model.load_state_dict(state, strict=False)
+        try:
+            return save_weights(keep, saved, folder, card) is not None or is_sharding()
+        except Exception as error:  # transformers, peft and the disk fail in their own ways
+            raise Failure(
+                f"the trained model could not be saved to {folder}: {one_line(error)}; its weights are kept in "
+                "checkpoints/ there: mend the cause and start the same run again, nothing is trained twice"
+            ) from error
+
+    return trained.model if ranks.agree(save) else None
 
 
 def _chat(run: ResolvedRun, trained: Trained) -> results.ChatRecord:
@@ -152,8 +203,11 @@ def _tokens(ids: Iterable[int], tokenizer: Any) -> tuple[results.Token, ...]:
 
 
 def _total_cost(trained: Trained, peak: PeakMemory) -> dict[str, float]:
-    """Return tokens, seconds, memory, and the hours of GPU or processor, also those before a kill."""
-    cost, peak_gib = dict(trained.cost), peak.gib()
+    """Return tokens, seconds, memory, and the hours of GPU or processor, also those before a kill.
+
+    Memory is that which one GPU needs, or that of all processes together where they share a machine's.
+    """
+    cost, peak_gib = dict(trained.cost), peak.of_all()
     if peak_gib is not None:
         cost["peak_mem_gib"] = peak_gib
     seconds = sum(cost.get(name, 0.0) for name in ("train_s", "teacher_s", "failed_s"))

@@ -26,15 +26,20 @@ from studykit.errors import InputError
 from studykit.evaluation import answer_items, item_of_line, line_of_item
 from studykit.files import cache_folder, read_lines, replacing
 from studykit.generation.cost import Cost
+from studykit.generation.peers import dealing
 from studykit.models.card import model_card
 from studykit.models.loading import device, load_adapters, load_student, load_teacher
 from studykit.models.names import ModelRef
+from studykit.models.sharding import is_sharding, shard
+from studykit.results.follower import Follower
 from studykit.results.status import Activity, StatusFile, Watch, unwatched
 from studykit.results.table import run_row
 from studykit.scorers import Item, Named, metrics_of, needs_of, score_items, without_teacher
 from studykit.spec import Evaluation
+from studykit.study.checks import check_single_process
 from studykit.study.pin import pin
 from studykit.study.progress import showing
+from studykit.training import ranks
 from studykit.training.resolved import ResolvedEvaluation, ResolvedRun
 from studykit.training.spending import Spending
 from studykit.training.stages import leave_float32_flash
@@ -65,6 +70,7 @@ def score(
     Raises:
         InputError: no such run, one that is not finished or has no weights, or anything wrong with the evaluation.
     """
+    check_single_process()
     folder = results.find_run(root, run_id)
     record = results.read_record(folder)
     if record is None or record.status != "done":
@@ -87,20 +93,22 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
         student: the trained model; None where its weights are to be read from the folder.
         watch: called with the progress.
     """
-    done = {stored.eval_id for stored in results.read_evaluations(folder) if stored.status == "done"}
+    done = ranks.agree(lambda: {one.eval_id for one in results.read_evaluations(folder) if one.status == "done"})
     todo = [evaluation for evaluation in run.evaluations if evaluation.spec.eval_id not in done]
     for evaluation in todo:
-        with results.EvaluationWriter(folder, evaluation.spec) as writer:
-            answered_in, items = _stored_items(folder, evaluation)
+        writing = results.EvaluationWriter(folder, evaluation.spec) if ranks.is_main() else Follower(folder)
+        with writing as writer:
+            answered_in, items = ranks.agree(partial(_stored_items, folder, evaluation))
             started, spending = time.monotonic(), Spending(writer.folder)
             failed_s = spending.lost({}).get("failed_s", 0.0)
             if items is None:
                 student = load_trained(run, folder) if student is None else student
                 scoring = partial(watch, Activity("scoring", "items"))
-                scoring = spending.follow(scoring, Cost(failed_s=failed_s), "evaluate_s")
-                items = answer_items(
-                    student, run.student.tokenizer, evaluation.spec, evaluation.held_out, scoring, evaluation.teacher
-                )
+                if ranks.is_main():
+                    scoring = spending.follow(scoring, Cost(failed_s=failed_s), "evaluate_s")
+                parts = (evaluation.spec, evaluation.held_out, scoring, evaluation.teacher)
+                with dealing():
+                    items = answer_items(student, run.student.tokenizer, *parts)
             scores = score_items(items, evaluation.spec.scorers)
             _log_cut(items, evaluation.spec)
             writer.write_items(line_of_item(item, score) for item, score in zip(items, scores, strict=True))
@@ -118,14 +126,17 @@ def score_all(run: ResolvedRun, folder: Path, student: nn.Module | None = None, 
                 items_trained_on=evaluation.items_trained_on,
                 items_validated_on=evaluation.items_validated_on,
                 answers_from=answered_in,
+                processes=ranks.count(),
             )
-    if todo:
+    if todo and ranks.is_main():
         _write_card(folder)
 
 
 def device_hours(seconds: float) -> dict[str, float]:
-    """Return the hours of the one GPU that a run computes on, or of the machine's processor without one."""
-    return {"gpu_hours" if torch.cuda.is_available() else "processor_hours": round(seconds / 3600, 6)}
+    """Return the hours of the GPUs that a run computes on, one for each process, or of the processor without any."""
+    if torch.cuda.is_available():
+        return {"gpu_hours": round(ranks.count() * seconds / 3600, 6)}
+    return {"processor_hours": round(seconds / 3600, 6)}
 
 
 def _log_cut(items: Sequence[Item], evaluation: Evaluation) -> None:
@@ -142,7 +153,10 @@ def load_trained(run: ResolvedRun, folder: Path) -> nn.Module:
     else:
         saved = run.spec.student.model_copy(update={"random_config": None})
         student = load_student(saved, ModelRef(run.run_id, str(folder / "model")))
-    student.to(device())
+    if is_sharding():
+        shard(student)
+    else:
+        student.to(device())
     leave_float32_flash(student)
     return student
 
@@ -246,16 +260,21 @@ def _teacher_items(
     teacher, file = run.spec.teacher, teacher_answers(run, evaluation)
     if teacher is None or run.teacher is None or file is None:
         return None
-    items = _read_items(file)
+    items = ranks.agree(lambda: _read_items(file))
     if items is None or len(items) != len(evaluation.held_out):
         if model is None:
-            model = load_teacher(run.teacher, teacher)
+            model = load_teacher(run.teacher, teacher, sharded=True)
         scoring = partial(watch, Activity("scoring the teacher", "items"))
         spec = evaluation.spec.model_copy(update={"scorers": tuple(without_teacher(evaluation.spec.scorers))})
-        items = answer_items(model, run.teacher.tokenizer, spec, evaluation.held_out, scoring)
-        with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(line_of_item(item), ensure_ascii=False) + "\n" for item in items)
+        with dealing():
+            items = answer_items(model, run.teacher.tokenizer, spec, evaluation.held_out, scoring)
+        ranks.agree(partial(_store_items, file, items))
     return items
+
+
+def _store_items(file: Path, items: Sequence[Item]) -> None:
+    with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(line_of_item(item), ensure_ascii=False) + "\n" for item in items)
 
 
 def _write_card(folder: Path) -> None:

@@ -96,7 +96,7 @@ def open_teacher(teacher: Teacher, model: ModelRef, student_tokenizer: Any, stud
     if teacher.endpoint is not None:
         vocab_size = min(shared_vocabulary(student_tokenizer, tokenizer), student_rows)
         return EndpointTeacher(teacher.endpoint, tokenizer, TopK(teacher.top_k or 1, vocab_size))
-    load_model = partial(load_teacher, model, teacher)
+    load_model = partial(load_teacher, model, teacher, sharded=not teacher.is_cached)  # captures are not in step
     if not teacher.is_cached and not same_vocabulary(student_tokenizer, tokenizer):
         return CrossTokenizerTeacher(load_model(), tokenizer, student_tokenizer, engine)
     vocab_size = min(shared_vocabulary(student_tokenizer, tokenizer), student_rows)

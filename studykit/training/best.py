@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from studykit.evaluation import answer_items
+from studykit.generation.peers import dealing
 from studykit.models.states import autocasting
 from studykit.scorers import metric, metrics_of, score_items
 from studykit.spec import Evaluation, Stage
@@ -90,6 +91,6 @@ def validation_metric(training: "Training", name: str) -> float:
     assert encoded is not None
     limit = 2 * int(encoded.response_tokens.max())
     evaluation = Evaluation(data=data, scorers=(name,), max_new_tokens=limit, batch_size=training.spec.batch_size)
-    with autocasting(student, training.autocast()):
+    with autocasting(student, training.autocast()), dealing():
         items = answer_items(student, training.context.tokenizer, evaluation, training.stage.validation_examples)
     return metrics_of(items, score_items(items, (name,)), (name,)).get(name, math.nan)

@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from studykit.files import replacing
+from studykit.models.sharding import whole
 
 SHARE = 0.03
 """Most of the wall time that checkpoints may take."""
@@ -76,7 +77,7 @@ def save(folder: Path, step: int, shared: dict[str, Any], own: dict[str, Any], a
         folder: of all checkpoints of a stage.
         step: optimizer steps taken.
         shared: state that is the same in every process; written once.
-        own: state that each process has for itself, such as its random numbers.
+        own: state that each process has for itself: random numbers of dropout, and sums over its rows.
         accelerator: knows the processes.
     """
     checkpoint = folder / f"checkpoint-{step}"
@@ -92,13 +93,29 @@ def save(folder: Path, step: int, shared: dict[str, Any], own: dict[str, Any], a
 
 
 def load(checkpoint: Path, accelerator: Accelerator) -> dict[str, Any]:
-    """Return the state of this process: what is shared and its own, on the CPU."""
+    """Return the state of this process, on the CPU: what is shared, and what `load_own` returns."""
     return torch.load(checkpoint / SHARED, map_location="cpu", weights_only=True) | load_own(checkpoint, accelerator)
 
 
 def load_own(checkpoint: Path, accelerator: Accelerator) -> dict[str, Any]:
-    """Return the state that this process has for itself, on the CPU."""
-    return torch.load(checkpoint / _own_file(accelerator), map_location="cpu", weights_only=True)
+    """Return the state that this process has for itself, on the CPU.
+
+    Of n processes, whatever the number of those that saved, process i goes on from the states of i, i + n, i + 2n, ...:
+    with the first one's random numbers and the sums of all.
+    """
+    files = sorted(checkpoint.glob("process-*.pt"), key=lambda file: int(file.stem.partition("-")[2]))
+    taken = files[accelerator.process_index :: accelerator.num_processes]
+    states = [torch.load(file, map_location="cpu", weights_only=True) for file in taken]
+    for other in states[1:]:
+        _add_to(states[0]["cost"], {name: n for name, n in other["cost"].items() if not name.endswith("_s")})
+        _add_to(states[0]["averages"]["sums"], other["averages"]["sums"])
+        states[0]["averages"]["loss"] += other["averages"]["loss"]
+    return states[0] if states else {"cost": {}, "averages": None, "random": None}
+
+
+def _add_to(sums: dict[str, Any], more: dict[str, Any]) -> None:
+    for name, value in more.items():
+        sums[name] = sums.get(name, 0) + value
 
 
 def mark_complete(checkpoint: Path) -> None:
@@ -127,9 +144,9 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's state without its frozen parameters: with adapters, these alone."""
+    """Return a model's state without its frozen parameters, in full tensors: with adapters, these alone."""
     frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+    return {name: whole(value) for name, value in model.state_dict().items() if name not in frozen}
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

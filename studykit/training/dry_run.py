@@ -31,6 +31,7 @@ from studykit.models.loading import device, has_bf16
 from studykit.models.probe import one_line_errors
 from studykit.models.projection import output_head
 from studykit.models.round_trip import check_adapters, check_round_trip
+from studykit.models.sharding import is_sharding
 from studykit.models.small_copy import small_copy
 from studykit.models.states import choose_packing, hidden_states, unwrap
 from studykit.models.unchanged import unchanged
@@ -50,6 +51,8 @@ _COPIES = 4
 def dry_run(resolved: ResolvedRun, student: nn.Module, folder: Path) -> None:
     """Try what a run does with its student: training, generation and saving.
 
+    A student that will be sharded may be too large for one process: it is not run.
+
     Args:
         resolved: the run.
         student: as loaded; it is put on the device of the training.
@@ -59,11 +62,14 @@ def dry_run(resolved: ResolvedRun, student: nn.Module, folder: Path) -> None:
         InputError: naming the example, the parameter or the file that fails, and the fix.
     """
     spec, tokenizer = resolved.spec, resolved.student.tokenizer
-    student.to(device())
+    is_whole = not is_sharding()
+    if is_whole:
+        student.to(device())
     for number, stage in enumerate(resolved.stages, 1):
         _check_stops(student, tokenizer, stage, spec.student.name)
-        _try_backward(student, tokenizer, stage, f"student {spec.student.name!r}, stage {number}")
-    if any(_generates(resolved, stage) for stage in resolved.stages):
+        if is_whole:
+            _try_backward(student, tokenizer, stage, f"student {spec.student.name!r}, stage {number}")
+    if is_whole and any(_generates(resolved, stage) for stage in resolved.stages):
         probe_generation(student, spec.student.name, token_rows(tokenizer))
     folder.mkdir(parents=True, exist_ok=True)
     _check_disk(student, folder)
@@ -77,7 +83,8 @@ def try_teacher(resolved: ResolvedRun, stage: ResolvedStage, teacher: OpenTeache
         InputError: its answers would be other ones with a cache.
     """
     spec, model = resolved.teacher_of(stage) or (None, None)
-    if teacher is None or spec is None or model is None or spec.engine is not None or spec.endpoint is not None:
+    untried = spec is None or spec.engine is not None or spec.endpoint is not None or is_sharding()
+    if teacher is None or spec is None or model is None or untried:
         return
     if _generates(resolved, stage):
         probe_generation(teacher.model, spec.name, token_rows(model.tokenizer))

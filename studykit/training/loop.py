@@ -5,8 +5,8 @@
 
 The loop knows no method: the recipe's rollout gives the sequences, the teacher its signal, and the chunked head the
 loss. Where the parts of a step have other methods, each method trains the rows of its parts. The loss is divided by the
-number of supervised tokens of the whole optimizer step, over all micro-batches and processes. Each process takes other
-micro-batches, and `accelerate` averages the gradients.
+number of supervised tokens of the whole optimizer step, over all micro-batches and processes. Each process trains on
+some rows of every micro-batch, and gradients are averaged (`studykit.training.ranks`).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,14 +24,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from studykit.collate import Batch, PlannedBatches
+from studykit.generation.peers import dealing
 from studykit.head import Labels, Objective, head_loss
 from studykit.losses import Loss, get_loss
 from studykit.models.projection import output_head
+from studykit.models.sharding import whole
 from studykit.models.states import autocasting, evaluating, hidden_states
 from studykit.training import checkpoints
 from studykit.training.best import LOSS, validation_metric
 from studykit.training.checkpoints import SHARE, Pace
 from studykit.training.metrics import MetricsFile, check_finite, sum_over_processes
+from studykit.training.ranks import agree
 from studykit.training.state import Training
 from studykit.training.stopping import Stopped, until_stopped
 
@@ -52,7 +55,7 @@ def train_steps(
 
     Args:
         training: at its start.
-        planned: the micro-batches of all steps and processes, in their order.
+        planned: the micro-batches of all steps, in their order.
         metrics: gets a line for about fifty of the steps.
         folder: where checkpoints go.
         checkpoint: to resume from; None begins at the start.
@@ -93,12 +96,11 @@ def train_steps(
 
 
 def load_batches(planned: PlannedBatches, done: int, accelerator: Accelerator) -> DataLoader:
-    """Return the micro-batches of this process after the first `done`.
+    """Return the micro-batches after the first `done`.
 
     For a GPU, worker processes make them ahead, in memory from which they are copied while the GPU computes.
     """
-    plan = planned.plan[accelerator.process_index :: accelerator.num_processes][done:]
-    batches = planned.taking(plan)
+    batches = planned.taking(planned.plan[done:])
     if accelerator.device.type != "cuda":
         return DataLoader(batches, batch_size=None)
     return DataLoader(batches, batch_size=None, num_workers=_WORKERS, prefetch_factor=_PREFETCHED, pin_memory=True)
@@ -115,7 +117,7 @@ def train_step(training: Training, batches: Sequence[Batch]) -> dict[str, Any]:
         with nullcontext() if number == len(batches) else accelerator.no_sync(training.student):
             loss, sums_of_batch = compute_loss(training, batch, denominator)
             accelerator.backward(loss)
-        training.averages.add(loss.detach(), sums_of_batch)
+        training.averages.add(loss.detach() / accelerator.num_processes, sums_of_batch)
         sums[batch.method].append(sums_of_batch)
     for parameter in (
         p for learner in training.learners for p in learner.loss.parameters()
@@ -132,20 +134,24 @@ def train_step(training: Training, batches: Sequence[Batch]) -> dict[str, Any]:
     for learner, sums_of_method in zip(training.learners, sums, strict=True):
         if type(learner.loss).step is not Loss.step:  # reading a number from the device waits for it
             learner.loss.step(mean_kd_loss(accelerator, sums_of_method), training.step / spec.planned_steps)
-    return {"grad_norm": grad_norm, "learning_rate": learning_rate}
+    return {"grad_norm": whole(grad_norm), "learning_rate": learning_rate}
 
 
 def choose_sequences(training: Training, batch: Batch) -> Batch:
-    """Return the sequences that are trained on instead of a batch of the data, and count their tokens."""
-    batch = batch.to(training.accelerator.device, non_blocking=True)
+    """Return the sequences that are trained on instead of a batch of the data, and count their tokens.
+
+    All processes choose all of them, and each gets its rows.
+    """
+    accelerator = training.accelerator
+    batch = batch.to(accelerator.device, non_blocking=True)
     annotators, method = batch.annotators, batch.method
-    with torch.no_grad(), autocasting(training.context.student, training.autocast()):
+    with torch.no_grad(), autocasting(training.context.student, training.autocast()), dealing():
         batch = replace(training.learners[method].rollout(batch, training.context), method=method)
     training.count_sequences(batch, annotators)
     tokens = int(batch.attention_mask.sum())
     padding = 0 if training.packed else batch.attention_mask.numel() - tokens
-    training.cost.add(student_tokens=tokens, padding_tokens=padding)
-    return batch
+    training.counted.add(student_tokens=tokens, padding_tokens=padding)
+    return batch.share(accelerator.process_index, accelerator.num_processes)
 
 
 def count_supervised(training: Training, batches: Sequence[Batch]) -> Tensor:
@@ -156,7 +162,8 @@ def count_supervised(training: Training, batches: Sequence[Batch]) -> Tensor:
 
 
 def compute_loss(training: Training, batch: Batch, denominator: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return a micro-batch's part of the step's loss, and the sums of `head_loss` over its supervised tokens."""
+    """Return a micro-batch's part of the step's loss, times the number of processes, over which gradients are averaged,
+    and the sums of `head_loss` over its supervised tokens."""
     recipe, loss = training.learners[batch.method].recipe, training.learners[batch.method].loss
     with training.autocast():
         hidden = hidden_states(training.student, batch.input_ids, batch.attention_mask, training.packed)
@@ -165,8 +172,8 @@ def compute_loss(training: Training, batch: Batch, denominator: Tensor) -> tuple
     labels = Labels(batch.target, batch.sequence, None if batch.author is None else batch.author[batch.sequence])
     objective = Objective(loss, recipe.kd_ratio, recipe.temperature, recipe.scale_by_t2, training.context.progress)
     with training.autocast():
-        value, sums = head_loss(batch.predicting(hidden), head, signal, labels, objective, denominator)
-    return value * training.accelerator.num_processes, sums  # the gradients are averaged over the processes
+        share = denominator.double() / training.accelerator.num_processes
+        return head_loss(batch.predicting(hidden), head, signal, labels, objective, share)
 
 
 def cross_entropy(training: Training, batch: Batch) -> Tensor:
@@ -181,13 +188,13 @@ def cross_entropy(training: Training, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def validation_loss(training: Training) -> float:
-    """Return the student's mean cross-entropy on the validation data, nats per token."""
+    """Return the student's mean cross-entropy on the validation data, nats per token, the same in all processes."""
     total = tokens = 0.0
     with evaluating(training.context.student):
         for batch in training.validation:
             batch = batch.to(training.accelerator.device)
             total, tokens = total + float(cross_entropy(training, batch)), tokens + len(batch.target)
-    return total / max(tokens, 1)
+    return agree(lambda: total / max(tokens, 1))
 
 
 def keep_if_best(training: Training) -> None:
@@ -222,14 +229,13 @@ def log(training: Training, metrics: MetricsFile, steps: int, logged: dict[str, 
         FloatingPointError: loss or gradient are not finite numbers.
     """
     averages, ratios = training.averages.take(steps), training.context.metrics
-    totals, counts = (sum_over_processes({name: pair[i] for name, pair in ratios.items()}) for i in (0, 1))
     training.context.metrics = {}
     values = {
         "loss": averages.pop("loss"),
         "grad_norm": float(logged["grad_norm"]),
         "learning_rate": logged["learning_rate"],
         **averages,
-        **{name: totals[name] / count for name, count in counts.items() if count},
+        **{name: total / count for name, (total, count) in ratios.items() if count},
         **{name: value for learner in reversed(training.learners) for name, value in learner.loss.metrics().items()},
         "num_tokens": sum_over_processes({"student_tokens": training.cost["student_tokens"]})["student_tokens"],
         "epochs": training.epochs * training.step / training.spec.planned_steps,

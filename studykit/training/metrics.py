@@ -31,7 +31,7 @@ class Averages:
     def take(self, steps: int) -> dict[str, float]:
         """Return the loss per optimizer step and the means per supervised token of all processes, and start again."""
         losses: Any = self.accelerator.gather(self._loss)
-        loss = float(losses.mean()) / steps
+        loss = float(losses.sum()) / steps
         sums = sum_over_processes({name: float(value) for name, value in self._sums.items()})
         tokens = sums.pop("tokens", 1)
         means = {name: value / tokens for name, value in sums.items()}

@@ -70,14 +70,10 @@ class ResolvedStage:
         compared = [number for number, r in enumerate(self.recipes) if r.parts[0].needs_teacher]
         return rows if self.methods is None else rows[np.isin(self.methods[rows], compared)]
 
-    def plan(self, processes: int = 1) -> list[np.ndarray]:
-        """Return the micro-batches of all optimizer steps and processes in their order, positions among the examples.
-
-        Args:
-            processes: that train together.
-        """
+    def plan(self) -> list[np.ndarray]:
+        """Return the micro-batches of all optimizer steps in their order, as positions among the examples."""
         spec, lengths = self.spec, self.data.encoded.lengths
-        micro_batches, generator = spec.gradient_accumulation_steps * processes, np.random.default_rng(list(self.seeds))
+        micro_batches, generator = spec.gradient_accumulation_steps, np.random.default_rng(list(self.seeds))
         if not self.data.shares:
             return plan_batches(lengths, spec.batch_size, spec.planned_steps * micro_batches, generator)
         step = (micro_batches, spec.batch_size)

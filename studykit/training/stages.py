@@ -27,11 +27,13 @@ from studykit.generation.cost import Cost
 from studykit.models.loading import device, load_student
 from studykit.models.names import ModelRef
 from studykit.models.projection import output_head
+from studykit.models.sharding import is_sharding, load_whole, shard
 from studykit.models.states import unwrap
 from studykit.results.status import Activity, Watch, unwatched
 from studykit.spec import Teacher
 from studykit.teacher import OpenTeacher, open_teacher
 from studykit.teacher.cross_tokenizer import CrossTokenizerTeacher
+from studykit.training import ranks
 from studykit.training.checkpoints import is_complete, load_own, mark_complete, newest_complete, trained_state
 from studykit.training.dry_run import dry_run, try_teacher
 from studykit.training.loop import train_steps
@@ -85,10 +87,8 @@ def train(
     """
     accelerator = Accelerator(cpu=device().type == "cpu", mixed_precision="no")
     watch(Activity("loading the models"), 0, 0)
-    student = load_student(resolved.spec.student, resolved.student, resolved.spec.seed)
+    student = open_student(resolved, folder)
     trained = Trained(student, resolved.student.tokenizer)
-    if not (folder / "checkpoints").exists():
-        dry_run(resolved, student, folder)
     teacher: OpenTeacher | None = None
     opened: tuple[Teacher, ModelRef] | None = None
     for number, stage in enumerate(resolved.stages):
@@ -107,7 +107,7 @@ def train(
             result = train_stage(job, trained, teacher, resolved.spec.seed, checkpoint_every_s)
             save_finished(job, student, result)
             accelerator.free_memory()  # optimizer and teacher, before another model is loaded
-        plan = stage.plan(accelerator.num_processes)
+        plan = stage.plan()
         usage = Usage.of(plan, len(stage.data.encoded)).manifest | usage_of_parts(stage.data, plan)
         trained.manifests.append(stage.data.manifest | usage | trained_on(result, resolved.teacher_of(stage)))
         trained.cost.add(**result["cost"])
@@ -115,6 +115,16 @@ def train(
     trained.cost["attempts"] = 1 + trained.cost.pop("failed_attempts", 0)
     leave_float32_flash(student)
     return trained
+
+
+def open_student(resolved: ResolvedRun, folder: Path) -> nn.Module:
+    """Load the student, try what the run will do with it where nothing is trained yet, and shard it if need be."""
+    student = load_student(resolved.spec.student, resolved.student, resolved.spec.seed)
+    if not (folder / "checkpoints").exists():
+        dry_run(resolved, student, folder)
+    if is_sharding():
+        shard(student)
+    return student
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,7 @@ def train_stage(
     with accelerator.main_process_first():  # `newest_complete` moves damaged checkpoints aside
         checkpoint = newest_complete(job.folder)
     spending, cost = open_spending(job, checkpoint)
-    plan = stage.plan(accelerator.num_processes)
+    plan = stage.plan()
     usage = Usage.of(plan, len(stage.data.encoded))
     asking = job.follow("asking the teacher", "positions")
     if checkpoint is None and accelerator.is_main_process:
@@ -172,8 +182,8 @@ def train_stage(
         "best": None if training.best is None else training.best.found,
         "cost": cost | sum_over_processes(cost.tokens()) | {"failed_attempts": spending.attempts - 1},
         "threads": threads,
-        "answers": sum_over_processes(training.context.answers),
-        "sequences": {kind: sum_over_processes(counts) for kind, counts in training.sequences.items()},
+        "answers": dict(training.context.answers),
+        "sequences": {kind: dict(counts) for kind, counts in training.sequences.items()},
     }
 
 
@@ -191,9 +201,12 @@ def trained_on(result: dict[str, Any], teacher: tuple[Teacher, ModelRef] | None)
 def open_spending(job: StageJob, checkpoint: Path | None) -> tuple[Spending, Cost]:
     """Return the notes of what the stage has cost, and the cost that this process goes on from.
 
-    It holds the work that was lost with the last process; what a checkpoint holds is added when it is loaded.
+    It holds the work that was lost with the last process; what a checkpoint holds is added when it is loaded. Of
+    several processes the main one counts what they have in common.
     """
     spending, cost = Spending(job.folder), Cost(student_tokens=0, padding_tokens=0)
+    if not job.accelerator.is_main_process:
+        return spending, cost
     if checkpoint is not None:
         kept = load_own(checkpoint, job.accelerator)["cost"]
     elif spending.prepared is not None:
@@ -202,8 +215,7 @@ def open_spending(job: StageJob, checkpoint: Path | None) -> tuple[Spending, Cos
         kept = {name: count for name, count in job.stage.data.manifest.items() if name == "scored_tokens"}
     if checkpoint is None:
         cost.add(**kept)
-    if job.accelerator.is_main_process:
-        cost.add(**spending.lost(kept))
+    cost.add(**spending.lost(kept))
     return spending, cost
 
 
@@ -236,6 +248,9 @@ def prepare_teacher(
         losses, rollouts = zip(*(recipe.parts for recipe in stage.recipes), strict=True)
         is_live = any(recipe.needs_live_teacher for recipe in stage.recipes)
         if any(loss.needs_teacher for loss in losses) and not is_live:
+            if ranks.count() > 1:  # each asks for a part of it; then all find all of it
+                teacher.prepare(encoded.take(rows[ranks.index() :: ranks.count()]), watch)
+                ranks.wait()
             teacher.prepare(encoded.take(rows), watch)
             if not any(rollout.needs_teacher for rollout in rollouts):
                 teacher.release()
@@ -252,11 +267,11 @@ def leave_float32_flash(model: nn.Module) -> None:
 
 def save_finished(job: StageJob, student: nn.Module, result: dict[str, Any]) -> None:
     """Save a finished stage for the next start and the next stage, and delete its checkpoints."""
-    finished = job.folder / _FINISHED
+    finished, weights = job.folder / _FINISHED, trained_state(student)
     if job.accelerator.is_main_process:
         shutil.rmtree(finished, ignore_errors=True)
         finished.mkdir(parents=True)
-        torch.save(trained_state(student), finished / "weights.pt")
+        torch.save(weights, finished / "weights.pt")
         write_json(finished / "result.json", result)
         mark_complete(finished)
         for old in (old for old in job.folder.iterdir() if old != finished):
@@ -270,6 +285,7 @@ def load_finished(folder: Path, student: nn.Module) -> dict[str, Any] | None:
     if not is_complete(finished):
         return None
     weights = torch.load(finished / "weights.pt", map_location="cpu", weights_only=True)
-    student.load_state_dict(weights, strict=False)  # frozen parameters are not among them
-    student.to(device())
+    load_whole(student, weights)  # frozen parameters are not among them
+    if not is_sharding():
+        student.to(device())
     return json.loads((finished / "result.json").read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from studykit.generation.cost import Cost
 from studykit.losses import Author, Loss
 from studykit.methods import Recipe
 from studykit.models.loading import has_bf16
+from studykit.models.sharding import is_sharding, load_whole, load_whole_optimizer, whole_optimizer
 from studykit.models.states import choose_packing
 from studykit.models.vocabulary import token_rows
 from studykit.rollouts import Rollout, RolloutContext
@@ -44,13 +45,14 @@ class Training:
         teacher: None for methods without one.
         stage: specification, recipe and data.
         seed: of dropout and of the rollout.
-        cost: of the stage; the teacher adds to it too.
+        cost: of the stage, in this process; the teacher adds to it too.
 
     Attributes:
         step: optimizer steps taken.
         student: as `accelerate` wraps it; `context.student` is the model itself.
         learners: the stage's methods, most often one.
         packed: whether padding is left out of the student's batches.
+        counted: what is the same in all processes is added here: the cost of the main one, elsewhere nobody's.
         best: the weights of the best validation score so far; None where the last ones are kept.
         sequences: number of sequences trained on, repetitions included: the data's by annotator, others by `Author`.
     """
@@ -70,22 +72,25 @@ class Training:
         self.learners = [Learner(recipe, recipe.make_loss(), recipe.make_rollout()) for recipe in stage.recipes]
         self.bf16 = has_bf16() if self.spec.bf16 is None else self.spec.bf16
         optimizer = make_optimizer(student, [learner.loss for learner in self.learners], self.spec)
-        self.student, self.optimizer = accelerator.prepare(student, optimizer)
+        if is_sharding():
+            self.student, self.optimizer = student, optimizer
+        else:
+            self.student, self.optimizer = accelerator.prepare(student, optimizer)
         self.schedule = make_schedule(self.optimizer, self.spec)
         with self.autocast():
             self.packed = choose_packing(self.student, self.spec.padding_free)
         self.vocab_size = token_rows(tokenizer) if teacher is None else teacher.vocab_size
         self.step, self.epochs = 0, stage.usage.epochs
         self.best = Best(self.spec) if self.spec.load_best_model_at_end else None
-        self.cost = cost
+        self.cost, self.counted = cost, cost if accelerator.is_main_process else Cost()
         self.averages = Averages(accelerator)
         self.context = RolloutContext(
-            accelerator.unwrap_model(self.student),
+            student,
             teacher,
             tokenizer,
-            torch.Generator().manual_seed(seed + accelerator.process_index),
+            torch.Generator().manual_seed(seed),
             self.spec.max_length,
-            cost=cost,
+            cost=self.counted,
         )
         self.sequences: dict[str, Counter[str]] = {"data": Counter(), "generated": Counter()}
         self.validation: list[Batch] = []
@@ -117,7 +122,7 @@ class Training:
     def load_best(self) -> None:
         """Give the student the best weights so far, where they are kept; frozen parameters are not among them."""
         if self.best is not None:
-            self.context.student.load_state_dict(self.best.weights, strict=False)
+            load_whole(self.context.student, self.best.weights)
 
     def shared_state(self) -> dict[str, Any]:
         """Return the state that is the same in all processes."""
@@ -125,23 +130,23 @@ class Training:
         return best | {
             "step": self.step,
             "student": self.trained_state(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": whole_optimizer(self.optimizer),
             "schedule": self.schedule.state_dict(),
             "losses": [learner.loss.state_dict() for learner in self.learners],
+            "rollouts": [learner.rollout.state_dict() for learner in self.learners],
+            "generator": self.context.generator.get_state(),
+            "ratios": self.context.metrics,
+            "answers": dict(self.context.answers),
+            "sequences": {kind: dict(counts) for kind, counts in self.sequences.items()},
         }
 
     def own_state(self) -> dict[str, Any]:
         """Return the state that belongs to this process."""
         self.cost.add_seconds("train_s")
         return {
-            "rollouts": [learner.rollout.state_dict() for learner in self.learners],
-            "generator": self.context.generator.get_state(),
             "random": random_states(self.accelerator.device),
             "cost": self.cost.state_dict(),
             "averages": self.averages.state_dict(),
-            "ratios": self.context.metrics,
-            "answers": dict(self.context.answers),
-            "sequences": {kind: dict(counts) for kind, counts in self.sequences.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -149,16 +154,19 @@ class Training:
         self.step = state["step"]
         if self.best is not None:
             self.best.load_state_dict(state["best"])
-        self.context.student.load_state_dict(state["student"], strict=False)  # frozen parameters are not in it
-        for part in ("optimizer", "schedule", "cost", "averages"):
-            getattr(self, part).load_state_dict(state[part])
+        load_whole(self.context.student, state["student"])  # frozen parameters are not in it
+        load_whole_optimizer(self.optimizer, state["optimizer"])
+        for part in ("schedule", "cost", "averages"):
+            if state[part] is not None:
+                getattr(self, part).load_state_dict(state[part])
         for learner, loss, rollout in zip(self.learners, state["losses"], state["rollouts"], strict=True):
             learner.loss.load_state_dict(loss)
             learner.rollout.load_state_dict(rollout)
         self.context.metrics, self.context.answers = state["ratios"], Counter(state["answers"])
         self.sequences = {kind: Counter(counts) for kind, counts in state["sequences"].items()}
         self.context.generator.set_state(state["generator"])
-        set_random_states(state["random"], self.accelerator.device)
+        if state["random"] is not None:
+            set_random_states(state["random"], self.accelerator.device)
 
 
 def set_activation_checkpointing(model: Any, enabled: bool) -> None:

@@ -4,7 +4,8 @@
         train_steps(training, planned, ...)
 
 Small models are slower on many threads than on one. Another number of threads may also round differently, so the
-choice is stored on disk under everything it depends on: resumed and repeated runs compute with the same number.
+choice is stored on disk under everything it depends on: resumed and repeated runs compute with the same number. Several
+processes of one run take what they may use, unmeasured.
 """
 
 import fcntl
@@ -37,12 +38,13 @@ _ROUNDS = 7
 @contextmanager
 def chosen_threads(training: Training, planned: PlannedBatches) -> Iterator[int | None]:
     """Compute with the chosen number of threads inside the block, and yield it; None where an accelerator computes."""
-    if training.accelerator.device.type != "cpu":
+    accelerator = training.accelerator
+    if accelerator.device.type != "cpu":
         yield None
         return
     before = torch.get_num_threads()
     try:
-        threads = _choose(training, planned)
+        threads = _choose(training, planned) if accelerator.num_processes == 1 else allowance()
         torch.set_num_threads(threads)
         yield threads
     finally:

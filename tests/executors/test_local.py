@@ -7,9 +7,11 @@ import psutil
 import pytest
 from fake_notebooks import PATIENCE_S, wait_for
 
+from studykit.errors import InputError
 from studykit.executors import EXECUTORS
 from studykit.executors._processes import groups_of
 from studykit.executors.local import Local
+from studykit.results.environment import PROCESSES
 
 FAMILY = """
 import os, pathlib, signal, subprocess, sys, time
@@ -78,6 +80,21 @@ def test_a_number_of_threads_set_by_the_user_holds(tmp_path, monkeypatch):
     code = "import os; print(os.environ['OMP_NUM_THREADS'])"
     assert Local(2).submit([sys.executable, "-c", code], tmp_path / "log.txt").wait(PATIENCE_S) == 0
     assert (tmp_path / "log.txt").read_text() == "7\n"
+
+
+def test_each_run_of_several_processes_has_as_many_gpus_and_its_share_of_the_cores(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    monkeypatch.setenv(PROCESSES, "2")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    code = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'])"
+    executor = Local(2)
+    monkeypatch.setattr(executor, "_load", {"0": 1, "1": 0, "2": 1, "3": 0}.get)
+    executor.submit([sys.executable, "-c", code], tmp_path / "log.txt").wait(PATIENCE_S)
+    assert (tmp_path / "log.txt").read_text() == "1,3 2\n"
+    monkeypatch.setenv(PROCESSES, "8")
+    with pytest.raises(InputError, match="--processes 8 needs as many GPUs, and 4 can be seen here"):
+        Local()
 
 
 def test_the_callers_own_group_is_never_among_those_to_end():

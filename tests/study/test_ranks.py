@@ -1,0 +1,216 @@
+"""A run on two processes: the same steps as on one, whatever is trained, whole or sharded, also killed and resumed."""
+
+import gc
+import importlib
+import json
+import os
+import socket
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+
+from studykit import study
+from studykit.errors import Failure, InputError
+from studykit.results.environment import PROCESSES, SHARDING
+from studykit.study import launch
+from studykit.training import loop, train
+
+running = importlib.import_module("studykit.study.run")  # the package has the function of that name
+
+GENERATING = {"max_new_tokens": 6}
+CASES = {
+    "sft": {"gradient_accumulation_steps": 2},
+    "cached kd": {"method": "kd", "top_k": 8, "method_options": {"kd_ratio": 0.7}},
+    "live kd": {"method": "kd", "method_options": {"loss": "curriculum_temperature"}, "tied": True},
+    "gkd": {"method": "gkd", "method_options": GENERATING | {"lmbda": 0.7}},
+    "skd": {"method": "skd", "method_options": GENERATING},
+    "lora": {"method": "kd", "lora": {"lora_r": 2}},
+}
+SHARDED = ("live kd", "gkd", "lora")
+ON_POLICY = {"method": "gkd", "method_options": GENERATING | {"lmbda": 0.7}, "lora": {"lora_r": 2}}
+COUNTED = (
+    "student_tokens",
+    "padding_tokens",
+    "teacher_tokens",
+    "generated_tokens",
+    "scored_tokens",
+    "cached_positions",
+)
+CURVE = ("loss", "grad_norm", "ce_loss", "kd_loss", "mean_token_accuracy", "num_tokens", "answer_length", "accepted")
+
+
+@pytest.fixture(scope="module")
+def specs(plain_spec, stage, tiny_config, data_file):
+    """Return the specification of each case, and of those that are interrupted."""
+
+    def make(lora=None, top_k=None, tied=False, **changes):
+        config = tiny_config | {"tie_word_embeddings": tied}
+        data = {"source": "jsonl", "options": {"path": str(data_file)}}
+        evaluation = {"data": data, "items": 4, "batch_size": 3, "max_new_tokens": 6}
+        spec = plain_spec(stage(steps=4, **changes), lora=lora, top_k=top_k, evaluation=evaluation)
+        spec["student"]["random_config"] = config
+        return spec
+
+    made = {name: make(**case) for name, case in CASES.items()}
+    dropping = {"lora_r": 2, "lora_dropout": 0.2}
+    return made | {"on policy": make(**ON_POLICY), "dropout": make(**ON_POLICY | {"lora": dropping})}
+
+
+def interrupt(error):
+    """Let the next run end with an error in the middle of its third step."""
+    compute_loss = loop.compute_loss
+
+    def deadly(training, batch, denominator):
+        if training.step == 2:
+            error()
+        return compute_loss(training, batch, denominator)
+
+    loop.compute_loss = deadly
+    return lambda: setattr(loop, "compute_loss", compute_loss)
+
+
+def fail():
+    raise RuntimeError("interrupted")
+
+
+def work(rank: int, port: int, specs: dict, root: Path, killed: bool) -> None:
+    """Compute the cases as one of two processes, or die within one of them."""
+    gc.freeze()  # each end of a training asks for a collection
+    torch.set_num_threads(1)
+    running.train = partial(train, checkpoint_every_s=0.0)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    os.environ["STUDYKIT_CACHE"] = str(root / "cache")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
+    if killed:
+        interrupt(lambda: os._exit(9))
+        study.run(specs["dropout"], study="killed", root=root)
+    study.run(specs["dropout"], study="killed", root=root)
+    for name in (*CASES, "dropout"):
+        study.run(specs[name], study="two", root=root)
+    os.environ[SHARDING] = "1"
+    study.run(specs["on policy"], study="begun", root=root)
+    restore = interrupt(fail)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        study.run(specs["on policy"], study="interrupted", root=root)
+    restore()
+    for name in SHARDED:
+        study.run(specs[name], study="sharded", root=root)
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, specs):
+    """Return the folder of all results: of two processes and of one."""
+    import processes
+
+    root = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "train", partial(train, checkpoint_every_s=0.0))
+        restore = interrupt(fail)
+        with pytest.raises(RuntimeError, match="interrupted"):
+            study.run(specs["on policy"], study="begun", root=root)
+        restore()
+    for killed in (True, False):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        started = [processes.start(work, rank, port, specs, root, killed) for rank in (0, 1)]
+        codes = [processes.join(process) for process in started]
+        assert 9 in codes if killed else codes == [0, 0]
+    study.run(specs["on policy"], study="interrupted", root=root)
+    for name in (*CASES, "on policy"):
+        study.run(specs[name], study="one", root=root)
+    return root
+
+
+def found(root, name, specs, case):
+    """Return record, curve, weights and items of a case in a study."""
+    (folder,) = (root / name / "runs").glob(run_id(root, specs[case]))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    (items,) = folder.glob("evaluations/*/items.jsonl")
+    answers = [json.loads(line) for line in items.read_text(encoding="utf-8").splitlines()]
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    return record, lines, load_file(folder / "model" / "model.safetensors"), answers
+
+
+def run_id(root, spec):
+    from studykit.spec import RunSpec
+    from studykit.study.pin import pin
+
+    return pin(RunSpec.parse(spec), root).run_id
+
+
+def assert_equal(one, other, counted=True):
+    """Assert that two runs are equal but for rounding."""
+    for line, expected in zip(other[1], one[1], strict=True):
+        for key in set(CURVE) & set(expected):
+            assert line[key] == pytest.approx(expected[key], rel=1e-4, abs=1e-6), key
+    for key, expected in one[2].items():
+        torch.testing.assert_close(other[2][key], expected, rtol=1e-4, atol=1e-5)
+    for item, expected in zip(other[3], one[3], strict=True):
+        assert item["answer"] == expected["answer"]
+        assert item["reference_nll"] == pytest.approx(expected["reference_nll"], rel=1e-4)
+    if counted:
+        assert {k: other[0]["cost"].get(k) for k in COUNTED} == {k: one[0]["cost"].get(k) for k in COUNTED}
+    assert [part["trained_on"] for part in other[0]["data"]] == [part["trained_on"] for part in one[0]["data"]]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_equal_one(case, root, specs):
+    one, two = (found(root, name, specs, case) for name in ("one", "two"))
+    assert_equal(one, two)
+    assert (one[0]["environment"].get("processes"), two[0]["environment"]["processes"]) == (None, 2)
+
+
+@pytest.mark.parametrize("case", SHARDED)
+def test_two_processes_that_share_the_weights_equal_one(case, root, specs):
+    assert_equal(found(root, "one", specs, case), found(root, "sharded", specs, case))
+
+
+def test_killed_and_resumed_equals_undisturbed_to_the_last_bit(root, specs):
+    resumed, whole = (found(root, name, specs, "dropout") for name in ("killed", "two"))
+    assert resumed[0]["cost"]["attempts"] == 2
+    assert all(torch.equal(value, resumed[2][key]) for key, value in whole[2].items())
+    assert [line["loss"] for line in resumed[1]] == [line["loss"] for line in whole[1]]
+
+
+@pytest.mark.parametrize("name", ["interrupted", "begun"])
+def test_a_run_goes_on_with_another_number_of_processes(name, root, specs):
+    """`interrupted` was begun by two that share the weights and goes on with one, `begun` the other way round."""
+    changed = found(root, name, specs, "on policy")
+    assert changed[0]["cost"]["attempts"] == 2
+    assert_equal(found(root, "one", specs, "on policy"), changed)
+
+
+def test_started_from_here_they_compute_the_same(root, specs, monkeypatch):
+    """Several processes wait for one another, and this one for all of them."""
+    monkeypatch.setattr(launch, "_START", "forkserver")  # as elsewhere here: it has imported everything already
+    monkeypatch.setenv(PROCESSES, "2")
+    lines = []
+    row = study.run(specs["cached kd"], study="started", root=root, show=lines.append)
+    assert_equal(found(root, "one", specs, "cached kd"), found(root, "started", specs, "cached kd"), counted=False)
+    assert any(line.startswith("training") for line in lines)
+    started = []
+    monkeypatch.setattr(launch, "_work", started.append)
+    assert study.run(specs["cached kd"], study="started", root=root) == row
+    with pytest.raises(InputError, match="batch_size 3 does not divide by 2 processes: take 2 or 4"):
+        study.run(specs["sft"] | {"stages": [specs["sft"]["stages"][0] | {"batch_size": 3}]}, root=root)
+    assert not started
+
+
+def test_the_first_error_of_a_process_ends_all(root, specs, monkeypatch):
+    monkeypatch.setattr(launch, "_START", "forkserver")
+    monkeypatch.setenv(PROCESSES, "2")
+    monkeypatch.setattr(launch, "_work", die)
+    with pytest.raises(Failure, match="process 1 of the run ended with exit code 7"):
+        study.run(specs["lora"], study="started", root=root)
+
+
+def die(index, place, job, queue):
+    """Stand for one of the processes, the second of which is killed while the first one waits for it."""
+    os._exit(7) if index else time.sleep(600)
