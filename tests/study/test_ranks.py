@@ -8,6 +8,7 @@ import socket
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,10 +21,10 @@ from studykit.results.environment import PROCESSES, SHARDING
 from studykit.study import launch
 from studykit.training import loop, train
 
-running = importlib.import_module("studykit.study.run")  # the package has the function of that name
+running: Any = importlib.import_module("studykit.study.run")  # the package has the function of that name
 
 GENERATING = {"max_new_tokens": 6}
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "sft": {"gradient_accumulation_steps": 2},
     "cached kd": {"method": "kd", "top_k": 8, "method_options": {"kd_ratio": 0.7}},
     "live kd": {"method": "kd", "method_options": {"loss": "curriculum_temperature"}, "tied": True},
@@ -32,7 +33,7 @@ CASES = {
     "lora": {"method": "kd", "lora": {"lora_r": 2}},
 }
 SHARDED = ("live kd", "gkd", "lora")
-ON_POLICY = {"method": "gkd", "method_options": GENERATING | {"lmbda": 0.7}, "lora": {"lora_r": 2}}
+ON_POLICY: dict[str, Any] = {"method": "gkd", "method_options": GENERATING | {"lmbda": 0.7}, "lora": {"lora_r": 2}}
 COUNTED = (
     "student_tokens",
     "padding_tokens",
@@ -57,8 +58,8 @@ def specs(plain_spec, stage, tiny_config, data_file):
         return spec
 
     made = {name: make(**case) for name, case in CASES.items()}
-    dropping = {"lora_r": 2, "lora_dropout": 0.2}
-    return made | {"on policy": make(**ON_POLICY), "dropout": make(**ON_POLICY | {"lora": dropping})}
+    dropping: dict[str, Any] = ON_POLICY | {"lora": {"lora_r": 2, "lora_dropout": 0.2}}
+    return made | {"on policy": make(**ON_POLICY), "dropout": make(**dropping)}
 
 
 def interrupt(error):
