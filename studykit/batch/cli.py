@@ -177,7 +177,7 @@ def set_processes(processes: int | None, shard: bool) -> None:
     from studykit.results.environment import PROCESSES, SHARDING
 
     os.environ.update({PROCESSES: str(processes)} if processes else {})
-    if shard and not processes:
+    if shard and not processes and "WORLD_SIZE" not in os.environ:
         raise InputError("--shard divides weights among processes: give their number, such as --processes 8")
     os.environ.update({SHARDING: "1"} if shard else {})
 

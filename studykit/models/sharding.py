@@ -24,7 +24,7 @@ _ASKED, _VERSION = "ACCELERATE_USE_FSDP", "FSDP_VERSION"
 
 
 def take_over() -> None:
-    """Note that the launcher asks for sharding, and keep other libraries from doing it once more.
+    """Note that the launcher asks for sharding, and keep other libraries from doing it, too.
 
     Raises:
         InputError: FSDP of version 1, whose parameters a loss on the head cannot read.

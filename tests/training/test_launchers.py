@@ -45,7 +45,7 @@ def test_a_configuration_is_valid_and_says_whether_weights_are_divided(name, lau
     launched(environment_of(name))
     sharding.take_over()
     assert (os.environ[SHARDING] == "1") == (name == "fsdp2.yaml")
-    assert os.environ["ACCELERATE_USE_FSDP"] != "true"  # or transformers and accelerate would do it once more
+    assert os.environ["ACCELERATE_USE_FSDP"] != "true"  # or transformers and accelerate would do it, too
     assert not sharding.is_sharding()  # no other process is there
 
 
