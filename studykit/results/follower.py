@@ -1,4 +1,4 @@
-"""What stands for the writer of a run or of an evaluation in the processes beside the one that writes.
+"""Takes the place of the writer of a run or an evaluation in the processes beside the one that writes.
 
 with RunWriter(folder, spec) if is_main else Follower(folder / "runs" / spec.run_id) as run:
     run.finish(cost, data)                       # writes nothing here

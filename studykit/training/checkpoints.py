@@ -90,7 +90,7 @@ def save(folder: Path, step: int, shared: dict[str, Any], own: dict[str, Any], a
         mark_complete(checkpoint)
         for old in _newest_first(folder)[KEPT:]:
             shutil.rmtree(old)
-    accelerator.wait_for_everyone()  # whoever ends next may end all
+    accelerator.wait_for_everyone()  # the end of one may end all
 
 
 def load(checkpoint: Path, accelerator: Accelerator) -> dict[str, Any]:

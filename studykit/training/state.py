@@ -52,7 +52,7 @@ class Training:
         student: as `accelerate` wraps it; `context.student` is the model itself.
         learners: the stage's methods, most often one.
         packed: whether padding is left out of the student's batches.
-        counted: what is the same in all processes is added here: the cost of the main one, elsewhere nobody's.
+        counted: what is the same in all processes is added here: the cost of the main one, elsewhere no one's.
         best: the weights of the best validation score so far; None where the last ones are kept.
         sequences: number of sequences trained on, repetitions included: the data's by annotator, others by `Author`.
     """
