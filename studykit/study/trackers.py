@@ -29,6 +29,7 @@ from studykit.errors import one_line
 from studykit.files import json_object, read_lines, write_json
 from studykit.models.loading import device
 from studykit.results import read_evaluations
+from studykit.results.curves import has_numbers
 from studykit.results.options import option_values
 from studykit.results.status import Activity, Watch
 from studykit.training.resolved import ResolvedRun
@@ -88,8 +89,9 @@ class Report:
         if not self._tracked or not self._curve.is_file() or (size := self._curve.stat().st_size) == self._seen:
             return
         self._seen = size
-        lines = [line for line in read_lines(self._curve)[0] if {"stage", "step"} <= line.keys()]
-        for line in sorted(lines, key=_place):
+        lines = [line for line in read_lines(self._curve)[0] if has_numbers(line) and {"stage", "step"} <= line.keys()]
+        known = [line for line in lines if line["stage"] in range(len(self._run.stages))]  # the others are damaged
+        for line in sorted(known, key=_place):
             values = {name: value for name, value in line.items() if name not in _NO_METRICS}
             for tracked in self._tracked:
                 if _place(line) > tracked.sent:
@@ -134,11 +136,10 @@ class _Tracked:
 
     def note(self, **fields: Any) -> None:
         """Note on disk what has been sent."""
-        if not self._failed:
-            vars(self).update(fields)
-            self._file.parent.mkdir(exist_ok=True)
-            noted = {"sent": list(self.sent), "scored": self.scored, "id": self._id}
-            write_json(self._file, self._noted() | {self.name: noted})
+        vars(self).update(fields)
+        noted = {"sent": list(self.sent), "scored": self.scored, "id": self._id}
+        self._file.parent.mkdir(exist_ok=True)
+        self._guarded(lambda: write_json(self._file, self._noted() | {self.name: noted}))
 
     def finish(self) -> None:
         """Close it."""
