@@ -89,7 +89,7 @@ def _chosen(done: pd.DataFrame, tuned: list[str]) -> pd.DataFrame:
     varied = [name for name in table if name != "student" or table[name].nunique() > 1]
     for name in (name for name in tuned if name in table):
         table[name] = [f"{value:g}" if isinstance(value, float) else value for value in table[name]]
-    names = {name: name.removeprefix("tuned.").replace("_", " ") for name in varied}
+    names = {name: str(name).removeprefix("tuned.").replace("_", " ") for name in varied}
     return table[varied].rename(columns=names | {"budget_examples": "budget", "tuned_at_edge": "at the edge"})
 
 
@@ -100,7 +100,8 @@ def _listed(values: pd.Series) -> str:
 def _machines(folder: Path, done: pd.DataFrame) -> str:
     """Return the processors that the records of runs name, with "on" before them; older records name none."""
     records = (results.read_record(results.run_folder(folder, run)) for run in done["run_id"].unique())
-    known = sorted({record.environment.processor for record in records if record and record.environment.processor})
+    machines = [record.environment for record in records if record and record.environment]
+    known = sorted({machine.processor for machine in machines if machine.processor})
     return f", on {' and '.join(known)}" if known else ""
 
 

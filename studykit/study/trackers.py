@@ -106,7 +106,9 @@ class Report:
         done = {e.eval_id: e.record for e in read_evaluations(self._folder) if e.record is not None and ids}
         for number, eval_id in enumerate(ids):
             record = done.get(eval_id)
-            for tracked in self._tracked if record is not None and record.status == "done" else ():
+            if record is None or record.status != "done":
+                continue
+            for tracked in self._tracked:
                 if eval_id not in tracked.scored:
                     names = {name: f"{eval_id}/{name}" if number else name for name in record.metrics}
                     tracked.log({names[name]: value for name, value in record.metrics.items()}, self._starts[-1])

@@ -168,7 +168,7 @@ def test_tensorboard_reads_the_curve_of_each_run(plain, tmp_path):
         assert [event.value for event in events] == pytest.approx(curve["loss"].tolist())
         [score] = read.Scalars(row["run_id"], "exact_match")
         assert (score.step, score.value) == (10, pytest.approx(row["exact_match"]))
-    assert "config/text_summary" in read.Runs()[row["run_id"]]["tensors"]
+        assert "config/text_summary" in read.Runs()[row["run_id"]]["tensors"]
 
 
 def test_trackio_keeps_the_curve_of_a_run_on_this_machine(plain, tmp_path, monkeypatch, stop_once):
