@@ -18,7 +18,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.file)
 @every_page
 def test_the_numbers_are_generated_from_the_committed_results(page):
     start, end = page.markers
-    block = (ROOT / "docs" / "records.md").read_text(encoding="utf-8").partition(start)[2].partition(end)[0].strip()
+    block = (ROOT / page.file).read_text(encoding="utf-8").partition(start)[2].partition(end)[0].strip()
     assert block
     assert page.compared(block) == page.compared(page.generated().strip()), (
         "run `make figures`: its sources have changed"
