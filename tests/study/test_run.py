@@ -236,9 +236,9 @@ def test_a_teacher_is_loaded_once_for_capture_check_and_score(
 ):
     loaded, load = [], loading.load_teacher
 
-    def counting(model, **options):
+    def counting(model, *how, **options):
         loaded.append(model.name)
-        return load(model, **options)
+        return load(model, *how, **options)
 
     monkeypatch.setattr(
         import_module("studykit.study.score"), "load_teacher", counting
