@@ -243,7 +243,7 @@ def test_a_run_is_trained_once_listed_and_scored_later(studykit, spec_file, data
         {name: row[name] for name in row if name != "ablation"}
     )
     code, out, err = studykit("results", "scratch", "--rebuild")
-    assert (code, err) == (0, "scratch: 1 runs\n")
+    assert (code, err) == (0, "scratch: 1 run\n")
     assert row["run_id"] in out
     evaluation = spec_file().with_name("evaluation.json")
     evaluation.write_text(json.dumps({"data": data, "items": 2}))

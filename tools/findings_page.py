@@ -12,7 +12,8 @@ from studykit.findings import figure_of, markdown_table
 from studykit.findings._answers import Answer, find_answers
 from studykit.findings._report import read_report
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = ROOT / "notebooks"
 _WORDS = (
     "the paper",
     "question",
@@ -28,11 +29,18 @@ _WORDS = (
 _COSTS = ("study", "runs", "hours", "student reads", "teacher reads", "generated", "tuning runs", "tuning hours")
 
 
+def committed() -> list[str]:
+    """Return the names of the studies that are part of the repository: what else lies in results/ is somebody's own."""
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix("!results/").strip("/") for line in lines if line.startswith("!results/")]
+
+
 def studied(root: Path) -> Iterator[tuple[Path, Answer]]:
-    """Yield the findings of all studies under a folder, each with the folder of its study, in the notebooks' order."""
+    """Yield the findings of committed studies, each with the folder of its study, in the notebooks' order."""
     found = [
         (folder, answer)
         for folder in results.studies(root)
+        if folder.name in committed()
         for answer in find_answers(results.load(folder), results.cells(folder), folder)
         if not answer.finding.table.empty
     ]
@@ -46,7 +54,7 @@ def format_page(root: Path, link: str) -> str:
         root: folder of all results.
         link: to it, from the page.
     """
-    report = read_report(root)
+    report = read_report(root, committed())
     costs = report.costs[[name for name in _COSTS if name in report.costs]] if len(report.costs) else report.costs
     parts = ["## The paper's findings, and what was found here", markdown_table(report.claims, left=_WORDS)]
     seen: dict[str, int] = {}

@@ -99,9 +99,14 @@ class Report:
         return "\n".join([advice.sentence, *(f"- {line}" for line in advice.unknown)])
 
 
-def read_report(root: str | Path = "results") -> Report:
-    """Return the report on all studies under a folder; empty tables where there are none."""
-    folders = results.studies(root)
+def read_report(root: str | Path = "results", studies: Sequence[str] | None = None) -> Report:
+    """Return the report on the studies under a folder; empty tables where there are none.
+
+    Args:
+        root: folder of all results.
+        studies: names of those that are read; None for all.
+    """
+    folders = [folder for folder in results.studies(root) if studies is None or folder.name in studies]
     frames = [results.load(folder) for folder in folders]
     answers = [
         (folder.name, answer)

@@ -89,7 +89,7 @@ def test_teachers_are_not_mixed(finding):
 
 
 def test_a_planned_contrast_that_cannot_be_computed_yet_counts_all_the_same():
-    sure = Interval(3.0, 1.8, 4.2, 3)
+    sure = Interval(3.0, 0.7, 5.3, 3)
     alone, beside = judge({"kd": sure}, "exact_match"), judge({"kd": sure, "gkd": None, "skd": None}, "exact_match")
     assert list(beside) == ["kd"]
     assert (alone["kd"].word, beside["kd"].word) == ("helps", "cannot tell")
