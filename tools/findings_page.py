@@ -30,7 +30,7 @@ _COSTS = ("study", "runs", "hours", "student reads", "teacher reads", "generated
 
 
 def committed() -> list[str]:
-    """Return the names of the studies that are part of the repository: what else lies in results/ is somebody's own."""
+    """Return the names of the studies that are part of the repository; others in results/ are somebody's own."""
     lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     return [line.removeprefix("!results/").strip("/") for line in lines if line.startswith("!results/")]
 
