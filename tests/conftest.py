@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import sys
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -16,6 +17,9 @@ WORDS = ("cat", "dog", "banana", "river", "stone", "apple", "window", "garden", 
 
 
 def pytest_configure(config):
+    trackio = tempfile.TemporaryDirectory(prefix="trackio-", ignore_cleanup_errors=True)
+    config.add_cleanup(trackio.cleanup)
+    os.environ["TRACKIO_DIR"] = trackio.name  # trackio reads it when it is imported
     # peft asks a transformers model for a property that transformers 5 has renamed.
     config.addinivalue_line("filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 

@@ -111,21 +111,23 @@ def root(tmp_path_factory, specs):
 
     root = tmp_path_factory.mktemp("ranks")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "train", partial(train, checkpoint_every_s=0.0))
-        restore = interrupt(fail)
-        with pytest.raises(RuntimeError, match="interrupted"):
-            study.run(specs["on policy"], study="begun", root=root)
-        restore()
-    for killed in (True, False):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        started = [processes.start(work, rank, port, specs, root, killed) for rank in (0, 1)]
-        codes = [processes.join(process) for process in started]
-        assert 9 in codes if killed else codes == [0, 0]
-    study.run(specs["on policy"], study="interrupted", root=root)
-    for name in (*CASES, "on policy"):
-        study.run(specs[name], study="one", root=root)
+        patch.setenv("STUDYKIT_CACHE", str(root / "cache of one"))  # no other test has asked this teacher here
+        with patch.context() as saving:
+            saving.setattr(running, "train", partial(train, checkpoint_every_s=0.0))
+            restore = interrupt(fail)
+            with pytest.raises(RuntimeError, match="interrupted"):
+                study.run(specs["on policy"], study="begun", root=root)
+            restore()
+        for killed in (True, False):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            started = [processes.start(work, rank, port, specs, root, killed) for rank in (0, 1)]
+            codes = [processes.join(process) for process in started]
+            assert 9 in codes if killed else codes == [0, 0]
+        study.run(specs["on policy"], study="interrupted", root=root)
+        for name in (*CASES, "on policy"):
+            study.run(specs[name], study="one", root=root)
     return root
 
 
@@ -152,7 +154,8 @@ def assert_equal(one, other, counted=True):
         for key in set(CURVE) & set(expected):
             assert line[key] == pytest.approx(expected[key], rel=1e-4, abs=1e-6), key
     for key, expected in one[2].items():
-        torch.testing.assert_close(other[2][key], expected, rtol=1e-4, atol=1e-5)
+        # a hundredth of one step of the learning rate: AdamW divides gradients of rounding's size by their size
+        torch.testing.assert_close(other[2][key], expected, rtol=1e-4, atol=1e-4)
     for item, expected in zip(other[3], one[3], strict=True):
         assert item["answer"] == expected["answer"]
         assert item["reference_nll"] == pytest.approx(expected["reference_nll"], rel=1e-4)

@@ -171,18 +171,17 @@ def test_tensorboard_reads_the_curve_of_each_run(plain, tmp_path):
         assert "config/text_summary" in read.Runs()[row["run_id"]]["tensors"]
 
 
-def test_trackio_keeps_the_curve_of_a_run_on_this_machine(plain, tmp_path, monkeypatch, stop_once):
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
+def test_trackio_keeps_the_curve_of_a_run_on_this_machine(plain, tmp_path, stop_once):
     trackio = pytest.importorskip("trackio")
     from trackio.sqlite_storage import SQLiteStorage
 
-    settings = {"spec": plain, "root": tmp_path, "study": "sample", "report_to": "trackio", "keep": "none"}
+    settings = {"spec": plain, "root": tmp_path, "study": "followed", "report_to": "trackio", "keep": "none"}
     stop_once(**settings)
     row = study.run(**settings)
-    [run] = trackio.Api().runs("sample")
+    [run] = trackio.Api().runs("followed")
     assert (run.name, run.config["method"]) == (row["run_id"], "sft > sft")
-    curve, _ = read_metrics(tmp_path / "sample" / "runs" / row["run_id"])
-    logs = SQLiteStorage.get_logs("sample", row["run_id"])
+    curve, _ = read_metrics(tmp_path / "followed" / "runs" / row["run_id"])
+    logs = SQLiteStorage.get_logs("followed", row["run_id"])
     points = [(line["step"], line["loss"]) for line in logs if "loss" in line]
     assert [step for step, _ in points] == list(range(1, 11))
     assert [loss for _, loss in points] == pytest.approx(curve["loss"].tolist())
