@@ -11,7 +11,7 @@ shapes and processor, not data or budgets.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from studykit.results.environment import processor
 from studykit.sources import Example
 from studykit.spec import Evaluation
 from studykit.study.memory import PeakMemory
+from studykit.study.timing import growing_sizes, pace, pace_at, take_within
 from studykit.teacher import OpenTeacher
 from studykit.teacher.cached import StoredTeacher
 from studykit.teacher.endpoint import EndpointTeacher
@@ -43,9 +44,7 @@ from studykit.training.stages import open_teacher_of, prepare_teacher, set_activ
 from studykit.training.state import Training
 from studykit.training.threads import allowance, chosen_threads
 
-_VERSION = 6
-_STEPS, _WITHIN_S = 10, 4.0
-"""A part of the probe ends after this many steps or seconds."""
+_VERSION = 7
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ def _measure_stage(
         times.append((batch.input_ids.numel(), time.perf_counter() - began))
 
     with chosen_threads(training, planned):
-        _within(step, chosen)
+        take_within(step, chosen)
     activations = max(0.0, (peak.gib() or 0.0) * 2**30 - _memory_bytes())  # models and optimizer are still there
     return StageRates(pace(times), activations / max(tokens for tokens, _ in times), _measure_validation(training))
 
@@ -210,7 +209,7 @@ def _measure_validation(training: Training) -> float:
         times.append((sum(len(batch.input_ids) for batch in batches), time.perf_counter() - began))
 
     whole = training.validation
-    _within(step, [whole[len(whole) // 2 :][:1]] * 2 + [whole])
+    take_within(step, [whole[len(whole) // 2 :][:1]] * 2 + [whole])
     training.validation = whole
     return pace(times)
 
@@ -220,46 +219,9 @@ def _growing_batches(stage: ResolvedStage) -> Iterator[np.ndarray]:
     plan, lengths = stage.plan(), stage.data.encoded.lengths
     ordered = sorted(plan, key=lambda rows: lengths[rows].max())
     middle = ordered[len(ordered) // 2]
-    yield from (middle[:n] for n in _growing(len(middle)))
+    yield from (middle[:n] for n in growing_sizes(len(middle)))
     for share in (0.5, 0.9, 0.1, 0.5, 1.0, 0.25, 0.75, 0.5):
         yield ordered[round(share * (len(ordered) - 1))]
-
-
-def _growing(largest: int) -> list[int]:
-    """Return 1, 4, 16 ... below a number: the time of each part tells whether the next one ends in time.
-
-    >>> _growing(20)
-    [1, 4, 16]
-    """
-    return [4**n for n in range(largest.bit_length()) if 4**n < largest] or [1]
-
-
-def _within(step: Callable[[Any], None], parts: list[Any]) -> None:
-    """Take steps, at most ten, as long as the next one, at the pace of the last, ends in time; at least two.
-
-    The time is counted from the end of the first step, in which everything is made.
-    """
-    began = None
-    for number, part in enumerate(parts[:_STEPS]):
-        before = time.monotonic()
-        step(part)
-        now = time.monotonic()
-        began = now if began is None else began
-        growth = len(parts[number + 1]) / len(part) if number + 1 < len(parts) else 1.0
-        if number >= 1 and now - began + growth * (now - before) > _WITHIN_S:
-            return
-
-
-def pace(times: list[tuple[int, float]]) -> float:
-    """Return seconds per unit from measured (units, seconds): of the larger measurements the fastest.
-
-    Small ones are left out, since what a step takes beside its tokens shows in them; other processes only add time.
-
-    >>> pace([(10, 9.0), (60, 3.0), (100, 4.0), (100, 2.0)])
-    0.02
-    """
-    largest = max(units for units, _ in times)
-    return min(seconds / units for units, seconds in times if 2 * units >= largest)
 
 
 def _measure_capture(teacher: StoredTeacher, stage: ResolvedStage) -> CaptureRates:
@@ -282,7 +244,7 @@ def _measure_capture(teacher: StoredTeacher, stage: ResolvedStage) -> CaptureRat
         sizes.append((int(part.response_tokens.sum()), sum(map(len, entries))))
         times.append((int(part.lengths.sum()), time.perf_counter() - began))
 
-    _within(step, chosen)
+    take_within(step, chosen)
     positions, stored = np.array(sizes).sum(axis=0)
     memory_bytes = (peak.gib() or 0.0) * 2**30
     return CaptureRates(name, pace(times), float(stored / max(1, positions)), memory_bytes)
@@ -307,7 +269,7 @@ def _measure_items(model: Any, tokenizer: Any, spec: Evaluation, items: list[Exa
     longest = max(len(tokenizer(item.answer)["input_ids"]) for item in items[:32]) + 1
     shorter = spec.model_copy(update={"max_new_tokens": min(spec.max_new_tokens, longest)})
     largest = min(spec.batch_size, len(items))
-    parts = [items[:n] for n in (*_growing(largest), largest, largest)]
+    parts = [items[:n] for n in (*growing_sizes(largest), largest, largest)]
     times: list[tuple[int, float]] = []
     peak, before = PeakMemory(), _memory_bytes()
 
@@ -316,9 +278,9 @@ def _measure_items(model: Any, tokenizer: Any, spec: Evaluation, items: list[Exa
         answer_items(model, tokenizer, shorter, part)
         times.append((len(part), time.perf_counter() - began))
 
-    _within(step, parts)
+    take_within(step, parts)
     scale = largest / max(count for count, _ in times)
-    return pace(times), max(0.0, (peak.gib() or 0.0) * 2**30 - before) * scale
+    return pace_at(times, largest), max(0.0, (peak.gib() or 0.0) * 2**30 - before) * scale
 
 
 def _memory_bytes() -> float:

@@ -163,25 +163,6 @@ def test_the_probe_leaves_nothing_in_the_results(probed):
     assert list(probed[3].iterdir()) == []
 
 
-def test_the_probe_ends_where_the_next_step_would_take_too_long(monkeypatch):
-    now, taken = 0.0, []
-
-    def step(part):
-        nonlocal now
-        taken.append(len(part))
-        now += 1.0 * len(part)
-
-    monkeypatch.setattr(rates.time, "monotonic", lambda: now)
-    rates._within(step, [[0], [0], [0] * 8, [0] * 8])
-    assert taken == [1, 1]
-    now, taken[:] = 0.0, []
-    rates._within(lambda part: step(part * 20) if not taken else step(part), [[0], [0], [0]])
-    assert taken == [20, 1, 1]  # the first step, in which everything is made, does not count
-    now, taken[:] = 0.0, []
-    rates._within(lambda part: taken.append(len(part)), [[0]] * 50)
-    assert len(taken) == 10
-
-
 @pytest.mark.parametrize(
     ("there_gib", "static_gib", "token_gib", "jobs", "setting"),
     [
