@@ -174,6 +174,13 @@ GOALS = (
         at_most=True,
     ),
     Goal(
+        "overheads",
+        "a notebook of one cell with the imports of notebook 01, seconds from its kernel's start to its end",
+        lambda report: read_median(report, "notebook, imports", "seconds"),
+        5.0,
+        at_most=True,
+    ),
+    Goal(
         "pools",
         "from an index to the first step, seconds of the whole process",
         lambda report: read_median(report, "first step", "seconds"),

@@ -100,8 +100,9 @@ def time_pinned(arguments: argparse.Namespace) -> dict[str, float]:
 
 _PIN = """from studykit.data import Inputs
 from studykit.spec import RunSpec
+from studykit.study.pin import pin
 inputs = Inputs(results)
-pinned = [runner.pin(RunSpec.parse(arm), inputs) for arm in arms.values()]"""
+pinned = [pin(RunSpec.parse(arm), inputs) for arm in arms.values()]"""
 
 
 def _cells() -> list[str]:
@@ -111,18 +112,25 @@ def _cells() -> list[str]:
 
 
 def write_runs(study: Path, count: int) -> None:
-    """Write `count` finished runs: a committed one with other ids, seeds and scores."""
-    source = next(file for file in sorted((ROOT / "results" / "lexicon" / "runs").glob("*/record.json")))
-    record = json.loads(source.read_text(encoding="utf-8"))
+    """Write `count` finished runs: a committed one with other ids, seeds and scores, and their evaluations."""
+    from studykit.files import seal, unseal
+
+    source = min((ROOT / "results" / "lexicon" / "runs").glob("*/record.json")).parent
+    [evaluated] = (source / "evaluations").iterdir()
+    files = (source / "record.json", evaluated / "record.json")
+    record, scored = (unseal(json.loads(file.read_text(encoding="utf-8"))) for file in files)
     study.mkdir()
-    shutil.copy(ROOT / "results" / "lexicon" / "study.json", study)
+    shutil.copy(source.parents[1] / "study.json", study)
     for number in range(count):
         run = study / "runs" / f"{number:012x}"
-        run.mkdir(parents=True)
-        record["run_id"], record["spec"]["seed"] = run.name, number
-        record["metrics"]["exact_match"] = number / count
-        (run / "spec.json").write_text(json.dumps(record["spec"], indent=1), encoding="utf-8")
-        (run / "record.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        evaluation = run / "evaluations" / evaluated.name
+        evaluation.mkdir(parents=True)
+        record["run_id"] = scored["run_id"] = run.name
+        record["spec"]["seed"], scored["metrics"]["exact_match"] = number, number / count
+        shutil.copy(evaluated / "evaluation.json", evaluation)
+        (run / "spec.json").write_text(json.dumps(record["spec"]), encoding="utf-8")
+        for folder, content in ((run, record), (evaluation, scored)):
+            (folder / "record.json").write_text(json.dumps(seal(content)), encoding="utf-8")
 
 
 def time_first_table(arguments: argparse.Namespace) -> dict[str, float]:

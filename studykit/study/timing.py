@@ -51,7 +51,7 @@ def pace(times: list[tuple[int, float]]) -> float:
 
 
 def pace_at(times: list[tuple[int, float]], units: int) -> float:
-    """Return seconds per unit where so many are taken at once, from measured (units, seconds) of fewer.
+    """Return seconds per unit where that number is taken at once, from measured (units, seconds) of fewer.
 
     A part of the time grows with the units and a part does not: a generation has as many steps for one item as for
     sixty-four. The first measurement is left out where there are others: everything is made in it.
