@@ -3,9 +3,13 @@
 Formula: `β KL(p‖m) + (1-β) KL(q‖m)`, `m = β p + (1-β) q`, at every supervised token; KL(p‖q) at β = 0 and KL(q‖p) at β
 = 1.
 
+Code: the authors' was not seen. huggingface/trl@7310b81fbd40:trl/experimental/gkd/gkd_trainer.py.
+
 Agreement: tests/losses/test_against_peers.py::test_jsd_equals_trls_in_value_and_gradient,
 tests/losses/test_against_peers.py::test_the_chunked_head_equals_trls_loss_on_full_logits and, where Liger is installed,
 tests/losses/test_against_peers.py::test_the_chunked_head_equals_ligers_fused_one.
+
+Differs: trl divides by the supervised tokens of the micro-batch, here by those of the optimizer step.
 
 Differs: `rescale` is of this kit. `js_distance` in jongwooko/distillm@17c0f98bc263:distillm/losses.py has 1 - β for β,
 and 0.9 by default.

@@ -3,11 +3,24 @@
 Formula: `-min(ρ_t A_t, clip(ρ_t, 1-ε, 1+ε) A_t)`, `A_t = Σ_k γ^k r_{t+k}`, `r_t = log p(y_t) - log q(y_t)`, on sampled
 answers.
 
+Code: MiniLLM's, microsoft/LMOps@7b14befcfabd:minillm/minillm/losses.py and
+microsoft/LMOps@19f288d4dbab:minillm/minillm/sampler.py with
+microsoft/LMOps@46f17dec81ac:minillm/scripts/gpt2/minillm/train_base_xl.sh over the defaults of
+microsoft/LMOps@29fe35c609dc:minillm/arguments.py.
+
 Agreement: tests/losses/test_policy_gradient.py::test_its_mean_over_whole_answers_is_the_gradient_of_their_reverse_kl,
 by enumeration of all answers.
 
 Agreement: tests/losses/test_against_peers.py::test_the_policy_gradient_equals_that_of_trls_on_policy_distillation at
 discount 0, in the gradient.
+
+Differs: MiniLLM's release counts a token's own reward in A_t beside the one-step term; its paper and this kit begin
+after it (tests/losses/test_against_releases.py::test_minillms_release_counts_a_tokens_own_reward).
+
+Differs: in MiniLLM's release γ is 0.95, rewards are divided by 0.5, a sample is used in up to four epochs with PPO's
+ratio, and the one-step term has weight 1; here γ is 1 in `minillm`, a sample is used once, and the weight is ρ_t.
+
+Differs: MiniLLM's release whitens over padding too, and adds a loss on a plain corpus, half of it distillation.
 """
 
 from typing import Annotated

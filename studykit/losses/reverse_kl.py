@@ -2,7 +2,12 @@
 
 Formula: `KL(q‖p) = Σ q (log q - log p)` over the vocabulary at every supervised token.
 
+Code: jongwooko/distillm@17c0f98bc263:distillm/losses.py has it as `reverse_kl`, a baseline.
+
 Agreement: tests/losses/test_against_peers.py::test_each_kl_equals_trls_at_its_end_of_beta in value and gradient.
+
+Differs: the paper minimises KL(q‖p) of whole answers that the student samples (`minillm`); this loss, like the
+baseline, takes it token by token.
 """
 
 from torch import Tensor

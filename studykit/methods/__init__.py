@@ -3,7 +3,6 @@
     gkd = Recipe(loss="jsd", rollout="mixed")            # the whole of a file, below its docstring
 
     get_method("gkd", beta=0.1, temperature=2.0)         # the recipe with a user's options
-    describe_options("gkd")                              # each with default, type and documentation
 
 The options of a method are its `settable` fields, and the options of its loss and of its rollout with their defaults,
 ranges and documentation. One name is one value: an option that loss and rollout both have, such as `teacher_share`, is
@@ -28,11 +27,6 @@ METHODS = Room("studykit.methods", kind="method")
 
 MIXING = ("kd_ratio", "temperature", "scale_by_t2")
 """Fields of a recipe that are options of most methods."""
-
-_SAMPLING = {
-    "rollout.temperature": "sampling_temperature",
-    "rollout.teacher_temperature": "teacher_sampling_temperature",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +68,11 @@ class Recipe:
     """Loss and rollout, made once for the flags that they have with these options; training makes new ones."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", (self.make_loss(), self.make_rollout()))  # the dataclass is frozen
+        object.__setattr__(self, "parts", self.make_parts())  # the dataclass is frozen
 
-    def make_loss(self) -> Loss:
-        """Make the loss, with fresh state."""
-        return get_loss(self.loss, **self.loss_options or {})
-
-    def make_rollout(self) -> Rollout:
-        """Make the rollout, with fresh state."""
-        return get_rollout(self.rollout, **self.rollout_options or {})
+    def make_parts(self) -> tuple[Loss, Rollout]:
+        """Make loss and rollout, with fresh state."""
+        return get_loss(self.loss, **self.loss_options or {}), get_rollout(self.rollout, **self.rollout_options or {})
 
     @property
     def needs_teacher(self) -> bool:
@@ -123,23 +113,21 @@ class Recipe:
     @cached_property
     def _targets(self) -> list[tuple[str, str, Option]]:
         """Where each option goes: "loss", "rollout" or "" for a field, the name there, and the public option."""
-        targets = []
-        for name in self.settable:
-            targets.append(("", name, self._public("", options_of(Recipe)[name], vars(self))))
+        targets = [("", name, self._public("", options_of(Recipe)[name])) for name in self.settable]
         closed = {option.name for _, _, option in targets} | set(self.hidden)
         for part, room in (("loss", LOSSES), ("rollout", ROLLOUTS)):
-            if f"{part}_options" in self.settable:
-                continue
-            for option in options_of(room.member(getattr(self, part))).values():
-                public = self._public(f"{part}.", option, getattr(self, f"{part}_options") or {})
-                if public.name not in closed:
-                    targets.append((part, option.name, public))
+            if f"{part}_options" not in self.settable:
+                inner = room.options(getattr(self, part))
+                public = [(part, name, self._public(part, option)) for name, option in inner.items()]
+                targets += [target for target in public if target[-1].name not in closed]
         return targets
 
-    def _public(self, prefix: str, option: Option, values: Mapping[str, Any]) -> Option:
+    def _public(self, part: str, option: Option) -> Option:
         """Return an option under its public name, with the recipe's default."""
-        name = (_SAMPLING | dict(self.renamed)).get(prefix + option.name, option.name)
-        return replace(option, name=name, default=values.get(option.name, option.default))
+        own = (getattr(self, f"{part}_options") or {}) if part else vars(self)
+        usual = option.name.replace("temperature", "sampling_temperature") if part == "rollout" else option.name
+        name = self.renamed.get(f"{part}.{option.name}" if part else option.name, usual)
+        return replace(option, name=name, default=own.get(option.name, option.default))
 
 
 def get_method(name: str, /, **options: Any) -> Recipe:
@@ -163,21 +151,3 @@ def get_method(name: str, /, **options: Any) -> Recipe:
             "method_options={'reference': 'lexicon/reference'}"
         )
     return recipe
-
-
-def takes(name: str, option: str) -> bool:
-    """Return whether a method has an option of that name.
-
-    >>> takes("gkd", "max_new_tokens"), takes("kd", "max_new_tokens")
-    (True, False)
-    """
-    return option in METHODS.options(name)
-
-
-def describe_options(name: str) -> dict[str, dict[str, Any]]:
-    """Return default, type and documentation of each option of a method, as plain data.
-
-    >>> describe_options("taid")["beta"]["default"]
-    0.99
-    """
-    return {option.name: option.describe() for option in METHODS.options(name).values()}

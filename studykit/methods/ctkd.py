@@ -8,7 +8,5 @@ Source: Li et al. (2023, arXiv 2211.16231), Curriculum Temperature for Knowledge
 from studykit.methods import Recipe
 
 ctkd = Recipe(
-    loss="curriculum_temperature",
-    settable=("kd_ratio",),
-    renamed={"loss.learning_rate": "temperature_learning_rate"},
+    loss="curriculum_temperature", settable=("kd_ratio",), renamed={"loss.learning_rate": "temperature_learning_rate"}
 )

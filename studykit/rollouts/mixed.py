@@ -1,4 +1,10 @@
-"""The student's answers with probability lmbda, else the data's: drawn anew for every micro-batch (GKD)."""
+"""The student's answers with probability lmbda, else the data's: drawn anew for every micro-batch (GKD).
+
+Formula: with probability `lmbda` the answers of a batch are sampled from the student, else they are the data's; no
+gradient passes through the sampling.
+
+Differs: trl 1.16 samples at temperature 0.9 by default; here it is 1, which samples from the student as it is.
+"""
 
 from typing import Annotated
 

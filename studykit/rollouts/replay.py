@@ -3,6 +3,8 @@
 Formula: a batch is the student's with probability φ: new answers with probability φ (1 - progress), else rows of a
 buffer; φ rises by 0.1 when the loss on validation data gets worse.
 
+Code: jongwooko/distillm@17c0f98bc263:finetune.py.
+
 Agreement:
 tests/rollouts/test_replay.py::test_the_share_of_the_students_rows_is_the_threshold_and_new_answers_get_fewer.
 

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from studykit.discovery import check_options, options_of
 from studykit.errors import InputError, unknown
-from studykit.methods import METHODS, get_method, takes
+from studykit.methods import METHODS, get_method
 from studykit.scorers import any_needs, name_of
 from studykit.spec import Seed, steps_for_epochs
 
@@ -205,7 +205,7 @@ def _stages(parts: Sequence[str], given: Parameters) -> list[dict[str, Any]]:
     stages = []
     for number, part in enumerate(parts):
         method = part.partition(":")[0]
-        options = {name: value for name, value in given.common_options.items() if takes(method, name)}
+        options = {name: value for name, value in given.common_options.items() if name in METHODS.options(method)}
         options |= given.method_options.get(part, {})
         stage = _with_fields(shared, given.stage_options.get(part, {}), given.seed)
         stages.append(stage | {"method": method, "method_options": options, "steps": steps + (number < more)})

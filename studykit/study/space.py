@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from studykit.errors import InputError, shown, unknown
-from studykit.methods import METHODS, get_method, takes
+from studykit.methods import METHODS, get_method
 from studykit.spec import RunSpec, Stage
 
 TUNABLE = (
@@ -127,7 +127,7 @@ def apply(arm: Arm, grid: Grid, point: Point) -> dict[str, Any]:
                 own = stage.get(axis.name, Stage.model_fields[axis.name].default)
                 stage[axis.name] = _scaled(own, value, axis) if axis.times else value
         else:
-            for stage in (stage for stage in stages if takes(stage["method"], axis.name)):
+            for stage in (stage for stage in stages if axis.name in METHODS.options(stage["method"])):
                 options = dict(stage.get("method_options") or {})
                 own = options.get(axis.name, METHODS.options(stage["method"])[axis.name].default)
                 options[axis.name] = _scaled(own, value, axis) if axis.times else value

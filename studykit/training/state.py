@@ -69,7 +69,7 @@ class Training:
     ):
         set_seed(seed, device_specific=True)
         self.accelerator, self.teacher, self.stage, self.spec = accelerator, teacher, stage, stage.spec
-        self.learners = [Learner(recipe, recipe.make_loss(), recipe.make_rollout()) for recipe in stage.recipes]
+        self.learners = [Learner(recipe, *recipe.make_parts()) for recipe in stage.recipes]
         self.bf16 = has_bf16() if self.spec.bf16 is None else self.spec.bf16
         optimizer = make_optimizer(student, [learner.loss for learner in self.learners], self.spec)
         if is_sharding():

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from studykit import results, study
 from studykit.data import Inputs
 from studykit.errors import InputError
-from studykit.methods import METHODS, get_method, takes
+from studykit.methods import METHODS, get_method
 from studykit.models.loading import load_teacher
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
@@ -20,7 +20,7 @@ NEEDED = {
     *("taid", "akl", "abkd", "dkd", "ctkd", "skd", "miniplm", "r2kd", "ckd", "uld"),
 }
 PARTS = {name: METHODS.member(name).parts for name in NAMES}  # loss and rollout
-GENERATES = [name for name in NAMES if takes(name, "max_new_tokens")]
+GENERATES = [name for name in NAMES if "max_new_tokens" in METHODS.options(name)]
 FIXED_ROWS = [name for name in NAMES if name not in GENERATES]
 LEARNS, GENERATES_IN = (16, 12), (4, 8)  # steps and sequences in each: until a loss goes down, and to generate at all
 ALWAYS_GENERATES = [name for name in GENERATES if not PARTS[name][1].needs_validation]  # or only where validation calls
@@ -31,12 +31,8 @@ def spec_of(plain_spec, stage, data_file, teacher_folder):
     """Make the specification of one short stage of a method, with all that the method requires."""
 
     def make(name, teacher_changes=None, **options):
-        if takes(name, "max_new_tokens"):
-            options = {"max_new_tokens": 6} | options
-        if takes(name, "train_on_cut"):
-            options = {"train_on_cut": True} | options
-        if takes(name, "reference"):
-            options = {"reference": "lexicon/reference"} | options
+        chosen = {"max_new_tokens": 6, "train_on_cut": True, "reference": "lexicon/reference"}
+        options = {option: value for option, value in chosen.items() if option in METHODS.options(name)} | options
         held_out = {"source": "jsonl", "options": {"path": str(data_file)}, "budget": {"examples": 8, "seed": 1}}
         steps, batch_size = LEARNS if name in FIXED_ROWS else GENERATES_IN
         one = stage(method=name, method_options=options, validation=held_out, steps=steps, batch_size=batch_size)
@@ -121,7 +117,7 @@ def test_r2kd_prunes_its_teacher_and_says_so_in_its_specification(tmp_path, spec
 
 
 def test_more_examples_give_ckd_more_pairs():
-    counts = [get_method("ckd", partners=None).make_loss().pair_count(n) for n in (2, 20, 200)]  # type: ignore[attr-defined]
+    counts = [get_method("ckd", partners=None).make_parts()[0].pair_count(n) for n in (2, 20, 200)]  # type: ignore[attr-defined]
     assert counts == [n * (n - 1) for n in (2, 20, 200)]
 
 

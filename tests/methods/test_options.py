@@ -7,7 +7,7 @@ import pytest
 from studykit import methods
 from studykit.discovery import Room
 from studykit.errors import InputError
-from studykit.methods import METHODS, MIXING, Recipe, describe_options, get_method, takes
+from studykit.methods import METHODS, MIXING, Recipe, get_method
 
 NAMES = METHODS.names()
 _MIXING = {"kd_ratio": 1.0, "temperature": 1.0, "scale_by_t2": False}
@@ -84,7 +84,7 @@ FORMER = {
 
 def with_reference(name, **options):
     """Return options with the one that a method requires."""
-    return ({"reference": "lexicon/reference"} if takes(name, "reference") else {}) | options
+    return ({"reference": "lexicon/reference"} if "reference" in METHODS.options(name) else {}) | options
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,21 +125,21 @@ def test_refuses_options_out_of_range(name, options, complaint):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_has_type_default_and_documentation(name):
-    for option, about in describe_options(name).items():
-        assert about["description"], option
-        assert about["type"] not in ("", "Any"), option
-        get_method(name, **with_reference(name, **({} if option == "reference" else {option: about["default"]})))
+    for option, about in METHODS.options(name).items():
+        assert about.description, option
+        assert about.type_name not in ("", "Any"), option
+        get_method(name, **with_reference(name, **({} if option == "reference" else {option: about.default})))
 
 
 @pytest.mark.parametrize(("name", "defaults"), FORMER.items(), ids=FORMER)
 def test_former_options_have_the_names_and_defaults_they_had(name, defaults):
-    described = describe_options(name)
-    assert {option: described[option]["default"] for option in defaults} == defaults
+    found = METHODS.options(name)
+    assert {option: found[option].default for option in defaults} == defaults
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_given_explicitly_are_the_recipe_itself(name):
-    given = {option: about["default"] for option, about in describe_options(name).items()}
+    given = {option: about.default for option, about in METHODS.options(name).items()}
     one, other = get_method(name, **with_reference(name)), get_method(name, **given | with_reference(name))
     assert [vars(part).keys() for part in one.parts] == [vars(part).keys() for part in other.parts]
     fields = ("loss", "rollout", *MIXING, "select", "keep_fraction", "reference", "teacher_pruned")
@@ -153,9 +153,9 @@ def test_loss_and_rollout_agree_on_the_default_of_an_option_that_both_have(name)
         assert defaults.setdefault(option.name, option.default) == option.default, (part, inner)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if describe_options(name)])
+@pytest.mark.parametrize("name", [name for name in NAMES if METHODS.options(name)])
 def test_a_value_of_another_type_is_refused_by_name(name):
-    for option in describe_options(name):
+    for option in METHODS.options(name):
         with pytest.raises(InputError, match=f"method '{name}': {option} must be"):
             get_method(name, **with_reference(name) | {option: {1, 2}})
 
@@ -230,7 +230,7 @@ def test_a_method_is_one_file(tmp_path, monkeypatch):
     assert isinstance(recipe, Recipe)
     assert recipe.loss_options == {"beta": 0.1}
     assert recipe.rollout_options == {"max_new_tokens": 7, "temperature": 0.5}
-    assert describe_options("mine")["kd_ratio"]["default"] == 0.5
+    assert room.options("mine")["kd_ratio"].default == 0.5
     with pytest.raises(InputError, match="beta must"):
         get_method("mine", beta=2.0)
     del sys.modules["made_up_methods.mine"], sys.modules["made_up_methods"]

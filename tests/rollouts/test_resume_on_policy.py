@@ -8,7 +8,7 @@ import torch
 from rows import case_of
 
 from studykit.data import Inputs
-from studykit.methods import METHODS, takes
+from studykit.methods import METHODS
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
 from studykit.training import loop, train
@@ -20,7 +20,7 @@ def options_for(method: str) -> dict[str, Any]:
     """Return the options of a method for a run of few steps, from the test file of its rollout."""
     case = case_of(METHODS.member(method).rollout)
     chosen = {"max_new_tokens": 6, "reference": "lexicon/reference"} | getattr(case, "METHOD_OPTIONS", {})
-    return {option: value for option, value in chosen.items() if takes(method, option)}
+    return {option: value for option, value in chosen.items() if option in METHODS.options(method)}
 
 
 VARIANTS = {name: options_for(name) for name in METHODS.names() if not METHODS.member(name).parts[1].keeps_rows}

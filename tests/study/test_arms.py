@@ -9,7 +9,7 @@ from studykit import study
 from studykit.batch import notebooks
 from studykit.batch.grid import plan
 from studykit.errors import InputError
-from studykit.methods import get_method, takes
+from studykit.methods import METHODS, get_method
 from studykit.spec import RunSpec
 from studykit.study.arms import steps_for
 
@@ -77,7 +77,8 @@ def stages(arm, stage, options, offered):
     made = []
     for number, part in enumerate(parts):
         method = part.partition(":")[0]
-        given = {name: value for name, value in offered.items() if takes(method, name)} | dict(options.get(part, {}))
+        given = {name: value for name, value in offered.items() if name in METHODS.options(method)}
+        given |= options.get(part, {})
         made.append({**stage, "method": method, "method_options": given, "steps": share + (number < more)})
     return made
 
