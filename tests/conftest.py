@@ -8,6 +8,7 @@ import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch: threads that wait for each other do not compute meanwhile
 
 import processes
 import pytest
@@ -28,9 +29,13 @@ def pytest_collection_finish():
     freeze()
 
 
-def pytest_runtest_logfinish():
-    if len(sys.modules) > FROZEN[-1] + 100:
+def pytest_runtest_logreport(report):
+    if report.duration > LONG_S or len(sys.modules) > FROZEN[-1] + 100:
         freeze()
+
+
+LONG_S = 0.5
+"""A test that takes longer has often read what is remembered from then on, such as a pool of examples."""
 
 
 FROZEN = [0]  # modules at each freeze
