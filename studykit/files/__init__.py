@@ -135,11 +135,9 @@ def parse_json(text: str) -> Any:
         ValueError: not JSON; NaN or infinity; a whole number that a float does not hold; half of a surrogate pair; more
             than a hundred lists or objects in each other.
     """
-    checks: dict[str, Any] = {"parse_constant": _finite}
-    if any(numbers.search(f" {text} ") for numbers in _UNUSUAL_NUMBERS):  # to check all would take longer than to read
-        checks |= {"parse_int": _whole_number, "parse_float": _finite}
+    is_unusual = any(numbers.search(f" {text} ") for numbers in _UNUSUAL_NUMBERS)
     try:
-        value = json.loads(text, **checks)
+        value = (_CHECKING_NUMBERS if is_unusual else _DECODER).decode(text)
     except RecursionError:
         raise ValueError("lists or objects nested too deeply") from None
     if text.count("[") + text.count("{") > _MAX_DEPTH:
@@ -161,6 +159,11 @@ def _finite(digits: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{digits[:25]} is no finite number")
     return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_finite)
+_CHECKING_NUMBERS = json.JSONDecoder(parse_constant=_finite, parse_int=_whole_number, parse_float=_finite)
+"""To check every number takes longer than to read the rest."""
 
 
 def _check_depth(value: Any, left: int) -> None:

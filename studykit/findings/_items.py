@@ -78,16 +78,18 @@ def item_evidence(folder: Path, arm: pd.DataFrame, baseline: pd.DataFrame, score
         score: the metric.
     """
     shared = sorted(set(arm["seed"]) & set(baseline["seed"]))
-    pairs = [[_item_scores(folder, side[side["seed"] == seed], score) for side in (arm, baseline)] for seed in shared]
-    known = [set(scores) for pair in pairs for scores in pair if scores is not None]
-    ids = sorted(set.intersection(*known)) if known and len(known) == 2 * len(pairs) else []
-    if not ids:
+    sides = [side[side["seed"] == seed] for seed in shared for side in (arm, baseline)]
+    scores = [known for side in sides if (known := _item_scores(folder, side, score)) is not None]
+    if not scores or len(scores) < len(sides):
         return None
-    values = np.array([[[scores[i] for i in ids] for scores in pair if scores] for pair in pairs])
+    table = pd.concat(scores, axis=1, join="inner").sort_index()
+    if table.empty:
+        return None
+    values = table.to_numpy().T.reshape(len(shared), 2, len(table))
     found = seeds_and_items(metric(score).scale * (values[:, 0] - values[:, 1]))
     is_right_or_wrong = np.isin(values, (0, 1)).all()
     tests = {int(s): mcnemar(*pair) for s, pair in zip(shared, values, strict=True)} if is_right_or_wrong else {}
-    return ItemEvidence(found, tests, len(ids))
+    return ItemEvidence(found, tests, len(table))
 
 
 def items_sentence(evidence: ItemEvidence | None, baseline: str, arm: str) -> str:
@@ -103,19 +105,18 @@ def items_sentence(evidence: ItemEvidence | None, baseline: str, arm: str) -> st
     )
 
 
-def _item_scores(folder: Path, run: pd.DataFrame, score: str) -> dict[str, float] | None:
+def _item_scores(folder: Path, run: pd.DataFrame, score: str) -> pd.Series | None:
     """Return a run's scores by item; None where they are not stored or do not average to the run's metric."""
     line = run.iloc[0]
-    scores = _read_scores(folder, line["run_id"], line.get("eval_id"), score)
-    is_mean = bool(scores) and abs(sum(scores.values()) / len(scores) - line[score]) < 1e-4
-    return scores if is_mean else None
+    scores = _read_scores(folder, line["run_id"], line.get("eval_id")).get(score, pd.Series(dtype=float)).dropna()
+    return scores if len(scores) and abs(scores.sum() / len(scores) - line[score]) < 1e-4 else None
 
 
-@lru_cache(maxsize=128)
-def _read_scores(folder: Path, run_id: str, eval_id: str | None, score: str) -> dict[str, float]:
-    """Return the stored scores of a finished evaluation, which never change."""
+@lru_cache(maxsize=512)
+def _read_scores(folder: Path, run_id: str, eval_id: str | None) -> pd.DataFrame:
+    """Return the stored scores of a finished evaluation, which never change: a row for each item that has some."""
     try:
         items, _ = results.read_items(results.find_run(folder, run_id), eval_id)
     except InputError:
-        return {}
-    return {item["id"]: item["scores"][score] for item in items if score in item.get("scores", {})}
+        items = []
+    return pd.DataFrame.from_dict({item["id"]: item.get("scores", {}) for item in items}, orient="index", dtype=float)

@@ -230,6 +230,9 @@ def content_hash(examples: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)  # made once: `json.dumps` makes one for every example
+
+
 def hashed_content(example: Example) -> bytes:
     """Return what `content_hash` covers of one example.
 
@@ -238,7 +241,7 @@ def hashed_content(example: Example) -> bytes:
     """
     parts = [example.id, example.messages, example.source, example.annotator]
     try:
-        return json.dumps(parts + ([example.choices] if example.choices else []), ensure_ascii=False).encode()
+        return _ENCODER.encode(parts + ([example.choices] if example.choices else [])).encode()
     except UnicodeEncodeError as error:
         fault = f"half of a surrogate pair ({error.object[error.start]!a}): cut text; repair it"
         raise InputError(f"example {example.id!a:.80}: {fault}") from None
