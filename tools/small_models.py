@@ -17,6 +17,7 @@ from studykit.models.small_copy import VOCAB_SIZE, small_fields
 
 _PLAIN_ROPE = {"rope_type": "default", "rope_theta": 1e4}
 _LATENT = {"num_key_value_heads": 4, "qk_head_dim": 16}
+_SPARSE = _LATENT | {"index_n_heads": 16}  # with few heads many scores are zero, and which of these are read is chance
 _HYBRID = {
     "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
     "num_hidden_layers": 4,
@@ -40,8 +41,9 @@ _GEMMA3N = _SHARING | {
     "laurel_rank": 8,
 }
 SPECIAL: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("axk1", "axk2", "bailing_hybrid", "deepseek_v3", "deepseek_v32"), _LATENT),
-    **dict.fromkeys(("glm4_moe_lite", "glm_moe_dsa", "kimi_linear", "minicpm3", "youtu"), _LATENT),
+    **dict.fromkeys(("axk1", "bailing_hybrid", "deepseek_v3", "glm4_moe_lite"), _LATENT),
+    **dict.fromkeys(("kimi_linear", "minicpm3", "youtu"), _LATENT),
+    **dict.fromkeys(("axk2", "deepseek_v32", "glm_moe_dsa"), _SPARSE),
     "bamba": {"attn_layer_indices": [1]},
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"], "num_hidden_layers": 2},
     "hunyuan_v1_dense": {"head_dim": 8},
