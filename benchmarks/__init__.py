@@ -5,7 +5,8 @@
 
 Each of `step`, `head`, `cost`, `study` and `overheads` writes JSON reports to results/benchmarks. `measurement` runs
 contestants in turns and measures time and memory; `goals` holds the bounds, `tables` and `cost_figure` make the page.
-`faults` tries wrong input at random, and measures no time.
+`shared_folder` simulates workers on separate machines (`simulated_workers`) in `virtual_time`. `faults` tries wrong
+input at random. Neither measures time.
 `smollm2` trains a real model, which a package has to be installed for, and is run by hand.
 Peers such as trl run in a separate environment, `.venv-peers`, where it exists.
 """

@@ -1,7 +1,7 @@
 """Run all benchmarks with sizes for this machine: `make bench`, or `python -m benchmarks --device cuda`.
 
-This takes about two hours on two cores, and about ten minutes on one large GPU. A script that fails does not stop the
-others; its name is printed at the end.
+This takes about two and a half hours on two cores, and about ten minutes on one large GPU. A script that fails does
+not stop the others; its name is printed at the end.
 """
 
 import argparse
@@ -22,6 +22,7 @@ SIZES = {
         "study --repeats 5",
         "overheads --repeats 5",
         "pools --repeats 1",
+        "shared_folder",
         "head --shape qwen --tokens 512 --repeats 5",
         "head --shape llama --tokens 512 --repeats 5 --only plain trl studykit",
     ),
@@ -34,7 +35,7 @@ SIZES = {
 }
 """Script and arguments. On a GPU there are few repeats, since the start of a process outweighs the measurement."""
 
-SCRIPTS = ("step", "cost", "study", "overheads", "pools", "head")
+SCRIPTS = ("step", "cost", "study", "overheads", "pools", "shared_folder", "head")
 
 
 def main() -> int:

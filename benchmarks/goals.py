@@ -196,4 +196,20 @@ GOALS = (
         at_most=True,
         note="at the sizes named below",
     ),
+    Goal(
+        "shared_folder",
+        "file operations to take a cell",
+        lambda report: read_median(report, "all settings", "most_operations_to_take"),
+        10,
+        at_most=True,
+        note="simulated; the most of all settings",
+    ),
+    Goal(
+        "shared_folder",
+        "cells that end twice or not at all",
+        lambda report: read_median(report, "all settings", "not_once"),
+        0,
+        at_most=True,
+        note="simulated; the most of all settings",
+    ),
 )

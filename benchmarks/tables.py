@@ -178,6 +178,28 @@ def _tabulate_pools(report: Report) -> list[str]:
     )
 
 
+def _tabulate_shared_folder(report: Report) -> list[str]:
+    rows = []
+    lines = report.get("lines", [])
+    for line in lines:
+        row = {title: line[key] for key, title in _SIMULATED.items()}
+        row |= {title: line[key] for key, title in _SHARED_FOLDER.items()}
+        row |= {title: 100 * line[key] for key, title in _SHARES.items()}
+        rows.append(row | {title: line[key] for key, title in _LOSSES.items()})
+    kinds = sorted({kind for line in lines for kind in line["operations_per_cell"]})
+    parts = [
+        [line["workers"], line["cells"], line["latency_ms"], *map(line["operations_per_cell"].get, kinds)]
+        for line in lines
+    ]
+    return [
+        "Workers on separate machines in virtual time, on a server that answers after some milliseconds (*ms*) and "
+        "does *at most* the named number of operations in a second.",
+        markdown_table(pd.DataFrame(rows).map(_format_number)),
+        "Operations for each cell, by what they are for:",
+        markdown_table(pd.DataFrame(parts, columns=["workers", "cells", "ms", *kinds]).map(_format_number)),
+    ]
+
+
 def _tabulate_faults(report: Report) -> list[str]:
     rows = []
     for what, found in report["tried"].items():
@@ -200,6 +222,21 @@ def _tabulate_smollm2(report: Report) -> list[str]:
     ]
 
 
+_SIMULATED = {"workers": "workers", "cells": "cells", "latency_ms": "ms", "capacity": "at most"}
+_SHARED_FOLDER = {
+    "operations_per_s": "operations/s",
+    "most_operations_per_s": "busiest 10 s",
+    "slowest_operation_s": "slowest, s",
+    "most_operations_to_take": "to take a cell",
+}
+_SHARES = {"on_files": "waiting for files, %", "idle": "no free cell, %", "double": "trained again, %"}
+_LOSSES = {
+    "deaths": "deaths",
+    "stops": "stops",
+    "begun_again": "cells begun again",
+    "ended_twice": "ended twice",
+    "not_ended": "not ended",
+}
 _ENDINGS = {
     "accepted": "accepted",
     "refused": "refused in one short line",
@@ -232,6 +269,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Report], Iterable[str]]]] = {
     "study": ("A study with one cached teacher", _tabulate_study),
     "overheads": ("Overheads", _tabulate_overheads),
     "pools": ("A file of a million conversations", _tabulate_pools),
+    "shared_folder": ("Many workers on one shared folder", _tabulate_shared_folder),
     "faults": ("Wrong input at random", _tabulate_faults),
     "smollm2": ("A real model on twenty examples", _tabulate_smollm2),
 }

@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from fake_notebooks import wait_for
 
 INSTALLED = os.geteuid() == 0 and all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch")))
@@ -42,9 +45,48 @@ PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster.
+
+    Attributes:
+        folder: of its configuration, keys and logs.
+        start: starts a daemon of it.
+    """
+
+    folder: Path
+    start: Callable[..., None]
+
+    def processes(self, node: str, job: str = "") -> list[psutil.Process]:
+        """Return the processes of the jobs of a node, or of one job, each before those that it has started."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                names = process.environ()
+                mine = (
+                    names.get("SLURM_CONF") == str(self.folder / "slurm.conf") and names.get("SLURMD_NODENAME") == node
+                )
+                if mine and job in ("", names.get("SLURM_JOB_ID")):
+                    found.append(process)
+        return sorted(found, key=lambda process: process.create_time())
+
+    def kill_node(self, node: str) -> None:
+        """Kill a node's daemon and all of its jobs at once, as when its power fails."""
+        os.kill(int((self.folder / f"{node}.pid").read_text()), signal.SIGKILL)
+        jobs = self.processes(node)
+        steps = {parent for job in jobs for parent in job.parents() if parent.name().startswith("slurmstepd")}
+        for process in (*steps, *jobs):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def start_node(self, node: str) -> None:
+        """Start a node's daemon."""
+        self.start("slurmd", "-D", "-N", node)
+
+
 @contextmanager
-def slurm(folder: Path) -> Iterator[Path]:
-    """Start it, and yield its configuration file; all jobs and daemons end with the block."""
+def slurm(folder: Path) -> Iterator[Cluster]:
+    """Start it, and yield it; all jobs and daemons end with the block."""
     configuration = _configure(folder)
     os.environ["SLURM_CONF"] = str(configuration)
     secrets = ("key-file", "munge.key"), ("socket", "munge.sock"), ("pid-file", "munge.pid")
@@ -64,7 +106,7 @@ def slurm(folder: Path) -> Iterator[Path]:
         start("slurmd", "-D", "-N", "n2")
         wait_for(lambda: ask("sinfo", "--noheader", "--format=%T").split() == ["idle"])
         running.callback(ask, "scancel", "--user=root")
-        yield configuration
+        yield Cluster(folder, start)
 
 
 def _configure(folder: Path) -> Path:

@@ -34,6 +34,10 @@ _POLL_S = 0.2
 _FIRST_LOOK_S, _LAST_LOOK_S = 2.0, 30.0
 """Between two looks at cells that others hold: exponential backoff, from the first to the last of these."""
 
+_AT_FIRST_S, _AGAIN_S, _AT_LEAST = 2.0, 0.05, 20
+"""Reading whether cells are over, at first and for each count of them: seconds that it may take, and cells that are
+read in any case. On a slow disk a large batch is counted as far as it was looked at."""
+
 _MOST_PUT_OFFS = 20
 """Of one cell by one worker, each time after its run had been free; after more of them the cell counts as failed."""
 
@@ -97,7 +101,7 @@ def work(
                 time.sleep(_POLL_S)
         finally:
             pool.cancel()
-    return [cell for cell in cells if cell.status() != "done"]
+    return [cell for cell in cells if pool.status(cell) != "done" and cell.status() != "done"]
 
 
 def describe_counts(counts: dict[str, int]) -> str:
@@ -140,9 +144,12 @@ class _Pool:
 
     def __init__(self, cells: Sequence[Cell], executor: Executor, timeout_s: int):
         self.cells, self._executor, self._timeout_s = cells, executor, timeout_s
-        self.left = deque(cell for cell in cells if cell.status() == "waiting")
         self.running: dict[str, _Running] = {}
         self.looked_in_vain = False
+        self._over: dict[str, str] = {}
+        self._open = deque(cells)
+        self._read_again(_AT_FIRST_S)
+        self.left = deque(cell for cell in cells if cell.cell_id not in self._over)
         self._elsewhere: set[str] = set()
         self._run_of: dict[str, Path] = {}
         self._put_offs: Counter[str] = Counter()
@@ -185,17 +192,32 @@ class _Pool:
             one.lease.release()
 
     def counts(self) -> dict[str, int]:
-        """Return the number of cells in each state; what others hold runs, too."""
+        """Return the number of cells in each state, as far as is known; what others hold runs, too."""
+        self._read_again(_AGAIN_S)
         held = self.running.keys() | self._elsewhere
-        states = [cell.status() for cell in self.cells]
-        states = [
-            "running" if state == "waiting" and cell.cell_id in held else state
-            for cell, state in zip(self.cells, states, strict=True)
-        ]
+        ids = [cell.cell_id for cell in self.cells]
+        states = [self._over.get(name, "running" if name in held else "waiting") for name in ids]
         return {state: states.count(state) for state in ("done", "failed", "running", "waiting")}
 
+    def status(self, cell: Cell) -> str:
+        """Return a cell's status; it is not read again once the cell is over."""
+        status = self._over.get(cell.cell_id) or cell.status()
+        if status != "waiting":
+            self._over[cell.cell_id] = status
+        return status
+
+    def _read_again(self, for_s: float) -> None:
+        """Read the statuses of cells that are not known to be over, as many as there is time for, others next time."""
+        until = time.monotonic() + for_s
+        for number in range(len(self._open)):
+            if number >= _AT_LEAST and time.monotonic() > until:
+                break
+            cell = self._open.popleft()
+            if self.status(cell) == "waiting":
+                self._open.append(cell)
+
     def _take_next(self) -> tuple[Cell, Lease] | None:
-        """Take the first free cell. From the first one that is held on, start anywhere: others work in the same order.
+        """Take the first free cell. Where others are at work, go on anywhere after each cell that they have or had.
 
         Whether a cell is over is read again once it is held: on a shared disk what was read before may be old.
         """
@@ -203,16 +225,16 @@ class _Pool:
         try:
             while self.left:
                 cell = self.left.popleft()
-                if cell.status() != "waiting":
-                    continue
-                lease = None if self._waits(cell) else take(cell.folder)
-                if lease is None:
-                    tried.append(cell)
-                    self.left.rotate(-random.randrange(len(self.left) + 1) if len(tried) == 1 else 0)
-                elif cell.status() == "waiting":
+                is_over = self.status(cell) != "waiting"
+                lease = None if is_over or self._waits(cell) else take(cell.folder)
+                if lease is not None and self.status(cell) == "waiting":
                     return cell, lease
-                else:
+                if lease is not None:
                     lease.release()
+                elif not is_over:
+                    tried.append(cell)
+                if tried or self._elsewhere:
+                    self.left.rotate(-random.randrange(len(self.left) + 1))
             return None
         finally:
             self._elsewhere = {cell.cell_id for cell in tried}

@@ -1,4 +1,4 @@
-"""What a run is doing now: `status.json` in its folder, replaced at most once a second while a process works on it.
+"""What a run is doing now: `status.json` in its folder, replaced about once a second while a process works on it.
 
     status = StatusFile(run_folder)
     status(Activity("training", "steps", "stage 2 of 2, kd"), done=120, total=565)
@@ -24,7 +24,8 @@ from studykit.results.layout import run_folders
 from studykit.results.record import Record
 
 STATUS = "status.json"
-_EVERY_S = 1.0
+_EVERY_S, _SHARE = 1.0, 0.02
+"""Seconds from one status to the next at least, and the share of a run's time that writing them may take."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +104,17 @@ class StatusFile:
     ):
         self.file, self._show, self._check = folder / STATUS, show, check
         self._activity: Activity | None = None
-        self._started_s = self._written_s = 0.0
+        self._started_s = self._next_s = 0.0
         self._first = 0
 
     def __call__(self, activity: Activity, done: int, total: int) -> None:
-        """Write the status, unless one of the same activity was written within the last second."""
+        """Write the status, unless one of the same activity was written just before: on a slow disk, a while before."""
         self._check()
         now = time.monotonic()
         if activity != self._activity:
             self._activity, self._started_s, self._first = activity, now, done
-        elif now - self._written_s < _EVERY_S:
+        elif now < self._next_s:
             return
-        self._written_s = now
         s_per_unit = (now - self._started_s) / (done - self._first) if done > self._first else None
         status = Status(
             activity=activity.name,
@@ -128,6 +128,7 @@ class StatusFile:
         )
         with suppress(OSError), replacing(self.file, durable=False) as temporary:  # no run fails for its status
             temporary.write_text(json.dumps(status.to_json()), encoding="utf-8")
+        self._next_s = now + max(_EVERY_S, (time.monotonic() - now) / _SHARE)
         self._show(status)
 
 

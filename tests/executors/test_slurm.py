@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from fake_notebooks import PATIENCE_S, wait_for, write_batch, write_notebook
+from fake_notebooks import PATIENCE_S, everything_under, wait_for, write_batch, write_notebook
 from slurm_cluster import INSTALLED, ask, slurm
+from training_grid import CELLS, STEPS, assert_each_trained_once, noted, write_grid
 
 from studykit.batch.grid import plan
 from studykit.errors import InputError
@@ -39,8 +41,8 @@ def cluster(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", "")  # set by the cluster, and put back
         patch.delenv("OMP_NUM_THREADS", raising=False)
-        with slurm(tmp_path_factory.mktemp("slurm")) as configuration:
-            yield configuration
+        with slurm(tmp_path_factory.mktemp("slurm")) as running:
+            yield running
 
 
 def lines_of(file):
@@ -48,13 +50,18 @@ def lines_of(file):
 
 
 @pytest.fixture
-def batch(tmp_path, monkeypatch):
-    """Write a grid of twelve cells, and return a function that submits it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+def grid(tmp_path):
+    """Write a grid of twelve cells that do nothing."""
     write_notebook(tmp_path / "notebooks", "01_fake", CELL)
     entry = {"notebook": "01_fake", "grid": {"number": list(range(12)), "place": str(tmp_path)}}
     write_batch(tmp_path / "notebooks", "grid", [entry])
+
+
+@pytest.fixture
+def batch(tmp_path, monkeypatch):
+    """Return a function that submits a grid."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
     def submit(*options, jobs=2):
         command = [sys.executable, "-m", "studykit.cli", "batch", "grid", "--executor", "slurm", "--jobs", str(jobs)]
@@ -66,7 +73,9 @@ def batch(tmp_path, monkeypatch):
 
 
 @on_slurm
-def test_every_cell_ends_once_on_two_nodes_although_one_dies_and_the_batch_is_submitted_twice(cluster, batch, tmp_path):
+def test_every_cell_ends_once_on_two_nodes_although_a_job_is_taken_away_and_the_batch_is_submitted_twice(
+    cluster, grid, batch, tmp_path
+):
     (tmp_path / "hold").write_text("")
     submitted = batch("-o", "gpus=1", "-o", "time=10") + batch("-o", "gpus=1")
     numbers = [line.split("scancel ")[1].split("`")[0] for line in submitted.splitlines() if "scancel" in line]
@@ -86,6 +95,50 @@ def test_every_cell_ends_once_on_two_nodes_although_one_dies_and_the_batch_is_su
     assert sorted(map(int, lines_of(tmp_path / "ended"))) == list(range(12))
     assert len(lines_of(tmp_path / "started")) == 13  # twice only what was in hand
     assert {line.split()[1] for line in lines_of(tmp_path / "started")} == {"n1", "n2"}
+
+
+def held_on(root, node, but=()):
+    """Wait until a cell waits in the middle of its training on a node; return its number and the job."""
+    notes = wait_for(lambda: [note for note in noted(root, "held") if note[1] == node and note[2] not in but])
+    return int(notes[0][0]), notes[0][2]
+
+
+def end_time_of(job, minutes):
+    """Let the time limit of a job be near, and wait until it has given its cell back."""
+    subprocess.run(["scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}"], check=True)
+    wait_for(lambda: job not in ask("squeue", "--noheader", "--states=R", "--format=%A").split())
+
+
+@on_slurm
+def test_every_run_ends_once_although_time_ends_a_node_dies_and_a_worker_is_stopped(
+    cluster, batch, tmp_path, monkeypatch, plain_spec, stage, one_thread
+):
+    """Two arrays of two workers on two nodes, so that others are queued when the first ones end."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("STUDYKIT_LEASE_S", "2")
+    arms = write_grid(tmp_path, [plain_spec(stage(steps=STEPS), teacher=False, seed=seed) for seed in range(CELLS)])
+    began = time.monotonic()
+    batch("-o", "gpus=1")
+    batch("-o", "gpus=1")
+    out_of_time, first = held_on(tmp_path, "n1")
+    killed, _ = held_on(tmp_path, "n2")
+    end_time_of(first, int((time.monotonic() - began) / 60) + 2)
+    stopped, third = held_on(tmp_path, "n1", but=[first])
+    cluster.kill_node("n2")
+    suspended = [process for process in cluster.processes("n1", third) if process.name().startswith("python")]
+    for process in suspended:
+        process.suspend()
+    (tmp_path / "hold").unlink()
+    cluster.start_node("n2")
+    cells = plan("grid", folder=tmp_path / "notebooks", results_root=tmp_path / "results")
+    wait_for(lambda: {cell.status() for cell in cells} == {"done"}, 4 * PATIENCE_S)
+    before = {name: content for name, content in everything_under(tmp_path / "results").items() if "log" not in name}
+    for process in suspended:
+        process.resume()
+    wait_for(lambda: not any(process.is_running() for process in suspended))
+    after = {name: content for name, content in everything_under(tmp_path / "results").items() if "log" not in name}
+    assert after == before
+    assert_each_trained_once(tmp_path, arms, {killed, stopped} - {out_of_time})
 
 
 @on_slurm

@@ -18,6 +18,7 @@ def plain(plain_spec, stage, data_file):
 
 def test_every_part_of_a_run_is_shown_and_is_in_its_folder_meanwhile(plain, empty_cache, tmp_path, monkeypatch):
     monkeypatch.setattr(status, "_EVERY_S", 0.0)
+    monkeypatch.setattr(status, "_SHARE", float("inf"))
     lines, on_disk = [], []
 
     def show(line):
