@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from studykit.errors import InputError
+from studykit.files.packed import read_packed
 
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
 """Names of the files that `replacing` writes before it renames them."""
@@ -178,11 +179,14 @@ def read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the JSON objects of a file with one per line, and the number of damaged lines.
 
     A last line without a line break is still being written: it is neither returned nor counted. A missing file has no
-    lines.
+    lines; one that is packed and damaged counts as one.
     """
-    if not file.exists():
+    try:
+        text = read_packed(file).decode("utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
         return [], 0
-    text = file.read_text(encoding="utf-8", errors="replace")
+    except ValueError:
+        return [], 1
     complete = text[: text.rfind("\n") + 1]
     lines, damaged = [], 0
     for line in complete.split("\n")[:-1]:  # splitlines would also split at U+2028 inside a text

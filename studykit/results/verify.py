@@ -10,11 +10,13 @@ disk, and are no damage; one file that is missing from a folder is.
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from studykit.errors import InputError
+from studykit.files.packed import open_packed, place_of
 from studykit.results.cells import cells
 from studykit.results.evaluations import read_evaluations
 from studykit.results.index import Line, stored_lines
@@ -129,14 +131,15 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def _is_left_out(file: Path, folder: Path) -> bool:
-    return not file.exists() and (file.name in _MAY_BE_LEFT_OUT or (file.parent != folder and not file.parent.exists()))
+    of_a_folder = file.parent != folder and not file.parent.exists()
+    return not place_of(file).exists() and (file.name in _MAY_BE_LEFT_OUT or of_a_folder)
 
 
 def _compare(file: Path, sha256: str) -> str | None:
     """Return what is wrong with a file, or None."""
     try:
-        with file.open("rb") as stream:
+        with open_packed(file) as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
+    except (OSError, EOFError, zlib.error) as error:
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
     return None if found == sha256 else "is not what was written"

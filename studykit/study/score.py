@@ -25,6 +25,7 @@ from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.evaluation import answer_items, item_of_line, line_of_item
 from studykit.files import cache_folder, read_lines, replacing
+from studykit.files.packed import read_packed
 from studykit.generation.cost import Cost
 from studykit.generation.peers import dealing
 from studykit.models.card import model_card
@@ -215,7 +216,11 @@ def _serves(stored: Evaluation, wanted: Evaluation) -> bool:
 
 def _read_items(file: Path, sha256: str | None = None) -> list[Item] | None:
     """Return stored items; None where the file is missing, has changed, or lacks what scorers need today."""
-    if not file.is_file() or (sha256 and hashlib.sha256(file.read_bytes()).hexdigest() != sha256):
+    try:
+        content = read_packed(file)
+    except (OSError, ValueError):
+        return None
+    if sha256 and hashlib.sha256(content).hexdigest() != sha256:
         return None
     lines, damaged = read_lines(file)
     items = [item for line in lines if (item := item_of_line(line)) is not None]

@@ -1,0 +1,55 @@
+"""A packed file stands for the file of its name, for every reader."""
+
+import gzip
+
+import pytest
+
+from studykit.files import read_lines
+from studykit.files.packed import pack, place_of, read_packed
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """Return a file, which is packed, and what it held."""
+    file, content = tmp_path / "items.jsonl", b'{"id": "a"}\n{"id": "b"}\n'
+    file.write_bytes(content)
+    pack(file)
+    return file, content
+
+
+def test_the_content_is_there_packed_or_not(packed):
+    file, content = packed
+    assert not file.exists()
+    assert place_of(file).name == "items.jsonl.gz"
+    assert read_packed(file) == content
+    assert read_lines(file) == ([{"id": "a"}, {"id": "b"}], 0)
+    file.write_bytes(b'{"id": "c"}\n')
+    assert place_of(file) == file
+    assert read_lines(file) == ([{"id": "c"}], 0)
+
+
+def test_the_same_content_packs_to_the_same_bytes(packed, tmp_path):
+    file, content = packed
+    (tmp_path / "again").mkdir()
+    again = tmp_path / "again" / "items.jsonl"
+    again.write_bytes(content)
+    pack(again)
+    assert place_of(again).read_bytes() == place_of(file).read_bytes()
+
+
+WHOLE = gzip.compress(b"{}\n")
+
+
+@pytest.mark.parametrize("damage", [b"", b"no gzip", WHOLE[:-5], WHOLE[:12] + bytes([255] * 9)])
+def test_damage_is_named_and_ends_no_reader(packed, damage):
+    file, _ = packed
+    place_of(file).write_bytes(damage)
+    with pytest.raises(ValueError, match=r"items\.jsonl\.gz is damaged"):
+        read_packed(file)
+    assert read_lines(file) == ([], 1)
+
+
+def test_a_file_that_is_not_there_has_no_lines(tmp_path):
+    assert read_lines(tmp_path / "none.jsonl") == ([], 0)
+    with pytest.raises(FileNotFoundError):
+        read_packed(tmp_path / "none.jsonl")

@@ -1,0 +1,59 @@
+"""Bring a finished study into results/, small enough to be committed: `python -m tools.pack_study FOLDER`.
+
+The cells and the runs that they name are copied, without weights, teacher caches, checkpoints and logs. Curves and
+answers of trials are left out, and the answers of the other runs are packed. Then name the study in .gitignore and in
+the README's tree, and run `python -m tools.pages README.md docs/findings.md`.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from studykit import results
+from studykit.errors import InputError
+from studykit.files.packed import pack
+
+RESULTS = Path(__file__).parents[1] / "results"
+_HEAVY = ("model", "adapter", "checkpoints", "teacher-cache", "trackers")
+_TRANSIENT = ("lock", "lease-*", "log.txt", "status.json", "index.jsonl")
+_OF_TRIALS = ("items.jsonl", "metrics.jsonl")
+
+
+def main() -> None:
+    """Pack the study that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="folder of a study all of whose cells are done")
+    parser.add_argument("--to", type=Path, default=RESULTS, help="folder of results")
+    chosen = parser.parse_args()
+    print(f"{pack_study(chosen.study, chosen.to) / 1e6:.1f} MB")
+
+
+def pack_study(study: Path, target_root: Path) -> int:
+    """Copy a study, and return the bytes of what was copied.
+
+    Args:
+        study: folder of the study.
+        target_root: where a folder of the same name is made.
+
+    Raises:
+        InputError: it has no cells, or one that is not done.
+    """
+    cells = results.cells(study)
+    left = [cell.cell_id for cell in cells if cell.status != "done"]
+    if left or not cells:
+        raise InputError(f"{study}: not done: {', '.join(left) or 'it has no cells'}")
+    target, named = target_root / study.name, {run for cell in cells for run in cell.runs}
+    others = [run.name for run in (study / "runs").iterdir() if run.name not in named]
+    shutil.copytree(study, target, ignore=shutil.ignore_patterns(*_HEAVY, *_TRANSIENT, *others))
+    runs = results.load(study, trials=True)
+    trials = set(runs["run_id"]) - set(results.load(study)["run_id"])
+    for file in sorted(target.glob("runs/*/**/*.jsonl")):
+        if file.relative_to(target).parts[1] in trials and file.name in _OF_TRIALS:
+            file.unlink()
+        elif file.name == "items.jsonl":
+            pack(file)
+    return sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+
+
+if __name__ == "__main__":
+    main()
