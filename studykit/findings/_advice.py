@@ -92,23 +92,23 @@ def advise(
         budget: examples to train on.
         gap: score of the teacher at hand less that of a fine-tuned student, in the metric's unit; None for any.
         max_cost: seconds of training and teacher, in those of the baseline, that an arm may take; None for any.
-        student: the one whose runs count; None where there is one.
+        student: the one whose runs count; None for that of which most was measured.
         score: the metric.
         baseline: the arm that the others are compared with.
 
     Raises:
-        InputError: several students and none named, or a budget or gap outside what was measured.
+        InputError: of several students as much was measured and none is named, or a budget or gap is outside of it.
     """
     found = collect(frames, score=score, baseline=baseline)
-    found = [one for one in found if student in (None, one.student)]
-    _check_one_student(found, student)
+    chosen, others = _choose_student(found, student)
+    found = [one for one in found if one.student == chosen]
     around = _within_gap(_around(found, budget), gap, score)
     affordable = [one for one in around if max_cost is None or (one.seconds is not None and one.seconds <= max_cost)]
     best = _best(affordable)
     sure = _sure_gains(around)
     shown = sorted(around, key=lambda one: (one.candidate != best, -sure[one.candidate], one.candidate, one.budget))
     sentence = _sentence([one for one in shown if one in affordable], best, budget, baseline, max_cost, score)
-    unknown = tuple(_unknown(around, score))
+    unknown = (*_unknown(around, score), *others)
     return Advice(best[2] if best else baseline, sentence, tuple(shown), _table(shown, score), unknown)
 
 
@@ -187,13 +187,19 @@ def _ratio(seconds: float | None, of_baseline: float | None) -> float | None:
     return seconds / of_baseline if seconds is not None and of_baseline else None
 
 
-def _check_one_student(found: Sequence[Evidence], student: str | None) -> None:
-    students = sorted({one.student for one in found})
-    if not students:
+def _choose_student(found: Sequence[Evidence], student: str | None) -> tuple[str, list[str]]:
+    """Return the student that most of the evidence is about, or the one that is named, and a sentence on the others."""
+    counts = Counter(one.student for one in found)
+    if not counts or (student and student not in counts):
         who = f" of student {student}" if student else ""
         raise InputError(f"no finished runs{who} of two arms on the same seeds and budget, so there is no evidence yet")
-    if len(students) > 1:
-        raise InputError(f"the results hold several students, {', '.join(students)}: name one with --student")
+    if student:
+        return student, []
+    (first, most), *rest = counts.most_common()
+    others = sorted(name for name, _ in rest)
+    if rest and rest[0][1] == most:
+        raise InputError(f"the results hold several students, {', '.join(sorted(counts))}: name one with --student")
+    return first, [f"Of {' and '.join(others)} less was measured: --student names one."] if others else []
 
 
 def _around(found: Sequence[Evidence], budget: int) -> list[Evidence]:

@@ -97,6 +97,16 @@ def test_several_students_are_not_mixed():
     assert {one.study for one in advise(frames, budget=500, student="large").evidence} == {"t"}
 
 
+def test_the_student_of_which_most_was_measured_is_meant_and_the_others_are_named():
+    frames = [study(), study({"kd": GAINS["kd"]}, student="large", name="t")]
+    found = advise(frames, budget=500)
+    assert {one.student for one in found.evidence} == {"small"}
+    assert found.unknown[-1] == "Of large less was measured: --student names one."
+    assert "less was measured" not in " ".join(advise(frames, budget=500, student="large").unknown)
+    with pytest.raises(InputError, match="no finished runs of student other"):
+        advise(frames, budget=500, student="other")
+
+
 def test_another_evaluation_of_the_same_runs_changes_nothing():
     again = study().assign(eval_id="second", evaluation_items=10, exact_match=0.5)
     both = pd.concat([study().assign(evaluation_items=1000), again], ignore_index=True)
