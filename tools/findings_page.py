@@ -36,10 +36,7 @@ def committed() -> list[str]:
 
 
 def studied(root: Path) -> Iterator[tuple[Path, Answer]]:
-    """Yield the findings of committed studies, each with the folder of its study, in the notebooks' order.
-
-    A finding whose runs are all among those of another one with the same question is left out.
-    """
+    """Yield the findings of committed studies, each with the folder of its study, in the notebooks' order."""
     found = [
         (folder, answer)
         for folder in results.studies(root)
@@ -47,13 +44,7 @@ def studied(root: Path) -> Iterator[tuple[Path, Answer]]:
         for answer in find_answers(results.load(folder), results.cells(folder), folder)
         if not answer.finding.table.empty
     ]
-    runs = [(answer.name, set(_done(answer)["run_id"])) for _, answer in found]
-    alone = [
-        pair
-        for pair, (name, ids) in zip(found, runs, strict=True)
-        if not any(name == other and ids < more for other, more in runs)
-    ]
-    yield from sorted(alone, key=lambda pair: (_notebook(pair[1].name).name, pair[0].name))
+    yield from sorted(found, key=lambda pair: (_notebook(pair[1].name).name, pair[0].name))
 
 
 def format_page(root: Path, link: str) -> str:

@@ -44,8 +44,8 @@ def find_answers(
         frame: from `results.load`.
         cells: the cells of a study.
         folder: of the study.
-        by_ablation: whether runs also count that were trained for a question outside a batch, where its notebooks are
-            one finding.
+        by_ablation: whether runs also count that no notebook has and that were trained for a question, where its
+            notebooks are one finding.
     """
     groups: dict[tuple, list[CellState]] = {}
     for cell in cells:
@@ -53,13 +53,13 @@ def find_answers(
             chosen = tuple(str(cell.spec.parameters.get(parameter) or "") for parameter in (*_OPTIONS, "tune"))
             groups.setdefault((name, *chosen), []).append(cell)
     counts = Counter(key[0] for key in groups)
-    if by_ablation:
-        for name in set(frame["ablation"].dropna()) & set(FINDINGS.names()) - set(counts):
-            groups[(name,)] = []
+    alone = ~frame["run_id"].isin({run for cell in cells for run in cell.runs}) & by_ablation
+    for name in set(frame.loc[alone, "ablation"].dropna()) & set(FINDINGS.names()) - set(counts):
+        groups[(name,)] = []
     found = []
     for (name, *_), part in groups.items():
         counted = _are_runs_of(frame, part)
-        counted |= (frame["ablation"] == name) if by_ablation and counts[name] < 2 else False
+        counted |= alone & (frame["ablation"] == name) & (counts[name] < 2)
         found.append(_answer(name, frame[counted], part, folder))
     return sorted(found, key=lambda answer: answer.name)
 

@@ -52,6 +52,17 @@ def test_runs_outside_a_batch_count_by_what_they_were_trained_for(frame):
     assert len(answer.runs) == 9
 
 
+def test_runs_that_a_notebook_found_by_their_content_are_of_its_question_alone(frame):
+    whole = cell("04_student_size", runs=frame["run_id"].tolist())
+    (answer,) = find_answers(frame, [whole], Path("none"))
+    assert (answer.name, len(answer.runs)) == ("student_size", 9)
+    part = cell("04_student_size", runs=frame["run_id"].tolist()[:6])
+    assert [(a.name, len(a.runs)) for a in find_answers(frame, [part], Path("none"))] == [
+        ("data_size", 3),
+        ("student_size", 6),
+    ]
+
+
 def test_runs_that_cannot_be_compared_say_why():
     mixed = pd.DataFrame(RUNS).astype({"budget_examples": "Int64"})
     (answer,) = find_answers(mixed, [], Path("none"))
