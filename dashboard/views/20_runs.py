@@ -22,7 +22,9 @@ FILTERS = {
 }
 NOT_SET = "(not set)"
 ALWAYS = ["method", "status", "budget_examples", "seed", "run_id"]
-LAST = ["student", "teacher", "ablation", "run_id"]
+MODELS = ["student", "teacher"]
+"""Long names, which come late unless they tell runs apart."""
+LAST = [*MODELS, "ablation", "run_id"]
 
 
 def page() -> None:
@@ -113,9 +115,8 @@ def _table(shown: pd.DataFrame) -> None:
         filled = [name for name in filled if name in ALWAYS or shown[name].nunique(dropna=False) > 1]
     scores = results.metric_columns(shown)
     rank = dict.fromkeys(results.option_columns(shown), 1) | dict.fromkeys(scores, -1)
-    rank |= dict.fromkeys([*results.IDENTITY_COLUMNS, "trial"], -2) | {
-        column: 2 + LAST.index(column) for column in LAST
-    }
+    rank |= dict.fromkeys([*results.IDENTITY_COLUMNS, "trial"], -2)
+    rank |= {name: 2 + LAST.index(name) for name in LAST if name not in MODELS or shown[name].nunique() < 2}
     order = sorted(filled, key=lambda column: rank.get(column, 0))
     key = "runs-" + hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
     event = st.dataframe(

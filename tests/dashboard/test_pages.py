@@ -123,6 +123,16 @@ def test_all_runs_are_in_the_table(opened, results_root):
     assert table["status"].value_counts().to_dict() == {"done": 30, "failed": 1, "stale": 1}
 
 
+def test_models_stand_before_the_scores_where_they_tell_runs_apart(opened, copied):
+    def place(column):
+        return [*opened(copied, RUNS, differs="false").dataframe[0].proto.column_order].index(column)
+
+    assert place("student") > place("exact_match") > place("method")
+    for seed in SEEDS:
+        write_run(copied / "sample", spec_of("sft", 100, seed, name="lexicon/base-large"))
+    assert place("student") < place("exact_match") < place("ablation")
+
+
 def test_filters_and_search_of_the_address_narrow_the_table(opened, results_root):
     app = opened(results_root, RUNS, method="kd", budget_examples=300)
     table = app.dataframe[0].value
