@@ -66,11 +66,9 @@ def test_an_example_is_found_described_and_named_like_its_file(path, room):
 
 @pytest.fixture
 def repository(tmp_path):
-    """Make a copy of package and tests, linked file by file, with all examples in it."""
+    """Make a copy of package and tests, linked file by file (also what is compiled), with all examples in it."""
     for folder in ("studykit", "tests", "tools", "notebooks"):
-        shutil.copytree(
-            ROOT / folder, tmp_path / folder, copy_function=os.symlink, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(ROOT / folder, tmp_path / folder, copy_function=os.symlink)
     for path, code in EXAMPLES.items():
         if path.startswith(("studykit/", "tests/")):
             (tmp_path / path).write_text(code, encoding="utf-8")

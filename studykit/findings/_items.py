@@ -77,10 +77,12 @@ def item_evidence(folder: Path, arm: pd.DataFrame, baseline: pd.DataFrame, score
         arm, baseline: rows of finished runs, one for each seed.
         score: the metric.
     """
-    shared = sorted(set(arm["seed"]) & set(baseline["seed"]))
-    sides = [side[side["seed"] == seed] for seed in shared for side in (arm, baseline)]
-    scores = [known for side in sides if (known := _item_scores(folder, side, score)) is not None]
-    if not scores or len(scores) < len(sides):
+    columns = [name for name in ("seed", "run_id", "eval_id", score) if name in arm]
+    first, second = ({run["seed"]: run for run in side[columns].to_dict("records")} for side in (arm, baseline))
+    shared = sorted(first.keys() & second.keys())
+    runs = [side[seed] for seed in shared for side in (first, second)]
+    scores = [known for run in runs if (known := _item_scores(folder, run, score)) is not None]
+    if not scores or len(scores) < len(runs):
         return None
     table = pd.concat(scores, axis=1, join="inner").sort_index()
     if table.empty:
@@ -105,11 +107,10 @@ def items_sentence(evidence: ItemEvidence | None, baseline: str, arm: str) -> st
     )
 
 
-def _item_scores(folder: Path, run: pd.DataFrame, score: str) -> pd.Series | None:
+def _item_scores(folder: Path, run: Mapping[Any, Any], score: str) -> pd.Series | None:
     """Return a run's scores by item; None where they are not stored or do not average to the run's metric."""
-    line = run.iloc[0]
-    scores = _read_scores(folder, line["run_id"], line.get("eval_id")).get(score, pd.Series(dtype=float)).dropna()
-    return scores if len(scores) and abs(scores.sum() / len(scores) - line[score]) < 1e-4 else None
+    scores = _read_scores(folder, run["run_id"], run.get("eval_id")).get(score, pd.Series(dtype=float)).dropna()
+    return scores if len(scores) and abs(scores.mean() - run[score]) < 1e-4 else None
 
 
 @lru_cache(maxsize=512)

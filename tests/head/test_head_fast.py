@@ -177,6 +177,7 @@ def test_compiled_blocks_equal_plain_ones_and_are_compiled_whole(tmp_path, monke
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # kernels kept by runs on other threads may not fit
     monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # here, not in as many processes as cores
     monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", True)  # else a process imports torch to try each set
+    monkeypatch.setattr("torch._inductor.config.cpp_cache_precompile_headers", False)  # dear for a few kernels
     counters = torch._dynamo.utils.counters
     counters.clear()
     for kind in ("dense", "top_k"):
