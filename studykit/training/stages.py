@@ -65,6 +65,35 @@ class Trained:
     threads: list[int | None] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Finished:
+    """What a finished stage leaves beside its weights, in `result.json`.
+
+    Attributes:
+        cost: tokens and seconds of the stage.
+        threads: that it computed with on a CPU; None on an accelerator.
+        answers: number of answers that were generated, and how many of them ended or were cut.
+        sequences: number of sequences by author, of the `data` and of those that were `generated`.
+        best: what is recorded of the weights that were kept; None where they are those of the last step.
+    """
+
+    cost: dict[str, Any]
+    threads: int | None
+    answers: dict[str, int]
+    sequences: dict[str, dict[str, int]]
+    best: dict[str, Any] | None = None
+
+    def trained_on(self, teacher: tuple[Teacher, ModelRef] | None) -> dict[str, Any]:
+        """Return what the manifest says of the answers that were trained on, and of the weights that were kept."""
+        names = {"teacher": "the teacher" if teacher is None else teacher[0].name, "student": "the student"}
+        counts = Counter(self.sequences["data"])
+        for author, count in self.sequences["generated"].items():
+            counts[names[author]] += count
+        answers = {f"{kind}_answers": int(count) for kind, count in self.answers.items()}
+        trained = {"trained_on": {name: int(count) for name, count in sorted(counts.items())}}
+        return trained | answers | (self.best or {})
+
+
 def train(
     resolved: ResolvedRun,
     folder: Path,
@@ -109,9 +138,9 @@ def train(
             accelerator.free_memory()  # optimizer and teacher, before another model is loaded
         plan = stage.plan()
         usage = Usage.of(plan, len(stage.data.encoded)).manifest | usage_of_parts(stage.data, plan)
-        trained.manifests.append(stage.data.manifest | usage | trained_on(result, resolved.teacher_of(stage)))
-        trained.cost.add(**result["cost"])
-        trained.threads.append(result["threads"])
+        trained.manifests.append(stage.data.manifest | usage | result.trained_on(resolved.teacher_of(stage)))
+        trained.cost.add(**result.cost)
+        trained.threads.append(result.threads)
     trained.cost["attempts"] = 1 + trained.cost.pop("failed_attempts", 0)
     leave_float32_flash(student)
     return trained
@@ -154,8 +183,8 @@ class StageJob:
 
 def train_stage(
     job: StageJob, trained: Trained, teacher: OpenTeacher | None, seed: int, checkpoint_every_s: float
-) -> dict[str, Any]:
-    """Train one stage from its newest complete checkpoint, or from the start; return its cost, threads and answers."""
+) -> Finished:
+    """Train one stage from its newest complete checkpoint, or from the start."""
     accelerator, stage = job.accelerator, job.stage
     with accelerator.main_process_first():  # `newest_complete` moves damaged checkpoints aside
         checkpoint = newest_complete(job.folder)
@@ -178,24 +207,13 @@ def train_stage(
         train_steps(training, planned, job.metrics, job.folder, checkpoint, checkpoint_every_s, watch)
     spending.close()
     cost.add_seconds("train_s")
-    return {
-        "best": None if training.best is None else training.best.found,
-        "cost": cost | sum_over_processes(cost.tokens()) | {"failed_attempts": spending.attempts - 1},
-        "threads": threads,
-        "answers": dict(training.context.answers),
-        "sequences": {kind: dict(counts) for kind, counts in training.sequences.items()},
-    }
-
-
-def trained_on(result: dict[str, Any], teacher: tuple[Teacher, ModelRef] | None) -> dict[str, Any]:
-    """Return what a stage's manifest says of the answers that it was trained on, and of the weights that it kept."""
-    names = {"teacher": "the teacher" if teacher is None else teacher[0].name, "student": "the student"}
-    counts = Counter(result["sequences"]["data"])
-    for author, count in result["sequences"]["generated"].items():
-        counts[names[author]] += count
-    answers = {f"{kind}_answers": int(count) for kind, count in result["answers"].items()}
-    trained = {"trained_on": {name: int(count) for name, count in sorted(counts.items())}}
-    return trained | answers | (result.get("best") or {})
+    return Finished(
+        cost=cost | sum_over_processes(cost.tokens()) | {"failed_attempts": spending.attempts - 1},
+        threads=threads,
+        answers=dict(training.context.answers),
+        sequences={kind: dict(counts) for kind, counts in training.sequences.items()},
+        best=None if training.best is None else training.best.found,
+    )
 
 
 def open_spending(job: StageJob, checkpoint: Path | None) -> tuple[Spending, Cost]:
@@ -265,22 +283,22 @@ def leave_float32_flash(model: nn.Module) -> None:
         inner.set_attn_implementation("sdpa")
 
 
-def save_finished(job: StageJob, student: nn.Module, result: dict[str, Any]) -> None:
+def save_finished(job: StageJob, student: nn.Module, result: Finished) -> None:
     """Save a finished stage for the next start and the next stage, and delete its checkpoints."""
     finished, weights = job.folder / _FINISHED, trained_state(student)
     if job.accelerator.is_main_process:
         shutil.rmtree(finished, ignore_errors=True)
         finished.mkdir(parents=True)
         torch.save(weights, finished / "weights.pt")
-        write_json(finished / "result.json", result)
+        write_json(finished / "result.json", vars(result))
         mark_complete(finished)
         for old in (old for old in job.folder.iterdir() if old != finished):
             shutil.rmtree(old) if old.is_dir() else old.unlink()
     job.accelerator.wait_for_everyone()
 
 
-def load_finished(folder: Path, student: nn.Module) -> dict[str, Any] | None:
-    """Load the weights of a finished stage and return its cost and its threads; None where it has not finished."""
+def load_finished(folder: Path, student: nn.Module) -> Finished | None:
+    """Load the weights of a finished stage and return what it left; None where it has not finished."""
     finished = folder / _FINISHED
     if not is_complete(finished):
         return None
@@ -288,4 +306,4 @@ def load_finished(folder: Path, student: nn.Module) -> dict[str, Any] | None:
     load_whole(student, weights)  # frozen parameters are not among them
     if not is_sharding():
         student.to(device())
-    return json.loads((finished / "result.json").read_text(encoding="utf-8"))
+    return Finished(**json.loads((finished / "result.json").read_text(encoding="utf-8")))

@@ -137,12 +137,22 @@ def test_a_student_that_cannot_be_saved_is_refused_before_training(
     def refuse(self, *arguments, **keywords):
         raise RuntimeError("Some tensors share memory:\n{'a', 'b'}")
 
+    monkeypatch.setattr(dry, "_READ_BACK", set())
     monkeypatch.setattr(owner, "save_pretrained", refuse)
     with pytest.raises(
         InputError, match=r"could not be saved after its training: Some tensors share memory: \{'a', 'b'\}"
     ):
         study.run(plain_spec(stage(steps=2), teacher=False, lora=lora), study="s", root=tmp_path)
     assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
+def test_a_configuration_is_saved_and_read_back_once_in_a_process(tiny_model, tokenizer, monkeypatch):
+    read_back = []
+    monkeypatch.setattr(dry, "_READ_BACK", set())
+    monkeypatch.setattr(dry, "check_round_trip", lambda model, folder, what: read_back.append(model.config.hidden_size))
+    for seed, changes in ((0, {}), (1, {}), (0, {"hidden_size": 32})):
+        dry._try_saving(tiny_model(seed, **changes), tokenizer, "x")
+    assert read_back == [16, 32]
 
 
 @pytest.mark.parametrize(
