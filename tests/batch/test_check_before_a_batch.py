@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 from fake_notebooks import MARKER, marked, wait_for, write_batch, write_notebook
+
+from studykit.batch import preflight
+from studykit.errors import InputError
 
 CHECK_FOREVER = """
 import pathlib, time
@@ -34,3 +38,9 @@ def test_the_check_before_a_batch_ends_with_a_batch_that_is_killed(tmp_path):
     finally:
         for process in marked(str(tmp_path)):
             process.kill()
+
+
+def test_a_method_that_does_not_exist_is_refused_by_name(plain_spec, stage, tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "arms_of", lambda notebook, parameters: {"kd": plain_spec(stage("kdd"))})
+    with pytest.raises(InputError, match="unknown method 'kdd'; did you mean 'kd'"):
+        preflight.check([{"notebook": "any", "parameters": {"results": str(tmp_path)}}])
