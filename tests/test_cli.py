@@ -123,14 +123,12 @@ def test_a_bad_batch_is_refused_in_one_line_and_nothing_is_written(studykit, tmp
 
 
 def test_a_batch_whose_arms_are_no_specifications_is_refused_before_it_starts(studykit, tmp_path, data):
-    """By the process that checks; what it checks of a specification is tried without one, in tests/batch."""
     stage = {"data": data, "method": "kd", "steps": 1, "bacth_size": 2, "learning_rate": 0.1}
     arms = f"arms = {{'kd': {{'student': {{'name': 'lexicon/tokenizer'}}, 'stages': [{stage!r}]}}}}"
     write_notebook(tmp_path / "notebooks", "01_something", arms=arms)
     write_batch(tmp_path / "notebooks", "quickstart", [{"notebook": "01_something"}])
     code, _, err = studykit("batch", "quickstart")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "unknown key 'bacth_size'; did you mean 'batch_size'" in err
+    assert (code, err.count("\n"), "unknown key 'bacth_size'; did you mean 'batch_size'" in err) == (2, 1, True), err
     assert not (tmp_path / "results").exists()
 
 

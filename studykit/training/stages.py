@@ -84,7 +84,7 @@ class Finished:
     best: dict[str, Any] | None = None
 
     def trained_on(self, teacher: tuple[Teacher, ModelRef] | None) -> dict[str, Any]:
-        """Return what the manifest says of the answers that were trained on, and of the weights that were kept."""
+        """Return the part of the manifest on the answers that were trained on and the weights that were kept."""
         names = {"teacher": "the teacher" if teacher is None else teacher[0].name, "student": "the student"}
         counts = Counter(self.sequences["data"])
         for author, count in self.sequences["generated"].items():
