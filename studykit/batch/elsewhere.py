@@ -7,6 +7,7 @@ from typing import Any
 
 import psutil
 
+from studykit.batch.estimates import note_on_processes
 from studykit.batch.grid import Cell
 from studykit.batch.overview import Overview
 from studykit.batch.work import put_back
@@ -42,7 +43,8 @@ class Workers:
         """Return what would be submitted, and the hours that it takes."""
         hours = sum(estimate["seconds"] for estimate in estimates) / 3600
         script = self._executor.script(self._command, self._log)
-        return f"{script.rstrip()}\n\n{self._executor.jobs} workers, about {hours:.2g} hours of their time together"
+        workers = f"{self._executor.jobs} workers, about {hours:.2g} hours of their time together"
+        return f"{script.rstrip()}\n\n{workers}{note_on_processes()}"
 
     def check(self, estimates: Estimates = ()) -> None:
         """Refuse what cannot run.

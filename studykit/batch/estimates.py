@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 
+from studykit.results.environment import processes_wanted
+
 Estimate = Mapping[str, float]
 """The fields of `studykit.study.estimate.Estimate`, by name."""
 
@@ -50,8 +52,14 @@ def estimate_line(estimates: Iterable[Estimate], jobs: int) -> str:
     return (
         f"{counted(len(each), 'cell')} will take about {_duration(seconds)}, {memory} of memory"
         f"{' each' if jobs > 1 else ''}, {disk} of disk: {counted(runs, 'run')}{tuning} to train{known}; {seen} "
-        f"tokens trained on, {teacher} through the teacher, {cache} of cache"
+        f"tokens trained on, {teacher} through the teacher, {cache} of cache{note_on_processes()}"
     )
+
+
+def note_on_processes() -> str:
+    """Return how the times are to be read where several processes compute a run; empty where one does."""
+    count = processes_wanted()
+    return f"; times are of runs by one process: {count} take at best 1/{count} of them" if count > 1 else ""
 
 
 def counted(number: int, noun: str) -> str:

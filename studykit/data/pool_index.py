@@ -52,7 +52,7 @@ def open_pool(source: str, split: str, options: dict[str, Any], files: Sequence[
         for note in found.facts["notes"]:
             _LOG.warning("%s", note)
     else:
-        with locked(file.with_suffix(".lock")):
+        with locked(file.with_suffix(".lease")):
             found = tables.read(file)
             if found is None:
                 _index(file, read_examples(source, split, options))

@@ -92,7 +92,7 @@ def count_tokens(examples: Sequence[Example], tokenizer: Any, turns: Turns | Non
     file = cache_folder("pools") / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.arrow"
     found = tables.read(file)
     while found is None:
-        with locked(file.with_suffix(".lock")):
+        with locked(file.with_suffix(".lease")):
             if (found := tables.read(file)) is None:
                 tables.write(file, _COUNTS, _count(examples, tokenizer, turns), {})
     return TokenCounts(*(found.table[name].to_numpy() for name in _COUNTS.names))

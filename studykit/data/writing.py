@@ -75,7 +75,7 @@ class AnswerWriter:
         identity = [_VERSION, model.sha256, content_hash(conversations), asdict(writing)]
         self._key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
         file = cache_folder("synthetic") / f"{self._key}.jsonl"
-        with locked(file.with_suffix(".lock")):
+        with locked(file.with_suffix(".lease")):
             if not file.exists():
                 _write_all(model, conversations, writing, file)
         self._answers = [Written(**line) for line in read_lines(file)[0]]

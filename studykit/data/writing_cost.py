@@ -61,7 +61,7 @@ def _charge_part(
 def _claim(key: str, run_id: str) -> tuple[str, dict[str, float]]:
     """Return the run that answers count for, which is this one where there is none yet, and the amounts of this one."""
     file = _file(key)
-    with locked(file.with_suffix(".lock")):
+    with locked(file.with_suffix(".lease")):
         known = _read(file)
         first = known.get(_RUN, run_id)
         if _RUN not in known:

@@ -4,7 +4,6 @@ The cache is `~/.cache/studykit`, or the folder that `STUDYKIT_CACHE` names. It 
 name is the hash of all it was computed from, so an entry is either right or absent.
 """
 
-import fcntl
 import hashlib
 import json
 import math
@@ -15,9 +14,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from studykit.errors import InputError
+from studykit.files.leases import take
 from studykit.files.packed import read_packed
 
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
@@ -108,24 +108,16 @@ def write_json(path: Path, content: Any) -> None:
         )
 
 
-def try_lock(path: Path) -> IO[str] | None:
-    """Lock a file for this process and return it; None if another process holds the lock."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = path.open("a")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        return None
-    return handle
-
-
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock inside the block, after the process that holds it."""
-    while (lock := try_lock(path)) is None:
-        time.sleep(0.5)
-    with lock:
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lease of a folder inside the block, after the process that holds it, on whichever machine.
+
+    Args:
+        folder: nothing but the lease is in it; it is created, and stays.
+    """
+    while (lease := take(folder)) is None:
+        time.sleep(0.2)
+    with lease:
         yield
 
 

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from studykit.files import read_lines
+from studykit.files import locked, read_lines
 
-FILE = "arms.jsonl"
+FILE, _LEASE = "arms.jsonl", ".arms"
 
 TUNING = "tuning"
 """The question (`ablation`) of runs that were trained as trials."""
@@ -41,11 +41,17 @@ class Role:
 
 
 def add_role(study_folder: Path, run_id: str, role: Role) -> None:
-    """Add the part of a run in a comparison, where it is new; one without a name is none."""
-    if role.arm and role not in read_roles(study_folder).get(run_id, ()):
-        line = {"run_id": run_id} | {name: value for name, value in asdict(role).items() if value}
-        with (study_folder / FILE).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+    """Add the part of a run in a comparison, where it is new; one without a name is none.
+
+    One process at a time adds a line: on a folder that several machines share, two that append may write one place.
+    """
+    if not role.arm or role in read_roles(study_folder).get(run_id, ()):
+        return
+    line = {"run_id": run_id} | {name: value for name, value in asdict(role).items() if value}
+    with locked(study_folder / _LEASE):
+        if role not in read_roles(study_folder).get(run_id, ()):
+            with (study_folder / FILE).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def read_roles(study_folder: Path) -> dict[str, tuple[Role, ...]]:

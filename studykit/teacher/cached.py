@@ -117,9 +117,7 @@ class StoredTeacher:
         Raises:
             InputError: as `entries_of`.
         """
-        keys = as_keys([encoded.key_of(i) for i in range(len(encoded))])
-        self.store.want(keys)
-        self.store.refresh()
+        keys = self.find(encoded)
         places: dict[bytes, list[int]] = {}
         for row in np.flatnonzero(~self.store.has(keys)).tolist():  # one sequence may have several loss masks
             places.setdefault(encoded.ids_of(row).tobytes(), []).append(row)
@@ -150,15 +148,20 @@ class StoredTeacher:
         Raises:
             Failure: a shard is damaged, or a stored entry differs from what the teacher gives.
         """
-        keys = as_keys([encoded.key_of(i) for i in range(len(encoded))])
-        self.store.want(keys)
-        self.store.refresh()
+        keys = self.find(encoded)
         is_first = np.zeros(len(keys), dtype=bool)  # of the sequences with the same key
         is_first[np.unique(keys, return_index=True)[1]] = True
         stored = self.store.has(keys)
         check, missing = np.flatnonzero(is_first & _choose_few(stored)), np.flatnonzero(is_first & ~stored)
         self._verify(encoded.take(check), keys[check])
         self._capture(encoded.take(missing), keys[missing], progress or (lambda done, total: None))
+
+    def find(self, encoded: Encoded) -> np.ndarray:
+        """Look for the entries of sequences, also those that other processes have just captured; return keys, [n]."""
+        keys = as_keys([encoded.key_of(i) for i in range(len(encoded))])
+        self.store.want(keys)
+        self.store.refresh()
+        return keys
 
     def signal(self, batch: Batch) -> TeacherSignal:
         """Return the stored signal of a batch, row after row, on the batch's device."""

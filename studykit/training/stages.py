@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
 from transformers.utils.generic import is_flash_attention_requested
 
-from studykit.chat import encode
+from studykit.chat import Encoded, encode
 from studykit.collate import PlannedBatches
 from studykit.files import write_json
 from studykit.generation.cost import Cost
@@ -32,6 +33,7 @@ from studykit.models.states import unwrap
 from studykit.results.status import Activity, Watch, unwatched
 from studykit.spec import Teacher
 from studykit.teacher import OpenTeacher, open_teacher
+from studykit.teacher.cached import StoredTeacher
 from studykit.teacher.cross_tokenizer import CrossTokenizerTeacher
 from studykit.training import ranks
 from studykit.training.checkpoints import is_complete, load_own, mark_complete, newest_complete, trained_state
@@ -266,14 +268,23 @@ def prepare_teacher(
         losses, rollouts = zip(*(recipe.parts for recipe in stage.recipes), strict=True)
         is_live = any(recipe.needs_live_teacher for recipe in stage.recipes)
         if any(loss.needs_teacher for loss in losses) and not is_live:
-            if ranks.count() > 1:  # each asks for a part of it; then all find all of it
-                teacher.prepare(encoded.take(rows[ranks.index() :: ranks.count()]), watch)
-                ranks.wait()
-            teacher.prepare(encoded.take(rows), watch)
+            _prepare(teacher, encoded, rows, watch)
             if not any(rollout.needs_teacher for rollout in rollouts):
                 teacher.release()
     cost.add_seconds("teacher_s")
     return teacher if stage.trains_with_teacher else None
+
+
+def _prepare(teacher: OpenTeacher, encoded: Encoded, rows: np.ndarray, watch: Callable[[int, int], None]) -> None:
+    """Ask for the teacher's signals, each process of the run for a part of the sequences: then all find all of them."""
+    count, mine = ranks.count(), ranks.index()
+    if count == 1 or not isinstance(teacher, StoredTeacher):
+        teacher.prepare(encoded.take(rows), watch)
+        return
+    is_mine = [int(encoded.key_of(row), 16) % count == mine for row in rows.tolist()]  # equal ones go to one process
+    teacher.prepare(encoded.take(rows[is_mine]), watch)
+    ranks.wait()
+    teacher.find(encoded.take(rows))
 
 
 def leave_float32_flash(model: nn.Module) -> None:
