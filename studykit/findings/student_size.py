@@ -51,7 +51,8 @@ def student_size(
     rows.sort(key=lambda row: (row.line.budget, level.get(row.where["student"], 0.0)))
     more = {_name(part): difference_of_gains(part[0], part[-1]) for part in by_budget(rows) if part[1:]}
     found = question.judge(rows, more)
-    return question.answer(frame, rows, found, why, " ".join(_at_budget(part, found) for part in extremes(rows)))
+    sentence = " ".join(_at_budget(part, found) for part in extremes(rows))
+    return question.answer(frame, rows, found, why, sentence, label="student")
 
 
 def _name(part: Sequence[Contrast]) -> str:

@@ -55,9 +55,8 @@ def taid(
     gaps = {(row.line.budget, *row.where.values()): row.gap for row in rows if row.gap is not None}
     rows.sort(key=lambda row: (row.line.budget, gaps.get((row.line.budget, *row.where.values()), 0.0), row.rank))
     found = question.judge(rows)
-    return question.answer(
-        frame, rows, found, why, " ".join(_at_budget(part, found, baseline) for part in by_budget(rows))
-    )
+    sentence = " ".join(_at_budget(part, found, baseline) for part in by_budget(rows))
+    return question.answer(frame, rows, found, why, sentence, label="student")
 
 
 def _at_budget(part: Sequence[Contrast], verdicts: Mapping[str, Verdict], baseline: str) -> str:

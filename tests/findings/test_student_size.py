@@ -1,8 +1,11 @@
 """Gain by student, on numbers that are known beforehand."""
 
+from typing import Any
+
 import pytest
 from contrast_rows import frame_of, runs
 
+from studykit.figures import draw
 from studykit.findings.student_size import student_size
 
 
@@ -51,3 +54,9 @@ def test_two_teachers_are_refused(frame):
 def test_a_margin_of_ones_own_makes_a_tie_of_what_it_holds(frame):
     assert student_size(frame, tie=7.0).verdicts["kd at 500 examples, small"].word == "tie"
     assert student_size(frame, tie=6.0).verdicts["kd at 500 examples, small"].word != "tie"
+
+
+def test_its_figure_names_the_students_wherever_it_is_drawn(frame):
+    figure: Any = draw("gain_against_gap", student_size(frame), frame)
+    [points] = figure.data
+    assert (list(points.text), points.name) == (["large", "small"], "kd, 500 examples")
