@@ -97,11 +97,14 @@ class Spending:
     def follow(
         self, watch: Callable[[int, int], None], cost: Cost, seconds: str, *, before_training: bool = False
     ) -> Callable[[int, int], None]:
-        """Return what follows an activity as `watch` does, and notes its cost."""
+        """Return what follows an activity as `watch` does, and notes its cost, unless that raises.
+
+        A process that was stopped and has lost its run learns of it there, and writes nothing more into its folder.
+        """
 
         def noting(done: int, total: int) -> None:
-            self.note(cost, seconds, before_training=before_training)
             watch(done, total)
+            self.note(cost, seconds, before_training=before_training)
 
         return noting
 

@@ -16,6 +16,7 @@ from studykit.batch.grid import plan
 from studykit.errors import InputError
 from studykit.executors import WorkersElsewhere, get_executor
 from studykit.executors.slurm import Slurm
+from studykit.files.leases import is_held
 
 CELL = """
 import os, pathlib, time
@@ -132,6 +133,7 @@ def test_every_run_ends_once_although_time_ends_a_node_dies_and_a_worker_is_stop
     cluster.start_node("n2")
     cells = plan("grid", folder=tmp_path / "notebooks", results_root=tmp_path / "results")
     wait_for(lambda: {cell.status() for cell in cells} == {"done"}, 4 * PATIENCE_S)
+    wait_for(lambda: not any(is_held(cell.folder) for cell in cells))
     before = {name: content for name, content in everything_under(tmp_path / "results").items() if "log" not in name}
     for process in suspended:
         process.resume()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from studykit.data import Inputs
+from studykit.files.leases import LeaseLost
 from studykit.generation.cost import Cost
 from studykit.spec import RunSpec
 from studykit.study.pin import pin
@@ -127,3 +128,17 @@ def test_what_was_written_over_in_place_counts_where_it_is_whole_and_newer(tmp_p
     since.write_bytes(written[:40])
     assert Spending(tmp_path).lost({"train_s": 1e9})["failed_student_tokens"] == 5
     notes.close()
+
+
+def test_a_process_that_has_lost_its_run_notes_nothing_more(tmp_path):
+    def lost(done, total):
+        raise LeaseLost("taken over")
+
+    spending = Spending(tmp_path)
+    spending.begin()
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(LeaseLost):
+        spending.follow(lost, Cost(student_tokens=9), "train_s")(1, 2)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    spending.follow(lambda done, total: None, Cost(student_tokens=9), "train_s")(1, 2)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} != before
