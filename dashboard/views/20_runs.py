@@ -22,8 +22,7 @@ FILTERS = {
 }
 NOT_SET = "(not set)"
 ALWAYS = ["method", "status", "budget_examples", "seed", "run_id"]
-MODELS = ["student", "teacher"]
-"""Long names, which come late unless they tell runs apart."""
+MODELS = ["student", "teacher"]  # long names, which come late unless they tell runs apart
 LAST = [*MODELS, "ablation", "run_id"]
 
 
