@@ -21,6 +21,7 @@ SIZES = {
         "cost --repeats 5",
         "study --repeats 5",
         "overheads --repeats 5",
+        "workers --repeats 5",
         "pools --repeats 1",
         "shared_folder",
         "head --shape qwen --tokens 512 --repeats 5",
@@ -35,7 +36,7 @@ SIZES = {
 }
 """Script and arguments. On a GPU there are few repeats, since the start of a process outweighs the measurement."""
 
-SCRIPTS = ("step", "cost", "study", "overheads", "pools", "shared_folder", "head")
+SCRIPTS = ("step", "cost", "study", "overheads", "workers", "pools", "shared_folder", "head")
 
 
 def main() -> int:

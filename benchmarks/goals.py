@@ -52,6 +52,12 @@ def divide_medians(report: Report, first: tuple[str, str], second: tuple[str, st
     return None if a is None or not b else a / b
 
 
+def subtract_medians(report: Report, first: str, second: str, key: str) -> float | None:
+    """Return the median of one contestant less that of another; None where one was not measured."""
+    a, b = read_median(report, first, key), read_median(report, second, key)
+    return None if a is None or b is None else a - b
+
+
 def divide_at_worst(
     report: Report, first: str, second: str, key: str, at_most: bool = False, frozen: bool | None = None
 ) -> float | None:
@@ -178,6 +184,20 @@ GOALS = (
         "a notebook of one cell with the imports of notebook 01, seconds from its kernel's start to its end",
         lambda report: read_median(report, "notebook, imports", "seconds"),
         5.0,
+        at_most=True,
+    ),
+    Goal(
+        "workers",
+        "what a worker adds to an empty notebook, seconds a cell",
+        lambda report: subtract_medians(report, "work", "papermill alone", "seconds_per_cell"),
+        2.0,
+        at_most=True,
+    ),
+    Goal(
+        "workers",
+        "two workers' time to that of `--jobs 2`",
+        lambda report: divide_medians(report, ("two workers", "seconds"), ("batch --jobs 2", "seconds")),
+        1.1,
         at_most=True,
     ),
     Goal(

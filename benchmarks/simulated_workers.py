@@ -91,7 +91,7 @@ class Simulation:
             "stops": self.stops,
             "begun_again": sum(self.begun.values()) - len(self.begun),
             "ended_twice": sum(count > 1 for count in self.ended.values()),
-            "not_ended": len(self.cells) - len(self.ended),
+            "not_ended": sum(cell.status() != "done" for cell in self.cells),
         }
 
     @contextmanager

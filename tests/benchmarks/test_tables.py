@@ -23,6 +23,12 @@ FIGURES = {  # of a report that meets every goal, by contestant
         "studykit --help": {"seconds": 0.5},
         "notebook, imports": {"seconds": 5.0},
     },
+    "workers": {
+        "papermill alone": {"seconds_per_cell": 1.0},
+        "work": {"seconds_per_cell": 3.0},
+        "two workers": {"seconds": 11.0},
+        "batch --jobs 2": {"seconds": 10.0},
+    },
     "pools": {"first step": {"seconds": 60.0, "gib": 2.0}},
     "shared_folder": {"all settings": {"most_operations_to_take": 10, "not_once": 0}},
 }
@@ -58,6 +64,8 @@ WORSE = {  # goal by goal: benchmark, contestant, key and the figure that misses
     "kd with a live teacher": ("step", "studykit kd, live teacher", "tokens_per_s", 59.9),
     "`results.load`": ("overheads", "table", "seconds", 1.001),
     "`studykit --help`": ("overheads", "studykit --help", "seconds", 0.501),
+    "what a worker adds": ("workers", "work", "seconds_per_cell", 3.01),
+    "two workers' time": ("workers", "two workers", "seconds", 11.1),
     "a notebook of one cell": ("overheads", "notebook, imports", "seconds", 5.01),
     "from an index to the first step, seconds": ("pools", "first step", "seconds", 60.1),
     "from an index to the first step, peak": ("pools", "first step", "gib", 2.01),
