@@ -6,8 +6,8 @@ read_packed(folder / "items.jsonl")              # the content, packed or not
 
 import gzip
 import zlib
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
 
 
 def place_of(file: Path) -> Path:
@@ -16,7 +16,7 @@ def place_of(file: Path) -> Path:
     return packed if not file.exists() and packed.exists() else file
 
 
-def open_packed(file: Path) -> IO[Any]:
+def open_packed(file: Path) -> BufferedReader | gzip.GzipFile:
     """Open a file that may be packed, to read bytes; damage raises an `OSError`, `EOFError` or `zlib.error`."""
     place = place_of(file)
     if place == file:
