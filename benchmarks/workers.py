@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def time_papermill(cells: int) -> dict[str, Any]:
-    """Return the wall time of executing an empty notebook so many times."""
+    """Return the wall time of executing an empty notebook once for each cell."""
     with tempfile.TemporaryDirectory() as name:
         folder = write_batch(Path(name), cells) / "notebooks"
         started = time.perf_counter()
@@ -74,7 +74,7 @@ def time_commands(cells: int, *commands: Sequence[str]) -> dict[str, Any]:
 
 
 def write_batch(folder: Path, cells: int) -> Path:
-    """Write an empty notebook and a batch of so many cells; return the folder."""
+    """Write an empty notebook and a batch of that many cells; return the folder."""
     (folder / "notebooks" / "batches").mkdir(parents=True)
     (folder / "results").mkdir()
     code = 'study = "empty"\nresults = "../results"\nnumber = 0'
