@@ -4,7 +4,8 @@
 
 `papermill alone` executes the same empty notebook as often, one process after the other, without the kit. The others
 are whole commands on a batch of that many cells: `work` is one worker, `two workers` are two shells that type the same,
-`batch --jobs 2` is the pool of one machine. The report is results/benchmarks/workers-cpu.json.
+`batch --jobs 2` is the pool of one machine, which checks the batch first. The report goes to
+results/benchmarks/workers-cpu.json.
 """
 
 import argparse
@@ -79,7 +80,8 @@ def write_batch(folder: Path, cells: int) -> Path:
     (folder / "results").mkdir()
     code = 'study = "empty"\nresults = "../results"\nnumber = 0'
     parameters = v4.new_code_cell(code, metadata={"tags": ["parameters"]})
-    notebook = v4.new_notebook(cells=[parameters])
+    arms = v4.new_code_cell("arms = {}", metadata={"tags": ["arms"]})
+    notebook = v4.new_notebook(cells=[parameters, arms])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     (folder / "notebooks" / "empty.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     entry = {"notebook": "empty", "grid": {"number": list(range(cells))}}
