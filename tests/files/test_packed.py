@@ -37,10 +37,13 @@ def test_the_same_content_packs_to_the_same_bytes(packed, tmp_path):
     assert place_of(again).read_bytes() == place_of(file).read_bytes()
 
 
-WHOLE = gzip.compress(b"{}\n")
+WHOLE = gzip.compress(b"{}\n", mtime=0)
 
 
-@pytest.mark.parametrize("damage", [b"", b"no gzip", WHOLE[:-5], WHOLE[:12] + bytes([255] * 9)])
+DAMAGE = {"empty": b"", "no gzip": b"no gzip", "cut": WHOLE[:-5], "changed": WHOLE[:12] + bytes([255] * 9)}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_damage_is_named_and_ends_no_reader(packed, damage):
     file, _ = packed
     place_of(file).write_bytes(damage)
