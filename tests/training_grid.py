@@ -31,7 +31,8 @@ def noting_stops():
 def noting(training, batch, denominator):
     note("steps", training.step)
     if training.step == {HELD_AT} and (here / "hold").exists():
-        note("held", os.environ.get("SLURMD_NODENAME"), os.environ.get("SLURM_JOB_ID"), os.getpid())
+        task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        note("held", os.environ.get("SLURMD_NODENAME"), *task, os.environ.get("SLURM_JOB_ID"), os.getpid())
         while (here / "hold").exists() and not stops[-1]():
             time.sleep(0.05)
     return compute_loss(training, batch, denominator)

@@ -98,19 +98,24 @@ def test_every_cell_ends_once_on_two_nodes_although_a_job_is_taken_away_and_the_
     assert {line.split()[1] for line in lines_of(tmp_path / "started")} == {"n1", "n2"}
 
 
-def held_on(root, node, but=()):
-    """Wait until a cell waits in the middle of its training on a node; return its number and the job."""
-    notes = wait_for(lambda: [note for note in noted(root, "held") if note[1] == node and note[2] not in but])
-    return int(notes[0][0]), notes[0][2]
+def held_on(root, node, but=""):
+    """Wait until a cell waits in the middle of its training on a node; return its number, the task and the job.
+
+    A task is one worker of an array; the array's own number would be all of them.
+    """
+    notes = wait_for(lambda: [note for note in noted(root, "held") if note[1] == node and "_".join(note[2:4]) != but])
+    number, _, array, task, job, _ = notes[0]
+    return int(number), f"{array}_{task}", job
 
 
-def end_time_of(job, minutes):
-    """Let the time limit of a job be near, and wait until it has given its cell back."""
-    subprocess.run(["scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}"], check=True)
-    wait_for(lambda: job not in ask("squeue", "--noheader", "--states=R", "--format=%A").split())
+def end_time_of(task, minutes):
+    """Let the time limit of a task be near, and wait until it has given its cell back."""
+    subprocess.run(["scontrol", "update", f"JobId={task}", f"TimeLimit={minutes}"], check=True)
+    wait_for(lambda: task not in ask("squeue", "--noheader", "--states=R", "--format=%i").split())
 
 
 @on_slurm
+@pytest.mark.faults
 def test_every_run_ends_once_although_time_ends_a_node_dies_and_a_worker_is_stopped(
     cluster, batch, tmp_path, monkeypatch, plain_spec, stage, one_thread
 ):
@@ -121,10 +126,10 @@ def test_every_run_ends_once_although_time_ends_a_node_dies_and_a_worker_is_stop
     began = time.monotonic()
     batch("-o", "gpus=1")
     batch("-o", "gpus=1")
-    out_of_time, first = held_on(tmp_path, "n1")
-    killed, _ = held_on(tmp_path, "n2")
+    out_of_time, first, _ = held_on(tmp_path, "n1")
+    killed, _, _ = held_on(tmp_path, "n2")
     end_time_of(first, int((time.monotonic() - began) / 60) + 2)
-    stopped, third = held_on(tmp_path, "n1", but=[first])
+    stopped, _, third = held_on(tmp_path, "n1", but=first)
     cluster.kill_node("n2")
     suspended = [process for process in cluster.processes("n1", third) if process.name().startswith("python")]
     for process in suspended:
