@@ -11,6 +11,8 @@ import psutil
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from studykit.batch import notebooks
+
 PARAMETERS = """\
 number = 0
 rate = 0.5
@@ -25,6 +27,11 @@ results = "../results"
 MARKER = "STUDYKIT_TEST_MARKER"
 PATIENCE_S = 300.0
 """Longer than any wait takes, on a machine with a lot else to do; a test that waits so long has failed."""
+
+
+def trains(path: Path) -> bool:
+    """Whether a shipped notebook has arms; one that only reads results has none."""
+    return notebooks.tagged_source(path, "arms").partition("#")[0].strip() != "arms = {}"
 
 
 def write_notebook(folder: Path, name: str, code: str = "", parameters: str = PARAMETERS, arms: str = "") -> Path:

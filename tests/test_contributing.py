@@ -94,6 +94,25 @@ def test_the_examples_pass_the_tests_of_their_kinds(repository):
     assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 100
 
 
+def test_the_example_of_a_field_of_the_specification_is_one_line(repository):
+    [(path, part, line)] = re.findall(r"```python\n# (\S+\.py): (\w+)\n(.*?)```", PAGE, flags=re.DOTALL)
+    before, of_part, after = (ROOT / path).read_text(encoding="utf-8").partition(f"class {part}(Part):\n")
+    fields, gap, after = after.partition("\n\n\n")
+    (repository / path).unlink()  # a link to the original
+    (repository / path).write_text(f"{before}{of_part}{fields}\n{line}{gap}{after}", encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", line.split(":")[0].strip()]
+    done = subprocess.run(
+        [*command, "tests/test_passed_fields.py", "tests/results/test_option_columns.py"],
+        cwd=repository,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) == 2
+
+
 def test_there_is_an_example_of_every_kind():
     kinds = {path.split("/")[1] for path in DISCOVERED}
     rooms = {file.parent.name for file in (ROOT / "studykit").glob("*/__init__.py") if "= Room(" in file.read_text()}

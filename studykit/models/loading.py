@@ -54,10 +54,10 @@ def load_student(student: Student, model: ModelRef, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         config = architecture(student.random_config)
         with _refused(f"cannot make a {config.model_type}"):
-            loaded = transformers.AutoModelForCausalLM.from_config(config, **_attention(student.attn_implementation))
+            loaded = transformers.AutoModelForCausalLM.from_config(config, **_checked(student.passed_to("from_config")))
     else:
         dtype = _frozen_dtype() if student.lora else torch.float32
-        loaded = _load(model, dtype, student.attn_implementation)
+        loaded = _load(model, dtype, student.passed_to("from_pretrained"))
     if student.lora:
         loaded = _with_adapters(loaded, student.lora, seed)
         _name_base(loaded, None if student.random_config is not None else model)
@@ -83,9 +83,9 @@ def load_teacher(model: ModelRef, how: Teacher | None = None, *, sharded: bool =
     Raises:
         InputError: no such model or attention, losses that would be wrong, or an output head that is offloaded.
     """
-    attention = None if how is None else how.attn_implementation
+    passed = {} if how is None else how.passed_to("from_pretrained")
     placed = {} if how is None else placement(how)
-    loaded: Any = _load(model, _frozen_dtype(), attention, **placed)
+    loaded: Any = _load(model, _frozen_dtype(), passed | placed)
     if how is not None and how.pruned:
         prune(loaded, how.pruned)
     if output_head(loaded).weight.device.type == "meta":
@@ -154,11 +154,10 @@ def check_attention(attn_implementation: str | None) -> None:
         raise unknown("attn_implementation", attn_implementation, known)
 
 
-def _load(model: ModelRef, dtype: torch.dtype, attn_implementation: str | None, **placed: Any) -> nn.Module:
+def _load(model: ModelRef, dtype: torch.dtype, passed: dict[str, Any]) -> nn.Module:
     if model.base is not None:
-        base = _load(model.base, dtype, attn_implementation, **placed)
+        base = _load(model.base, dtype, passed)
         return merge_adapters(base, Path(model.path), model.base.name)
-    attention = _attention(attn_implementation)
     _check_generation_config(Path(model.path))
     with _refused(f"cannot load model {model.path!r}"):
         made: Any = transformers.AutoModelForCausalLM.from_pretrained(
@@ -168,8 +167,7 @@ def _load(model: ModelRef, dtype: torch.dtype, attn_implementation: str | None, 
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
-            **attention,
-            **placed,
+            **_checked(passed),
         )
     loaded, report = made
     if missing := sorted(report["missing_keys"]):
@@ -215,9 +213,9 @@ def _refused(what: str) -> Iterator[None]:
         raise InputError(f"{what}: {reason[:300]}") from None
 
 
-def _attention(attn_implementation: str | None) -> dict[str, str]:
-    check_attention(attn_implementation)
-    return {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+def _checked(passed: dict[str, Any]) -> dict[str, Any]:
+    check_attention(passed.get("attn_implementation"))
+    return passed
 
 
 def _frozen_dtype() -> torch.dtype:
@@ -237,12 +235,10 @@ def _with_adapters(model: Any, lora: Lora, seed: int) -> nn.Module:
 
     targets = lora.lora_target_modules
     config = LoraConfig(
-        r=lora.lora_r,
-        lora_alpha=lora.lora_alpha,
-        lora_dropout=lora.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         exclude_modules=(without_adapters(model) or None) if targets == _ALL else None,
         task_type="CAUSAL_LM",
+        **lora.passed_to("LoraConfig"),
     )
     torch.manual_seed(seed)
     try:

@@ -4,18 +4,20 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from studykit.spec.part import Part
+from studykit.spec.part import Part, PassedTo
 
 WHERE: dict[str, Any] = {"device_map": True, "endpoint": {"url", "api_key_env", "timeout_s", "requests", "retries"}}
 """Fields of a teacher that say where it computes and how it is reached, not what it is: no part of any id."""
+
+Attention = Annotated[str | None, PassedTo("from_pretrained"), PassedTo("from_config")]
 
 
 class Lora(Part):
     """Low-rank adapters through peft, in peft's words."""
 
-    lora_r: int = Field(default=16, ge=1)
-    lora_alpha: int = Field(default=32, ge=1)
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    lora_r: Annotated[int, PassedTo("LoraConfig", "r")] = Field(default=16, ge=1)
+    lora_alpha: Annotated[int, PassedTo("LoraConfig")] = Field(default=32, ge=1)
+    lora_dropout: Annotated[float, PassedTo("LoraConfig")] = Field(default=0.0, ge=0, lt=1)
     lora_target_modules: str | tuple[str, ...] = "all-linear"
 
 
@@ -31,7 +33,7 @@ class Student(Part):
     revision: str | None = None
     random_config: dict[str, Any] | None = None
     lora: Lora | None = None
-    attn_implementation: str | None = Field(default=None, description="in the words of transformers; None: its choice")
+    attn_implementation: Attention = Field(default=None, description="in the words of transformers; None: its choice")
     sha256: str | None = Field(default=None, description="of the weights or configuration; filled in by `study.pin`")
 
 
@@ -90,7 +92,7 @@ class Teacher(Part):
     samples: int | None = Field(default=None, ge=1, le=255)
     pruned: float | None = Field(default=None, ge=0, lt=1)
     engine: Literal["vllm"] | None = None
-    attn_implementation: str | None = Field(default=None, description="in the words of transformers; None: its choice")
+    attn_implementation: Attention = Field(default=None, description="in the words of transformers; None: its choice")
     device_map: str | dict[str, int | str] | None = Field(
         default=None, description="where its layers are, in the words of transformers, such as 'auto'; None: one device"
     )

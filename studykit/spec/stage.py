@@ -1,12 +1,12 @@
 """One training stage: data, method, and the optimizer's settings."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from studykit.spec.data import Data, MixPart
 from studykit.spec.models import Teacher
-from studykit.spec.part import Part
+from studykit.spec.part import Part, PassedTo
 from studykit.spec.values import OnOrNone, ScorerOrLoss
 
 
@@ -45,8 +45,8 @@ class Stage(Part):
     )
     batch_size: int = Field(default=64, ge=1, description="sequences per device and micro-batch")
     gradient_accumulation_steps: int = Field(default=1, ge=1)
-    learning_rate: float = Field(gt=0)
-    lr_scheduler_type: str = "cosine"
+    learning_rate: Annotated[float, PassedTo("AdamW", "lr")] = Field(gt=0)
+    lr_scheduler_type: Annotated[str, PassedTo("get_scheduler", "name")] = "cosine"
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)

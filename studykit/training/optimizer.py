@@ -27,7 +27,7 @@ def make_optimizer(student: nn.Module, losses: Sequence[Loss], stage: Stage) -> 
     for loss in (loss for loss in losses if loss.parameters()):
         learning_rate = loss.learning_rate or stage.learning_rate
         groups.append({"params": loss.parameters(), "weight_decay": 0.0, "lr": learning_rate})
-    return AdamW(groups, lr=stage.learning_rate, fused=True)
+    return AdamW(groups, fused=True, **stage.passed_to("AdamW"))
 
 
 def make_schedule(optimizer: Optimizer, stage: Stage) -> LRScheduler:
@@ -35,8 +35,8 @@ def make_schedule(optimizer: Optimizer, stage: Stage) -> LRScheduler:
     from transformers import get_scheduler
 
     return get_scheduler(
-        stage.lr_scheduler_type,
         optimizer=optimizer,
         num_warmup_steps=round(stage.warmup_ratio * stage.planned_steps),
         num_training_steps=stage.planned_steps,
+        **stage.passed_to("get_scheduler"),
     )

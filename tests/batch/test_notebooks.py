@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_notebooks import write_notebook
+from fake_notebooks import trains, write_notebook
 
 from studykit import results
 from studykit.batch import notebooks
@@ -19,10 +19,8 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 BATCHES = sorted((ROOT / "notebooks" / "batches").glob("*.yaml"))
 HEADINGS = ["Question", "Hypothesis", "Parameters", "Run", "Figure", "Finding", "Caveats"]
-READS = ("12_report",)
-"""Notebooks that train nothing: they have no arms."""
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-every_study = pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem not in READS], ids=lambda path: path.stem)
+every_study = pytest.mark.parametrize("path", list(filter(trains, NOTEBOOKS)), ids=lambda path: path.stem)
 every_batch = pytest.mark.parametrize("path", BATCHES, ids=lambda path: path.stem)
 
 

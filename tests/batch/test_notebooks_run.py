@@ -1,18 +1,22 @@
 """Every shipped notebook, executed from top to bottom in this process with the smallest parameters that will do."""
 
 import ast
+import contextlib
+import io
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 import pytest
+from fake_notebooks import trains
 
 from studykit.batch import notebooks
 from studykit.findings import Finding
 
 ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REPORT = ROOT / "notebooks" / "12_report.ipynb"
-NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path != REPORT]
 SMALLEST = {
     "steps": 4,
     "batch_size": 4,
@@ -46,7 +50,7 @@ def execute(path: Path, parameters: dict[str, Any]) -> tuple[dict[str, Any], lis
     return names, values
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", list(filter(trains, NOTEBOOKS)), ids=lambda path: path.stem)
 def test_it_runs_from_top_to_bottom_and_ends_in_a_finding(path, tmp_path, monkeypatch, capsys, one_thread):
     known = notebooks.defaults(path)
     smallest = {name: value for name, value in SMALLEST.items() if name in known} | SMALLEST_OF.get(path.stem, {})
@@ -63,20 +67,35 @@ def test_it_runs_from_top_to_bottom_and_ends_in_a_finding(path, tmp_path, monkey
     assert len(names["runs"]) == len(names["arms"])
 
 
-def test_the_report_reads_the_committed_studies(monkeypatch, capsys):
-    monkeypatch.chdir(REPORT.parent)
-    names, values = execute(REPORT, {})
+@cache
+def read(path: Path, results: Path | None) -> tuple[dict[str, Any], list[Any], str]:
+    """Execute a notebook that only reads, and return its names, values and what it prints; None: committed results."""
+    printed = io.StringIO()
+    with contextlib.chdir(path.parent), contextlib.redirect_stdout(printed):
+        return *execute(path, {} if results is None else {"results": str(results)}), printed.getvalue()
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if not trains(path)], ids=lambda path: path.stem)
+def test_a_notebook_that_only_reads_shows_what_there_is(path, tmp_path):
+    for folder in (None, tmp_path):
+        names, values, printed = read(path, folder)
+        assert names["arms"] == {}
+        assert printed.strip()
+        assert any(isinstance(value, go.Figure) for value in values)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_report_reads_the_committed_studies():
+    names, values, printed = read(REPORT, None)
     report = names["report"]
     assert set(report.costs["study"]) >= {"lexicon", "methods", "teacher_cache"}
     assert set(report.contrasts["question"]) >= {"data_size", "methods"}
     assert (report.claims["here"] == "as in the paper").any()
     assert any(isinstance(value, go.Figure) and value.data for value in values)
-    printed = capsys.readouterr().out
     assert all(sentence in printed for sentence in report.sentences.values())
 
 
-def test_a_report_without_results_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(REPORT.parent)
-    names, _ = execute(REPORT, {"results": str(tmp_path)})
+def test_a_report_without_results_says_so(tmp_path):
+    names, _, printed = read(REPORT, tmp_path)
     assert set(names["report"].claims["here"]) == {"not measured"}
-    assert "No study has a finding yet." in capsys.readouterr().out
+    assert "No study has a finding yet." in printed
