@@ -22,6 +22,7 @@ HUMAN, SYNTHETIC = "human", "synthetic"
 _EXPLAINED = ("inputs", "method", "mix", "source", "split", "source_options")
 _TUNED_STEPS = ("tuned.steps", "tuned.epochs")
 _FACTORS = {"synthetic_examples": "synthetic", "written": "written by"}
+_STEPS = " (steps "
 _COSTS = ("student_tokens", "teacher_reads", "train_s")
 
 
@@ -38,8 +39,8 @@ def two_stage(
     """Return score and gain of every way to combine both kinds of data, by number of human annotations.
 
     A way is a list of stages; each trains on `human` or `synthetic` examples or on a share of both, and is named with
-    its method where that is not sft. A run on synthetic data alone belongs to every number of human annotations at
-    which the others take as many steps.
+    its method where that is not sft, and with the steps of stages that do not share them equally. A run on synthetic
+    data alone belongs to every number of human annotations at which the others take as many steps.
 
     Args:
         frame: from `results.load`.
@@ -82,10 +83,11 @@ def name_data(runs: pd.DataFrame) -> pd.DataFrame:
     """Return runs with the number of human annotations as budget, their data as `name`, and what is synthetic of it."""
     columns = ["method", "budget_examples", *results.option_columns(runs), *results.schedule_columns(runs)]
     columns = [name for name in dict.fromkeys(columns) if name in runs]
-    stages = [_stages(values) for values in results.settings(runs, columns, defaults=True)]
+    settings = results.settings(runs, columns, defaults=True)
+    stages = [_stages(values) for values in settings]
     data = pd.DataFrame(
         {
-            "name": [" > ".join(stage.name for stage in one) for one in stages],
+            "name": [_name(one, values) for one, values in zip(stages, settings, strict=True)],
             "budget_examples": [max((stage.human for stage in one), default=0) for one in stages],
             "synthetic_examples": [max((stage.synthetic for stage in one), default=0) or None for one in stages],
             "written": [next((stage.written for stage in one if stage.written), None) for one in stages],
@@ -119,6 +121,15 @@ class _Stage:
     def name(self) -> str:
         kind = HUMAN if not self.share else SYNTHETIC if self.share == 1 else f"{self.share:.0%} {SYNTHETIC}"
         return kind if self.method == "sft" else f"{kind} ({self.method})"
+
+
+def _name(stages: Sequence[_Stage], run: Mapping[str, Any]) -> str:
+    """Return the name of a way: "synthetic > human", or "synthetic > human (steps 360:40)" where these differ."""
+    name = " > ".join(stage.name for stage in stages)
+    steps = [run.get(f"stage_{number}.steps") for number in range(1, len(stages) + 1)]
+    known = [int(count) for count in steps if count is not None]
+    unequal = len(known) == len(stages) and max(known) - min(known) > 1
+    return f"{name}{_STEPS}{':'.join(map(str, known))})" if unequal else name
 
 
 def _stages(run: Mapping[str, Any]) -> list[_Stage]:
@@ -176,18 +187,30 @@ def _places(rows: Sequence[Contrast]) -> list[list[Contrast]]:
 
 
 def _further(rows: Sequence[Contrast], arm: str) -> dict[str, Interval | None]:
-    """Return the arm's differences to the best mixture and to the other order, by name."""
+    """Return the differences of the arm, with equal and other steps, to the best mixture and to the other order."""
     by_name = {row.line.name: row for row in rows}
-    if arm not in by_name:
-        return {}
     mixed = min((row for name, row in by_name.items() if "%" in name), key=lambda row: row.rank, default=None)
-    turned = by_name.get(" > ".join(reversed(arm.split(" > "))))
-    others = {"the best mixture": mixed, "the other order": turned}
-    return {
-        f"{by_name[arm].key} - {which} ({other.line.name})": difference_of_gains(by_name[arm], other)
-        for which, other in others.items()
-        if other is not None
-    }
+    found = {}
+    for name, row in by_name.items():
+        way, divided, steps = name.partition(_STEPS)
+        if way == arm:
+            turned = by_name.get(" > ".join(reversed(arm.split(" > "))) + divided + _turned(steps))
+            others = {"the best mixture": mixed, "the other order": turned}
+            found |= {
+                f"{row.key} - {which} ({other.line.name})": difference_of_gains(row, other)
+                for which, other in others.items()
+                if other is not None
+            }
+    return found
+
+
+def _turned(steps: str) -> str:
+    """Return the steps of stages in the other order.
+
+    >>> _turned("360:40)"), _turned("")
+    ('40:360)', '')
+    """
+    return ":".join(reversed(steps.removesuffix(")").split(":"))) + ")" * steps.endswith(")")
 
 
 def _of_arm(rows: Sequence[Contrast], arm: str, verdicts: Mapping[str, Verdict]) -> str:

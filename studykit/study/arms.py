@@ -3,10 +3,12 @@
     arms(["sft", "kd"], **parameters(globals()))         # in a notebook, below its parameters cell
 
 An arm is a method (`kd`), a method with other options and a label (`taid:linear`), or several methods one after the
-other (`sft>gkd`), which share the steps equally. The arms have the same student, data, seed, number of steps and
-evaluation, so that their difference is that of the methods.
+other (`sft>gkd`), which share the steps equally, or by weights: `sft*9>gkd` gives nine tenths of them to the first
+stage. The arms have the same student, data, seed, number of steps and evaluation, so that their difference is that of
+the methods.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
@@ -23,6 +25,9 @@ AtLeastZero = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 AboveZero = Annotated[float, Field(gt=0)]
 Options = dict[str, Any]
+_WEIGHT = re.compile(r"(?P<stage>.+?)\s*\*\s*(?P<weight>\d{1,6}(\.\d{1,6})?)")
+"""A stage of an arm with the weight of its steps."""
+
 _FIRST = "first"
 """The sampler that is written as `evaluation.items`, so that runs on the first of a split keep their ids."""
 
@@ -131,16 +136,17 @@ def arms(names: Sequence[str] | Mapping[str, str], **values: Any) -> dict[str, d
     """Return the plain specification of every arm, by its name.
 
     Args:
-        names: the arms by their methods: `kd`, `taid:linear`, `sft>gkd`; or the methods by the name of the arm, where
-            the methods alone do not tell arms apart.
+        names: the arms by their methods: `kd`, `taid:linear`, `sft>gkd`, `sft*9>gkd`; or the methods by the name of
+            the arm, where the methods alone do not tell arms apart.
         values: see `Parameters`.
 
     Raises:
         InputError: an unknown method, option or parameter, with the nearest known one.
 
     >>> shared = {"student": "a", "teacher": "b", "source": "c", "budget_examples": 500, "learning_rate": 0.1}
-    >>> {name: [stage["steps"] for stage in arm["stages"]] for name, arm in arms(["sft", "sft>kd"], **shared).items()}
-    {'sft': [300], 'sft>kd': [150, 150]}
+    >>> made = arms(["sft", "sft>kd", "sft*9>kd"], **shared)
+    >>> {name: [stage["steps"] for stage in arm["stages"]] for name, arm in made.items()}
+    {'sft': [300], 'sft>kd': [150, 150], 'sft*9>kd': [270, 30]}
     """
     check_options("arms of", "a comparison", options_of(Parameters), values)
     given = Parameters(**values)
@@ -196,20 +202,50 @@ def _arm(arm: str, parts: Sequence[str], given: Parameters) -> dict[str, Any]:
 
 
 def _stages(parts: Sequence[str], given: Parameters) -> list[dict[str, Any]]:
-    """Return one stage per method; the first ones get the remainder of the steps."""
+    """Return one stage per method, each with its part of the steps."""
     shared = _stage(given)
     if given.epochs is not None:
         per_step = shared["batch_size"] * shared["gradient_accumulation_steps"]
         shared["steps"] = steps_for_epochs(given.epochs, given.budget_examples, per_step)
-    steps, more = divmod(shared["steps"], len(parts))
+    weighted = [without_weight(part) for part in parts]
+    steps = _divided(shared["steps"], [weight for _, weight in weighted])
     stages = []
-    for number, part in enumerate(parts):
+    for (part, _), length in zip(weighted, steps, strict=True):
         method = part.partition(":")[0]
         options = {name: value for name, value in given.common_options.items() if name in METHODS.options(method)}
         options |= given.method_options.get(part, {})
         stage = _with_fields(shared, given.stage_options.get(part, {}), given.seed)
-        stages.append(stage | {"method": method, "method_options": options, "steps": steps + (number < more)})
+        stages.append(stage | {"method": method, "method_options": options, "steps": length})
     return stages
+
+
+def without_weight(part: str) -> tuple[str, float]:
+    """Return a stage of an arm without the weight of its steps, and the weight; 1 without any.
+
+    Raises:
+        InputError: the weight is 0.
+
+    >>> without_weight("kd:half*9"), without_weight("sft")
+    (('kd:half', 9.0), ('sft', 1.0))
+    """
+    part = part.strip()
+    found = _WEIGHT.fullmatch(part)
+    if found and not float(found["weight"]):
+        raise InputError(f"{part!r}: a stage has a part of the steps, so that its weight is more than 0")
+    return (found["stage"], float(found["weight"])) if found else (part, 1.0)
+
+
+def _divided(steps: int, weights: Sequence[float]) -> list[int]:
+    """Return the steps of each stage by their weights; what is left goes to the largest fractions, in their order.
+
+    >>> _divided(101, [1, 1]), _divided(402, [1, 1, 1, 1]), _divided(400, [39, 1])
+    ([51, 50], [101, 101, 100, 100], [390, 10])
+    """
+    exact = [round(steps * weight / sum(weights), 6) for weight in weights]
+    whole = [int(part) for part in exact]
+    by_fraction = sorted(range(len(whole)), key=lambda stage: whole[stage] - exact[stage])
+    more = by_fraction[: steps - sum(whole)]
+    return [part + (stage in more) for stage, part in enumerate(whole)]
 
 
 def _with_fields(stage: Options, fields: Options, seed: int) -> Options:

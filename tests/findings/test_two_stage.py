@@ -13,10 +13,11 @@ MIX = json.dumps(
 )
 
 
-def staged(first, second, method="sft > sft", points=(18.0, 20.0, 22.0)):
+def staged(first, second, method="sft > sft", points=(18.0, 20.0, 22.0), steps=None):
     sizes = {"human": 100, "synthetic": 900}
     columns = {"budget": 1000, "stage_1.examples": sizes[first], "stage_2.examples": sizes[second]}
     columns |= {"stage_1.source": first.replace("human", "jsonl"), "stage_2.source": second.replace("human", "jsonl")}
+    columns |= {} if steps is None else {"stage_1.steps": steps[0], "stage_2.steps": steps[1]}
     number = 1 if first == "synthetic" else 2
     return runs(method, points, **columns, **{f"stage_{number}.{TEACHER}": "a"})
 
@@ -69,6 +70,23 @@ def test_the_sentence_compares_two_stages_with_the_best_mixture_and_with_the_oth
     assert "synthetic > human - the best mixture (25% synthetic): +3.0 [+0.5, +5.5] points" in finding.sentence
     assert "synthetic > human - the other order (human > synthetic): +7.0 [+4.5, +9.5] points" in finding.sentence
     assert json.loads(json.dumps(finding.numbers)) == finding.numbers
+
+
+def test_stages_of_other_lengths_are_another_way_with_the_same_planned_differences():
+    longer = staged("synthetic", "human", points=(20.0, 22.0, 24.0), steps=(9, 1))  # 10, 10, 10
+    turned = staged("human", "synthetic", points=(19.0, 20.0, 21.0), steps=(1, 9))
+    finding = two_stage(frame_of(FRAME.to_dict("records"), longer + turned))
+    scores = finding.table.set_index("data")["score - human"].to_dict()
+    assert scores["synthetic > human (steps 9:1)"] == "+10.0 [+10.0, +10.0]"
+    assert scores["synthetic > human"] == "+8.0 [+8.0, +8.0]"
+    assert "synthetic > human (steps 9:1) - the best mixture (25% synthetic): +5.0 [+2.5, +7.5]" in finding.sentence
+    assert "synthetic > human (steps 9:1) - the other order (human > synthetic (steps 1:9)): +2.0" in finding.sentence
+    assert "synthetic > human - the other order (human > synthetic): +7.0 [+4.5, +9.5]" in finding.sentence
+
+
+def test_lengths_that_only_a_remainder_tells_apart_are_equal():
+    names = set(name_data(frame_of(staged("synthetic", "human", steps=(6, 5))))["name"])
+    assert names == {"synthetic > human"}
 
 
 def test_a_run_on_synthetic_data_alone_belongs_to_the_human_budgets_with_as_many_steps():

@@ -212,6 +212,19 @@ def test_a_stage_has_fields_that_the_others_have_not_and_keeps_what_is_left_of_i
     assert mixed["mix"] == [{"data": {"source": "d", "budget": {"examples": 3, "seed": 4}}, "weight": 0.25}]
 
 
+def test_stages_share_the_steps_by_weights():
+    names = ["sft*9>kd:half", "kd:half > sft*0.25", "sft*2>sft>kd*2"]
+    half = {"kd:half": {"kd_ratio": 0.5}}
+    arms = study.arms(names, steps=103, method_options=half, **SHARED)
+    assert {arm: [stage["steps"] for stage in one["stages"]] for arm, one in arms.items()} == {
+        "sft*9>kd:half": [93, 10],  # 92.7 and 10.3
+        "kd:half > sft*0.25": [82, 21],  # 82.4 and 20.6
+        "sft*2>sft>kd*2": [41, 21, 41],  # 41.2, 20.6 and 41.2
+    }
+    halved = [stage for arm in arms.values() for stage in arm["stages"] if stage["method_options"]]
+    assert [stage["method_options"] for stage in halved] == [half["kd:half"]] * 2
+
+
 def test_given_steps_stand_above_the_budget():
     for steps, expected in ((0, steps_for(500)), (7, 7)):
         [stage] = study.arms(["sft"], steps=steps, **SHARED)["sft"]["stages"]
@@ -227,6 +240,8 @@ def test_given_steps_stand_above_the_budget():
         (["kd"], {"stage_options": {"kdd": {"bf16": True}}}, "stage_options: unknown method 'kdd'"),
         (["kd"], {"stage_options": {"kd": {"steps": 9}}}, "stage_options of 'kd': steps has another parameter"),
         (["kd"], {"seed": -1}, "seed must be greater than or equal to 0"),
+        (["sft*0>kd"], {}, "its weight is more than 0"),
+        (["sft*x>kd"], {}, r"unknown method 'sft\*x'; did you mean 'sft'"),
         (["kd"], {"steps": "many"}, "steps must be"),
     ],
 )

@@ -47,6 +47,15 @@ def test_answers_are_written_by_one_teacher_in_several_ways():
     }
 
 
+def test_a_stage_of_a_way_may_have_more_of_the_steps():
+    found = specs(["{synthetic}*9 > {human}", "{human}>{synthetic}*3"], recipes=[["kd", "sft"]])
+    assert {name: [stage.planned_steps for stage in spec.stages] for name, spec in found.items()} == {
+        "kd:900 greedy*9>sft": [135, 15],
+        "sft>kd:900 greedy*3": [38, 112],
+    }
+    assert [stage.data.source for stage in found["kd:900 greedy*9>sft"].stages] == ["synthetic", "c"]
+
+
 @pytest.mark.parametrize("pattern", ["{humn}", "human", "{human}>", ""])
 def test_a_way_of_something_else_is_refused(pattern):
     with pytest.raises(InputError, match="unknown stage of a way"):
