@@ -169,11 +169,12 @@ def test_a_shipped_batch_plans_and_all_its_arms_are_specifications(path, tmp_pat
     cells = plan(path.stem, folder=ROOT / "notebooks", results_root=tmp_path)
     assert len(cells) >= 2
     assert len({cell.cell_id for cell in cells}) == len(cells)
-    ids = []
-    for cell in cells:
-        for arm in notebooks.arms_of(cell.notebook, cell.parameters).values():
-            ids.append(RunSpec.parse(dict(arm)).run_id)
-    assert len(set(ids)) == len(ids), "two cells would train the same run"
+    ids = [
+        (cell.notebook, RunSpec.parse(dict(arm)).run_id)
+        for cell in cells
+        for arm in notebooks.arms_of(cell.notebook, cell.parameters).values()
+    ]
+    assert len(set(ids)) == len(ids), "two cells of one question would train the same run"
     assert list(tmp_path.iterdir()) == []
 
 
