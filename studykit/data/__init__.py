@@ -120,7 +120,7 @@ class Inputs:
                 return kept
             return kept.take("decontaminate", ~HeldOutIndex(excluded.held_out).search(kept.examples).examples)
 
-        key = f"{_pool_key(data)} {data.filters} {data.decontaminate} {student} {turns} {hash(excluded)}"
+        key = _key(_pool_key(data), data.filters, data.decontaminate, student, turns, hash(excluded))
         kept = _remember(self._kept, key, apply)
         _check_budget(data, self.pool(data), kept)
         return kept
@@ -158,8 +158,8 @@ class Inputs:
     def _part(self, stage: Stage, selection: Selection | None, student: ModelRef, excluded: Excluded) -> StageData:
         """Return what is drawn from the source of a stage's `data`."""
         data = stage.data
-        drawn_from = f"{_pool_key(data)} {data.filters} {data.decontaminate} {data.budget}"
-        key = f"{drawn_from} {stage.turns} {stage.max_length} {student} {selection} {hash(excluded)}"
+        drawn_from = (_pool_key(data), data.filters, data.decontaminate, data.budget)
+        key = _key(*drawn_from, stage.turns, stage.max_length, student, selection, hash(excluded))
 
         def make() -> StageData:
             drawn = self._drawn(stage, student, excluded)
@@ -269,6 +269,11 @@ def _selected(drawn: StageData, selection: Selection, seed: int) -> StageData:
 def _pool_key(data: Data) -> str:
     whole = {"filters": None, "decontaminate": None, "decontaminated_sha256": None, "budget": Budget(), "sha256": None}
     return data.model_copy(update=whole).model_dump_json()
+
+
+def _key(*parts: object) -> str:
+    """Return the text that tells what is remembered apart: parts hold mappings, which cannot be hashed."""
+    return repr(parts)
 
 
 def _check_budget(data: Data, pool: Pool, kept: Kept) -> None:

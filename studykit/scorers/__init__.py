@@ -13,7 +13,7 @@ is; and where not every item can be scored, `check(item, **options)`, which rais
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -92,8 +92,9 @@ class Metric:
     """
 
     title: str
-    unit: str
-    scale: float
+    _: KW_ONLY
+    unit: str = ""
+    scale: float = 1.0
     higher_is_better: bool
     digits: int
     tie: float | None = None
@@ -102,7 +103,7 @@ class Metric:
     def label(self) -> str:
         """Return title and unit for an axis.
 
-        >>> Metric("NLL", "nats per token", 1, False, 3).label
+        >>> Metric("NLL", unit="nats per token", higher_is_better=False, digits=3).label
         'NLL (nats per token)'
         """
         return f"{self.title} ({self.unit})" if self.unit else self.title
@@ -111,7 +112,7 @@ class Metric:
     def margin(self) -> float:
         """Return the largest difference that does not matter, in the unit.
 
-        >>> Metric("NLL", "nats per token", 1, False, 3).margin
+        >>> Metric("NLL", unit="nats per token", higher_is_better=False, digits=3).margin
         0.01
         """
         return 10.0 ** (1 - self.digits) if self.tie is None else self.tie
@@ -144,7 +145,7 @@ def metric(name: str) -> Metric:
     """Return how a scorer's metric is shown; a column that is no scorer's is shown as it is."""
     if name in SCORERS.names():
         return SCORERS.module(name).METRIC
-    return Metric(name.replace("_", " "), "", 1.0, True, 3)
+    return Metric(name.replace("_", " "), higher_is_better=True, digits=3)
 
 
 def name_of(scorer: Named) -> str:

@@ -8,7 +8,7 @@ import math
 
 from studykit.scorers import Item, Metric, Score
 
-METRIC = Metric("code length of answers", "bits per byte", 1.0, False, 3)
+METRIC = Metric("code length of answers", unit="bits per byte", higher_is_better=False, digits=3)
 NEEDS_GENERATION = False
 
 

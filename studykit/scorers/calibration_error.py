@@ -15,7 +15,7 @@ from pydantic import Field
 from studykit.scorers import Item, Metric, Score
 from studykit.scorers._calibration import expected_calibration_error
 
-METRIC = Metric("calibration error", "points", 100.0, False, 1)
+METRIC = Metric("calibration error", unit="points", scale=100.0, higher_is_better=False, digits=1)
 NEEDS_GENERATION = False
 NEEDS_PREDICTIONS = True
 

@@ -7,7 +7,7 @@ short choices; `choice_per_token` does not.
 from studykit.scorers import Item, Metric, Score
 from studykit.scorers._choices import check_choices, is_right
 
-METRIC = Metric("right choices", "points", 100.0, True, 1)
+METRIC = Metric("right choices", unit="points", scale=100.0, higher_is_better=True, digits=1)
 NEEDS_GENERATION = False
 NEEDS_CHOICES = True
 

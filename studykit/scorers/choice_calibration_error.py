@@ -15,7 +15,7 @@ from studykit.scorers import Item, Metric, Score
 from studykit.scorers._calibration import expected_calibration_error
 from studykit.scorers._choices import check_choices, is_right, probabilities
 
-METRIC = Metric("calibration error of choices", "points", 100.0, False, 1)
+METRIC = Metric("calibration error of choices", unit="points", scale=100.0, higher_is_better=False, digits=1)
 NEEDS_GENERATION = False
 NEEDS_CHOICES = True
 

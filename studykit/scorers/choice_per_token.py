@@ -6,7 +6,7 @@ As `choice`, with the log-likelihood of each choice divided by its number of tok
 from studykit.scorers import Item, Metric, Score
 from studykit.scorers._choices import check_choices, is_right
 
-METRIC = Metric("right choices per token", "points", 100.0, True, 1)
+METRIC = Metric("right choices per token", unit="points", scale=100.0, higher_is_better=True, digits=1)
 NEEDS_GENERATION = False
 NEEDS_CHOICES = True
 

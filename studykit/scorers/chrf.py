@@ -13,7 +13,7 @@ from pydantic import Field
 
 from studykit.scorers import Item, Metric, Score, require
 
-METRIC = Metric("chrF", "points", 100.0, True, 1)
+METRIC = Metric("chrF", unit="points", scale=100.0, higher_is_better=True, digits=1)
 
 Order = Annotated[int, Field(ge=0, le=6)]
 

@@ -2,7 +2,7 @@
 
 from studykit.scorers import Item, Metric, Score
 
-METRIC = Metric("exact match", "points", 100.0, True, 1)
+METRIC = Metric("exact match", unit="points", scale=100.0, higher_is_better=True, digits=1)
 
 
 def exact_match(item: Item) -> Score:

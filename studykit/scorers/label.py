@@ -7,7 +7,7 @@ split. An answer that is no label is wrong.
 from studykit.scorers import Item, Metric, Score
 from studykit.scorers._labels import check_label, find_label, normalise
 
-METRIC = Metric("right labels", "points", 100.0, True, 1)
+METRIC = Metric("right labels", unit="points", scale=100.0, higher_is_better=True, digits=1)
 
 
 def label(item: Item, *, anywhere: bool = False) -> Score:

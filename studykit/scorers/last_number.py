@@ -12,7 +12,7 @@ from fractions import Fraction
 from studykit.errors import InputError
 from studykit.scorers import Item, Metric, Score
 
-METRIC = Metric("last number right", "points", 100.0, True, 1)
+METRIC = Metric("last number right", unit="points", scale=100.0, higher_is_better=True, digits=1)
 
 _NUMBER = re.compile(
     r"(?<![\w./])"  # not inside a word, a number or a date

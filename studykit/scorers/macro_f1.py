@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from studykit.scorers import Item, Metric, Score
 from studykit.scorers._labels import check_label, find_label, normalise
 
-METRIC = Metric("macro-F1", "points", 100.0, True, 1)
+METRIC = Metric("macro-F1", unit="points", scale=100.0, higher_is_better=True, digits=1)
 
 
 def macro_f1(item: Item, *, anywhere: bool = False) -> Score:

@@ -2,7 +2,7 @@
 
 from studykit.scorers import Item, Metric, Score
 
-METRIC = Metric("NLL", "nats per token", 1.0, False, 3)
+METRIC = Metric("NLL", unit="nats per token", higher_is_better=False, digits=3)
 NEEDS_GENERATION = False
 
 

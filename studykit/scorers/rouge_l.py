@@ -9,7 +9,7 @@ Source: Lin (2004), ROUGE: A Package for Automatic Evaluation of Summaries, sect
 from studykit.errors import InputError
 from studykit.scorers import Item, Metric, Score, require
 
-METRIC = Metric("ROUGE-L", "points", 100.0, True, 1)
+METRIC = Metric("ROUGE-L", unit="points", scale=100.0, higher_is_better=True, digits=1)
 
 
 def rouge_l(item: Item, *, stemmed: bool = False) -> Score:

@@ -8,7 +8,7 @@ Source: Stanton, Izmailov, Kirichenko, Alemi, Wilson (2021, arXiv 2106.05945), D
 
 from studykit.scorers import Item, Metric, Score
 
-METRIC = Metric("agreement with the teacher", "points", 100.0, True, 1)
+METRIC = Metric("agreement with the teacher", unit="points", scale=100.0, higher_is_better=True, digits=1)
 NEEDS_GENERATION = False
 NEEDS_PREDICTIONS = True
 NEEDS_TEACHER = True

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from studykit.scorers import Item, Metric, Score
 
-METRIC = Metric("phoneme or word error rate", "%", 100.0, False, 1)
+METRIC = Metric("phoneme or word error rate", unit="%", scale=100.0, higher_is_better=False, digits=1)
 
 
 def token_error_rate(item: Item) -> Score:
