@@ -24,7 +24,7 @@ from studykit.findings import FINDINGS
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_MS = 60_000
+PATIENCE_MS = 300_000
 ARGUMENTS = (
     "--headless",
     "--no-sandbox",
