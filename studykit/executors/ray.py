@@ -8,7 +8,9 @@ tokens, set `RAY_AUTH_MODE=token` for the batch as for the nodes.
 import contextlib
 import os
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +23,8 @@ from studykit.executors import _processes
 
 AtLeastZero = Annotated[float, Field(ge=0)]
 _GRACE_S = 60.0
+_REACHED_WITHIN_S = 20.0
+_POLL_S = 0.5
 
 
 class Ray:
@@ -67,8 +71,9 @@ class Ray:
             raise InputError(f"executor 'ray': memory_gib={asked / 2**30:g}, a cell needs about {needed}")
         ray = _import_ray()
         try:
+            _reach(self._address)
             ray.init(address=self._address, log_to_driver=False, ignore_reinit_error=True, logging_level="error")
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             raise InputError(
                 f"executor 'ray': no cluster at {self._address!r}: {one_line(error)}: start one with `ray start --head`"
             ) from None
@@ -91,17 +96,24 @@ class Ray:
         return [task.remote(list(command), str(Path.cwd()), str(name)) for name in names]
 
     def poll(self, handle: list[Any]) -> int | None:
-        """Return the largest exit code once all workers have ended, None before."""
+        """Return the largest exit code once all workers have ended, None before.
+
+        Raises:
+            InputError: no node sees the folders.
+        """
         ray = _import_ray()
         done, left = ray.wait(handle, num_returns=len(handle), timeout=0)
         if left:
             return None
-        codes = []
+        codes, refusals = [], []
         for task in done:
             try:
                 codes.append(ray.get(task))
-            except ray.exceptions.RayError:  # cancelled, or its node died too often
+            except ray.exceptions.RayError as error:  # cancelled, its node died too often, or it sees no folder
                 codes.append(1)
+                refusals += [cause] if isinstance(cause := getattr(error, "cause", None), InputError) else []
+        if refusals and len(refusals) == len(codes):
+            raise InputError(f"executor 'ray': {refusals[0]}")
         return max(codes, default=0)
 
     def cancel(self, handle: list[Any]) -> None:
@@ -117,10 +129,19 @@ class Ray:
 
 
 def _import_ray() -> Any:
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # of 40 s each; 20 by default, where the cluster is gone
     try:
         return import_module("ray")
     except ImportError:
         raise InputError("executor 'ray': Ray is not installed: pip install 'studykit[ray]'") from None
+
+
+def _reach(address: str) -> None:
+    """Raise an error where nothing answers at an address that names host and port: Ray would try for many minutes."""
+    named = os.environ.get("RAY_ADDRESS") or address
+    host, _, port = named.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHED_WITHIN_S).close()
 
 
 def _work(command: list[str], folder: str, log: str) -> int:
@@ -133,7 +154,9 @@ def _work(command: list[str], folder: str, log: str) -> int:
             command, cwd=folder, env=environment, stdout=stream, stderr=stream, start_new_session=True
         )
     try:
-        return worker.wait()
+        while (code := worker.poll()) is None:  # Ray's cancelling does not interrupt a `wait`
+            time.sleep(_POLL_S)
+        return code
     finally:  # cancelled: the worker saves a checkpoint and gives its cell back
         if worker.poll() is None:
             worker.send_signal(signal.SIGTERM)

@@ -1,0 +1,79 @@
+"""What no engine can run is refused by the command line in one line with exit code 2, before anything is written.
+
+An unknown engine is in tests/test_cli.py and wrong options of the other engines are in tests/batch/test_work.py; what
+needs a real cluster is in test_ray.py and test_slurm.py.
+"""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from fake_notebooks import everything_under, write_batch, write_notebook
+
+from studykit.batch.grid import Preflight
+from studykit.cli import main
+
+CASES = {
+    "nothing": {
+        "executor 'slurm': no sbatch on the path: run this where jobs are submitted to Slurm": ["slurm"],
+        "executor 'ray': Ray is not installed: pip install 'studykit[ray]'": ["ray"],
+        "executor 'ray': unknown option 'num_gpu'; did you mean 'num_gpus'?": ["ray", "-o", "num_gpu=1"],
+        "executor 'ray': num_cpus must be greater than or equal to 0": ["ray", "-o", "num_cpus=-1"],
+    },
+    "both": {
+        "executor 'slurm': mem=1000 is 1.0 GB, a cell needs about 2.1 GB": ["slurm", "-o", "mem=1000"],
+        "executor 'ray': memory_gib=1, a cell needs about 2.0 GiB": ["ray", "-o", "memory_gib=1"],
+        "executor 'ray': none of the cluster's 1 nodes has 1 CPU, 2 TPU": ["ray", "-o", 'resources={"TPU": 2}'],
+    },
+    "memory": {
+        "/results is in the memory of this machine (tmpfs), where no other machine sees it: set --results": ["slurm"],
+        "/results is in the memory of this machine (tmpfs), where no other machine sees it: set ": ["ray"],
+    },
+}
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Return a function that makes an empty folder of a machine with both engines, or without one."""
+    program = tmp_path / "bin" / "sbatch"
+    program.parent.mkdir()
+    monkeypatch.setenv("PATH", str(program.parent))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    write_notebook(tmp_path / "notebooks", "01_fake")
+    write_batch(tmp_path / "notebooks", "grid", [{"notebook": "01_fake"}])
+    monkeypatch.chdir(tmp_path)
+
+    def make(what):
+        if what == "nothing":
+            return
+        program.write_text("#!/bin/sh\nexit 1\n")
+        program.chmod(0o755)
+        nodes = [{"Resources": {"CPU": 2.0}, "Alive": True}]
+        errors = SimpleNamespace(RayError=RuntimeError)
+        ray = SimpleNamespace(init=lambda **options: None, nodes=lambda: nodes, exceptions=errors)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        if what == "memory":
+            mount = SimpleNamespace(mountpoint=str(tmp_path.resolve()), fstype="tmpfs")
+            monkeypatch.setattr("psutil.disk_partitions", lambda all: [mount])
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("has", "message", "arguments"), [(has, *case) for has, cases in CASES.items() for case in cases.items()]
+)
+def test_it_is_refused_in_one_line_and_nothing_is_written(
+    tmp_path, machine, monkeypatch, capsys, has, message, arguments
+):
+    machine(has)
+    needs = {"memory_bytes": 2.0**31}
+    monkeypatch.setattr("studykit.batch.grid.preflight", lambda cells, jobs: Preflight([], {cells[0].cell_id: needs}))
+    monkeypatch.setattr("studykit.batch.terminal.BatchReport.expect", lambda *arguments, **options: None)
+    monkeypatch.setattr(sys, "argv", ["studykit", "batch", "grid", "--executor", *arguments])
+    before = everything_under(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main()
+    printed = capsys.readouterr().err
+    assert (end.value.code, printed.count("\n")) == (2, 1), printed
+    assert message in printed
+    assert everything_under(tmp_path) == before
