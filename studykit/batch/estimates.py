@@ -57,9 +57,14 @@ def estimate_line(estimates: Iterable[Estimate], jobs: int) -> str:
 
 
 def note_on_processes() -> str:
-    """Return how the times are to be read where several processes compute a run; empty where one does."""
+    """Return what estimates of one process say of several that compute a run; empty where one does."""
     count = processes_wanted()
-    return f"; times are of runs by one process: {count} take at best 1/{count} of them" if count > 1 else ""
+    if count == 1:
+        return ""
+    return (
+        f"; this is for runs by one process: {count} take at best 1/{count} of the time, "
+        f"and together at most {count} times the memory"
+    )
 
 
 def counted(number: int, noun: str) -> str:

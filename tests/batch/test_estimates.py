@@ -13,6 +13,7 @@ from studykit import cli
 from studykit.batch import grid, terminal
 from studykit.batch.estimates import add, estimate_line, estimate_table
 from studykit.batch.terminal import BatchReport
+from studykit.results.environment import PROCESSES
 
 CELL = {
     "student_tokens": 300_000,
@@ -93,6 +94,20 @@ def test_a_dry_run_shows_it_and_starts_nothing(batch, tmp_path, monkeypatch, cap
     assert "2 cells will take about 4 min" in printed
     assert "budget 24, seen 12 (0.50 epochs)" in printed
     assert everything_under(tmp_path) == before
+
+
+@pytest.mark.parametrize("engine", [[], ["--executor", "slurm"]])
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_dry_run_says_what_several_processes_make_of_it(batch, monkeypatch, capsys, engine, count):
+    monkeypatch.setenv(PROCESSES, "1")  # set by the option, and put back
+    monkeypatch.setattr("sys.argv", ["studykit", "batch", "fake", *engine, "--processes", str(count), "--dry-run"])
+    cli.app(standalone_mode=False)
+    printed = " ".join(capsys.readouterr().out.split())
+    note = "; this is for runs by one process: 4 take at best 1/4 of the time, and together at most 4 times the memory"
+    said = [f"8 MB of cache{note if count > 1 else ''}"]
+    said += [f"1 workers, about 0.067 hours of their time together{note if count > 1 else ''}"] if engine else []
+    assert [text in printed for text in said] == [True] * len(said), printed
+    assert printed.count("one process") == (len(said) if count > 1 else 0)
 
 
 def test_the_time_left_is_known_before_a_cell_ends_and_follows_those_that_have(batch, monkeypatch):
