@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 from fake_notebooks import MARKER, PATIENCE_S, wait_for
 
+_TRIES = 3
 INSTALLED = find_spec("ray") is not None
 CLUSTER = """
 import sys
@@ -38,7 +39,7 @@ SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the loopback address is this machine's, as on a desktop
     "RAY_memory_monitor_refresh_ms": "0",  # or it ends tasks where others fill the memory
     "RAY_worker_niceness": "0",  # 15 by default: next to other work they would hardly run
-    "RAY_raylet_start_wait_time_s": f"{PATIENCE_S:.0f}",
+    "RAY_raylet_start_wait_time_s": f"{PATIENCE_S / _TRIES:.0f}",
     "RAY_gcs_server_request_timeout_seconds": f"{PATIENCE_S:.0f}",
     "OMP_NUM_THREADS": "1",
 }
@@ -94,21 +95,34 @@ def ray_cluster() -> Iterator[Cluster]:
         path = f"{Path(__file__).parents[1]}:{os.environ.get('PYTHONPATH', '')}"
         own = SETTINGS | {"RAY_TMPDIR": name, MARKER: name, "PYTHONPATH": path}
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | own
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        process: Any
-        with (Path(name) / "cluster.log").open("w") as log:
-            process = subprocess.Popen([sys.executable, "-c", CLUSTER], env=environment, stderr=log, **pipes)
-        cluster = Cluster("", environment, Path(name), process)
+        process, address = _start(Path(name), environment)
+        cluster = Cluster(address, environment, Path(name), process)
         try:
-            address = process.stdout.readline().strip()
-            assert address, (Path(name) / "cluster.log").read_text()
-            yield Cluster(address, environment, Path(name), process)
+            yield cluster
         finally:
-            _end(cluster, process)
+            _end(cluster)
 
 
-def _end(cluster: Cluster, process: Any) -> None:
+def _start(folder: Path, environment: dict[str, str]) -> tuple[Any, str]:
+    """Start the processes, again where they did not find each other: Ray chooses ports that may be taken meanwhile."""
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process: Any
+    for _ in range(_TRIES):
+        with (folder / "cluster.log").open("a") as log:
+            process = subprocess.Popen([sys.executable, "-c", CLUSTER], env=environment, stderr=log, **pipes)
+        address = ""
+        try:
+            if address := process.stdout.readline().strip():
+                return process, address
+        finally:  # also where this is interrupted
+            if not address:
+                _end(Cluster("", environment, folder, process))
+    raise AssertionError((folder / "cluster.log").read_text())
+
+
+def _end(cluster: Cluster) -> None:
     """End the cluster in order, and kill what is left of it."""
+    process = cluster._process
     process.stdin.close()
     with suppress(subprocess.TimeoutExpired):
         process.wait(60)
