@@ -1,10 +1,6 @@
 """A run on two processes: the same steps as on one, whatever is trained, whole or sharded, also killed and resumed."""
 
-import gc
-import importlib
-import json
 import os
-import socket
 import time
 from functools import partial
 from pathlib import Path
@@ -13,15 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file
+from two_processes import assert_equal, become, fail, found, interrupt, running, start_two
 
 from studykit import study
 from studykit.errors import Failure, InputError
 from studykit.results.environment import PROCESSES, SHARDING
 from studykit.study import launch
-from studykit.training import loop, train
-
-running: Any = importlib.import_module("studykit.study.run")  # the package has the function of that name
+from studykit.training import train
 
 GENERATING = {"max_new_tokens": 6}
 CASES: dict[str, dict[str, Any]] = {
@@ -34,15 +28,6 @@ CASES: dict[str, dict[str, Any]] = {
 }
 SHARDED = ("live kd", "gkd", "lora")
 ON_POLICY: dict[str, Any] = {"method": "gkd", "method_options": GENERATING | {"lmbda": 0.7}, "lora": {"lora_r": 2}}
-COUNTED = (
-    "student_tokens",
-    "padding_tokens",
-    "teacher_tokens",
-    "generated_tokens",
-    "scored_tokens",
-    "cached_positions",
-)
-CURVE = ("loss", "grad_norm", "ce_loss", "kd_loss", "mean_token_accuracy", "num_tokens", "answer_length", "accepted")
 
 
 @pytest.fixture(scope="module")
@@ -62,31 +47,9 @@ def specs(plain_spec, stage, tiny_config, data_file):
     return made | {"on policy": make(**ON_POLICY), "dropout": make(**dropping)}
 
 
-def interrupt(error):
-    """Let the next run end with an error in the middle of its third step."""
-    compute_loss = loop.compute_loss
-
-    def deadly(training, batch, denominator):
-        if training.step == 2:
-            error()
-        return compute_loss(training, batch, denominator)
-
-    loop.compute_loss = deadly
-    return lambda: setattr(loop, "compute_loss", compute_loss)
-
-
-def fail():
-    raise RuntimeError("interrupted")
-
-
 def work(rank: int, port: int, specs: dict, root: Path, killed: bool) -> None:
     """Compute the cases as one of two processes, or die within one of them."""
-    gc.freeze()  # each end of a training asks for a collection
-    torch.set_num_threads(1)
-    running.train = partial(train, checkpoint_every_s=0.0)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
-    os.environ["STUDYKIT_CACHE"] = str(root / "cache")
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
+    become(rank, port, root)
     if killed:
         interrupt(lambda: os._exit(9))
         study.run(specs["dropout"], study="killed", root=root)
@@ -107,8 +70,6 @@ def work(rank: int, port: int, specs: dict, root: Path, killed: bool) -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory, specs):
     """Return the folder of all results: of two processes and of one."""
-    import processes
-
     root = tmp_path_factory.mktemp("ranks")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDYKIT_CACHE", str(root / "cache of one"))  # no other test has asked this teacher here
@@ -119,49 +80,12 @@ def root(tmp_path_factory, specs):
                 study.run(specs["on policy"], study="begun", root=root)
             restore()
         for killed in (True, False):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            started = [processes.start(work, rank, port, specs, root, killed) for rank in (0, 1)]
-            codes = [processes.join(process) for process in started]
+            codes = start_two(work, specs, root, killed)
             assert 9 in codes if killed else codes == [0, 0]
         study.run(specs["on policy"], study="interrupted", root=root)
         for name in (*CASES, "on policy"):
             study.run(specs[name], study="one", root=root)
     return root
-
-
-def found(root, name, specs, case):
-    """Return record, curve, weights and items of a case in a study."""
-    (folder,) = (root / name / "runs").glob(run_id(root, specs[case]))
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    (items,) = folder.glob("evaluations/*/items.jsonl")
-    answers = [json.loads(line) for line in items.read_text(encoding="utf-8").splitlines()]
-    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    return record, lines, load_file(folder / "model" / "model.safetensors"), answers
-
-
-def run_id(root, spec):
-    from studykit.spec import RunSpec
-    from studykit.study.pin import pin
-
-    return pin(RunSpec.parse(spec), root).run_id
-
-
-def assert_equal(one, other, counted=True):
-    """Assert that two runs are equal but for rounding."""
-    for line, expected in zip(other[1], one[1], strict=True):
-        for key in set(CURVE) & set(expected):
-            assert line[key] == pytest.approx(expected[key], rel=1e-4, abs=1e-6), key
-    for key, expected in one[2].items():
-        # a hundredth of one step of the learning rate: AdamW divides gradients of rounding's size by their size
-        torch.testing.assert_close(other[2][key], expected, rtol=1e-4, atol=1e-4)
-    for item, expected in zip(other[3], one[3], strict=True):
-        assert item["answer"] == expected["answer"]
-        assert item["reference_nll"] == pytest.approx(expected["reference_nll"], rel=1e-4)
-    if counted:
-        assert {k: other[0]["cost"].get(k) for k in COUNTED} == {k: one[0]["cost"].get(k) for k in COUNTED}
-    assert [part["trained_on"] for part in other[0]["data"]] == [part["trained_on"] for part in one[0]["data"]]
 
 
 @pytest.mark.parametrize("case", CASES)
