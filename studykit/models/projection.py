@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from studykit.errors import InputError
+from studykit.models import zero
 from studykit.models.states import unwrap
 
 _CHUNK_BYTES = 2**28
@@ -126,6 +127,8 @@ def gather_full(parameter: Tensor) -> Tensor:
     """
     from torch.distributed.tensor import DTensor, Partial, Replicate
 
+    if zero.is_divided(parameter):
+        return zero.gather(parameter)
     if not isinstance(parameter, DTensor):
         return parameter
     mesh = parameter.device_mesh

@@ -1,11 +1,13 @@
-"""Models whose weights are divided among the processes of a run (FSDP2), and their tensors whole again.
+"""Models whose weights are divided among the processes of a run (FSDP2 or ZeRO-3), and their tensors whole again.
 
     shard(model)                           # in every process; the forward pass gathers one layer after the other
-    state = {name: whole(value) for name, value in model.state_dict().items()}       # full tensors, on the CPU
+    student, optimizer = prepare(accelerator, model, optimizer)                    # for training, divided or not
+    state = {name: whole(value) for name, value in model.state_dict(keep_vars=True).items()}     # full, on the CPU
     load_whole(model, state)               # each process takes its part
 
-A run shards where `accelerate launch` says so (`fsdp2.yaml`), which it does through variables of the environment.
-The kit calls torch itself, the same on GPUs and CPUs: accelerate shards on GPUs alone, and in units that hold the head.
+A run shards where `accelerate launch` says so (`fsdp2.yaml`, `zero3.yaml`), which it does through variables of the
+environment. The kit calls torch or DeepSpeed (`studykit.models.zero`) itself, the same on GPUs and CPUs: accelerate
+shards on GPUs alone, and in units that hold the head.
 """
 
 import os
@@ -13,10 +15,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim import AdamW
 from torch.optim.optimizer import Optimizer
 
 from studykit.errors import InputError
+from studykit.models import zero
 from studykit.models.states import unwrap
 from studykit.results.environment import SHARDING
 
@@ -27,13 +32,17 @@ def take_over() -> None:
     """Note that the launcher asks for sharding, and keep other libraries from doing it, too.
 
     Raises:
-        InputError: FSDP of version 1, whose parameters a loss on the head cannot read.
+        InputError: FSDP of version 1, whose parameters a loss on the head cannot read, or what `zero` does not do.
     """
-    if os.environ.get(_ASKED, "").lower() != "true":
-        return
+    for asked, check in ((_ASKED, _check_fsdp), (zero.ASKED, zero.check)):
+        if os.environ.get(asked, "").lower() == "true":
+            check()
+            os.environ[asked], os.environ[SHARDING] = "false", "1"
+
+
+def _check_fsdp() -> None:
     if (version := os.environ.get(_VERSION, "1")) != "2":
         raise InputError(f"fsdp_version {version} is not supported: write 2, or take studykit/training/fsdp2.yaml")
-    os.environ[_ASKED], os.environ[SHARDING] = "false", "1"
 
 
 def is_sharding() -> bool:
@@ -53,6 +62,9 @@ def shard(model: nn.Module) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    if zero.is_chosen():
+        zero.shard(model)
+        return
     inner = unwrap(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mesh = init_device_mesh(device, (dist.get_world_size(),))
@@ -62,11 +74,38 @@ def shard(model: nn.Module) -> None:
     fully_shard(inner, mesh=mesh, reshard_after_forward=True)
 
 
+def prepare(accelerator: Accelerator, model: nn.Module, optimizer: AdamW) -> tuple[Any, Any]:
+    """Return the model as training calls it, and its optimizer, both ready for the processes of the run.
+
+    Args:
+        accelerator: places what is not divided.
+        model: sharded, where models are.
+        optimizer: of the model's parameters, and of others in separate groups.
+    """
+    if not is_sharding():
+        return accelerator.prepare(model, optimizer)
+    return zero.prepare(model, optimizer) if zero.is_chosen() else (model, optimizer)
+
+
+def clip(accelerator: Accelerator, model: nn.Module, max_norm: float) -> Any:
+    """Clip the gradients of a model in training to a norm, and return the one that they had."""
+    if is_sharding() and zero.is_chosen():
+        return zero.clip(model, max_norm)
+    return whole(accelerator.clip_grad_norm_(model.parameters(), max_norm))
+
+
 def whole(value: Any) -> Any:
     """Return the full tensor of a sharded one, on the CPU, for which all processes ask at once; others as they are."""
     from torch.distributed.tensor import DTensor
 
+    if zero.is_divided(value):
+        return zero.whole(value)
     return value.full_tensor().cpu() if isinstance(value, DTensor) else value
+
+
+def full_size(parameter: Tensor) -> int:
+    """Return the number of elements of a parameter, of which this process may have a part."""
+    return zero.full_shape(parameter).numel()
 
 
 @torch.no_grad()
@@ -75,8 +114,11 @@ def load_whole(model: nn.Module, state: dict[str, Tensor]) -> None:
     if not is_sharding():
         model.load_state_dict(state, strict=False)
         return
-    targets = model.state_dict()
+    targets = model.state_dict(keep_vars=True)
     for name, value in state.items():
+        if zero.is_divided(targets[name]):
+            zero.load(targets[name], value)
+            continue
         targets[name].copy_(_part_of(value, targets[name]))
 
 
@@ -91,6 +133,9 @@ def whole_optimizer(optimizer: Optimizer) -> dict[str, Any]:
 
 def load_whole_optimizer(optimizer: Optimizer, plain: dict[str, Any]) -> None:
     """Restore what `whole_optimizer` returned, with any number of processes."""
+    if isinstance(optimizer, zero.DividedAdamW):
+        optimizer.load_state_dict(plain)
+        return
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = {
         number: {name: _part_of(value, parameters[number]) for name, value in state.items()}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.utils.generic import is_flash_attention_requested
 
 from studykit.errors import InputError
+from studykit.models import zero
 
 _TRACE = 0.003
 """Rounding changes a state by less than this share of it; an architecture that mixes sequences changes it by more."""
@@ -98,8 +99,6 @@ def unwrap(model: Any) -> Any:
 
 
 def _head_input(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-    from torch.distributed.fsdp import FSDPModule
-
     caught: list[Tensor] = []
 
     def catch(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -116,9 +115,16 @@ def _head_input(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
     inner = unwrap(model)
     if getattr(inner, "hf_device_map", None):  # spread over devices: the head's may be another one
         caught[0] = caught[0].to(inner.get_output_embeddings().weight.device)
-    if isinstance(inner, FSDPModule):  # it gathers its shards again when a gradient reaches its output, so one must
+    if _gathers_again(inner):  # when a gradient reaches its output, so one must
         return caught[0] + output.logits.sum() * 0
     return caught[0]
+
+
+def _gathers_again(model: Any) -> bool:
+    """Whether the weights of a model are divided, and are gathered again for the backward pass."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(model, FSDPModule) or zero.is_divided(model.get_output_embeddings().weight)
 
 
 def _packed_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -145,7 +151,8 @@ def _keeps_sequences_apart(model: Any) -> bool:
     if model._is_stateful or "position_ids" not in inspect.signature(type(model).forward).parameters:
         return False
     embeddings = model.get_input_embeddings().weight
-    rows = torch.tensor([[[1, 2, 3, 4], [5, 6, 7, 0]], [[9, 8, 7, 6], [5, 6, 7, 0]]]) % len(embeddings)
+    tokens = zero.full_shape(embeddings)[0]
+    rows = torch.tensor([[[1, 2, 3, 4], [5, 6, 7, 0]], [[9, 8, 7, 6], [5, 6, 7, 0]]]) % tokens
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
     with evaluating(model):
         one, other = (_packed_states(model, ids.to(embeddings.device), mask.to(embeddings.device))[1] for ids in rows)

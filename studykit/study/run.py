@@ -18,7 +18,7 @@ from studykit.errors import Failure, one_line
 from studykit.generation import find_eos_token_ids
 from studykit.models.card import model_card
 from studykit.models.loading import device, load_student
-from studykit.models.sharding import is_sharding
+from studykit.models.sharding import full_size, is_sharding
 from studykit.models.states import unwrap
 from studykit.results.environment import processes_wanted
 from studykit.results.follower import Follower
@@ -224,5 +224,5 @@ def _is_folded(run: ResolvedRun) -> bool:
 
 
 def _count_parameters(trained: Trained) -> dict[str, int]:
-    counts = [(p.numel(), p.requires_grad) for p in unwrap(trained.model).parameters()]
+    counts = [(full_size(p), p.requires_grad) for p in unwrap(trained.model).parameters()]
     return {"total": sum(n for n, _ in counts), "trainable": sum(n for n, trained in counts if trained)}

@@ -147,7 +147,8 @@ def is_complete(checkpoint: Path) -> bool:
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
     """Return a model's state without its frozen parameters, in full tensors: with adapters, these alone."""
     frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    return {name: whole(value) for name, value in model.state_dict().items() if name not in frozen}
+    state = model.state_dict(keep_vars=True)
+    return {name: whole(value).detach() for name, value in state.items() if name not in frozen}
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from studykit.generation.peers import dealing
 from studykit.head import Labels, Objective, head_loss
 from studykit.losses import Loss, get_loss
 from studykit.models.projection import output_head
-from studykit.models.sharding import whole
+from studykit.models.sharding import clip
 from studykit.models.states import autocasting, evaluating, hidden_states
 from studykit.training import checkpoints
 from studykit.training.best import LOSS, validation_metric
@@ -125,7 +125,7 @@ def train_step(training: Training, batches: Sequence[Batch]) -> dict[str, Any]:
         own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad  # None: no supervised token
         gradient: Any = accelerator.reduce(own, reduction="mean")
         parameter.grad = gradient
-    grad_norm = accelerator.clip_grad_norm_(training.student.parameters(), spec.max_grad_norm)
+    grad_norm = clip(accelerator, training.student, spec.max_grad_norm)
     learning_rate = training.schedule.get_last_lr()[0]
     training.optimizer.step()
     training.schedule.step()
@@ -134,7 +134,7 @@ def train_step(training: Training, batches: Sequence[Batch]) -> dict[str, Any]:
     for learner, sums_of_method in zip(training.learners, sums, strict=True):
         if type(learner.loss).step is not Loss.step:  # reading a number from the device waits for it
             learner.loss.step(mean_kd_loss(accelerator, sums_of_method), training.step / spec.planned_steps)
-    return {"grad_norm": whole(grad_norm), "learning_rate": learning_rate}
+    return {"grad_norm": grad_norm, "learning_rate": learning_rate}
 
 
 def choose_sequences(training: Training, batch: Batch) -> Batch:

@@ -41,13 +41,8 @@ def join() -> None:
     Raises:
         InputError: a launcher's configuration that is not supported.
     """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
-        raise InputError(
-            "DeepSpeed is not supported, since the loss needs the whole output head between forward and backward pass: "
-            "take studykit/training/fsdp2.yaml, which divides weights, gradients and optimizer alike"
-        )
+    take_over()
     if are_several():
-        take_over()
         state = PartialState(cpu=device().type == "cpu", timeout=_PATIENCE)
         if not state.is_main_process:
             logging.getLogger("studykit").setLevel(logging.ERROR)  # the main process says it already

@@ -14,7 +14,7 @@ from studykit.generation.cost import Cost
 from studykit.losses import Author, Loss
 from studykit.methods import Recipe
 from studykit.models.loading import has_bf16
-from studykit.models.sharding import is_sharding, load_whole, load_whole_optimizer, whole_optimizer
+from studykit.models.sharding import full_size, load_whole, load_whole_optimizer, prepare, whole_optimizer
 from studykit.models.states import choose_packing
 from studykit.models.vocabulary import token_rows
 from studykit.rollouts import Rollout, RolloutContext
@@ -72,10 +72,7 @@ class Training:
         self.learners = [Learner(recipe, *recipe.make_parts()) for recipe in stage.recipes]
         self.bf16 = has_bf16() if self.spec.bf16 is None else self.spec.bf16
         optimizer = make_optimizer(student, [learner.loss for learner in self.learners], self.spec)
-        if is_sharding():
-            self.student, self.optimizer = student, optimizer
-        else:
-            self.student, self.optimizer = accelerator.prepare(student, optimizer)
+        self.student, self.optimizer = prepare(accelerator, student, optimizer)
         self.schedule = make_schedule(self.optimizer, self.spec)
         with self.autocast():
             self.packed = choose_packing(self.student, self.spec.padding_free)
@@ -104,7 +101,7 @@ class Training:
     @property
     def checkpoint_bytes(self) -> int:
         """Bytes of a checkpoint, about: what is trained, in float32, and the two moments of AdamW."""
-        return 12 * sum(p.numel() for p in self.context.student.parameters() if p.requires_grad)
+        return 12 * sum(full_size(p) for p in self.context.student.parameters() if p.requires_grad)
 
     def count_sequences(self, batch: Batch, annotators: Sequence[str]) -> None:
         """Count the rows of a batch that have a supervised token; where they are the data's, by those annotators."""
