@@ -82,7 +82,7 @@ def batch_command(
     workers = None
     if isinstance(runner, WorkersElsewhere) and todo:
         command = _worker_command(name, timeout, parameter or [], notebooks, results)
-        workers = Workers(runner, command, results / f"{Path(name).stem}.log")
+        workers = Workers(runner, command, results / f"{Path(name).stem}.log", cells)
         if not dry_run:
             workers.check()
     with BatchReport(cells) as report:
@@ -98,10 +98,10 @@ def batch_command(
                 typer.echo(workers.preview(estimates.values()))
             return
         if workers:
-            if workers.start(cells, estimates.values()):
+            if workers.start(estimates.values()):
                 typer.echo(f"{workers.description}; to follow them: studykit status {name} --watch")
                 return
-            failed = workers.follow(cells, report.update)
+            failed = workers.follow(report.update)
         else:
             failed = run_batch(cells, runner, timeout_s=timeout, on_change=report.update, watch=report.watch)
     _print_failures(failed)

@@ -28,14 +28,12 @@ import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
-
 from studykit.errors import Failure, InputError
+from studykit.files.machine import engine, machine_id, process_state
 
 SECONDS = "STUDYKIT_LEASE_S"
 """The environment variable that sets how long a lease lasts without being renewed."""
@@ -74,6 +72,7 @@ class Holder:
         token: 12 hex digits of this lease.
         since: when it was taken: UTC, ISO 8601.
         lease_s: seconds that it lasts without being renewed.
+        engine: that started the process: `slurm`, `ray`, or "" for neither.
         file: of the lease; None before it is written.
         renewed: when it was renewed, by the file server's clock.
     """
@@ -85,6 +84,7 @@ class Holder:
     token: str
     since: str
     lease_s: float
+    engine: str = ""
     file: Path | None = None
     renewed: float = 0.0
 
@@ -96,8 +96,8 @@ class Holder:
     @property
     def is_alive(self) -> bool:
         """Whether it holds the folder: on this machine as long as it runs, elsewhere as long as it is renewed."""
-        if self.machine == _machine():
-            state, began = _process(self.pid)
+        if self.machine == machine_id():
+            state, began = process_state(self.pid)
             if state == "gone" or began not in ("", self.began):
                 return False
             if state == "running":
@@ -216,12 +216,13 @@ def take(folder: Path) -> Lease | None:
         folder.mkdir(parents=True, exist_ok=True)
     mine = Holder(
         host=socket.gethostname(),
-        machine=_machine(),
+        machine=machine_id(),
         pid=os.getpid(),
-        began=_process(os.getpid())[1],
+        began=process_state(os.getpid())[1],
         token=uuid.uuid4().hex[:12],
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         lease_s=_lease_s(),
+        engine=engine(),
     )
     return Lease(folder, newest + 1, mine, now) if _create(folder, newest + 1, mine) else None
 
@@ -318,31 +319,3 @@ def _server_time(folder: Path) -> float:
             return time.time()
         _clocks[device] = offset, now
     return now + _clocks[device][0]
-
-
-@cache
-def _machine() -> str:
-    """Return what tells machines and containers apart; a restarted machine is another one."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{socket.gethostname()} {boot} {os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return f"{socket.gethostname()} {uuid.getnode():x}"
-
-
-def _process(pid: int) -> tuple[str, str]:
-    """Return whether a process of this machine is `running`, `stopped`, `gone` or `unknown`, and when it began."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        return {"T": "stopped", "t": "stopped", "Z": "gone", "X": "gone"}.get(fields[0], "running"), fields[19]
-    except OSError:
-        pass  # gone, of another user whose processes are hidden, or a system without these files
-    try:
-        os.kill(pid, 0)
-        process = psutil.Process(pid)
-        kinds = {psutil.STATUS_STOPPED: "stopped", psutil.STATUS_ZOMBIE: "gone"}
-        return kinds.get(process.status(), "running"), f"{process.create_time():.0f}"
-    except (ProcessLookupError, psutil.NoSuchProcess):
-        return "gone", ""
-    except (PermissionError, psutil.AccessDenied):
-        return "unknown", ""

@@ -344,4 +344,4 @@ def test_a_results_folder_in_memory_is_refused_for_workers_elsewhere(tmp_path, m
     mount = SimpleNamespace(mountpoint=str(tmp_path.resolve()), fstype="tmpfs")
     monkeypatch.setattr("psutil.disk_partitions", lambda all: [mount])
     with pytest.raises(InputError, match=r"is in the memory of this machine \(tmpfs\)"):
-        Workers(Slurm(), ["true"], tmp_path / "results" / "x.log").check()
+        Workers(Slurm(), ["true"], tmp_path / "results" / "x.log", []).check()

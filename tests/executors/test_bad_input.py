@@ -5,13 +5,19 @@ needs a real cluster is in test_ray.py and test_slurm.py.
 """
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from fake_notebooks import everything_under, write_batch, write_notebook
 
-from studykit.batch.grid import Preflight
+from studykit.batch.elsewhere import Workers
+from studykit.batch.grid import Preflight, plan
 from studykit.cli import main
+from studykit.errors import InputError
+from studykit.executors.ray import Ray
+from studykit.executors.slurm import Slurm
+from studykit.files.leases import take
 
 CASES = {
     "nothing": {
@@ -25,6 +31,8 @@ CASES = {
         "executor 'ray': memory_gib=1, a cell needs about 2.0 GiB": ["ray", "-o", "memory_gib=1"],
         "executor 'ray': none of the cluster's 1 nodes has 1 CPU, 2 TPU": ["ray", "-o", 'resources={"TPU": 2}'],
     },
+    "held by slurm": {", a worker of slurm, holds a cell of this grid, and one engine is enough for it": ["ray"]},
+    "held by ray": {", a worker of ray, holds a cell of this grid, and one engine is enough for it": ["slurm"]},
     "memory": {
         "/results is in the memory of this machine (tmpfs), where no other machine sees it: set --results": ["slurm"],
         "/results is in the memory of this machine (tmpfs), where no other machine sees it: set ": ["ray"],
@@ -52,11 +60,26 @@ def machine(tmp_path, monkeypatch):
         errors = SimpleNamespace(RayError=RuntimeError)
         ray = SimpleNamespace(init=lambda **options: None, nodes=lambda: nodes, exceptions=errors)
         monkeypatch.setitem(sys.modules, "ray", ray)
+        if what.startswith("held"):
+            with monkeypatch.context() as started:
+                started.setenv({"ray": "RAY_JOB_ID", "slurm": "SLURM_JOB_ID"}[what.split()[-1]], "7")
+                held.append(take(plan("grid", folder=Path("notebooks"), results_root=Path("results"))[0].folder))
         if what == "memory":
             mount = SimpleNamespace(mountpoint=str(tmp_path.resolve()), fstype="tmpfs")
             monkeypatch.setattr("psutil.disk_partitions", lambda all: [mount])
 
-    return make
+    held = []
+    yield make
+    for lease in held:
+        lease.release()
+
+
+def test_more_workers_of_the_engine_that_holds_a_cell_are_welcome(machine):
+    machine("held by slurm")
+    cells = plan("grid", folder=Path("notebooks"), results_root=Path("results"))
+    with pytest.raises(InputError, match="a worker of slurm"):
+        Workers(Ray(), ["true"], Path("results") / "x.log", cells).check()
+    Workers(Slurm(), ["true"], Path("results") / "x.log", cells).check()
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_every_run_ends_once_on_two_nodes_one_of_which_dies(
 
 
 @on_ray
-def test_an_interrupt_ends_all_workers_and_then_two_engines_share_the_grid(start, on_nodes, tmp_path):
+def test_an_interrupt_ends_all_workers_and_then_only_this_machine_shares_the_grid(start, on_nodes, tmp_path):
     write_notebook(tmp_path / "notebooks", "01_fake", WAITING_CELL)
     entry = {"notebook": "01_fake", "grid": {"number": list(range(4)), "place": str(tmp_path)}}
     write_batch(tmp_path / "notebooks", "grid", [entry])
@@ -127,6 +127,9 @@ def test_an_interrupt_ends_all_workers_and_then_two_engines_share_the_grid(start
     (tmp_path / "started").unlink()
     batches = [start("batch", "grid", *on_nodes(1)), start("batch", "grid")]
     wait_for(lambda: {engine for _, engine in noted(tmp_path, "started")} == {"ray", "local"})
+    _, error = (third := start("batch", "grid", "--executor", "slurm")).communicate(timeout=PATIENCE_S)
+    assert (third.returncode, error.count("\n")) == (2, 1), error
+    assert "a worker of ray, holds a cell of this grid" in error
     (tmp_path / "hold").unlink()
     assert [batch.wait(PATIENCE_S) for batch in batches] == [0, 0]
     assert Counter(number for [number] in noted(tmp_path, "ended")) == Counter(map(str, range(4)))

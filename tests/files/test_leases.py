@@ -73,7 +73,7 @@ def say(process):
 @pytest.fixture
 def elsewhere(monkeypatch):
     """Look at leases as another machine does, to which process ids mean nothing."""
-    monkeypatch.setattr(leases, "_machine", lambda: "another machine")
+    monkeypatch.setattr(leases, "machine_id", lambda: "another machine")
 
 
 @pytest.fixture
