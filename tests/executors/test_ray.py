@@ -28,6 +28,12 @@ while (here / "hold").exists():
 with (here / "ended").open("a") as stream:
     stream.write(f"{number}\\n")
 """
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which the background job of a shell ignores
+from studykit.cli import main
+main()
+"""
 UNSEEN = """
 import sys, time
 from pathlib import Path
@@ -65,7 +71,7 @@ def start(cluster, tmp_path):
     started = []
 
     def command(*arguments):
-        plain = [sys.executable, "-m", "studykit.cli", *arguments]
+        plain = [sys.executable, "-c", INTERRUPTIBLE, *arguments]
         pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         started.append(subprocess.Popen(plain, cwd=tmp_path, env=cluster.environment, text=True, **pipes))
         return started[-1]
