@@ -1,7 +1,7 @@
 """Bring a finished study into results/, small enough to be committed: `python -m tools.pack_study FOLDER`.
 
 The cells and the runs that they name are copied, without weights, teacher caches, checkpoints and logs. Curves and
-answers of trials are left out, and the answers of the other runs are packed. Then name the study in .gitignore and in
+answers of trials are left out, and those of the other runs are packed. Then name the study in .gitignore and in
 the README's tree, and run `python -m tools.pages README.md docs/findings.md`.
 """
 
@@ -16,7 +16,7 @@ from studykit.files.packed import pack
 RESULTS = Path(__file__).parents[1] / "results"
 _HEAVY = ("model", "adapter", "checkpoints", "teacher-cache", "trackers")
 _TRANSIENT = ("lock", "lease-*", "log.txt", "status.json", "index.jsonl")
-_OF_TRIALS = ("items.jsonl", "metrics.jsonl")
+_PACKED = ("items.jsonl", "metrics.jsonl")
 
 
 def main() -> None:
@@ -48,9 +48,9 @@ def pack_study(study: Path, target_root: Path) -> int:
     runs = results.load(study, trials=True)
     trials = set(runs["run_id"]) - set(results.load(study)["run_id"])
     for file in sorted(target.glob("runs/*/**/*.jsonl")):
-        if file.relative_to(target).parts[1] in trials and file.name in _OF_TRIALS:
+        if file.relative_to(target).parts[1] in trials and file.name in _PACKED:
             file.unlink()
-        elif file.name == "items.jsonl":
+        elif file.name in _PACKED:
             pack(file)
     return sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
 

@@ -191,7 +191,7 @@ def _further(rows: Sequence[Contrast], arm: str) -> dict[str, Interval | None]:
     by_name = {row.line.name: row for row in rows}
     mixed = min((row for name, row in by_name.items() if "%" in name), key=lambda row: row.rank, default=None)
     found = {}
-    for name, row in by_name.items():
+    for name, row in sorted(by_name.items(), key=lambda item: _STEPS in item[0]):  # what shares the steps equally first
         way, divided, steps = name.partition(_STEPS)
         if way == arm:
             turned = by_name.get(" > ".join(reversed(arm.split(" > "))) + divided + _turned(steps))

@@ -82,6 +82,8 @@ def test_stages_of_other_lengths_are_another_way_with_the_same_planned_differenc
     assert "synthetic > human (steps 9:1) - the best mixture (25% synthetic): +5.0 [+2.5, +7.5]" in finding.sentence
     assert "synthetic > human (steps 9:1) - the other order (human > synthetic (steps 1:9)): +2.0" in finding.sentence
     assert "synthetic > human - the other order (human > synthetic): +7.0 [+4.5, +9.5]" in finding.sentence
+    planned = [name for name in finding.verdicts if "the best mixture" in name]
+    assert [name.partition(" at ")[0] for name in planned] == ["synthetic > human", "synthetic > human (steps 9:1)"]
 
 
 def test_lengths_that_only_a_remainder_tells_apart_are_equal():
