@@ -10,6 +10,9 @@ from studykit.figures import error_bars, finish, style
 from studykit.findings import Finding
 from studykit.scorers import metric
 
+_LINE, _GAP, _MARGINS = 24, 44, 100
+"""Pixels of one setting, between two panels, and above and below all of them."""
+
 
 def differences_by_setting(finding: Finding) -> go.Figure:
     """Return each setting's paired difference to the baseline, best first, one panel per budget and factor.
@@ -27,17 +30,24 @@ def differences_by_setting(finding: Finding) -> go.Figure:
         panels.setdefault(f"{line['budget_examples']:,} examples{where and f', {where}'}", []).append(line)
     if not panels:
         return go.Figure()
+    heights = [_LINE * max(len(part), 2) for part in panels.values()]
+    inner = sum(heights) + _GAP * (len(panels) - 1)
     figure: Any = make_subplots(
-        rows=len(panels), cols=1, subplot_titles=list(panels), shared_xaxes=True, vertical_spacing=0.12 / len(panels)
+        rows=len(panels),
+        cols=1,
+        subplot_titles=list(panels),
+        shared_xaxes=True,
+        vertical_spacing=_GAP / inner,
+        row_heights=heights,
     )
     sign = 1 if shown.higher_is_better else -1
     for row, part in enumerate(panels.values(), 1):
         _bars(figure, row, sorted(part, key=lambda line: sign * line["score_difference"]["mean"]))
         figure.add_vline(x=0, line={"color": "#888888", "width": 1}, row=row, col=1)
     finish(figure, "", "")
-    figure.update_yaxes(automargin=True)
+    figure.update_yaxes(automargin=True, dtick=1)
     figure.update_xaxes(title=f"{shown.title} - {finding.numbers['baseline']}, {shown.unit}", row=len(panels), col=1)
-    figure.update_layout(height=120 + 60 * len(panels) + 24 * len(lines), showlegend=False, margin={"l": 10, "t": 40})
+    figure.update_layout(height=inner + _MARGINS, showlegend=False, margin={"l": 10, "t": 40, "b": _MARGINS - 40})
     return figure
 
 
