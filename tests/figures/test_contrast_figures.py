@@ -61,7 +61,7 @@ def test_settings_stand_best_on_top_one_panel_per_budget():
 def test_every_setting_has_a_label_and_as_much_room_in_a_panel_of_many():
     many = [line(f"setting {number}", float(number)) for number in range(20)]
     few = [line(f"setting {number}", float(number), budget=4000) for number in range(5)]
-    layout = differences_by_setting(finding_of(*many, *few)).layout
+    layout: Any = differences_by_setting(finding_of(*many, *few)).layout
     first, second = ((axis.domain[1] - axis.domain[0]) * layout.height for axis in (layout.yaxis, layout.yaxis2))
     assert first / second == pytest.approx(20 / 5)
     assert first / 20 > 15  # pixels of a line of text
