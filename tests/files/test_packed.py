@@ -1,6 +1,6 @@
 """A packed file stands for the file of its name, for every reader."""
 
-import gzip
+import bz2
 
 import pytest
 
@@ -20,7 +20,7 @@ def packed(tmp_path):
 def test_the_content_is_there_packed_or_not(packed):
     file, content = packed
     assert not file.exists()
-    assert place_of(file).name == "items.jsonl.gz"
+    assert place_of(file).name == "items.jsonl.bz2"
     assert read_packed(file) == content
     assert read_lines(file) == ([{"id": "a"}, {"id": "b"}], 0)
     file.write_bytes(b'{"id": "c"}\n')
@@ -37,17 +37,17 @@ def test_the_same_content_packs_to_the_same_bytes(packed, tmp_path):
     assert place_of(again).read_bytes() == place_of(file).read_bytes()
 
 
-WHOLE = gzip.compress(b"{}\n", mtime=0)
+WHOLE = bz2.compress(b"{}\n")
 
 
-DAMAGE = {"empty": b"", "no gzip": b"no gzip", "cut": WHOLE[:-5], "changed": WHOLE[:12] + bytes([255] * 9)}
+DAMAGE = {"empty": b"", "no bzip2": b"no bzip2", "cut": WHOLE[:-5], "changed": WHOLE[:12] + bytes([255] * 9)}
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_damage_is_named_and_ends_no_reader(packed, damage):
     file, _ = packed
     place_of(file).write_bytes(damage)
-    with pytest.raises(ValueError, match=r"items\.jsonl\.gz is damaged"):
+    with pytest.raises(ValueError, match=r"items\.jsonl\.bz2 is damaged"):
         read_packed(file)
     assert read_lines(file) == ([], 1)
 

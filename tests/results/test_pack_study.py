@@ -47,7 +47,7 @@ def test_what_cells_name_is_there_without_its_heavy_parts(batch, tmp_path):
 def test_damage_to_packed_answers_is_found(batch, tmp_path, content):
     study, run, *_ = batch
     pack_study(study, tmp_path / "packed")
-    [file] = (tmp_path / "packed" / study.name / "runs" / run).rglob("items.jsonl.gz")
+    [file] = (tmp_path / "packed" / study.name / "runs" / run).rglob("items.jsonl.bz2")
     file.write_bytes(content)
     [damage] = verify(tmp_path / "packed" / study.name)
     assert damage.file.name == "items.jsonl"
