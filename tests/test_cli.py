@@ -342,9 +342,9 @@ def test_list_shows_the_options_of_one(studykit, what, name, option):
 def test_verify_names_damage_and_ends_with_1(studykit, tmp_path):
     shutil.copytree(Path(__file__).parents[1] / "results" / "teacher_cache", tmp_path / "results" / "teacher_cache")
     assert studykit("verify")[:2] == (0, "")
-    curve = next(tmp_path.glob("results/*/runs/*/metrics.jsonl"))
-    curve.write_text(curve.read_text() + "\n")
+    file = next(tmp_path.glob("results/*/runs/*/spec.json"))
+    file.write_text(file.read_text() + "\n")
     code, out, err = studykit("verify", "teacher_cache")
     assert (code, out.count("\n"), err) == (1, 1, "1 studies, 1 damaged files\n")
-    assert out.startswith(f"{curve.relative_to(tmp_path)}: is not what was written: ")
+    assert out.startswith(f"{file.relative_to(tmp_path)}: is not what was written: ")
     assert refused(studykit("verify", "teacher-cache"), "did you mean 'teacher_cache'")

@@ -76,7 +76,7 @@ def test_it_takes_time_and_memory_of_which_nothing_is_left_out(needs):
     evaluations = tuple(replace(rate, item_s=rate.item_s + 5.0) for rate in needs.rates.evaluations)
     scoring = replace(needs, rates=replace(needs.rates, evaluations=evaluations)).estimate(Shared())
     assert scoring.seconds == pytest.approx(first.seconds + 6 * 5.0)
-    assert first.memory_bytes > needs.rates.static_bytes > 0
+    assert first.memory_bytes >= needs.rates.static_bytes > 0  # a step may fit into what the process has anyway
 
 
 def test_runs_of_a_batch_share_what_a_teacher_computes(needs):
