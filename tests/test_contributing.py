@@ -76,14 +76,10 @@ def repository(tmp_path):
     return tmp_path
 
 
-def test_the_examples_pass_the_tests_of_their_kinds(repository):
-    names = " or ".join(Path(path).stem for path in DISCOVERED)
-    folders = ("losses", "samplers", "methods", "rollouts", "scorers", "findings", "executors", "test_discovery.py")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", names]
-    command += ["--ignore-glob=*_against_*"]  # import other packages, to compare what the kit has with them
-    files = [f"tests/{folder}" for folder in folders] + [path for path in DISCOVERED if "/losses/" in path]
+def passed(repository, names, *arguments):
+    """Run those tests of a copy whose names match, all of which must pass; return how many did."""
     done = subprocess.run(
-        [*command, *files],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", names, *arguments],
         cwd=repository,
         env=os.environ | {"PYTHONPATH": str(repository)},
         capture_output=True,
@@ -91,7 +87,16 @@ def test_the_examples_pass_the_tests_of_their_kinds(repository):
         check=False,
     )
     assert done.returncode == 0, done.stdout[-5000:]
-    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 100
+    return int(re.findall(r"(\d+) passed", done.stdout)[-1])
+
+
+def test_the_examples_pass_the_tests_of_their_kinds(repository):
+    names = " or ".join(Path(path).stem for path in DISCOVERED)
+    folders = ("losses", "samplers", "methods", "rollouts", "scorers", "findings", "executors", "test_discovery.py")
+    files = [f"tests/{folder}" for folder in folders] + [path for path in DISCOVERED if "/losses/" in path]
+    assert (
+        passed(repository, names, *files, "--ignore-glob=*_against_*") > 100
+    )  # these import other packages, to compare
 
 
 def test_the_example_of_a_field_of_the_specification_is_one_line(repository):
@@ -100,17 +105,8 @@ def test_the_example_of_a_field_of_the_specification_is_one_line(repository):
     fields, gap, after = after.partition("\n\n\n")
     (repository / path).unlink()  # a link to the original
     (repository / path).write_text(f"{before}{of_part}{fields}\n{line}{gap}{after}", encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", line.split(":")[0].strip()]
-    done = subprocess.run(
-        [*command, "tests/test_passed_fields.py", "tests/results/test_option_columns.py"],
-        cwd=repository,
-        env=os.environ | {"PYTHONPATH": str(repository)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-5000:]
-    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) == 2
+    name = line.split(":")[0].strip()
+    assert passed(repository, name, "tests/test_passed_fields.py", "tests/results/test_option_columns.py") == 2
 
 
 def test_there_is_an_example_of_every_kind():

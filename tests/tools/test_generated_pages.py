@@ -81,5 +81,5 @@ def test_the_loss_of_the_readme_is_a_loss():
 
 def test_the_schemas_of_records_are_those_of_the_types():
     for name, text in schemas().items():
-        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, "run `make figures`"
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, "run `python -m tools.pages docs/records.md`"
         assert name in (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
