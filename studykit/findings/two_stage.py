@@ -1,6 +1,7 @@
 """Few human annotations and many answers of a teacher: one of them, both mixed, or one after the other?"""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,9 @@ HUMAN, SYNTHETIC = "human", "synthetic"
 _EXPLAINED = ("inputs", "method", "mix", "source", "split", "source_options")
 _TUNED_STEPS = ("tuned.steps", "tuned.epochs")
 _FACTORS = {"synthetic_examples": "synthetic", "written": "written by"}
-_STEPS = " (steps "
+_DETAILS = re.compile(r" \((?:steps (?P<steps>[\d:]+))?(?:, )?(?:learning rates (?P<rates>[\d.e:-]+))?\)$")
+"""Ends the name of a way whose stages have unequal steps or learning rates."""
+
 _COSTS = ("student_tokens", "teacher_reads", "train_s")
 
 
@@ -39,8 +42,9 @@ def two_stage(
     """Return score and gain of every way to combine both kinds of data, by number of human annotations.
 
     A way is a list of stages; each trains on `human` or `synthetic` examples or on a share of both, and is named with
-    its method where that is not sft, and with the steps of stages that do not share them equally. A run on synthetic
-    data alone belongs to every number of human annotations at which the others take as many steps.
+    its method where that is not sft, with the steps of stages that do not share them equally, and with the ratio of
+    learning rates that differ. A run on synthetic data alone belongs to every number of human annotations at which the
+    others take as many steps.
 
     Args:
         frame: from `results.load`.
@@ -83,7 +87,9 @@ def name_data(runs: pd.DataFrame) -> pd.DataFrame:
     """Return runs with the number of human annotations as budget, their data as `name`, and what is synthetic of it."""
     columns = ["method", "budget_examples", *results.option_columns(runs), *results.schedule_columns(runs)]
     columns = [name for name in dict.fromkeys(columns) if name in runs]
-    settings = results.settings(runs, columns, defaults=True)
+    rates = [name for name in columns if _field(name) == "learning_rate"]
+    by_run = zip(results.settings(runs, columns, defaults=True), results.settings(runs, rates, tuned=True), strict=True)
+    settings = [values | own_rates for values, own_rates in by_run]
     stages = [_stages(values) for values in settings]
     data = pd.DataFrame(
         {
@@ -124,12 +130,18 @@ class _Stage:
 
 
 def _name(stages: Sequence[_Stage], run: Mapping[str, Any]) -> str:
-    """Return the name of a way: "synthetic > human", or "synthetic > human (steps 360:40)" where these differ."""
-    name = " > ".join(stage.name for stage in stages)
-    steps = [run.get(f"stage_{number}.steps") for number in range(1, len(stages) + 1)]
-    known = [int(count) for count in steps if count is not None]
-    unequal = len(known) == len(stages) and max(known) - min(known) > 1
-    return f"{name}{_STEPS}{':'.join(map(str, known))})" if unequal else name
+    """Return the name of a way, such as "synthetic > human (steps 360:40, learning rates 1:0.1)" where these differ."""
+    steps, rates = (_by_stage(run, name, len(stages)) for name in ("steps", "learning_rate"))
+    details = [f"steps {':'.join(f'{count:g}' for count in steps)}"] if steps and max(steps) - min(steps) > 1 else []
+    details += [f"learning rates {':'.join(f'{rate / rates[0]:g}' for rate in rates)}"] if len(set(rates)) > 1 else []
+    return " > ".join(stage.name for stage in stages) + (f" ({', '.join(details)})" if details else "")
+
+
+def _by_stage(run: Mapping[str, Any], name: str, count: int) -> list[float]:
+    """Return a value of each stage; none where it is not known of all."""
+    values = [run.get(f"stage_{number}.{name}") for number in range(1, count + 1)]
+    known = [value for value in values if value is not None]
+    return known if len(known) == count else []
 
 
 def _stages(run: Mapping[str, Any]) -> list[_Stage]:
@@ -191,10 +203,9 @@ def _further(rows: Sequence[Contrast], arm: str) -> dict[str, Interval | None]:
     by_name = {row.line.name: row for row in rows}
     mixed = min((row for name, row in by_name.items() if "%" in name), key=lambda row: row.rank, default=None)
     found = {}
-    for name, row in sorted(by_name.items(), key=lambda item: _STEPS in item[0]):  # what shares the steps equally first
-        way, divided, steps = name.partition(_STEPS)
-        if way == arm:
-            turned = by_name.get(" > ".join(reversed(arm.split(" > "))) + divided + _turned(steps))
+    for name, row in sorted(by_name.items(), key=lambda item: bool(_DETAILS.search(item[0]))):  # equal stages first
+        if _DETAILS.sub("", name) == arm:
+            turned = by_name.get(_in_other_order(name))
             others = {"the best mixture": mixed, "the other order": turned}
             found |= {
                 f"{row.key} - {which} ({other.line.name})": difference_of_gains(row, other)
@@ -204,13 +215,17 @@ def _further(rows: Sequence[Contrast], arm: str) -> dict[str, Interval | None]:
     return found
 
 
-def _turned(steps: str) -> str:
-    """Return the steps of stages in the other order.
+def _in_other_order(name: str) -> str:
+    """Return the name of a way with its stages in the other order; "" where their learning rates differ.
 
-    >>> _turned("360:40)"), _turned("")
-    ('40:360)', '')
+    >>> _in_other_order("human > synthetic (steps 360:40)"), _in_other_order("human > synthetic")
+    ('synthetic > human (steps 40:360)', 'synthetic > human')
     """
-    return ":".join(reversed(steps.removesuffix(")").split(":"))) + ")" * steps.endswith(")")
+    found = _DETAILS.search(name)
+    way = " > ".join(reversed(_DETAILS.sub("", name).split(" > ")))
+    if found is None:
+        return way
+    return "" if found["rates"] else f"{way} (steps {':'.join(reversed(found['steps'].split(':')))})"
 
 
 def _of_arm(rows: Sequence[Contrast], arm: str, verdicts: Mapping[str, Verdict]) -> str:

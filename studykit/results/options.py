@@ -135,22 +135,45 @@ def settings(
         columns: `identity_columns` where none are given.
         defaults: whether to include values that are the default.
         tuned: whether to include values that a tuning chose. They follow from the rest and may differ between budgets
-            and seeds of one arm, so that runs which were tuned alike may be averaged.
+            and seeds of one arm, so that runs which were tuned alike may be averaged. Otherwise only the ratio of a
+            later stage's to the first one's is included, such as "times 0.1".
     """
     names = identity_columns(frame) if columns is None else list(columns)
-    left_out = {name: (None,) if defaults else (None, DEFAULTS.get(name)) for name in names}
     values = {name: [_plain(value) for value in frame[name]] for name in names}
-    chosen = (
-        {} if tuned else {name: frame[column].notna().tolist() for name in names if (column := _tuned(name, frame))}
-    )
+    if not tuned:
+        values = {name: _not_chosen(name, found, frame) for name, found in values.items()}
+    left_out = {name: (None,) if defaults else (None, DEFAULTS.get(name)) for name in names}
     return [
-        {
-            name: values[name][row]
-            for name in names
-            if values[name][row] not in left_out[name] and not (name in chosen and chosen[name][row])
-        }
+        {name: values[name][row] for name in names if values[name][row] not in left_out[name]}
         for row in range(len(frame))
     ]
+
+
+def _not_chosen(name: str, values: list[Any], frame: pd.DataFrame) -> list[Any]:
+    """Return the values of a column without those that a tuning chose.
+
+    What stays of these in a later stage is how many times the first stage's value it is: tuning changes both alike.
+    """
+    column, found = _tuned(name, frame), _STAGE.match(name)
+    if column is None:
+        return values
+    first = f"stage_1.{name[found.end() :]}" if found and not _SCHEDULE.fullmatch(name) else name
+    others = frame[first].tolist() if first in frame and first != name else [None] * len(values)
+    chosen = frame[column].notna().tolist()
+    return [
+        _times(value, other) if is_chosen else value
+        for value, other, is_chosen in zip(values, others, chosen, strict=True)
+    ]
+
+
+def _times(value: Any, first: Any) -> str | None:
+    """Return a value as a multiple of the first stage's; None where one of them is no number.
+
+    >>> _times(0.0004, 0.004), _times(0.0004, None)
+    ('times 0.1', None)
+    """
+    numbers = all(isinstance(number, int | float) and number == number for number in (value, first))
+    return f"times {value / first:.6g}" if numbers and first else None
 
 
 def _tuned(name: str, frame: pd.DataFrame) -> str | None:

@@ -4,11 +4,10 @@
 
 An arm is a method (`kd`), a method with other options and a label (`taid:linear`), or several methods one after the
 other (`sft>gkd`), which share the steps equally, or by weights: `sft*9>gkd` gives nine tenths of them to the first
-stage. The arms have the same student, data, seed, number of steps and evaluation, so that their difference is that of
-the methods.
+stage. `sft>gkd@0.1` trains the second one at a tenth of the learning rate. The arms have the same student, data, seed,
+number of steps and evaluation, so that their difference is that of the methods.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
@@ -20,14 +19,12 @@ from studykit.errors import InputError, unknown
 from studykit.methods import METHODS, get_method
 from studykit.scorers import any_needs, name_of
 from studykit.spec import Seed, steps_for_epochs
+from studykit.study.parts import Part, divided, rounded
 
 AtLeastZero = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 AboveZero = Annotated[float, Field(gt=0)]
 Options = dict[str, Any]
-_WEIGHT = re.compile(r"(?P<stage>.+?)\s*\*\s*(?P<weight>\d{1,6}(\.\d{1,6})?)")
-"""A stage of an arm with the weight of its steps."""
-
 _FIRST = "first"
 """The sampler that is written as `evaluation.items`, so that runs on the first of a split keep their ids."""
 
@@ -136,7 +133,7 @@ def arms(names: Sequence[str] | Mapping[str, str], **values: Any) -> dict[str, d
     """Return the plain specification of every arm, by its name.
 
     Args:
-        names: the arms by their methods: `kd`, `taid:linear`, `sft>gkd`, `sft*9>gkd`; or the methods by the name of
+        names: the arms by their methods: `kd`, `taid:linear`, `sft>gkd`, `sft*9>gkd@0.1`; or the methods by the name of
             the arm, where the methods alone do not tell arms apart.
         values: see `Parameters`.
 
@@ -207,45 +204,17 @@ def _stages(parts: Sequence[str], given: Parameters) -> list[dict[str, Any]]:
     if given.epochs is not None:
         per_step = shared["batch_size"] * shared["gradient_accumulation_steps"]
         shared["steps"] = steps_for_epochs(given.epochs, given.budget_examples, per_step)
-    weighted = [without_weight(part) for part in parts]
-    steps = _divided(shared["steps"], [weight for _, weight in weighted])
+    read = [Part.parse(part) for part in parts]
     stages = []
-    for (part, _), length in zip(weighted, steps, strict=True):
-        method = part.partition(":")[0]
+    for part, length in zip(read, divided(shared["steps"], read), strict=True):
+        method = part.name.partition(":")[0]
         options = {name: value for name, value in given.common_options.items() if name in METHODS.options(method)}
-        options |= given.method_options.get(part, {})
-        stage = _with_fields(shared, given.stage_options.get(part, {}), given.seed)
+        options |= given.method_options.get(part.name, {})
+        stage = _with_fields(shared, given.stage_options.get(part.name, {}), given.seed)
+        if part.rate != 1:
+            stage["learning_rate"] = rounded(stage["learning_rate"] * part.rate)
         stages.append(stage | {"method": method, "method_options": options, "steps": length})
     return stages
-
-
-def without_weight(part: str) -> tuple[str, float]:
-    """Return a stage of an arm without the weight of its steps, and the weight; 1 without any.
-
-    Raises:
-        InputError: the weight is 0.
-
-    >>> without_weight("kd:half*9"), without_weight("sft")
-    (('kd:half', 9.0), ('sft', 1.0))
-    """
-    part = part.strip()
-    found = _WEIGHT.fullmatch(part)
-    if found and not float(found["weight"]):
-        raise InputError(f"{part!r}: a stage has a part of the steps, so that its weight is more than 0")
-    return (found["stage"], float(found["weight"])) if found else (part, 1.0)
-
-
-def _divided(steps: int, weights: Sequence[float]) -> list[int]:
-    """Return the steps of each stage by their weights; what is left goes to the largest fractions, in their order.
-
-    >>> _divided(101, [1, 1]), _divided(402, [1, 1, 1, 1]), _divided(400, [39, 1])
-    ([51, 50], [101, 101, 100, 100], [390, 10])
-    """
-    exact = [round(steps * weight / sum(weights), 6) for weight in weights]
-    whole = [int(part) for part in exact]
-    by_fraction = sorted(range(len(whole)), key=lambda stage: whole[stage] - exact[stage])
-    more = by_fraction[: steps - sum(whole)]
-    return [part + (stage in more) for stage, part in enumerate(whole)]
 
 
 def _with_fields(stage: Options, fields: Options, seed: int) -> Options:

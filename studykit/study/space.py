@@ -18,6 +18,7 @@ from typing import Any
 from studykit.errors import InputError, shown, unknown
 from studykit.methods import METHODS, get_method
 from studykit.spec import RunSpec, Stage
+from studykit.study.parts import rounded
 
 TUNABLE = (
     "learning_rate",
@@ -32,8 +33,6 @@ TUNABLE = (
 """Settings of a stage that a space may hold besides options of methods. `steps` are those of all stages together."""
 
 TIMES = "times"
-_DIGITS = 10
-"""Significant digits of a value: 0.0001 times 3 is 0.0003, and the same run as with that value."""
 
 Arm = Mapping[str, Any]
 """The plain specification of an arm."""
@@ -75,7 +74,7 @@ class Axis:
         (0.018, 1.0)
         """
         *_, before, last = sorted(self.values, reverse=side < 0)
-        new = _rounded(last * last / before if min(self.values) > 0 else 2 * last - before)
+        new = rounded(last * last / before if min(self.values) > 0 else 2 * last - before)
         return int(new) if all(isinstance(value, int) for value in self.values) and new == int(new) else new
 
     def plain(self) -> Any:
@@ -254,7 +253,7 @@ def _set_steps(stages: list[dict[str, Any]], value: Any, times: bool) -> None:
     if times:
         for stage in stages:
             if stage.get("epochs") is not None:
-                stage["epochs"] = _rounded(stage["epochs"] * value)
+                stage["epochs"] = rounded(stage["epochs"] * value)
             else:
                 stage["steps"] = max(1, round(stage["steps"] * value))
         return
@@ -269,12 +268,8 @@ def _set_steps(stages: list[dict[str, Any]], value: Any, times: bool) -> None:
 def _scaled(own: Any, factor: float, axis: Axis) -> Any:
     if not _is_number(own):
         raise InputError(f"tune: {axis.name} is {shown(own)} without tuning, which has no factors: give values instead")
-    scaled = _rounded(own * factor)
+    scaled = rounded(own * factor)
     return max(1, round(scaled)) if isinstance(own, int) and axis.name in TUNABLE else scaled
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
 
 
 def _is_number(value: Any) -> bool:

@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from studykit.errors import InputError, unknown
-from studykit.study.arms import without_weight
+from studykit.study.parts import Part
 
 KINDS = ("human", "synthetic", "mixed")
 """What a way may hold in braces: the comparison's data, synthetic ones, or a share of these in every step."""
@@ -28,8 +28,8 @@ def ways(
     """Return the arms by their methods, each once, and the options of their stages, as `arms` takes them.
 
     Args:
-        patterns: stages joined by `>`, each of them `{human}`, `{synthetic}` or `{mixed}`; `{synthetic}*9>{human}`
-            gives nine tenths of the steps to the first one.
+        patterns: stages joined by `>`, each of them `{human}`, `{synthetic}` or `{mixed}`; `{synthetic}*9>{human}@0.1`
+            gives nine tenths of the steps to the first one, and a tenth of the learning rate to the second.
         synthetic: data by name; a stage on them draws from the same sampler and seed as the others.
         recipes: pairs of methods, for stages on synthetic data and for all others.
         shares: of synthetic examples in a step of `{mixed}`.
@@ -39,7 +39,7 @@ def ways(
     """
     for pattern in patterns:
         for part in pattern.split(">"):
-            if (kind := without_weight(part)[0].strip()) not in {f"{{{kind}}}" for kind in KINDS}:
+            if (kind := Part.parse(part).name) not in {f"{{{kind}}}" for kind in KINDS}:
                 raise unknown("stage of a way", kind, [f"{{{kind}}}" for kind in KINDS])
     if wrong := [recipe for recipe in recipes if len(recipe) != 2]:
         raise InputError(f"a recipe is a pair, the methods on synthetic and on human data; received {wrong[0]}")

@@ -13,11 +13,11 @@ MIX = json.dumps(
 )
 
 
-def staged(first, second, method="sft > sft", points=(18.0, 20.0, 22.0), steps=None):
+def staged(first, second, method="sft > sft", points=(18.0, 20.0, 22.0), steps=None, **more):
     sizes = {"human": 100, "synthetic": 900}
     columns = {"budget": 1000, "stage_1.examples": sizes[first], "stage_2.examples": sizes[second]}
     columns |= {"stage_1.source": first.replace("human", "jsonl"), "stage_2.source": second.replace("human", "jsonl")}
-    columns |= {} if steps is None else {"stage_1.steps": steps[0], "stage_2.steps": steps[1]}
+    columns |= more if steps is None else more | {"stage_1.steps": steps[0], "stage_2.steps": steps[1]}
     number = 1 if first == "synthetic" else 2
     return runs(method, points, **columns, **{f"stage_{number}.{TEACHER}": "a"})
 
@@ -84,6 +84,28 @@ def test_stages_of_other_lengths_are_another_way_with_the_same_planned_differenc
     assert "synthetic > human - the other order (human > synthetic): +7.0 [+4.5, +9.5]" in finding.sentence
     planned = [name for name in finding.verdicts if "the best mixture" in name]
     assert [name.partition(" at ")[0] for name in planned] == ["synthetic > human", "synthetic > human (steps 9:1)"]
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_a_slower_last_stage_is_another_way(tuned):
+    rates = {"stage_1.learning_rate": 0.004, "stage_2.learning_rate": 0.0004}
+    slower = staged("synthetic", "human", points=(20.0, 22.0, 24.0), steps=(9, 1), **rates)  # 10, 10, 10
+    slower[1] |= {"stage_1.learning_rate": 0.002, "stage_2.learning_rate": 0.0002} if tuned else {}
+    frame = frame_of(FRAME.to_dict("records"), slower)
+    if tuned:
+        frame = frame.assign(tuning="one", **{"tuned.learning_rate": 0.004})
+    finding = two_stage(frame)
+    name = "synthetic > human (steps 9:1, learning rates 1:0.1)"
+    assert finding.table.set_index("data")["score - human"][name] == "+10.0 [+10.0, +10.0]"
+    assert f"{name} - the best mixture (25% synthetic): +5.0 [+2.5, +7.5]" in finding.sentence
+    assert f"{name} - the other order" not in finding.sentence
+
+
+def test_other_learning_rates_of_one_way_are_never_averaged():
+    rates = [{"stage_1.learning_rate": rate, "stage_2.learning_rate": rate / 10} for rate in (0.004, 0.002)]
+    slower = [run for one in rates for run in staged("synthetic", "human", **one)]
+    with pytest.raises(ValueError, match="learning_rate"):
+        two_stage(frame_of(FRAME.to_dict("records"), slower))
 
 
 def test_lengths_that_only_a_remainder_tells_apart_are_equal():

@@ -229,6 +229,20 @@ def test_what_stages_share_has_the_plain_name_and_the_rest_each_its_own(frame_of
     assert "stage_1.learning_rate" in option_columns(frame)
 
 
+def test_of_a_tuned_value_the_ratio_of_stages_stays(frame_of):
+    pairs = [(0.004, 0.0004), (0.002, 0.0002), (0.004, 0.004), (0.004, 0.002)]
+    stages = [[STAGE | {"learning_rate": rate} for rate in pair] for pair in pairs]
+    frame = frame_of(*(RunSpec.parse(PLAIN | {"stages": pair}) for pair in stages))
+    tuned = frame.assign(tuning="0a1b", **{"tuned.learning_rate": 0.004})
+    assert results.configurations(frame).nunique() == 4
+    assert results.configurations(tuned).nunique() == 3  # the first two are one arm
+    assert set(labels(tuned)) == {
+        "kd > kd (stage_2.learning_rate=times 0.1)",
+        "kd > kd (stage_2.learning_rate=times 0.5)",
+        "kd > kd",
+    }
+
+
 def test_the_order_of_stages_tells_runs_apart(frame_of):
     stages = [STAGE, STAGE | {"learning_rate": 0.5}]
     frame = frame_of(RunSpec.parse(PLAIN | {"stages": stages}), RunSpec.parse(PLAIN | {"stages": stages[::-1]}))

@@ -225,6 +225,19 @@ def test_stages_share_the_steps_by_weights():
     assert [stage["method_options"] for stage in halved] == [half["kd:half"]] * 2
 
 
+def test_a_stage_has_its_part_of_the_learning_rate():
+    few = {"kd:few": {"learning_rate": 0.5}}
+    names = ["sft>kd@0.1", "sft*3@2 > kd * 1 @ 0.3", "kd:few@0.1", "sft>kd"]
+    arms = study.arms(names, stage_options=few, steps=100, **SHARED | {"learning_rate": 0.0001})
+    assert {arm: [stage["learning_rate"] for stage in one["stages"]] for arm, one in arms.items()} == {
+        "sft>kd@0.1": [0.0001, 0.00001],
+        "sft*3@2 > kd * 1 @ 0.3": [0.0002, 0.00003],  # to the last digit, so that runs are shared
+        "kd:few@0.1": [0.05],
+        "sft>kd": [0.0001, 0.0001],
+    }
+    assert [stage["steps"] for stage in arms["sft*3@2 > kd * 1 @ 0.3"]["stages"]] == [75, 25]
+
+
 def test_given_steps_stand_above_the_budget():
     for steps, expected in ((0, steps_for(500)), (7, 7)):
         [stage] = study.arms(["sft"], steps=steps, **SHARED)["sft"]["stages"]
@@ -240,7 +253,9 @@ def test_given_steps_stand_above_the_budget():
         (["kd"], {"stage_options": {"kdd": {"bf16": True}}}, "stage_options: unknown method 'kdd'"),
         (["kd"], {"stage_options": {"kd": {"steps": 9}}}, "stage_options of 'kd': steps has another parameter"),
         (["kd"], {"seed": -1}, "seed must be greater than or equal to 0"),
-        (["sft*0>kd"], {}, "its weight is more than 0"),
+        (["sft*0>kd"], {}, r"'sft\*0': the weight of its steps must be more than 0"),
+        (["sft>kd@0"], {}, "'kd@0': the factor of its learning rate must be more than 0"),
+        (["sft>kd@x"], {}, "unknown method 'kd@x'; did you mean 'kd'"),
         (["sft*x>kd"], {}, r"unknown method 'sft\*x'; did you mean 'sft'"),
         (["kd"], {"steps": "many"}, "steps must be"),
     ],
