@@ -48,6 +48,8 @@ def estimate_line(estimates: Iterable[Estimate], jobs: int) -> str:
     _, _, _, seen, teacher, _, cache, disk, memory, _ = _texts(total)
     runs, trials, there = (int(total[name]) for name in ("runs", "trials", "runs_there"))
     tuning = f" and {counted(trials, 'trial')} ({_duration(total['tuning_s'] / jobs)})" if trials else ""
+    if further := int(total["further_trials"]):
+        tuning += f", and at most {further:,} more where a grid is widened ({_duration(total['further_s'] / jobs)}),"
     known = f", {there:,} more {'is' if there == 1 else 'are'} done or shared" if there else ""
     return (
         f"{counted(len(each), 'cell')} will take about {_duration(seconds)}, {memory} of memory"

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,15 @@ class Planned:
     study: Path
     keep: str
 
-    @property
+    @cached_property
     def trials(self) -> list[RunSpec]:
         """Specifications of the trials, before a grid is widened."""
         return [] if self.tuning is None else [spec for _, _, spec in self.tuning.specs()]
+
+    @cached_property
+    def further_trials(self) -> list[RunSpec]:
+        """Specifications of the trials that widening the grids adds at most."""
+        return [] if self.tuning is None else list(self.tuning.further_specs())
 
 
 @dataclass
@@ -110,8 +116,6 @@ def _pin(planned: list[Planned], jobs: int) -> Checked:
     """Pin specifications, each with its results folder; those of one folder share what is looked up."""
     from studykit.data import Inputs
     from studykit.study import pin  # imports torch
-    from studykit.study.estimate import Needs, Shared, check_fits
-    from studykit.study.rates import measure
     from studykit.training.ranks import check_shares
 
     processes = processes_wanted()
@@ -126,18 +130,42 @@ def _pin(planned: list[Planned], jobs: int) -> Checked:
                 checked.pinned[key] = pinned[key].spec
     _check_apart(planned, inputs)
     checked.pin_s = (time.monotonic() - started) / len(pinned)
+    _measure(checked, pinned, jobs)
+    further = {}
+    for cell in planned:
+        for spec in cell.further_trials:
+            if (key := _key(spec)) not in pinned | further:
+                further[key] = pin(_without_seeds(spec), inputs[cell.root])
+                checked.pinned[key] = further[key].spec
+    _measure(checked, further, None)
+    return checked
+
+
+def _measure(checked: Checked, pinned: dict[str, Any], jobs: int | None) -> None:
+    """Find out what pinned specifications need, and refuse those that do not fit, if the batch trains them for sure.
+
+    Args:
+        checked: gets what is found.
+        pinned: specifications by key.
+        jobs: notebooks at a time; None for what a batch may not come to.
+    """
+    from studykit.study.estimate import Needs, Shared, check_fits
+    from studykit.study.rates import measure
+
     for key, run in pinned.items():
         try:
             needs = Needs.of(run, measure(run))
         except InputError:
+            if jobs is None:
+                continue
             raise
         except Exception as fault:  # a batch needs no estimate
             methods = " > ".join(stage.spec.method for stage in run.stages)
             checked.lines.append(f"no estimate for {methods}: {type(fault).__name__}: {fault}".partition("\n")[0])
             continue
-        check_fits(run, needs, needs.estimate(Shared()).memory_bytes, jobs)
+        if jobs is not None:
+            check_fits(run, needs, needs.estimate(Shared()).memory_bytes, jobs)
         checked.needs[key] = needs
-    return checked
 
 
 def _check_apart(planned: list[Planned], inputs: dict[str, Any]) -> None:
@@ -178,16 +206,36 @@ def _estimate(cell: Planned, checked: Checked, shared: dict[int, Any], known: se
 
     total = Estimate(seconds=checked.start_s + _FIGURES_S + checked.pin_s * (len(cell.arms) + len(cell.trials)))
     for spec, is_trial in [(spec, False) for spec in cell.arms] + [(spec, True) for spec in cell.trials]:
-        key = _key(spec)
-        folder = cell.study / "runs" / with_settings(checked.pinned[key], spec).run_id
+        folder = _folder(cell, checked, spec)
         is_open = cell.tuning is not None and not is_trial  # which values it will have is not known yet
         if not is_open and (folder in known or is_done(folder)):
             total += Estimate(runs_there=1)
             continue
         known |= set() if is_open else {folder}
-        needs = checked.needs[key].estimate(shared.setdefault(spec.seed, Shared()), "none" if is_trial else cell.keep)
+        needs = checked.needs[_key(spec)].estimate(
+            shared.setdefault(spec.seed, Shared()), "none" if is_trial else cell.keep
+        )
         total += needs + (Estimate(trials=1, tuning_s=needs.seconds) if is_trial else Estimate(runs=1))
+    return total + _further(cell, checked, shared, known)
+
+
+def _further(cell: Planned, checked: Checked, shared: dict[int, Any], known: set[Path]) -> Any:
+    """Return the trials that widening the grids of a cell adds at most; arguments as those of `_estimate`."""
+    from studykit.study.estimate import Estimate, Shared
+
+    total = Estimate()
+    for spec in (spec for spec in cell.further_trials if _key(spec) in checked.needs):
+        folder = _folder(cell, checked, spec)
+        if folder not in known and not is_done(folder):
+            needs = checked.needs[_key(spec)].estimate(shared.setdefault(spec.seed, Shared()), "none")
+            total += Estimate(further_trials=1, further_s=needs.seconds)
+            known.add(folder)
     return total
+
+
+def _folder(cell: Planned, checked: Checked, spec: RunSpec) -> Path:
+    """Return where a run of a cell is, or will be."""
+    return cell.study / "runs" / with_settings(checked.pinned[_key(spec)], spec).run_id
 
 
 def _arms(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,8 @@ class Estimate:
         trials: number of trials that are trained.
         runs_there: number of runs and trials that are on disk, or that an earlier cell of the batch trains.
         tuning_s: seconds of the trials, which are among `seconds`.
+        further_trials: number of trials that follow at most, where best values are at the edges of a tuning's grids.
+        further_s: seconds of these, which are not among `seconds`.
     """
 
     student_tokens: float = 0
@@ -61,6 +63,8 @@ class Estimate:
     trials: int = 0
     runs_there: int = 0
     tuning_s: float = 0
+    further_trials: int = 0
+    further_s: float = 0
 
     def __add__(self, other: "Estimate") -> "Estimate":
         """Return what both take one after the other: the larger memory and checkpoints, the sum of all else."""

@@ -11,7 +11,7 @@ what holds for this arm alone, beside or instead of what holds for all.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -159,8 +159,18 @@ def widen(arms: Mapping[str, Arm], grids: Mapping[str, Grid], best: Mapping[str,
     An axis stays as it is where an arm does not have it, where the next value is none that a run may have, and where
     arms would get different numbers of trials.
     """
-    wider = dict(grids)
     wanted = dict.fromkeys(item for arm, grid in grids.items() for item in edges(grid, best[arm]).items())
+    return _widened(arms, grids, wanted)
+
+
+def widest(arms: Mapping[str, Arm], grids: Mapping[str, Grid]) -> dict[str, Grid]:
+    """Return the grids as they are where best points lie at all edges: the most trials that `widen` can lead to."""
+    axes = dict.fromkeys(axis.name for grid in grids.values() for axis in grid if axis.is_ordered)
+    return _widened(arms, grids, [(name, side) for name in axes for side in (-1, 1)])
+
+
+def _widened(arms: Mapping[str, Arm], grids: Mapping[str, Grid], wanted: Iterable[tuple[str, int]]) -> dict[str, Grid]:
+    wider = dict(grids)
     for name, side in wanted:
         tried = {arm: _with_next(grid, name, side) for arm, grid in wider.items()}
         complete = {arm: grid for arm, grid in tried.items() if grid is not None}

@@ -9,14 +9,14 @@ No model or data is looked up here.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from studykit.errors import InputError, shown, unknown
 from studykit.methods import get_method
 from studykit.scorers import name_of
 from studykit.spec import MAX_SEED, Evaluation, RunSpec
-from studykit.study.space import Grid, Point, apply, grids_of, points
+from studykit.study.space import Grid, Point, apply, grids_of, points, widest
 from studykit.study.trials import trial_spec, validation_of
 
 SPLIT, ITEMS = "validation", 500
@@ -54,6 +54,14 @@ class TuningPlan:
             for point in self.points(arm):
                 for seed in self.seeds:
                     yield arm, point, trial_spec(apply(plain, self.grids[arm], point), seed, self.evaluation)
+
+    def further_specs(self) -> Iterator[RunSpec]:
+        """Yield the specification of every run that can follow at most, where best values are at edges of the grids."""
+        wider = replace(self, grids=widest(self.arms, self.grids))
+        known = {arm: [repr(point) for point in self.points(arm)] for arm in self.arms}
+        for arm, point, spec in wider.specs():
+            if repr(point) not in known[arm]:
+                yield spec
 
     @property
     def line(self) -> str:

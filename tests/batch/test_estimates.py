@@ -28,6 +28,8 @@ CELL = {
     "trials": 0,
     "runs_there": 0,
     "tuning_s": 0.0,
+    "further_trials": 0,
+    "further_s": 0.0,
 }
 
 
@@ -50,6 +52,13 @@ def test_trials_are_counted_apart_and_what_is_there_is_said():
     tuned = CELL | {"trials": 24, "runs_there": 12, "tuning_s": 40.0}
     line = estimate_line([tuned, CELL], 1)
     assert "4 runs and 24 trials (40 s) to train, 12 more are done or shared; " in line
+
+
+def test_trials_that_widening_may_add_are_no_part_of_the_time():
+    tuned = CELL | {"trials": 24, "runs_there": 12, "tuning_s": 40.0, "further_trials": 1200, "further_s": 600.0}
+    line = estimate_line([tuned, CELL], 2)
+    assert line.startswith("2 cells will take about 60 s")
+    assert "and 24 trials (20 s), and at most 1,200 more where a grid is widened (5 min), to train, 12 more" in line
 
 
 def test_one_of_a_kind_is_written_as_one():

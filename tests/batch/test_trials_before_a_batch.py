@@ -48,6 +48,16 @@ def test_trials_are_counted_once_for_all_seeds(cells):
     assert first["student_tokens"] > second["student_tokens"]
 
 
+def test_trials_that_widening_may_add_are_counted_once_and_apart(cells):
+    plain, _ = preflight.check(cells(0, 1, tune={"learning_rate": {"times": [0.5, 1]}}))["estimates"]
+    first, second = preflight.check(cells(0, 1))["estimates"]
+    assert (plain["further_trials"], plain["trials"]) == (4, 4)  # one value more at either end, for two arms
+    # steps 3 and 6 become 12 as well, and no half of 3: twelve points instead of four for each arm
+    assert (first["further_trials"], second["further_trials"]) == (16, 0)
+    assert first["further_s"] > first["tuning_s"] > 0
+    assert first["seconds"] - first["tuning_s"] == pytest.approx(second["seconds"], rel=0.5)
+
+
 def test_what_is_on_disk_is_not_counted(cells, tmp_path):
     [cell] = cells(0)
     arms = preflight.arms_of(Path("any"), cell["parameters"])

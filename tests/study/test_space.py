@@ -4,7 +4,7 @@ import pytest
 
 from studykit import study
 from studykit.errors import InputError
-from studykit.study.space import Axis, apply, chosen_values, edges, grids_of, points, widen
+from studykit.study.space import Axis, apply, chosen_values, edges, grids_of, points, widen, widest
 from studykit.study.tuning_plan import plan_tuning
 
 
@@ -123,6 +123,17 @@ def test_one_arm_at_the_edge_widens_the_grid_of_all_in_that_direction():
     both = widen(ARMS, grids, {"sft": middle | {"learning_rate": 0.001}, "kd": middle | {"learning_rate": 0.004}})
     assert both["sft"][0].values == (0.001, 0.002, 0.004, 0.0005, 0.008)
     assert len(points(both["sft"])) == len(points(both["kd"])) == 15
+
+
+def test_the_widest_grid_goes_on_at_every_edge_that_can():
+    grids = grids_of(ARMS, {"learning_rate": [0.001, 0.002], "steps": [100, 200], "lr_scheduler_type": ["cosine"]})
+    wider = widest(ARMS, grids)
+    assert {axis.name: axis.values for axis in wider["sft"]} == {
+        "learning_rate": (0.001, 0.002, 0.0005, 0.004),
+        "lr_scheduler_type": ("cosine",),
+        "steps": (100, 200, 50, 400),
+    }
+    assert wider["sft"] == wider["kd"]
 
 
 def test_a_value_that_no_run_may_have_ends_the_grid():
