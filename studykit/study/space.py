@@ -164,7 +164,7 @@ def widen(arms: Mapping[str, Arm], grids: Mapping[str, Grid], best: Mapping[str,
 
 
 def widest(arms: Mapping[str, Arm], grids: Mapping[str, Grid]) -> dict[str, Grid]:
-    """Return the grids as they are where best points lie at all edges: the most trials that `widen` can lead to."""
+    """Return the grids widened at all edges: the most trials that `widen` can lead to."""
     axes = dict.fromkeys(axis.name for grid in grids.values() for axis in grid if axis.is_ordered)
     return _widened(arms, grids, [(name, side) for name in axes for side in (-1, 1)])
 
