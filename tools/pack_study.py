@@ -3,6 +3,7 @@
 The cells and the runs that they name are copied, without weights, teacher caches, checkpoints and logs. Curves and
 answers of trials are left out, and those of the other runs are packed. Then name the study in .gitignore and in
 the README's tree, and run `python -m tools.pages README.md docs/findings.md`.
+The folders of the runs become one archive, which is unpacked where the study is read.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 from studykit import results
 from studykit.errors import InputError
 from studykit.files.packed import pack
+from studykit.results.archive import archive_runs
 
 RESULTS = Path(__file__).parents[1] / "results"
 _HEAVY = ("model", "adapter", "checkpoints", "teacher-cache", "trackers")
@@ -52,6 +54,7 @@ def pack_study(study: Path, target_root: Path) -> int:
             file.unlink()
         elif file.name in _PACKED:
             pack(file)
+    archive_runs(target)
     return sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
 
 

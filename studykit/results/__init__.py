@@ -18,6 +18,7 @@ each evaluation, named by the hash of what is measured:
                                                         items.jsonl       each item with its answer and scores
                                                         record.json       written last: its existence means measured
                                   tuning/<tuning>.json    how its settings were chosen, where a tuning chose them
+    results/<study>/runs.tar.xz                      all of runs/ in one file: unpacked where the study is read
     results/<study>/arms.jsonl                       names of runs in comparisons, and which ones are trials of tunings
     results/<study>/signals/<run_id>.json            size and quality of a run's cached teacher, where measured
     results/<study>/trackers/<run_id>.json           which lines of its curve trackers have, where some follow it

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from studykit.errors import InputError
 from studykit.files import json_object, read_lines, write_json
 from studykit.files.leases import is_held
+from studykit.results.archive import unpack
 from studykit.results.arms import TUNING
 from studykit.results.record import CellRecord, CellSpec, Hypothesis, read_record, read_typed, write_record
 
@@ -152,6 +153,7 @@ def read_cell(folder: Path) -> CellState:
 
 def cells(study_folder: str | Path) -> list[CellState]:
     """Return the cells of all batches of a study, by id."""
+    unpack(Path(study_folder))
     folders = sorted((Path(study_folder) / "cells").glob("*"))
     return [read_cell(folder) for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
 

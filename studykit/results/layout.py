@@ -6,6 +6,7 @@ from pathlib import Path
 
 from studykit.errors import InputError
 from studykit.files import write_json
+from studykit.results.archive import unpack
 from studykit.results.record import RECORD_SCHEMA
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -36,6 +37,7 @@ def check_study(root: str | Path, study: str) -> Path:
         raise InputError(f"{root} is a file: results need a folder")
     folder = root / study
     if is_study(folder):
+        unpack(folder)
         return folder
     if folder.exists() and (not folder.is_dir() or any(not file.name.startswith(".") for file in folder.iterdir())):
         raise InputError(f"{folder} exists and is not a studykit study (no study.json): choose another name or folder")
@@ -61,6 +63,7 @@ def studies(root: str | Path) -> list[Path]:
     """
     root = Path(root)
     if is_study(root):
+        unpack(root)
         return [root]
     if not root.exists():
         return []
@@ -69,6 +72,8 @@ def studies(root: str | Path) -> list[Path]:
     found = sorted(folder for folder in root.iterdir() if folder.is_dir() and is_study(folder))
     if not found and any(child.is_dir() for child in root.iterdir()):
         raise InputError(f"{root} holds no studykit study (no study.json in it or one level below)")
+    for folder in found:
+        unpack(folder)
     return found
 
 
@@ -78,6 +83,7 @@ def run_folder(study_folder: str | Path, run_id: str) -> Path:
     Raises:
         InputError: no such run in this study.
     """
+    unpack(Path(study_folder))
     runs = (Path(study_folder) / "runs").resolve()
     folder = runs / run_id
     if not is_run_id(run_id) or folder.is_symlink() or not folder.resolve().is_relative_to(runs):
@@ -110,6 +116,7 @@ def find_run(root: str | Path, run_id: str) -> Path:
 
 def run_folders(study: Path) -> list[Path]:
     """Return the folders of all runs of a study, by id; links are passed over."""
+    unpack(study)
     runs = study / "runs"
     if not runs.is_dir():
         return []
