@@ -42,7 +42,7 @@ def test_the_table_is_read_from_the_index(archived, monkeypatch):
 
 
 @pytest.mark.parametrize("read", [results.studies, lambda study: results.load(study.parent), results.cells])
-def test_whoever_reads_a_study_has_its_runs(archived, read):
+def test_the_runs_are_there_where_a_study_is_read(archived, read):
     study, before, _ = archived
     read(study)
     assert content(study) == before
