@@ -63,6 +63,8 @@ TORCH_FREE = (
     "__main__",
 )
 HEAVY = ("torch", "transformers", "accelerate", "peft", "datasets")
+GIVEN_MODELS = ("spec",)
+"""Torch-free rooms whose functions may import something heavy when they are called: a field's function gets a model."""
 
 
 def room_of(module):
@@ -123,7 +125,8 @@ def test_a_torch_free_room_names_nothing_heavy_when_it_is_imported(file):
     late = {node.lineno for node in inside if isinstance(node, ast.Import | ast.ImportFrom)}
     for name, line in imported(file):
         if name.partition(".")[0] in HEAVY:
-            raise AssertionError(f"{file}:{line} imports {name}")
+            is_late = line in late and room_of(module_name(file)) in GIVEN_MODELS
+            assert is_late, f"{file}:{line} imports {name}"
         if line not in late and room_of(name):
             assert room_of(name) in TORCH_FREE, f"{file}:{line} imports {name}, which imports torch"
 

@@ -9,7 +9,7 @@ No method is known here: where one trains on a part of its budget, the part is d
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pool:
-    """All examples of a source's split, before filters.
+    """All examples of a source's split, before filters and after what is applied to them.
 
     Attributes:
         examples: in the source's order; those of large files stay on disk until they are looked at.
@@ -86,13 +86,20 @@ class Inputs:
         self._found: dict[str, Found] = {}
 
     def pool(self, data: Data) -> Pool:
-        """Return all examples of a source's split.
+        """Return all examples of a source's split, after what is applied to them.
 
         Raises:
             InputError: a source or file that cannot be used.
         """
 
         def load() -> Pool:
+            pool = read()
+            if not data.acting_on("examples"):
+                return pool
+            examples = data.apply_to("examples", pool.examples)
+            return replace(pool, examples=examples, sha256=content_hash(examples))
+
+        def read() -> Pool:
             if (files := files_of(data.source, data.split, data.options)) is not None:
                 return Pool(*open_pool(data.source, data.split, data.options, files))
             writer = AnswerWriter(self.models, self._prompts)

@@ -25,7 +25,6 @@ from studykit.models.names import ModelRef
 from studykit.models.placement import placement
 from studykit.models.probe import probe
 from studykit.models.projection import output_head
-from studykit.models.pruning import prune
 from studykit.models.sharding import is_sharding, shard
 from studykit.spec import Lora, Student, Teacher
 
@@ -61,6 +60,8 @@ def load_student(student: Student, model: ModelRef, seed: int = 0) -> nn.Module:
     if student.lora:
         loaded = _with_adapters(loaded, student.lora, seed)
         _name_base(loaded, None if student.random_config is not None else model)
+    for part in (student, student.lora):
+        loaded = loaded if part is None else part.apply_to("student", loaded)
     probe(loaded, student.name)
     return loaded
 
@@ -86,8 +87,8 @@ def load_teacher(model: ModelRef, how: Teacher | None = None, *, sharded: bool =
     passed = {} if how is None else how.passed_to("from_pretrained")
     placed = {} if how is None else placement(how)
     loaded: Any = _load(model, _frozen_dtype(), passed | placed)
-    if how is not None and how.pruned:
-        prune(loaded, how.pruned)
+    if how is not None:
+        loaded = how.apply_to("teacher", loaded)
     if output_head(loaded).weight.device.type == "meta":
         raise InputError(
             f"device_map leaves the output head of {model.name!r} to the CPU or the disk: give it to a device, such as "

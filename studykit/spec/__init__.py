@@ -28,7 +28,7 @@ from studykit.spec.data import Budget, Data, Filters, MixPart, with_first_parts
 from studykit.spec.evaluation import Evaluation, repeated_evaluation
 from studykit.spec.identity import SCHEMA, canonical, hash_id
 from studykit.spec.models import WHERE, Endpoint, Lora, Student, Teacher
-from studykit.spec.part import Part, PassedTo
+from studykit.spec.part import AppliedTo, Part, PassedTo
 from studykit.spec.schema_1 import from_schema_1, is_schema_1
 from studykit.spec.stage import Stage
 from studykit.spec.values import MAX_SEED, Seed, steps_for_epochs
@@ -37,6 +37,7 @@ __all__ = [
     "MAX_SEED",
     "SCHEMA",
     "WHERE",
+    "AppliedTo",
     "Budget",
     "Data",
     "Endpoint",

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from studykit.spec.part import Part, PassedTo
+from studykit.spec.part import AppliedTo, Part, PassedTo
+from studykit.spec.pruning import prune
 
 WHERE: dict[str, Any] = {"device_map": True, "endpoint": {"url", "api_key_env", "timeout_s", "requests", "retries"}}
 """Fields of a teacher that say where it computes and how it is reached, not what it is: no part of any id."""
@@ -90,7 +91,7 @@ class Teacher(Part):
     revision: str | None = None
     top_k: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1, le=255)
-    pruned: float | None = Field(default=None, ge=0, lt=1)
+    pruned: Annotated[float | None, AppliedTo("teacher", prune)] = Field(default=None, ge=0, lt=1)
     engine: Literal["vllm"] | None = None
     attn_implementation: Attention = Field(default=None, description="in the words of transformers; None: its choice")
     device_map: str | dict[str, int | str] | None = Field(
@@ -124,7 +125,7 @@ class Teacher(Part):
             return self
         if self.top_k is None:
             raise ValueError("an endpoint gives the likeliest tokens of a distribution: set endpoint.logprobs")
-        if local := [name for name in _OF_WEIGHTS if getattr(self, name) is not None]:
+        if local := [*self.acting_on("teacher"), *(name for name in _OF_WEIGHTS if getattr(self, name) is not None)]:
             raise ValueError(f"{local[0]} is a matter of the server where there is an endpoint: leave it out")
         return self
 
@@ -134,5 +135,5 @@ class Teacher(Part):
         return self.top_k is not None or self.samples is not None
 
 
-_OF_WEIGHTS = ("pruned", "engine", "attn_implementation", "device_map", "quantization")
-"""Fields of a teacher whose weights are on this machine."""
+_OF_WEIGHTS = ("engine", "attn_implementation", "device_map", "quantization")
+"""Fields of a teacher whose weights are on this machine, besides those that are applied to it."""

@@ -1,8 +1,10 @@
 """The base of all parts of a specification."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,6 +26,35 @@ class PassedTo:
     keyword: str | None = None
 
 
+Thing = Literal["examples", "student", "teacher", "training", "optimizer"]
+
+
+@dataclass(frozen=True)
+class AppliedTo:
+    """Marks a field with the function that acts on it: nothing else needs to read it.
+
+    It is called in every process, and again where a run goes on or its trained model is loaded: then it must leave
+    trained weights as they are.
+
+    Attributes:
+        thing: what the function gets; each has its parts of a specification.
+            "examples" (Data): of the source, before they are hashed, filtered and drawn.
+            "student" (Student, Lora): loaded, with its adapters, before it is tried and divided among processes.
+            "teacher" (Teacher): loaded; the field is in the key of its cache.
+            "training" (Stage): the student while a stage trains it.
+            "optimizer" (Stage): a new one, before it takes a step.
+        function: of the thing and the field's value; returns what takes the thing's place, or None where it has changed
+            the thing itself. For "training" it is a context manager, since the next stage trains the same student.
+    """
+
+    thing: Thing
+    function: Callable[[Any, Any], Any]
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):  # Python assigns a field's default before it reads the annotation
+            raise TypeError(f"AppliedTo({self.thing!r}, ...): give the function another name than the field's")
+
+
 class Part(BaseModel):
     """Base of all parts: frozen, strict about unknown keys."""
 
@@ -41,6 +72,33 @@ class Part(BaseModel):
             for mark in field.metadata
             if isinstance(mark, PassedTo) and mark.function == function and (value := getattr(self, name)) is not None
         }
+
+    def acting_on(self, thing: Thing) -> dict[str, Any]:
+        """Return the values of the fields that are applied to a thing, by name; None and defaults are left out."""
+        return {name: value for name, value, _ in self._acting_on(thing)}
+
+    def apply_to(self, thing: Thing, given: Any) -> Any:
+        """Return a thing after the functions of the fields that act on it, in the order of the fields."""
+        for _, value, function in self._acting_on(thing):
+            changed = function(given, value)
+            given = given if changed is None else changed
+        return given
+
+    @contextmanager
+    def applied_to(self, thing: Thing, given: Any) -> Iterator[None]:
+        """Apply the fields that act on a thing within the block, where their functions are context managers."""
+        with ExitStack() as stack:
+            for _, value, function in self._acting_on(thing):
+                stack.enter_context(function(given, value))
+            yield
+
+    def _acting_on(self, thing: Thing) -> Iterator[tuple[str, Any, Callable[[Any, Any], Any]]]:
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            for mark in field.metadata:
+                acts = isinstance(mark, AppliedTo) and mark.thing == thing
+                if acts and value is not None and value != field.default:
+                    yield name, value, mark.function
 
     @classmethod
     def parse(cls, data: Any) -> Self:

@@ -1,13 +1,27 @@
 """One training stage: data, method, and the optimizer's settings."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from studykit.spec.data import Data, MixPart
 from studykit.spec.models import Teacher
-from studykit.spec.part import Part, PassedTo
+from studykit.spec.part import AppliedTo, Part, PassedTo
 from studykit.spec.values import OnOrNone, ScorerOrLoss
+
+
+@contextmanager
+def checkpoint_activations(student: Any, is_on: bool) -> Iterator[None]:
+    """Compute the activations of layers again in the backward pass, instead of storing them."""
+    student.activation_checkpointing_enable()
+    student.enable_input_require_grads()
+    try:
+        yield
+    finally:
+        student.activation_checkpointing_disable()
+        student.disable_input_require_grads()
 
 
 class Stage(Part):
@@ -51,7 +65,7 @@ class Stage(Part):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_length: int = Field(default=2048, ge=2, description="tokens; longer examples are refused, never cut silently")
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, AppliedTo("training", checkpoint_activations)] = False
     padding_free: bool | None = Field(
         default=None, description="sequences of a batch as one row without padding; None: on flash attention"
     )

@@ -40,7 +40,7 @@ from studykit.teacher.endpoint import EndpointTeacher
 from studykit.teacher.store import as_keys
 from studykit.training.loop import train_step, validation_loss
 from studykit.training.resolved import ResolvedRun, ResolvedStage, Usage
-from studykit.training.stages import open_teacher_of, prepare_teacher, set_activation_checkpointing
+from studykit.training.stages import open_teacher_of, prepare_teacher
 from studykit.training.state import Training
 from studykit.training.threads import allowance, chosen_threads
 
@@ -142,10 +142,10 @@ def _measure(run: ResolvedRun) -> Rates:
         _measure_capture(teacher, stage) if isinstance(teacher, StoredTeacher) else None
         for teacher, stage in zip(teachers, run.stages, strict=True)
     )
-    measured = [
-        _measure_stage(accelerator, student, teacher, run, stage)
-        for teacher, stage in zip(teachers, run.stages, strict=True)
-    ]
+    measured = []
+    for teacher, stage in zip(teachers, run.stages, strict=True):
+        with stage.spec.applied_to("training", student):
+            measured.append(_measure_stage(accelerator, student, teacher, run, stage))
     static_bytes = _memory_bytes()
     return Rates(
         load_s=load_s,
@@ -173,7 +173,6 @@ def _measure_stage(
     chosen = list(_growing_batches(stage))
     usage, cost = Usage.of(chosen, len(encoded)), Cost(student_tokens=0, padding_tokens=0)
     ready = prepare_teacher(teacher, stage, usage, cost, lambda done, total: None)
-    set_activation_checkpointing(student, stage.spec.gradient_checkpointing)
     training = Training(accelerator, student, run.student.tokenizer, ready, stage, run.spec.seed, cost)
     if training.validation:
         training.context.validation_loss = partial(validation_loss, training)

@@ -46,8 +46,8 @@ from studykit.training.spending import Spending
 from studykit.training.stages import leave_float32_flash
 
 _LOG = logging.getLogger(__name__)
-_LATER = ("device_map", "endpoint", "quantization")
-"""Fields of a teacher that are left out of names of files where they are None, since earlier versions had none."""
+_FIRST = ("revision", "top_k", "samples", "pruned", "engine", "attn_implementation", "sha256")
+"""Fields of a teacher that are in names of files also where they are None; later ones are left out then."""
 
 
 def score(
@@ -242,7 +242,7 @@ def teacher_answers(run: ResolvedRun, evaluation: ResolvedEvaluation) -> Path | 
         return None
     live = run.spec.teacher.model_copy(update={"top_k": None, "samples": None, "device_map": None})
     needs = sorted(needs_of(without_teacher(evaluation.spec.scorers)))
-    plain = live.model_dump_json(exclude={name for name in _LATER if getattr(live, name) is None})
+    plain = live.model_dump_json(exclude={name for name, value in live if value is None and name not in _FIRST})
     content = f"{ENCODING_VERSION} {plain} {evaluation.spec.answers_id} {needs}"
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
     return cache_folder("teacher-answers") / f"{key}.jsonl"

@@ -4,6 +4,7 @@ teacher = open_teacher(spec.teacher, model, student_tokenizer, student_rows)
 signal = teacher.signal(batch)           # at the supervised positions of the batch, in row-major order
 """
 
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -106,7 +107,8 @@ def open_teacher(teacher: Teacher, model: ModelRef, student_tokenizer: Any, stud
 
     if not teacher.is_cached:
         return load()
-    content = (teacher.sha256 or model.sha256) + (f" pruned {teacher.pruned}" if teacher.pruned else "")
+    applied = [f" {name} {json.dumps(value)}" for name, value in teacher.acting_on("teacher").items()]
+    content = "".join([teacher.sha256 or model.sha256, *applied])
     content += f" {teacher.quantization}" if teacher.quantization else ""
     form = partial(TopK, teacher.top_k) if teacher.top_k else partial(Samples, teacher.samples or 1)
     return CachedTeacher(load, content, form)
@@ -115,6 +117,8 @@ def open_teacher(teacher: Teacher, model: ModelRef, student_tokenizer: Any, stud
 def _open_engine(teacher: Teacher, model: ModelRef) -> Vllm | None:
     if teacher.engine is None:
         return None
-    if teacher.pruned:
-        raise InputError(f"engine {teacher.engine!r} reads weights from disk, where none are pruned: leave engine out")
+    if applied := list(teacher.acting_on("teacher")):
+        raise InputError(
+            f"engine {teacher.engine!r} reads weights from disk, where {applied[0]} has changed none: leave engine out"
+        )
     return Vllm(model.path, model.revision)

@@ -38,8 +38,8 @@ from studykit.models.unchanged import unchanged
 from studykit.models.vocabulary import token_rows
 from studykit.scorers import needs_generation
 from studykit.teacher import OpenTeacher
+from studykit.training.optimizer import make_optimizer
 from studykit.training.resolved import ResolvedRun, ResolvedStage
-from studykit.training.state import set_activation_checkpointing
 
 _SAVED_WHOLE_BYTES = 2**26
 """A model of at most this size is saved whole; of a larger one a small model of its class is."""
@@ -122,21 +122,19 @@ def _try_backward(student: Any, tokenizer: Any, stage: ResolvedStage, what: str)
     names = " and ".join(repr(stage.data.examples[index].id) for index in shortest)
     batch = collate(encoded, shortest, tokenizer.pad_token_id).to(device())
     bf16 = has_bf16() if spec.bf16 is None else spec.bf16
-    with one_line_errors(f"{what}: a training step on examples {names} fails"), unchanged(student):
+    trying = one_line_errors(f"{what}: a training step on examples {names} fails")
+    with trying, unchanged(student), spec.applied_to("training", student):
         student.train()
-        set_activation_checkpointing(student, spec.gradient_checkpointing)
-        try:
-            with torch.autocast(device().type, torch.bfloat16, enabled=bf16):
-                packed = choose_packing(student, spec.padding_free)
-                hidden = hidden_states(student, batch.input_ids, batch.attention_mask, packed)
-                head, objective = output_head(student, token_rows(tokenizer)), Objective(get_loss("cross_entropy"))
-                loss, _ = head_loss(batch.predicting(hidden), head, None, Labels(batch.target), objective, 1)
-            loss.backward()
-            value = float(loss.detach())
-            gradients = {name: p.grad for name, p in student.named_parameters() if p.grad is not None}
-            norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
-        finally:
-            set_activation_checkpointing(student, False)
+        make_optimizer(student, (), spec)  # with its arguments, before a teacher answers for hours
+        with torch.autocast(device().type, torch.bfloat16, enabled=bf16):
+            packed = choose_packing(student, spec.padding_free)
+            hidden = hidden_states(student, batch.input_ids, batch.attention_mask, packed)
+            head, objective = output_head(student, token_rows(tokenizer)), Objective(get_loss("cross_entropy"))
+            loss, _ = head_loss(batch.predicting(hidden), head, None, Labels(batch.target), objective, 1)
+        loss.backward()
+        value = float(loss.detach())
+        gradients = {name: p.grad for name, p in student.named_parameters() if p.grad is not None}
+        norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
     wrong = next((name for name, norm in norms.items() if not math.isfinite(norm)), None)
     if wrong or not math.isfinite(value):
         raise InputError(

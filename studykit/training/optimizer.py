@@ -27,7 +27,7 @@ def make_optimizer(student: nn.Module, losses: Sequence[Loss], stage: Stage) -> 
     for loss in (loss for loss in losses if loss.parameters()):
         learning_rate = loss.learning_rate or stage.learning_rate
         groups.append({"params": loss.parameters(), "weight_decay": 0.0, "lr": learning_rate})
-    return AdamW(groups, fused=True, **stage.passed_to("AdamW"))
+    return stage.apply_to("optimizer", AdamW(groups, fused=True, **stage.passed_to("AdamW")))
 
 
 def make_schedule(optimizer: Optimizer, stage: Stage) -> LRScheduler:

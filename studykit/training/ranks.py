@@ -19,6 +19,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from studykit.errors import InputError
+from studykit.models import zero
 from studykit.models.loading import device
 from studykit.models.sharding import take_over
 from studykit.training.resolved import ResolvedRun
@@ -102,7 +103,7 @@ def check_shares(run: ResolvedRun, processes: int) -> None:
     """Refuse a run that several processes cannot share.
 
     Raises:
-        InputError: a batch that does not divide, or answers that an engine generates.
+        InputError: a batch that does not divide, answers that an engine generates, or an optimizer that DeepSpeed has.
     """
     if processes == 1:
         return
@@ -113,6 +114,12 @@ def check_shares(run: ResolvedRun, processes: int) -> None:
     if any(teacher and (teacher[0].engine or teacher[0].device_map) for teacher in map(run.teacher_of, run.stages)):
         raise InputError(
             "teacher.engine and teacher.device_map serve one process: leave them out, or start one process"
+        )
+    applied = [name for stage in run.stages for name in stage.spec.acting_on("optimizer")]
+    if applied and zero.is_chosen():
+        raise InputError(
+            f"{applied[0]} is applied to an optimizer that DeepSpeed replaces: take studykit/training/fsdp2.yaml, or "
+            "leave it out"
         )
 
 

@@ -42,7 +42,7 @@ from studykit.training.loop import train_steps
 from studykit.training.metrics import MetricsFile, sum_over_processes
 from studykit.training.resolved import ResolvedRun, ResolvedStage, Usage, usage_of_parts
 from studykit.training.spending import Spending
-from studykit.training.state import Training, set_activation_checkpointing
+from studykit.training.state import Training
 from studykit.training.threads import chosen_threads
 
 _FINISHED = "finished"
@@ -135,7 +135,8 @@ def train(
             part = name_part(resolved, number)
             metrics = MetricsFile(folder / "metrics.jsonl", number)
             job = StageJob(accelerator, stage, stage_folder, metrics, part, watch)
-            result = train_stage(job, trained, teacher, resolved.spec.seed, checkpoint_every_s)
+            with stage.spec.applied_to("training", student):
+                result = train_stage(job, trained, teacher, resolved.spec.seed, checkpoint_every_s)
             save_finished(job, student, result)
             accelerator.free_memory()  # optimizer and teacher, before another model is loaded
         plan = stage.plan()
@@ -197,7 +198,6 @@ def train_stage(
     if checkpoint is None and accelerator.is_main_process:
         asking = spending.follow(asking, cost, "teacher_s", before_training=True)
     teacher = prepare_teacher(teacher, stage, usage, cost, asking)
-    set_activation_checkpointing(trained.model, stage.spec.gradient_checkpointing)
     training = Training(accelerator, trained.model, trained.tokenizer, teacher, stage, seed, cost)
     if accelerator.is_main_process:  # from here on the run is not wrong input
         spending.begin(cost if checkpoint is None else None)

@@ -164,13 +164,3 @@ class Training:
         self.context.generator.set_state(state["generator"])
         if state["random"] is not None:
             set_random_states(state["random"], self.accelerator.device)
-
-
-def set_activation_checkpointing(model: Any, enabled: bool) -> None:
-    """Store the activations of layers, or compute them again in the backward pass."""
-    if enabled:
-        model.activation_checkpointing_enable()
-        model.enable_input_require_grads()
-    elif model.is_activation_checkpointing:
-        model.activation_checkpointing_disable()
-        model.disable_input_require_grads()

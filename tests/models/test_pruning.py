@@ -10,8 +10,8 @@ from torch import nn
 from studykit.collate import collate
 from studykit.models.loading import load_teacher
 from studykit.models.names import Models
-from studykit.models.pruning import prune
 from studykit.spec import Teacher
+from studykit.spec.pruning import prune
 from studykit.teacher import open_teacher
 
 V = 85

@@ -177,7 +177,7 @@ def test_without_an_engine_nothing_of_it_is_touched(monkeypatch, teacher_folder,
 
 
 def test_a_pruned_teacher_has_no_engine(vllm, teacher_folder, tokenizer):
-    with pytest.raises(InputError, match="none are pruned"):
+    with pytest.raises(InputError, match="where pruned has changed none"):
         open_teacher(
             Teacher(name=str(teacher_folder), engine="vllm", pruned=0.3),
             Models().find(str(teacher_folder)),

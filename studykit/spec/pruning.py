@@ -2,13 +2,9 @@
 
 from typing import Any
 
-import torch
-from torch import nn
-
 from studykit.errors import InputError
 
 
-@torch.no_grad()
 def prune(model: Any, share: float) -> None:
     """Set the smallest weights of every linear layer to 0, in place; the output head is left alone.
 
@@ -24,6 +20,8 @@ def prune(model: Any, share: float) -> None:
         Pruning; the magnitude criterion is that of Han et al. (2015).
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> layer = nn.Linear(2, 2, bias=False)
         >>> layer.weight.data = torch.tensor([[0.1, -0.4], [0.2, 0.3]])
         >>> prune(nn.Sequential(layer), 0.5)
@@ -31,12 +29,15 @@ def prune(model: Any, share: float) -> None:
         tensor([[ 0.0000, -0.4000],
                 [ 0.0000,  0.3000]])
     """
+    import torch
+    from torch import nn
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
     if not layers:
         raise InputError(f"{type(model).__name__} has no linear layer that could be pruned")
-    for layer in layers:
-        smallest = layer.weight.abs().flatten().argsort(stable=True)[: round(share * layer.weight.numel())]
-        layer.weight.view(-1)[smallest] = 0
+    with torch.no_grad():
+        for layer in layers:
+            smallest = layer.weight.abs().flatten().argsort(stable=True)[: round(share * layer.weight.numel())]
+            layer.weight.view(-1)[smallest] = 0
