@@ -8,22 +8,20 @@ tokens, set `RAY_AUTH_MODE=token` for the batch as for the nodes.
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from studykit.errors import InputError, one_line
+from studykit.errors import InputError
 from studykit.executors import _processes
+from studykit.executors._ray_cluster import connect, import_ray
 
 AtLeastZero = Annotated[float, Field(ge=0)]
 _GRACE_S = 60.0
-_REACHED_WITHIN_S = 20.0
 _POLL_S = 0.5
 
 
@@ -63,20 +61,13 @@ class Ray:
         """Connect to the cluster, and refuse what cannot run on it.
 
         Raises:
-            InputError: no Ray, no cluster, less memory than a cell needs, or no node with these resources.
+            InputError: no Ray, no cluster, no token for it, less memory than a cell needs, or no node with the rest.
         """
         asked = self._bundle.get("memory", 0)
         if 0 < asked < memory_bytes:
             needed = f"{memory_bytes / 2**30:.1f} GiB"
             raise InputError(f"executor 'ray': memory_gib={asked / 2**30:g}, a cell needs about {needed}")
-        ray = _import_ray()
-        try:
-            _reach(self._address)
-            ray.init(address=self._address, log_to_driver=False, ignore_reinit_error=True, logging_level="error")
-        except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
-            raise InputError(
-                f"executor 'ray': no cluster at {self._address!r}: {one_line(error)}: start one with `ray start --head`"
-            ) from None
+        ray = connect(self._address)
         wanted = {"CPU": self._bundle["num_cpus"], "GPU": self._bundle["num_gpus"], **self._bundle["resources"]}
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
@@ -89,7 +80,7 @@ class Ray:
 
     def submit(self, command: Sequence[str], log: Path) -> list[Any]:
         """Start all workers and return their tasks."""
-        ray = _import_ray()
+        ray = import_ray()
         log.parent.mkdir(parents=True, exist_ok=True)
         task = ray.remote(max_retries=self._retries, **self._bundle)(_work)
         names = [log.resolve().with_suffix(f".{number}.log") for number in range(self.jobs)]
@@ -101,7 +92,7 @@ class Ray:
         Raises:
             InputError: no node sees the folders.
         """
-        ray = _import_ray()
+        ray = import_ray()
         done, left = ray.wait(handle, num_returns=len(handle), timeout=0)
         if left:
             return None
@@ -118,7 +109,7 @@ class Ray:
 
     def cancel(self, handle: list[Any]) -> None:
         """End all workers; they give their cells back."""
-        ray = _import_ray()
+        ray = import_ray()
         for task in handle:
             ray.cancel(task, force=False)
         ray.wait(handle, num_returns=len(handle), timeout=_GRACE_S)
@@ -126,22 +117,6 @@ class Ray:
     def describe(self, handle: list[Any]) -> str:
         """Return how started workers are ended."""
         return f"{len(handle)} Ray tasks; an interrupt ends them"
-
-
-def _import_ray() -> Any:
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # of 40 s each; 20 by default, where the cluster is gone
-    try:
-        return import_module("ray")
-    except ImportError:
-        raise InputError("executor 'ray': Ray is not installed: pip install 'studykit[ray]'") from None
-
-
-def _reach(address: str) -> None:
-    """Raise an error where nothing answers at an address that names host and port: Ray would try for many minutes."""
-    named = os.environ.get("RAY_ADDRESS") or address
-    host, _, port = named.rpartition("://")[2].rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHED_WITHIN_S).close()
 
 
 def _work(command: list[str], folder: str, log: str) -> int:

@@ -1,9 +1,13 @@
 """Ray: what is refused without it, and a real cluster of two nodes on this machine."""
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -70,10 +74,10 @@ def start(cluster, tmp_path):
     """Return a function that starts a command of the kit; what still runs at the end is killed."""
     started = []
 
-    def command(*arguments):
+    def command(*arguments, environment=cluster.environment):
         plain = [sys.executable, "-c", INTERRUPTIBLE, *arguments]
         pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        started.append(subprocess.Popen(plain, cwd=tmp_path, env=cluster.environment, text=True, **pipes))
+        started.append(subprocess.Popen(plain, cwd=tmp_path, env=environment, text=True, **pipes))
         return started[-1]
 
     yield command
@@ -159,6 +163,34 @@ def test_a_cluster_that_cannot_run_a_batch_is_refused_in_one_line(start, on_node
     assert not (tmp_path / "results").exists()
 
 
+NO_GPU = "executor 'ray': none of the cluster's 3 nodes has 1 CPU, 1 GPU"
+IS_DEMANDED = "executor 'ray': the cluster at '{}' demands a token, and "
+
+
+@on_ray
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "right"}, NO_GPU),  # connected: what is missing is a GPU
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "wrong"}, f"{IS_DEMANDED}not this one: set "),
+        ({"RAY_AUTH_MODE": "token"}, "executor 'ray': RAY_AUTH_MODE is 'token', and there is none here: set "),
+        ({}, f"{IS_DEMANDED}there is none here: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or the file"),
+    ],
+)
+def test_another_token_than_the_clusters_is_refused_in_one_line(cluster, start, on_nodes, tmp_path, settings, message):
+    write_notebook(tmp_path / "notebooks", "01_fake")
+    write_batch(tmp_path / "notebooks", "grid", [{"notebook": "01_fake"}])
+    (tmp_path / "right").write_text(cluster.environment["RAY_AUTH_TOKEN"])
+    (tmp_path / "wrong").write_text("1" * 64)
+    others = {name: value for name, value in cluster.environment.items() if not name.startswith("RAY_AUTH_")}
+    environment = others | settings | {"HOME": str(tmp_path)}  # where Ray looks for a token, too
+    batch = start("batch", "grid", *on_nodes(1), "-o", "num_gpus=1", environment=environment)
+    _, error = batch.communicate(timeout=PATIENCE_S)
+    assert (batch.returncode, error.count("\n")) == (2, 1), error
+    assert message.format(cluster.address) in error
+    assert not (tmp_path / "results").exists()
+
+
 @on_ray
 def test_nodes_that_do_not_see_the_results_say_so(cluster, tmp_path):
     command = [sys.executable, "-c", UNSEEN, cluster.address]
@@ -167,10 +199,76 @@ def test_nodes_that_do_not_see_the_results_say_so(cluster, tmp_path):
     assert f" does not see {tmp_path} or {tmp_path}/gone/my." in done.stdout
 
 
-def test_a_ray_that_is_not_there_is_refused(monkeypatch):
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Put a module in Ray's place that notes to which address it connects, on a machine that is no node."""
+    asked = []
+    nodes = [{"Resources": {"CPU": 2.0}, "Alive": True}]
+    errors = SimpleNamespace(RayError=RuntimeError)
+    ray = SimpleNamespace(init=lambda address, **_: asked.append(address), nodes=lambda: nodes, exceptions=errors)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("psutil.process_iter", lambda names: [])
+    return asked
+
+
+@pytest.fixture
+def ports():
+    """Return a port on which something listens, and one where nothing does."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        yield server.getsockname()[1], closed.getsockname()[1]
+
+
+def test_a_ray_that_is_not_there_is_refused(monkeypatch, stand_in):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"Ray is not installed: pip install 'studykit\[ray\]'"):
         Ray().check(0.0)
+
+
+def test_a_cluster_that_is_gone_is_refused_unless_this_machine_is_a_node_of_another(
+    tmp_path, monkeypatch, stand_in, ports
+):
+    file = tmp_path / "ray" / "ray_current_cluster"
+    file.parent.mkdir()
+    file.write_text(f"127.0.0.1:{ports[1]}")
+    with pytest.raises(InputError, match=rf"{file} is stale: no cluster at '127.0.0.1:{ports[1]}': .* or name another"):
+        Ray().check(0.0)
+    assert not stand_in
+    monkeypatch.setattr("psutil.process_iter", lambda names: [SimpleNamespace(info={"name": "raylet"})])
+    Ray().check(0.0)
+    assert stand_in == ["auto"]
+
+
+def test_the_environment_names_the_cluster_only_where_no_option_does(monkeypatch, stand_in, ports):
+    there, gone = (f"127.0.0.1:{port}" for port in ports)
+    monkeypatch.setenv("RAY_ADDRESS", gone)
+    Ray(address=there).check(0.0)
+    with pytest.raises(InputError, match=f"no cluster at '{gone}'"):
+        Ray().check(0.0)
+    monkeypatch.setenv("RAY_ADDRESS", there)
+    Ray().check(0.0)
+    assert stand_in == [there, there]
+
+
+def test_no_cluster_is_started(stand_in):
+    with pytest.raises(InputError, match="address 'local' is no cluster: start one with `ray start --head`"):
+        Ray(address="local").check(0.0)
+    assert not stand_in
+
+
+def test_what_ray_prints_is_shown_only_after_an_error_that_is_not_foreseen(monkeypatch, stand_in, capfd):
+    def init(error):
+        os.write(2, b"a warning of Ray's\n")
+        if error is not None:
+            raise error
+
+    for error, shown in ((None, ""), (RuntimeError("no"), ""), (KeyError("no"), "a warning of Ray's\n")):
+        monkeypatch.setattr(sys.modules["ray"], "init", lambda error=error, **_: init(error))
+        with nullcontext() if error is None else pytest.raises((InputError, KeyError)):
+            Ray().check(0.0)
+        assert capfd.readouterr().err == shown
 
 
 @pytest.mark.parametrize(
