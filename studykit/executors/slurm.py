@@ -72,7 +72,7 @@ class Slurm:
         if not shutil.which("sbatch"):
             raise InputError("executor 'slurm': no sbatch on the path: run this where jobs are submitted to Slurm")
         asked = str(self._options.get("mem", ""))
-        match = re.fullmatch(r"(\d+)([KMGT]?)", asked)
+        match = re.fullmatch(r"(\d+)([KMGT]?)B?", asked.upper())
         if match and 0 < (limit := int(match[1]) * _BYTES[match[2] or "M"]) < memory_bytes:
             raise InputError(
                 f"executor 'slurm': mem={asked} is {limit / 1e9:.1f} GB, a cell needs about {memory_bytes / 1e9:.1f} GB"

@@ -1,7 +1,6 @@
 """What no engine can run is refused by the command line in one line with exit code 2, before anything is written.
 
-An unknown engine is in tests/test_cli.py and wrong options of the other engines are in tests/batch/test_work.py; what
-needs a real cluster is in test_ray.py and test_slurm.py.
+What needs a real cluster is in test_ray.py and test_slurm.py, a worker without the folder in tests/batch/test_work.py.
 """
 
 import sys
@@ -21,6 +20,9 @@ from studykit.files.leases import take
 
 CASES = {
     "nothing": {
+        "unknown executor 'slrum'; did you mean 'slurm'?": ["slrum"],
+        "executor 'local': unknown option 'gpus'; ": ["local", "-o", "gpus=1"],
+        "executor 'slurm': unknown option 'partitoin'; did you mean 'partition'?": ["slurm", "-o", "partitoin=gpu"],
         "executor 'slurm': no sbatch on the path: run this where jobs are submitted to Slurm": ["slurm"],
         "executor 'ray': Ray is not installed: pip install 'studykit[ray]'": ["ray"],
         "executor 'ray': unknown option 'num_gpu'; did you mean 'num_gpus'?": ["ray", "-o", "num_gpu=1"],
@@ -28,8 +30,14 @@ CASES = {
     },
     "both": {
         "executor 'slurm': mem=1000 is 1.0 GB, a cell needs about 2.1 GB": ["slurm", "-o", "mem=1000"],
+        "executor 'slurm': mem=1g is 1.1 GB, a cell needs about 2.1 GB": ["slurm", "-o", "mem=1g"],
         "executor 'ray': memory_gib=1, a cell needs about 2.0 GiB": ["ray", "-o", "memory_gib=1"],
         "executor 'ray': none of the cluster's 1 nodes has 1 CPU, 2 TPU": ["ray", "-o", 'resources={"TPU": 2}'],
+    },
+    "both, but no cluster": {
+        "/ray/ray_current_cluster is stale: no cluster at '127.0.0.1:1': ": ["ray"],
+        "executor 'ray': no cluster at '127.0.0.1:2': ": ["ray", "-o", "address=127.0.0.1:2"],
+        "executor 'ray': address 'local' is no cluster: ": ["ray", "-o", "address=local"],
     },
     "held by slurm": {", a worker of slurm, holds a cell of this grid, and one engine is enough for it": ["ray"]},
     "held by ray": {", a worker of ray, holds a cell of this grid, and one engine is enough for it": ["slurm"]},
@@ -47,6 +55,8 @@ def machine(tmp_path, monkeypatch):
     program.parent.mkdir()
     monkeypatch.setenv("PATH", str(program.parent))
     monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     write_notebook(tmp_path / "notebooks", "01_fake")
     write_batch(tmp_path / "notebooks", "grid", [{"notebook": "01_fake"}])
     monkeypatch.chdir(tmp_path)
@@ -60,6 +70,10 @@ def machine(tmp_path, monkeypatch):
         errors = SimpleNamespace(RayError=RuntimeError)
         ray = SimpleNamespace(init=lambda **options: None, nodes=lambda: nodes, exceptions=errors)
         monkeypatch.setitem(sys.modules, "ray", ray)
+        if what == "both, but no cluster":
+            (tmp_path / "ray").mkdir()
+            (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+            monkeypatch.setattr("psutil.process_iter", lambda names: [])
         if what.startswith("held"):
             with monkeypatch.context() as started:
                 started.setenv({"ray": "RAY_JOB_ID", "slurm": "SLURM_JOB_ID"}[what.split()[-1]], "7")
@@ -100,3 +114,27 @@ def test_it_is_refused_in_one_line_and_nothing_is_written(
     assert (end.value.code, printed.count("\n")) == (2, 1), printed
     assert message in printed
     assert everything_under(tmp_path) == before
+
+
+def test_nodes_that_do_not_see_the_results_are_reported_in_one_line(tmp_path, machine, monkeypatch, capsys):
+    machine("both")
+
+    class Unseen(RuntimeError):
+        cause = InputError(f"n1 does not see {tmp_path}: workers need a disk that all share")
+
+    def get(task):
+        raise Unseen
+
+    ray = {"remote": lambda **_: lambda work: SimpleNamespace(remote=lambda *_: "task"), "get": get}
+    ray |= {"wait": lambda tasks, **_: (tasks, []), "cancel": lambda *_, **__: None}
+    for name, function in ray.items():
+        monkeypatch.setattr(sys.modules["ray"], name, function, raising=False)
+    monkeypatch.setattr("studykit.batch.grid.preflight", lambda cells, jobs: Preflight([], {}))
+    monkeypatch.setattr("studykit.batch.terminal.BatchReport.expect", lambda *arguments, **options: None)
+    monkeypatch.setattr(sys, "argv", ["studykit", "batch", "grid", "--executor", "ray"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    printed = capsys.readouterr().err
+    assert (end.value.code, printed.count("\n")) == (2, 1), printed
+    assert f"executor 'ray': n1 does not see {tmp_path}: workers need a disk that all share" in printed
+    assert not list((tmp_path / "results").rglob("record.json"))
