@@ -90,7 +90,7 @@ def _runs_here() -> bool:
 
 @contextmanager
 def _kept_from_the_terminal() -> Iterator[IO[str]]:
-    """Let stderr, also of what is not Python, go to a file; it is shown only after an error that nobody foresaw."""
+    """Let stderr, also of what is not Python, go to a file; it is shown only after an error of another kind."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile("w+", errors="replace") as said:
