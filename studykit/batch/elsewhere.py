@@ -47,6 +47,8 @@ class Workers:
         hours = sum(estimate["seconds"] for estimate in estimates) / 3600
         script = self._executor.script(self._command, self._log)
         workers = f"{self._executor.jobs} workers, about {hours:.2g} hours of their time together"
+        if gpus := self._executor.gpus:
+            workers += f", {hours * gpus:.2g} GPU-hours"
         return f"{script.rstrip()}\n\n{workers}{note_on_processes()}"
 
     def check(self, estimates: Estimates = ()) -> None:

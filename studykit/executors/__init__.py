@@ -49,6 +49,11 @@ class WorkersElsewhere(Executor, Protocol):
 
     is_detached: bool
 
+    @property
+    def gpus(self) -> float:
+        """GPUs of each worker, as far as the options say."""
+        ...
+
     def check(self, memory_bytes: float) -> None:
         """Refuse what cannot run, before anything is submitted.
 

@@ -57,6 +57,11 @@ class Ray:
             self._bundle["memory"] = int(memory_gib * 2**30)
         self._retries = retries
 
+    @property
+    def gpus(self) -> float:
+        """GPUs of each worker."""
+        return self._bundle["num_gpus"]
+
     def check(self, memory_bytes: float) -> None:
         """Connect to the cluster, and refuse what cannot run on it.
 

@@ -63,6 +63,11 @@ class Slurm:
     def __init__(self, jobs: int = 1, **options: Any):
         self.jobs, self._options = jobs, options
 
+    @property
+    def gpus(self) -> float:
+        """GPUs of each worker, as its options say: `gpus=2`, `gpus-per-node=a100:2` or `gres=gpu:a100:2`."""
+        return max((_gpus(name, str(value)) for name, value in self._options.items()), default=0)
+
     def check(self, memory_bytes: float) -> None:
         """Refuse what cannot run: no Slurm on this machine, or less memory than a cell needs.
 
@@ -125,6 +130,19 @@ class Slurm:
     def describe(self, handle: str) -> str:
         """Return how submitted workers are ended."""
         return f"job {handle}; `scancel {handle}` ends them"
+
+
+def _gpus(option: str, value: str) -> int:
+    """Return the number of GPUs that an option of sbatch wants.
+
+    >>> _gpus("gpus", "2"), _gpus("gpus-per-node", "a100:2"), _gpus("gres", "gpu:a100:2,tmp:9"), _gpus("time", "60")
+    (2, 2, 2, 0)
+    """
+    if option not in ("gpus", "gpus-per-node", "gpus-per-task", "gres"):
+        return 0
+    parts = [part for part in value.split(",") if option != "gres" or part.startswith("gpu")]
+    last = [part.rpartition(":")[2] for part in parts]
+    return sum(int(count) if count.isdigit() else 1 for count in last)
 
 
 def _directive(name: str, value: Any) -> str:

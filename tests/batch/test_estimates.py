@@ -119,6 +119,16 @@ def test_a_dry_run_says_what_several_processes_make_of_it(batch, monkeypatch, ca
     assert printed.count("one process") == (len(said) if count > 1 else 0)
 
 
+@pytest.mark.parametrize(
+    "options", [["slurm", "-o", "gpus=2"], ["slurm", "-o", "gres=gpu:a100:2"], ["ray", "-o", "num_gpus=2"]]
+)
+def test_a_dry_run_on_other_machines_says_the_gpu_hours(batch, monkeypatch, capsys, options):
+    monkeypatch.setattr("sys.argv", ["studykit", "batch", "fake", "--executor", *options, "--dry-run"])
+    cli.app(standalone_mode=False)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "1 workers, about 0.067 hours of their time together, 0.13 GPU-hours" in printed
+
+
 def test_the_time_left_is_known_before_a_cell_ends_and_follows_those_that_have(batch, monkeypatch):
     now = SimpleNamespace(s=0.0)
     monkeypatch.setattr(terminal, "time", SimpleNamespace(monotonic=lambda: now.s))
