@@ -51,7 +51,7 @@ class WorkersElsewhere(Executor, Protocol):
 
     @property
     def gpus(self) -> float:
-        """GPUs of each worker, as far as the options say."""
+        """GPUs of each worker; 0 where its options name none."""
         ...
 
     def check(self, memory_bytes: float) -> None:

@@ -65,7 +65,7 @@ class Slurm:
 
     @property
     def gpus(self) -> float:
-        """GPUs of each worker, as its options say: `gpus=2`, `gpus-per-node=a100:2` or `gres=gpu:a100:2`."""
+        """GPUs of each worker, from its options: `gpus=2`, `gpus-per-node=a100:2` or `gres=gpu:a100:2`."""
         return max((_gpus(name, str(value)) for name, value in self._options.items()), default=0)
 
     def check(self, memory_bytes: float) -> None:
