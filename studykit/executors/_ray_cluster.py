@@ -58,7 +58,7 @@ def _reason(address: str, error: Exception, said: str) -> str:
         return f"the cluster at {address!r} demands a token, and {has}: set RAY_AUTH_MODE=token and {_TOKEN}"
     if "RAY_AUTH_TOKEN" in str(error):
         return f"RAY_AUTH_MODE is 'token', and there is none here: set {_TOKEN}"
-    return f"no cluster at {address!r}: {one_line(error)}: {_START}"
+    return f"no cluster at {address!r}: {one_line(error).rstrip('.')}: {_START}"
 
 
 def _reach(address: str) -> None:
@@ -76,7 +76,7 @@ def _reach(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHED_WITHIN_S).close()
     except OSError as error:
-        fault = f"no cluster at {named!r}: {one_line(error)}: {_START}"
+        fault = f"no cluster at {named!r}: {one_line(error).rstrip('.')}: {_START}"
         if is_found:
             fault = f"{file} is stale: {fault}, or name another one by -o address=HOST:PORT"
         if not (is_found and _runs_here()):
