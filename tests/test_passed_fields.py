@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 from studykit.losses import get_loss
 from studykit.models.loading import load_student, load_teacher
 from studykit.models.names import Models
-from studykit.spec import Lora, Part, PassedTo, RunSpec, Stage, Student, Teacher
+from studykit.spec import AppliedTo, Lora, Part, PassedTo, RunSpec, Stage, Student, Teacher
 from studykit.training.optimizer import make_optimizer, make_schedule
 
 PACKAGE = Path(__file__).parents[1] / "studykit"
@@ -109,3 +109,9 @@ def test_what_is_off_is_not_passed():
     assert Lora().passed_to("LoraConfig") == {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0}
     assert Teacher(name="a").passed_to("from_pretrained") == {}
     assert OwnLora().passed_to("LoraConfig") == Lora().passed_to("LoraConfig")
+
+
+@pytest.mark.parametrize("mark", [PassedTo("AdamW"), AppliedTo("student", lambda student, value: None)])
+def test_a_mark_that_nothing_would_see_is_refused(mark):
+    with pytest.raises(TypeError, match=r"Own\.lost: a mark belongs to the whole type"):
+        type("Own", (Part,), {"__annotations__": {"lost": Annotated[float, mark] | None}, "lost": None})

@@ -10,6 +10,7 @@ A separate process, since it has to import torch.
 import json
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -135,8 +136,9 @@ def _pin(planned: list[Planned], jobs: int) -> Checked:
     for cell in planned:
         for spec in cell.further_trials:
             if (key := _key(spec)) not in pinned | further:
-                further[key] = pin(_without_seeds(spec), inputs[cell.root])
-                checked.pinned[key] = further[key].spec
+                with suppress(InputError):  # a value that no run can have, which the batch may never come to
+                    further[key] = pin(_without_seeds(spec), inputs[cell.root])
+                    checked.pinned[key] = further[key].spec
     _measure(checked, further, None)
     return checked
 
@@ -207,11 +209,11 @@ def _estimate(cell: Planned, checked: Checked, shared: dict[int, Any], known: se
     total = Estimate(seconds=checked.start_s + _FIGURES_S + checked.pin_s * (len(cell.arms) + len(cell.trials)))
     for spec, is_trial in [(spec, False) for spec in cell.arms] + [(spec, True) for spec in cell.trials]:
         folder = _folder(cell, checked, spec)
-        is_open = cell.tuning is not None and not is_trial  # which values it will have is not known yet
-        if not is_open and (folder in known or is_done(folder)):
+        is_untuned = cell.tuning is not None and not is_trial  # which values it will have is not known yet
+        if not is_untuned and (folder in known or is_done(folder)):
             total += Estimate(runs_there=1)
             continue
-        known |= set() if is_open else {folder}
+        known |= set() if is_untuned else {folder}
         needs = checked.needs[_key(spec)].estimate(
             shared.setdefault(spec.seed, Shared()), "none" if is_trial else cell.keep
         )

@@ -8,6 +8,7 @@ the oldest time that there is: one that was changed or added since has another, 
 """
 
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -19,18 +20,22 @@ _RUNS, _MARK, _LEASE = "runs", ".unpacked", ".unpacking"
 
 
 def archive_runs(study: Path) -> int:
-    """Replace the folders of a study's runs by its archive, the same bytes for the same content; return its bytes."""
+    """Replace the folders of a study's runs by its archive, the same bytes for the same content; return its bytes.
+
+    Raises:
+        InputError: the study has no runs.
+    """
+    unpack(study)
     files = sorted((file for file in (study / _RUNS).rglob("*") if _is_content(file)), key=_readable_last)
+    if not files:
+        raise InputError(f"{study} has no runs")
     with replacing(study / ARCHIVE) as temporary, tarfile.open(temporary, "w:xz", preset=9) as archive:
         for file in files:
             member = tarfile.TarInfo(str(file.relative_to(study)))
             member.size = file.stat().st_size
             with file.open("rb") as content:
                 archive.addfile(member, content)
-    for folder, _, names in os.walk(study / _RUNS, topdown=False):
-        for name in names:
-            (Path(folder) / name).unlink()
-        Path(folder).rmdir()
+    shutil.rmtree(study / _RUNS)
     return (study / ARCHIVE).stat().st_size
 
 
@@ -57,8 +62,8 @@ def _unpack(study: Path) -> None:
     folders = {study / _RUNS}
     with tarfile.open(study / ARCHIVE, "r:xz") as archive:
         for member in archive:
-            place = study / member.name
-            if not member.isfile() or ".." in place.parts or Path(member.name).parts[0] != _RUNS:
+            place, parts = study / member.name, Path(member.name).parts
+            if not member.isfile() or ".." in parts or parts[0] != _RUNS:
                 raise ValueError(f"{member.name!r} is no file of a run")
             if place.exists() and place.stat().st_mtime_ns:
                 continue
@@ -87,7 +92,7 @@ def _state(study: Path) -> str:
 
 
 def _is_content(file: Path) -> bool:
-    return file.is_file() and not file.name.startswith(".")
+    return file.is_file() and not file.is_symlink() and not file.name.startswith(".")
 
 
 def _readable_last(file: Path) -> tuple[str, bool, str]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -60,6 +60,14 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **given: Any) -> None:
+        """Refuse a mark that nothing would see, as in `Annotated[float, PassedTo("AdamW")] | None`."""
+        super().__pydantic_init_subclass__(**given)
+        for name, field in cls.model_fields.items():
+            if _holds_mark(field.annotation):
+                raise TypeError(f"{cls.__name__}.{name}: a mark belongs to the whole type: Annotated[... | None, mark]")
+
     def passed_to(self, function: str) -> dict[str, Any]:
         """Return the arguments of another library's function that are fields of this part; `None` is left out.
 
@@ -97,7 +105,7 @@ class Part(BaseModel):
             value = getattr(self, name)
             for mark in field.metadata:
                 acts = isinstance(mark, AppliedTo) and mark.thing == thing
-                if acts and value is not None and value != field.default:
+                if acts and value is not None and value != field.get_default(call_default_factory=True):
                     yield name, value, mark.function
 
     @classmethod
@@ -117,3 +125,7 @@ class Part(BaseModel):
         except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"specification: options must be plain JSON values ({error})") from None
         return part
+
+
+def _holds_mark(annotation: Any) -> bool:
+    return any(isinstance(part, PassedTo | AppliedTo) or _holds_mark(part) for part in get_args(annotation))

@@ -19,7 +19,7 @@ from studykit.errors import InputError, unknown
 from studykit.methods import METHODS, get_method
 from studykit.scorers import any_needs, name_of
 from studykit.spec import Seed, steps_for_epochs
-from studykit.study.parts import Part, divided, rounded
+from studykit.study.arm_stages import ArmStage, divide_steps, round_significant
 
 AtLeastZero = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -204,15 +204,15 @@ def _stages(parts: Sequence[str], given: Parameters) -> list[dict[str, Any]]:
     if given.epochs is not None:
         per_step = shared["batch_size"] * shared["gradient_accumulation_steps"]
         shared["steps"] = steps_for_epochs(given.epochs, given.budget_examples, per_step)
-    read = [Part.parse(part) for part in parts]
+    read = [ArmStage.parse(part) for part in parts]
     stages = []
-    for part, length in zip(read, divided(shared["steps"], read), strict=True):
+    for part, length in zip(read, divide_steps(shared["steps"], read), strict=True):
         method = part.name.partition(":")[0]
         options = {name: value for name, value in given.common_options.items() if name in METHODS.options(method)}
         options |= given.method_options.get(part.name, {})
         stage = _with_fields(shared, given.stage_options.get(part.name, {}), given.seed)
         if part.rate != 1:
-            stage["learning_rate"] = rounded(stage["learning_rate"] * part.rate)
+            stage["learning_rate"] = round_significant(stage["learning_rate"] * part.rate)
         stages.append(stage | {"method": method, "method_options": options, "steps": length})
     return stages
 

@@ -18,7 +18,7 @@ from typing import Any
 from studykit.errors import InputError, shown, unknown
 from studykit.methods import METHODS, get_method
 from studykit.spec import RunSpec, Stage
-from studykit.study.parts import rounded
+from studykit.study.arm_stages import round_significant
 
 TUNABLE = (
     "learning_rate",
@@ -74,7 +74,7 @@ class Axis:
         (0.018, 1.0)
         """
         *_, before, last = sorted(self.values, reverse=side < 0)
-        new = rounded(last * last / before if min(self.values) > 0 else 2 * last - before)
+        new = round_significant(last * last / before if min(self.values) > 0 else 2 * last - before)
         return int(new) if all(isinstance(value, int) for value in self.values) and new == int(new) else new
 
     def plain(self) -> Any:
@@ -263,7 +263,7 @@ def _set_steps(stages: list[dict[str, Any]], value: Any, times: bool) -> None:
     if times:
         for stage in stages:
             if stage.get("epochs") is not None:
-                stage["epochs"] = rounded(stage["epochs"] * value)
+                stage["epochs"] = round_significant(stage["epochs"] * value)
             else:
                 stage["steps"] = max(1, round(stage["steps"] * value))
         return
@@ -278,7 +278,7 @@ def _set_steps(stages: list[dict[str, Any]], value: Any, times: bool) -> None:
 def _scaled(own: Any, factor: float, axis: Axis) -> Any:
     if not _is_number(own):
         raise InputError(f"tune: {axis.name} is {shown(own)} without tuning, which has no factors: give values instead")
-    scaled = rounded(own * factor)
+    scaled = round_significant(own * factor)
     return max(1, round(scaled)) if isinstance(own, int) and axis.name in TUNABLE else scaled
 
 

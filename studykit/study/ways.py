@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from studykit.errors import InputError, unknown
-from studykit.study.parts import Part
+from studykit.study.arm_stages import ArmStage
 
 KINDS = ("human", "synthetic", "mixed")
 """What a way may hold in braces: the comparison's data, synthetic ones, or a share of these in every step."""
@@ -39,7 +39,7 @@ def ways(
     """
     for pattern in patterns:
         for part in pattern.split(">"):
-            if (kind := Part.parse(part).name) not in {f"{{{kind}}}" for kind in KINDS}:
+            if (kind := ArmStage.parse(part).name) not in {f"{{{kind}}}" for kind in KINDS}:
                 raise unknown("stage of a way", kind, [f"{{{kind}}}" for kind in KINDS])
     if wrong := [recipe for recipe in recipes if len(recipe) != 2]:
         raise InputError(f"a recipe is a pair, the methods on synthetic and on human data; received {wrong[0]}")

@@ -2,8 +2,8 @@
 
     trained = train(resolved, folder)
 
-Each stage writes checkpoints by wall time under `folder/checkpoints/`. A finished stage leaves its weights there, and
-the next one starts from them.
+Each stage writes checkpoints by wall time under `folder/checkpoints/`, from the newest of which a killed run resumes. A
+finished stage leaves its weights there, and the next one starts from them.
 """
 
 import json

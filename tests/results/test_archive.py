@@ -48,6 +48,39 @@ def test_the_runs_are_there_where_a_study_is_read(archived, read):
     assert content(study) == before
 
 
+def test_a_path_that_goes_up_first_is_as_good_as_another(archived, monkeypatch):
+    """Notebooks name their results `../results`."""
+    study, before, _ = archived
+    (study.parent / "notebooks").mkdir()
+    monkeypatch.chdir(study.parent / "notebooks")
+    results.load(f"../{study.name}")
+    assert content(study) == before
+
+
+def test_an_archive_is_never_replaced_by_fewer_runs(archived):
+    study, before, frame = archived
+    archive_runs(study)
+    (study / "runs").mkdir()
+    archive_runs(study)
+    pd.testing.assert_frame_equal(results.load(study), frame)
+    assert content(study) == before
+
+
+def test_a_study_without_runs_is_not_archived(tmp_path):
+    with pytest.raises(InputError, match="has no runs"):
+        archive_runs(results.open_study(tmp_path, "empty"))
+
+
+def test_links_among_the_runs_are_left_out(study, tmp_path):
+    before = content(study)
+    (tmp_path / "elsewhere").mkdir()
+    (study / "runs" / "0123456789ab").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    archive_runs(study)
+    unpack(study)
+    assert content(study) == before
+    assert (tmp_path / "elsewhere").is_dir()
+
+
 def test_one_run_is_found_without_the_others_having_been_read(archived):
     study, before, frame = archived
     folder = results.run_folder(study, frame["run_id"][0])
