@@ -200,13 +200,13 @@ def assert_bitwise_equal(one, other):
 def test_fields_act_in_their_order_and_what_is_off_does_not():
     class Three(Part):
         first: Annotated[int | None, AppliedTo("examples", lambda thing, value: [*thing, value])] = None
-        second: Annotated[int, AppliedTo("examples", lambda thing, value: thing.append(value))] = 7
+        second: Annotated[int, AppliedTo("examples", lambda thing, value: thing.append(value), off=1)] = 7
         third: Annotated[bool | None, AppliedTo("student", lambda thing, value: "changed")] = None
         fourth: Annotated[list, AppliedTo("examples", lambda thing, value: [0])] = Field(default_factory=list)
 
     assert Three(first=1, second=2, third=True).apply_to("examples", []) == [1, 2]
     assert Three(second=7).apply_to("examples", given := []) is given == []
-    assert Three(second=0).acting_on("examples") == {"second": 0}
+    assert (Three(second=0).acting_on("examples"), Three(second=1).acting_on("examples")) == ({"second": 0}, {})
     assert Three(third=True).apply_to("student", "given") == "changed"
 
 

@@ -91,7 +91,7 @@ class Teacher(Part):
     revision: str | None = None
     top_k: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1, le=255)
-    pruned: Annotated[float | None, AppliedTo("teacher", prune)] = Field(default=None, ge=0, lt=1)
+    pruned: Annotated[float | None, AppliedTo("teacher", prune, off=0)] = Field(default=None, ge=0, lt=1)
     engine: Literal["vllm"] | None = None
     attn_implementation: Attention = Field(default=None, description="in the words of transformers; None: its choice")
     device_map: str | dict[str, int | str] | None = Field(

@@ -45,10 +45,12 @@ class AppliedTo:
             "optimizer" (Stage): a new one, before it takes a step.
         function: of the thing and the field's value; returns what takes the thing's place, or None where it has changed
             the thing itself. For "training" it is a context manager, since the next stage trains the same student.
+        off: value with which it is not called, besides None and the field's default.
     """
 
     thing: Thing
     function: Callable[[Any, Any], Any]
+    off: Any = None
 
     def __post_init__(self) -> None:
         if not callable(self.function):  # Python assigns a field's default before it reads the annotation
@@ -82,7 +84,7 @@ class Part(BaseModel):
         }
 
     def acting_on(self, thing: Thing) -> dict[str, Any]:
-        """Return the values of the fields that are applied to a thing, by name; None and defaults are left out."""
+        """Return the values of the fields that are applied to a thing, by name; those that are off are left out."""
         return {name: value for name, value, _ in self._acting_on(thing)}
 
     def apply_to(self, thing: Thing, given: Any) -> Any:
@@ -104,8 +106,9 @@ class Part(BaseModel):
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             for mark in field.metadata:
-                acts = isinstance(mark, AppliedTo) and mark.thing == thing
-                if acts and value is not None and value != field.get_default(call_default_factory=True):
+                if not isinstance(mark, AppliedTo) or mark.thing != thing:
+                    continue
+                if value not in (None, mark.off, field.get_default(call_default_factory=True)):
                     yield name, value, mark.function
 
     @classmethod
