@@ -114,4 +114,4 @@ def test_what_is_off_is_not_passed():
 @pytest.mark.parametrize("mark", [PassedTo("AdamW"), AppliedTo("student", lambda student, value: None)])
 def test_a_mark_that_nothing_would_see_is_refused(mark):
     with pytest.raises(TypeError, match=r"Own\.lost: a mark belongs to the whole type"):
-        type("Own", (Part,), {"__annotations__": {"lost": Annotated[float, mark] | None}, "lost": None})
+        type("Own", (Part,), {"__annotations__": {"lost": list[Annotated[float, mark]]}, "lost": None})

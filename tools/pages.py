@@ -85,7 +85,7 @@ class StudyPage(Page):
     """A page about the runs of a study.
 
     Attributes:
-        find: the finding; the ablation has its name.
+        find: the finding.
         block: finding, finished runs and number of held-out items to Markdown.
         figures: writes the figures that the block shows.
     """
@@ -95,9 +95,8 @@ class StudyPage(Page):
     figures: Callable[[pd.DataFrame], None]
 
     def frame(self) -> pd.DataFrame:
-        """Return the runs of the page's ablation."""
-        frame = results.primary(results.load(self.folder))
-        return frame[frame["ablation"] == getattr(self.find, "__name__", "")]
+        """Return the runs of the study, also those that were trained for another question."""
+        return results.primary(results.load(self.folder))
 
     def finding(self, frame: pd.DataFrame) -> Finding:
         """Return the finding, which reads stored items where it can."""

@@ -64,8 +64,11 @@ class TuningRecord(Record):
         return {name: round(sum(trial.cost.get(name, 0.0) for trial in self.trials), 3) for name in names}
 
     def columns(self) -> dict[str, Any]:
-        """Return what a table of runs says of it."""
-        chosen = {f"{CHOSEN}{name}": value for name, value in self.chosen.items()}
+        """Return what a table of runs says of it; values that differ by stage are one text, as "0.004 > 0.0004"."""
+        chosen = {
+            f"{CHOSEN}{name}": " > ".join(map(str, value)) if isinstance(value, list) else value
+            for name, value in self.chosen.items()
+        }
         counts = {"trials": len(self.trials), "tuned_at_edge": ", ".join(self.at_edge) or "no"}
         return {"tuning": self.tuning} | counts | {"tuning_s": self.cost.get("seconds", 0.0)} | chosen
 

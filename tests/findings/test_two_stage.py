@@ -1,6 +1,7 @@
 """Human and synthetic data in one or two stages, on numbers that are known beforehand."""
 
 import json
+from typing import Any
 
 import pytest
 from contrast_rows import frame_of, runs
@@ -13,7 +14,7 @@ MIX = json.dumps(
 )
 
 
-def staged(first, second, method="sft > sft", points=(18.0, 20.0, 22.0), steps=None, **more):
+def staged(first, second, method="sft > sft", points=(18.0, 20.0, 22.0), steps=None, **more: Any):
     sizes = {"human": 100, "synthetic": 900}
     columns = {"budget": 1000, "stage_1.examples": sizes[first], "stage_2.examples": sizes[second]}
     columns |= {"stage_1.source": first.replace("human", "jsonl"), "stage_2.source": second.replace("human", "jsonl")}
@@ -88,7 +89,7 @@ def test_stages_of_other_lengths_are_another_way_with_the_same_planned_differenc
 
 @pytest.mark.parametrize("tuned", [False, True])
 def test_a_slower_last_stage_is_another_way(tuned):
-    rates = {"stage_1.learning_rate": 0.004, "stage_2.learning_rate": 0.0004}
+    rates: dict[str, Any] = {"stage_1.learning_rate": 0.004, "stage_2.learning_rate": 0.0004}
     slower = staged("synthetic", "human", points=(20.0, 22.0, 24.0), steps=(9, 1), **rates)  # 10, 10, 10
     slower[1] |= {"stage_1.learning_rate": 0.002, "stage_2.learning_rate": 0.0002} if tuned else {}
     frame = frame_of(FRAME.to_dict("records"), slower)
@@ -102,8 +103,9 @@ def test_a_slower_last_stage_is_another_way(tuned):
 
 
 def test_other_learning_rates_of_one_way_are_never_averaged():
-    rates = [{"stage_1.learning_rate": rate, "stage_2.learning_rate": rate / 10} for rate in (0.004, 0.002)]
-    slower = [run for one in rates for run in staged("synthetic", "human", **one)]
+    pairs: list[dict[str, Any]]
+    pairs = [{"stage_1.learning_rate": rate, "stage_2.learning_rate": rate / 10} for rate in (0.004, 0.002)]
+    slower = [run for one in pairs for run in staged("synthetic", "human", **one)]
     with pytest.raises(ValueError, match="learning_rate"):
         two_stage(frame_of(FRAME.to_dict("records"), slower))
 
