@@ -14,6 +14,7 @@ import processes
 import pytest
 
 collect_ignore_glob = ["*conftest.py"]  # or --doctest-modules imports all of them under one name
+MAIN = sys.modules["__main__"]
 WORDS = ("cat", "dog", "banana", "river", "stone", "apple", "window", "garden", "letter", "yellow")
 
 
@@ -27,6 +28,10 @@ def pytest_configure(config):
 
 def pytest_collection_finish():
     freeze()
+
+
+def pytest_runtest_teardown():
+    sys.modules["__main__"] = MAIN  # Streamlit leaves the page it ran there, which processes started later would run
 
 
 def pytest_runtest_logreport(report):
