@@ -49,7 +49,7 @@ class BatchReport:
         self._names = name_cells(cells)
         self._watched = self.started
         self._above: list[RenderableType] = []
-        self._expected: dict[str, float] = {}
+        self._expected: dict[str, tuple[float, float]] = {}  # seconds: without widened grids of tuning, and with all
         self._begun: dict[str, float] = {}
         self._started: set[str] = set()
         self._jobs = 1
@@ -72,7 +72,10 @@ class BatchReport:
 
     def expect(self, estimates: Mapping[str, Mapping[str, float]], jobs: int, *, whole: bool = False) -> None:
         """Take what the cells will take, and show it: in one line, or as a table with a row for each cell."""
-        self._expected = {cell_id: estimate["seconds"] for cell_id, estimate in estimates.items()}
+        self._expected = {
+            cell_id: (estimate["seconds"], estimate["seconds"] + estimate["further_s"])
+            for cell_id, estimate in estimates.items()
+        }
         self._jobs = jobs
         named = {self._names[cell_id]: estimate for cell_id, estimate in estimates.items()}
         if whole and named:
@@ -99,7 +102,7 @@ class BatchReport:
         self._watched = now
         lines = [Text(f"{self._names[cell.cell_id]}: {cell.doing()}") for cell in running]
         if self._expected and lines:
-            lines.append(Text(time_left(self._expected_left())))
+            lines.append(Text(time_left(*self._expected_left())))
         if self._live:
             self._live.update(Group(*self._above, *lines), refresh=True)
         elif lines:
@@ -111,18 +114,23 @@ class BatchReport:
         if not left or (ended <= 0 and not self._expected):
             return ""
         if self._expected:
-            return "; " + time_left(self._expected_left())
+            return "; " + time_left(*self._expected_left())
         return "; " + time_left((time.monotonic() - self.started) / ended * left)
 
-    def _expected_left(self) -> float:
-        """Return the seconds left by the estimates, corrected by how long the cells that ended have taken."""
+    def _expected_left(self) -> tuple[float, float]:
+        """Return the least and the most seconds left by the estimates, corrected by what the ended cells have taken."""
         now, expected = time.monotonic(), dict(self._expected)
         ended = [cell for cell in self.cells if cell.cell_id in (self._started - self._begun.keys()) & expected.keys()]
         taken = {cell.cell_id: wall_s for cell in ended if (wall_s := cell.wall_s())}
-        pace = sum(taken.values()) / sum(expected.pop(cell_id) for cell_id in taken) if taken else 1.0
+        guessed = [expected.pop(cell_id) for cell_id in taken]
+        pace = _pace(sum(taken.values()), sum(least for least, _ in guessed), sum(most for _, most in guessed))
         spent = {cell_id: now - begun for cell_id, begun in self._begun.items()}
-        left = [max(0.0, guessed * pace - spent.get(cell_id, 0.0)) for cell_id, guessed in expected.items()]
-        return sum(left) / self._jobs
+
+        def left(bound: int) -> float:
+            each = (max(0.0, guess[bound] * pace - spent.get(cell_id, 0.0)) for cell_id, guess in expected.items())
+            return sum(each) / self._jobs
+
+        return left(0), left(1)
 
     def _tables(self) -> list[RenderableType]:
         return [
@@ -130,6 +138,15 @@ class BatchReport:
             for finding in findings_of(self.cells)
             for part in (_table(finding, self.console.width), finding.sentence)
         ]
+
+
+def _pace(taken: float, least: float, most: float) -> float:
+    """Return how much slower cells were than expected, as far as widened grids do not explain it.
+
+    >>> _pace(0, 0, 0), _pace(300, 100, 150), _pace(120, 100, 150), _pace(80, 100, 150)
+    (1.0, 2.0, 1.0, 0.8)
+    """
+    return taken / min(max(taken, least), most) if taken else 1.0
 
 
 class CaptureProgress:

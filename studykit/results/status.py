@@ -147,10 +147,19 @@ def running(study_folder: str | Path) -> dict[str, Status]:
     return {run_id: status for run_id, status in statuses.items() if status is not None}
 
 
-def time_left(seconds: float) -> str:
+def time_left(seconds: float, at_most: float = 0.0) -> str:
     """Return a time to wait in words.
 
-    >>> time_left(40), time_left(600)
-    ('about 40 s left', 'about 10 min left')
+    Args:
+        seconds: that are expected.
+        at_most: seconds that it may become, if these are more.
+
+    >>> time_left(40), time_left(600), time_left(600, 600), time_left(600, 1200)
+    ('about 40 s left', 'about 10 min left', 'about 10 min left', 'about 10 min left, at most 20 min')
     """
-    return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
+    expected, most = _duration(seconds), _duration(max(seconds, at_most))
+    return f"about {expected} left" + (f", at most {most}" if most != expected else "")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"

@@ -142,3 +142,19 @@ def test_the_time_left_is_known_before_a_cell_ends_and_follows_those_that_have(b
     now.s = 120.0
     report.watch(batch[1:])
     assert report._time_left(counts | {"done": 1, "waiting": 0}) == "; about 6 min left"  # twice as slow as expected
+
+
+def test_the_time_left_says_what_widened_grids_may_make_of_it(batch, monkeypatch):
+    now = SimpleNamespace(s=0.0)
+    monkeypatch.setattr(terminal, "time", SimpleNamespace(monotonic=lambda: now.s))
+    report = BatchReport(batch, Console(file=io.StringIO(), width=140))
+    first, second = (cell.cell_id for cell in batch)
+    report.expect({first: CELL | {"seconds": 240.0, "further_s": 360.0}, second: CELL | {"seconds": 120.0}}, jobs=1)
+    counts = {"done": 0, "failed": 0, "running": 1, "waiting": 1}
+    report.watch(batch[:1])
+    assert report._time_left(counts) == "; about 6 min left, at most 12 min"
+    now.s = 300.0  # longer than without widening: its grids were widened, or the machine is busy
+    assert report._time_left(counts) == "; about 2 min left, at most 7 min"
+    monkeypatch.setattr(type(batch[0]), "wall_s", lambda cell: 480.0 if cell == batch[0] else None)
+    report.watch(batch[1:])
+    assert report._time_left(counts | {"done": 1, "waiting": 0}) == "; about 2 min left"  # widening explains the rest
