@@ -21,6 +21,7 @@ from queue import Empty
 from typing import Any
 
 import torch
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage] (documented as public)
 
 from studykit import results
 from studykit.data import Inputs
@@ -33,6 +34,7 @@ from studykit.training import ranks
 from studykit.training.stopping import until_stopped
 
 _START, _POLL_S, _GRACE_S = "spawn", 0.2, 60.0
+_HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def run_on_processes(count: int, job: Job, show: Show) -> dict[str, Any]:
         job = replace(job, purpose=replace(job.purpose, wait=False))
     context = multiprocessing.get_context(_START)
     queue = context.Queue()
-    place = (count, _free_port())
+    store = _store()
+    place = (count, store.port)
     processes = [context.Process(target=_work, args=(index, place, job, queue)) for index in range(count)]
     with until_stopped() as is_stopped:
         try:
@@ -129,7 +132,10 @@ def _work(index: int, place: tuple[int, int], job: Job, queue: Any) -> None:
     torch.set_num_threads(int(threads))
     number = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     os.environ.update({name: str(value) for name, value in number.items()})
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS=threads)
+    os.environ.update(MASTER_ADDR=_HOST, MASTER_PORT=str(port), OMP_NUM_THREADS=threads)
+    os.environ.update(TORCHELASTIC_USE_AGENT_STORE=str(True))  # the store is the parent's; none of these makes its own
+    for loopback in [name for _, name in socket.if_nameindex() if name.startswith("lo")][:1]:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     from studykit.study.run import run_resolved
 
     tell = partial(_tell, queue) if index == 0 else unshown
@@ -164,7 +170,10 @@ def _end_with_parent() -> None:
         os._exit(1)  # at once, whatever other threads wait for
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+def _store() -> TCPStore:
+    """Return the store through which the processes meet; it listens on this machine's loopback alone."""
+    with socket.socket() as listening:
+        listening.bind((_HOST, 0))
+        listening.listen()
+        port, handle = listening.getsockname()[1], listening.detach()
+    return TCPStore(_HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=handle)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -119,8 +120,15 @@ def test_started_from_here_they_compute_the_same(root, specs, monkeypatch):
     """Several processes wait for one another, and this one for all of them."""
     monkeypatch.setattr(launch, "_START", "forkserver")  # as elsewhere here: it has imported everything already
     monkeypatch.setenv(PROCESSES, "2")
-    lines = []
-    row = study.run(specs["cached kd"], study="started", root=root, show=lines.append)
+    lines, listening = [], set()
+
+    def show(line):
+        lines.append(line)
+        for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+            listening.update(it.laddr.ip for it in process.net_connections() if it.status == psutil.CONN_LISTEN)
+
+    row = study.run(specs["cached kd"], study="started", root=root, show=show)
+    assert listening == {"127.0.0.1"}
     assert_equal(found(root, "one", specs, "cached kd"), found(root, "started", specs, "cached kd"), counted=False)
     assert any(line.startswith("training") for line in lines)
     started = []
