@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from studykit import results
-from studykit.figures import draw
-from studykit.findings import figure_of, markdown_table
+from studykit.figures import figures_of
+from studykit.findings import markdown_table
 from studykit.findings._answers import Answer, find_answers
 from studykit.findings._report import read_report
 
@@ -56,7 +56,7 @@ def format_page(root: Path, link: str) -> str:
     """
     report = read_report(root, committed())
     costs = report.costs[[name for name in _COSTS if name in report.costs]] if len(report.costs) else report.costs
-    parts = ["## The paper's findings, and what was found here", markdown_table(report.claims, left=_WORDS)]
+    parts = ["## The paper's findings, and what was found here", report.abstract()]
     seen: dict[str, int] = {}
     for folder, answer in studied(root):
         number = seen[answer.name] = seen.get(answer.name, 0) + 1
@@ -67,9 +67,7 @@ def format_page(root: Path, link: str) -> str:
 def draw_figures(root: Path) -> None:
     """Write the figures of all findings beside the results of their studies, as SVG."""
     for folder, answer in studied(root):
-        name, per_budget = figure_of(answer.name)
-        if name and not per_budget:
-            figure = draw(name, answer.finding, _done(answer), folder)
+        if figure := figures_of(answer, folder).get(None):
             figure.write_image(_image(folder, answer), width=860)
 
 

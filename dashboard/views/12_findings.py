@@ -11,8 +11,8 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, links, readings, states
-from studykit.figures import draw
-from studykit.findings import FINDINGS, Finding, figure_of
+from studykit.figures import figures_of
+from studykit.findings import FINDINGS, Finding
 from studykit.findings._answers import Answer, find_answers
 from studykit.results.cells import hypothesis_came_first
 from studykit.statistics.verdicts import Verdict
@@ -54,19 +54,10 @@ def _verdicts(found: dict[str, Verdict]) -> None:
 
 
 def _figures(answer: Answer, key: str) -> None:
-    name, per_budget = figure_of(answer.name)
-    if name is None:
-        return
-    done = answer.runs[(answer.runs["status"] == "done") & answer.runs["budget_examples"].notna()]
-    parts = list(done.groupby("budget_examples")) if per_budget else [(None, done)]
-    for budget, part in parts:
-        figure = draw(name, answer.finding, part, readings.study())
+    for budget, figure in figures_of(answer, readings.study()).items():
         where = "" if budget is None else f" at {budget:,} examples"
-        if figure.data:
-            st.caption(f"{answer.name.replace('_', ' ')}{where}")
-            charts.show(
-                figure, f"{FINDINGS.describe(answer.name)}{where}: {answer.finding.sentence}", f"{key}-{budget}"
-            )
+        st.caption(f"{answer.name.replace('_', ' ')}{where}")
+        charts.show(figure, f"{FINDINGS.describe(answer.name)}{where}: {answer.finding.sentence}", f"{key}-{budget}")
 
 
 def _table(finding: Finding) -> None:

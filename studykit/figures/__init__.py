@@ -14,7 +14,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from studykit.discovery import Room
-from studykit.findings import Finding, labels
+from studykit.findings import Finding, figure_of, labels
+from studykit.findings._answers import Answer
 from studykit.findings._lines import finished
 from studykit.scorers import metric
 from studykit.statistics import Interval
@@ -58,6 +59,23 @@ def draw(name: str, finding: Finding, frame: pd.DataFrame, folder: Path | None =
     }
     parameters = [p for p in inspect.signature(function).parameters if known.get(p) is not None]
     return function(**{parameter: known[parameter] for parameter in parameters})
+
+
+def figures_of(answer: Answer, folder: Path) -> dict[int | None, go.Figure]:
+    """Return the figures of an answer by budget, or one under None where it is over all of them; none without data.
+
+    Args:
+        answer: of `find_answers`.
+        folder: of the study.
+    """
+    name, per_budget = figure_of(answer.name)
+    done = answer.runs[(answer.runs["status"] == "done") & answer.runs["budget_examples"].notna()]
+    if name is None:
+        return {}
+    budgets = sorted({int(budget) for budget in done["budget_examples"]}) if per_budget else [None]
+    parts = {budget: done if budget is None else done[done["budget_examples"] == budget] for budget in budgets}
+    drawn = {budget: draw(name, answer.finding, part, folder) for budget, part in parts.items()}
+    return {budget: figure for budget, figure in drawn.items() if figure.data}
 
 
 def title(column: str) -> str:

@@ -1,26 +1,30 @@
-"""All results on one page: what each study found and how sure, at what cost, and where the paper found otherwise.
+"""All results as a short paper: what each study found and how sure, at what cost, and where the paper found otherwise.
 
     report = read_report("results")
-    report.contrasts, report.claims, report.costs       # tables
-    report.sentences                                    # the findings in words, by study and question
+    report.abstract(), report.claims, report.reasons    # against the paper
+    report.settings, report.contrasts, report.costs     # tables
+    report.sections                                     # the answer of each study to each question, in words
 
 Every number is computed from the results at hand. Torch-free.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from studykit import results
 from studykit.errors import InputError
-from studykit.findings import format_interval
+from studykit.findings import FINDINGS
 from studykit.findings._advice import advise
 from studykit.findings._answers import Answer, find_answers
-from studykit.statistics.verdicts import Verdict
+from studykit.findings._claims import Check, Claim, check_claims, check_reasons, show
+from studykit.findings._sentences import describe
+from studykit.findings._verdicts import count_words
+from studykit.scorers import metric
 
-Verdicts = Mapping[str, Verdict]
 _SECONDS = ("train_s", "teacher_s", "failed_s", "evaluate_s", "failed_evaluate_s")
 _TOTALS = (
     *_SECONDS,
@@ -31,39 +35,56 @@ _TOTALS = (
 )
 
 
+ALL = "all, shared runs once"
+
+
 @dataclass(frozen=True)
-class Claim:
-    """What the paper found, and which planned contrast of which finding says whether it is so here.
+class Section:
+    """The answer of one study to one question.
 
     Attributes:
-        text: the paper's finding.
-        question: name of the finding.
-        pick: returns the name of the contrast among those of the finding, or None where it has none.
-        expected: the verdicts that agree with the paper.
+        folder: of the study.
+        answer: the finding with its runs.
+        is_first: whether no section before it has the same question.
     """
 
-    text: str
-    question: str
-    pick: Callable[[Sequence[str]], str | None]
-    expected: tuple[str, ...] = ("helps",)
+    folder: Path
+    answer: Answer
+    is_first: bool = True
 
+    @property
+    def title(self) -> str:
+        """The question that the finding answers."""
+        return FINDINGS.describe(self.answer.name)
 
-def _first(part: str = "") -> Callable[[Sequence[str]], str | None]:
-    return lambda names: next((name for name in names if part in name), None)
+    @property
+    def done(self) -> pd.DataFrame:
+        """The finished runs."""
+        return self.answer.runs[self.answer.runs["status"] == "done"]
 
+    def text(self) -> str:
+        """Return it as Markdown: the runs, the answer, and how many planned contrasts have which verdict."""
+        done, found = self.done, [*self.answer.finding.verdicts.values()]
+        runs = f"Study *{self.folder.name}*, {len(done):,} runs with {done['seed'].nunique()} seeds."
+        counts = f"Planned contrasts: {count_words(found)}." if found else ""
+        title = f"### {self.title}" if self.is_first else ""
+        return "\n\n".join(part for part in (title, runs, self.answer.finding.sentence, counts) if part)
 
-def _last(part: str = "") -> Callable[[Sequence[str]], str | None]:
-    return lambda names: next((name for name in reversed(names) if part in name), None)
-
-
-CLAIMS = (
-    Claim("distillation beats fine-tuning at the smallest budget", "data_size", _first()),
-    Claim("its advantage is gone at the largest budget", "data_size", _last(), ("tie", "hurts")),
-    Claim("a stronger teacher gives more at the largest budget", "teacher_strength", _last(" - ")),
-    Claim("the smallest student gains most", "student_size", _first(" - ")),
-    Claim("two stages beat naive mixing", "two_stage", _first("the best mixture")),
-)
-"""The findings of "Understanding Knowledge Distillation in Post-Training" (arXiv 2606.22942)."""
+    def setting(self) -> dict[str, object]:
+        """Return whom the study trained, on what, how often, and how it was tuned."""
+        done, score = self.done, self.answer.finding.numbers.get("score")
+        trials = int(done["trials"].max()) if "trials" in done and done["trials"].notna().any() else 0
+        return {
+            "study": self.folder.name,
+            "question": self.answer.name,
+            "students": _listed(done, "student"),
+            "teachers": _teachers(done, score),
+            "examples": ", ".join(f"{budget:,.0f}" for budget in sorted(done["budget_examples"].dropna().unique())),
+            "arms": max(done[column].nunique() for column in ("arm", "method")),
+            "seeds": done["seed"].nunique(),
+            "test items": _items(done),
+            "most trials of an arm": trials,
+        }
 
 
 @dataclass(frozen=True)
@@ -71,18 +92,60 @@ class Report:
     """What all studies of a folder found.
 
     Attributes:
+        sections: the answer of each study to each of its questions, in the order of the notebooks.
+        checks: the paper's findings and possible reasons where they are not there, each with what tests it.
         contrasts: every planned contrast with difference, interval, number of seeds and verdict.
-        claims: the paper's findings, each with the contrast that tests it and whether it agrees.
-        costs: runs, seconds and tokens of each study; those of tuning apart.
-        sentences: the findings in words, by study and question.
+        costs: runs, seconds and tokens of each study, and last of all, where runs of several studies count once; those
+            of tuning apart.
         frames: the runs of each study, for `advise`.
     """
 
+    sections: tuple[Section, ...]
+    checks: tuple[Check, ...]
     contrasts: pd.DataFrame
-    claims: pd.DataFrame
     costs: pd.DataFrame
-    sentences: dict[str, str]
     frames: tuple[pd.DataFrame, ...]
+
+    @property
+    def claims(self) -> pd.DataFrame:
+        """The paper's findings, each with the contrast that tests it and whether it agrees."""
+        return pd.DataFrame(
+            {"the paper": check.of.text, "question": check.of.question, "here": check.here} | check.row()
+            for check in self.checks
+            if isinstance(check.of, Claim)
+        )
+
+    @property
+    def reasons(self) -> pd.DataFrame:
+        """Possible reasons for what is not as in the paper, each with the further run that tested it."""
+        rows = [
+            {"possible reason": check.of.text, "tested": check.here} | check.row()
+            for check in self.checks
+            if not isinstance(check.of, Claim)
+        ]
+        return pd.DataFrame(rows, columns=["possible reason", "tested", *Check(self.checks[0].of, "").row()])
+
+    @property
+    def settings(self) -> pd.DataFrame:
+        """Whom each study trained, on what, how often, and how it was tuned."""
+        return pd.DataFrame([section.setting() for section in self.sections])
+
+    def abstract(self) -> str:
+        """Return what was done and found in a few sentences, as Markdown."""
+        if not self.sections:
+            return "No study has a finding yet."
+        verdicts = [verdict for section in self.sections for verdict in section.answer.finding.verdicts.values()]
+        costs = self.costs.iloc[-1]
+        words = Counter(str(here) for here in self.claims["here"])
+        tested = ", ".join(f"{count} {word}" for word, count in words.items())
+        lines = [
+            f"{len(self.frames)} studies, {costs['runs']:,.0f} finished runs and {costs['tuning runs']:,.0f} trials of "
+            f"tuning took {costs['hours'] + costs['tuning hours']:.1f} hours of training and scoring. The paper "
+            f"makes {len(self.claims)} claims that are tested here: {tested}.",
+            "\n".join(_line(check) for check in self.checks),
+            f"Of all {len(verdicts):,} planned contrasts, {count_words(verdicts)}.",
+        ]
+        return "\n\n".join(lines)
 
     def advice(self, budget: int, *, gap: float | None = None, max_cost: float | None = None) -> str:
         """Return what to do at a budget, the evidence and what it does not know; where it refuses, why.
@@ -108,51 +171,75 @@ def read_report(root: str | Path = "results", studies: Sequence[str] | None = No
     """
     folders = [folder for folder in results.studies(root) if studies is None or folder.name in studies]
     frames = [results.load(folder) for folder in folders]
-    answers = [
-        (folder.name, answer)
+    sections = [
+        Section(folder, answer)
         for folder, frame in zip(folders, frames, strict=True)
         for answer in find_answers(frame, results.cells(folder), folder)
     ]
-    rows = [row for study, answer in answers for row in _contrasts(study, answer)]
+    sections.sort(key=_order)
+    before = ["", *(section.answer.name for section in sections)]
+    sections = [replace(one, is_first=one.answer.name != name) for one, name in zip(sections, before, strict=False)]
+    answers = [(section.folder.name, section.answer) for section in sections]
+    trained = {folder.name: results.load(folder, trials=True) for folder in folders}
+    if trained:
+        trained[ALL] = pd.concat(trained.values(), ignore_index=True).drop_duplicates(["run_id", "eval_id"])
     columns = ["study", "question", "contrast", "difference", "seeds", "verdict"]
     return Report(
-        pd.DataFrame(rows, columns=columns),
-        pd.DataFrame([_checked(claim, answers) for claim in CLAIMS]),
-        pd.DataFrame([_cost(folder.name, results.load(folder, trials=True)) for folder in folders]),
-        {f"{study}, {answer.name}": answer.finding.sentence for study, answer in answers},
+        tuple(sections),
+        (*_in_turn(check_claims(answers), check_reasons(answers)),),
+        pd.DataFrame([row for study, answer in answers for row in _contrasts(study, answer)], columns=columns),
+        pd.DataFrame([_cost(name, frame) for name, frame in trained.items()]),
         tuple(frames),
     )
 
 
+def _in_turn(claims: Sequence[Check], reasons: Sequence[Check]) -> Iterator[Check]:
+    """Yield each claim with the reasons why it may not be there after it."""
+    for check in claims:
+        yield check
+        if isinstance(check.of, Claim) and check.here != "as in the paper":
+            yield from (reason for reason in reasons if reason.of in check.of.reasons)
+
+
+def _order(section: Section) -> tuple[str, str]:
+    notebooks = [cell.spec.notebook for cell in section.answer.cells if cell.spec]
+    return min(notebooks, default=section.answer.name), section.folder.name
+
+
+def _line(check: Check) -> str:
+    """Return a claim as an item of a list, a reason as one below it."""
+    found = "" if check.verdict is None else f" {check.contrast}: {describe(check.verdict)} (*{check.study}*)."
+    text = f"{check.of.text[0].upper()}{check.of.text[1:]}"
+    if isinstance(check.of, Claim):
+        return f"- {text}: **{check.here}**.{found}"
+    return f"    - Possible reason, tested by a further run: {check.of.text}: **{check.here}**.{found}"
+
+
+def _listed(runs: pd.DataFrame, column: str) -> str:
+    return ", ".join(sorted(runs[column].dropna().unique())) if column in runs else ""
+
+
+def _teachers(runs: pd.DataFrame, score: str | None) -> str:
+    """Return the teachers, each with its score where that was measured."""
+    if "teacher" not in runs:
+        return ""
+    names, shown = sorted(runs["teacher"].dropna().unique()), {}
+    if score and (column := f"teacher_{score}") in runs:
+        known = metric(score)
+        means = runs.groupby("teacher")[column].mean().dropna() * known.scale
+        shown = {name: f" ({mean:.{known.digits}f})" for name, mean in means.items()}
+    return ", ".join(f"{name}{shown.get(name, '')}" for name in names)
+
+
+def _items(runs: pd.DataFrame) -> str:
+    """Return how many test items were scored, "all" where no number was given."""
+    known = runs["evaluation_items"].dropna() if "evaluation_items" in runs else pd.Series(dtype=float)
+    return f"{known.max():,.0f}" if len(known) else "all"
+
+
 def _contrasts(study: str, answer: Answer) -> list[dict[str, object]]:
     found = answer.finding.verdicts.items()
-    return [{"study": study, "question": answer.name, "contrast": name} | _shown(verdict) for name, verdict in found]
-
-
-def _shown(verdict: Verdict) -> dict[str, object]:
-    difference = format_interval(verdict.difference, verdict.digits, sign=True)
-    return {
-        "difference": f"{difference} {verdict.unit}".strip(),
-        "seeds": verdict.difference.n,
-        "verdict": str(verdict),
-    }
-
-
-def _checked(claim: Claim, answers: Sequence[tuple[str, Answer]]) -> dict[str, object]:
-    """Return a claim with the contrast of the study that has the most seeds for it."""
-    found: list[tuple[str, str, Verdict]] = []
-    for study, answer in answers:
-        verdicts: Verdicts = answer.finding.verdicts
-        if answer.name == claim.question and (name := claim.pick(list(verdicts))) is not None:
-            found.append((study, name, verdicts[name]))
-    content: dict[str, object] = {"the paper": claim.text, "question": claim.question}
-    nothing = {"here": "not measured", "study": "", "contrast": "", "difference": "", "seeds": 0, "verdict": ""}
-    if not found:
-        return content | nothing
-    study, name, verdict = max(found, key=lambda one: one[2].difference.n)
-    agrees = "as in the paper" if verdict.word in claim.expected else "otherwise"
-    here = "open" if verdict.word == "cannot tell" else agrees
-    return content | {"here": here, "study": study, "contrast": name} | _shown(verdict)
+    return [{"study": study, "question": answer.name, "contrast": name} | show(verdict) for name, verdict in found]
 
 
 def _cost(study: str, frame: pd.DataFrame) -> dict[str, object]:

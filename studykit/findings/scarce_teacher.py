@@ -97,11 +97,14 @@ def _name(row: Contrast, other: Contrast) -> str:
 
 def _at_budget(part: Sequence[Contrast], arm: str, verdicts: Mapping[str, Verdict]) -> str:
     """Give the arm's gain at each number of calls, what other methods add to it, and the best under noise."""
-    texts = []
-    for row in (row for row in part if row.line.name.startswith(f"{arm},")):
-        texts.append(f"{row.line.name}: {describe(verdicts[row.key])}.")
+    texts, methods = [], {arm: [(row, verdicts[row.key]) for row in part if row.line.name.startswith(f"{arm},")]}
+    for row, _ in methods[arm]:
         for pair in (pair for pair in _pairs(part, arm) if pair[1] is row and _name(*pair) in verdicts):
-            texts.append(f"{pair[0].line.name.partition(',')[0]} - {arm}: {describe(verdicts[_name(*pair)])}.")
+            name = f"{pair[0].line.name.partition(',')[0]} - {arm}"
+            methods.setdefault(name, []).append((row, verdicts[_name(*pair)]))
+    for name, found in methods.items():
+        by_calls = [f"{row.line.means['calls']:,.0f} calls {describe(one)}" for row, one in found]
+        texts += [f"{name}: {'; '.join(by_calls)}."] if by_calls else []
     if noisy := [row for row in part if row.line.name.startswith(_NOISY)]:
         best = min(noisy, key=lambda row: row.rank)
         texts.append(

@@ -229,10 +229,20 @@ def _in_other_order(name: str) -> str:
 
 
 def _of_arm(rows: Sequence[Contrast], arm: str, verdicts: Mapping[str, Verdict]) -> str:
-    found = [(name, verdicts[name]) for name in _further(rows, arm) if name in verdicts]
-    return "".join(
-        f" {name.partition(' at ')[0]} - {name.rpartition(' - ')[2]}: {describe(one)}." for name, one in found
-    )
+    """Give the arm's differences with equal stages, and the best of those with other steps or learning rates."""
+    found: dict[str, list[tuple[str, Verdict]]] = {}
+    for name in (name for name in _further(rows, arm) if name in verdicts):
+        found.setdefault(name.rpartition(" - ")[2].partition(" (")[0], []).append((name, verdicts[name]))
+    text = ""
+    for several in found.values():
+        name, first = several[0]
+        text += f" {name.partition(' at ')[0]} - {name.rpartition(' - ')[2]}: {describe(first)}"
+        if others := several[1:]:
+            name, best = max(others, key=lambda one: rows[0].sign * one[1].difference.mean)
+            text += f"; of {len(others)} with other steps or learning rates at best {describe(best)}"
+            text += f" ({name.partition(' at ')[0]})"
+        text += "."
+    return text
 
 
 def written_answers(records: Mapping[str, Any]) -> pd.DataFrame:

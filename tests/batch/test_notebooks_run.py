@@ -92,10 +92,14 @@ def test_the_report_reads_the_committed_studies():
     assert set(report.contrasts["question"]) >= {"data_size", "methods"}
     assert (report.claims["here"] == "as in the paper").any()
     assert any(isinstance(value, go.Figure) and value.data for value in values)
-    assert all(sentence in printed for sentence in report.sentences.values())
+    shown = [part.data for part in names["parts"] if not isinstance(part, go.Figure)]
+    assert [section.answer.finding.sentence in text for section, text in zip(report.sections, shown, strict=True)]
+    assert sum(isinstance(part, go.Figure) for part in names["parts"]) >= 8
+    assert printed.strip()
 
 
 def test_a_report_without_results_says_so(tmp_path):
-    names, _, printed = read(REPORT, tmp_path)
+    names, _, _ = read(REPORT, tmp_path)
     assert set(names["report"].claims["here"]) == {"not measured"}
-    assert "No study has a finding yet." in printed
+    assert names["report"].abstract() == "No study has a finding yet."
+    assert names["parts"] == []

@@ -32,8 +32,8 @@ def test_settings_stand_by_calls_with_their_gain_over_fine_tuning():
 
 def test_other_methods_are_compared_with_kd_at_as_many_calls():
     finding = scarce_teacher(FRAME)
-    assert "sft > kd, 100 calls: +2.0 [-0.5, +4.5] points" in finding.sentence
-    assert "sft > ckd - sft > kd: +4.0 [+4.0, +4.0] points, n = 3 seeds: helps." in finding.sentence
+    assert "sft > kd: 100 calls +2.0 [-0.5, +4.5] points" in finding.sentence
+    assert "sft > ckd - sft > kd: 100 calls +4.0 [+4.0, +4.0] points, n = 3 seeds: helps." in finding.sentence
     assert (
         "Best of 2 with noise or correlation: r2kd, +2.0 [+2.0, +2.0] points, n = 3 seeds: helps." in finding.sentence
     )

@@ -1,10 +1,12 @@
 """Gain by student, on numbers that are known beforehand."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from contrast_rows import frame_of, runs
 
+from studykit import results
 from studykit.figures import draw
 from studykit.findings.student_size import student_size
 
@@ -44,6 +46,23 @@ def test_the_sentence_says_how_much_more_the_weakest_gains_than_the_strongest(fr
     # 5 - 3, 4 - 2, 3 - 1
     assert "The weakest student's gain minus the strongest's: +2.0 [+2.0, +2.0] points" in finding.sentence
     assert finding.verdicts["small - large at 500 examples"].word == "helps"
+
+
+def test_where_records_know_the_sizes_the_smallest_comes_first_however_well_it_does(frame, tmp_path, monkeypatch):
+    sizes = {"small": 900, "large": 100}  # the weaker one is the larger
+    by_run = {row.run_id: sizes[row.student] for row in frame.itertuples()}
+
+    def read(run):
+        return SimpleNamespace(parameters={"total": by_run[run]})
+
+    monkeypatch.setattr(results, "find_run", lambda folder, run: run)
+    monkeypatch.setattr(results, "read_items", lambda folder, evaluation: ([], None))
+    monkeypatch.setattr(results, "read_record", read)
+    finding = student_size(frame, folder=tmp_path)
+    assert "The smallest student's gain minus the largest's: -2.0 [-2.0, -2.0] points" in finding.sentence
+    assert finding.verdicts["large - small at 500 examples"].word == "hurts"
+    monkeypatch.setattr(results, "read_record", lambda folder: None)
+    assert "small - large at 500 examples" in student_size(frame, folder=tmp_path).verdicts
 
 
 def test_two_teachers_are_refused(frame):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from contrast_rows import frame_of, runs
 
+from studykit.findings import format_interval
 from studykit.findings.two_stage import name_data, two_stage, written_answers
 
 TEACHER, GREEDY = "source_options.teacher", {"source_options.teacher": "a"}
@@ -80,8 +81,13 @@ def test_stages_of_other_lengths_are_another_way_with_the_same_planned_differenc
     scores = finding.table.set_index("data")["score - human"].to_dict()
     assert scores["synthetic > human (steps 9:1)"] == "+10.0 [+10.0, +10.0]"
     assert scores["synthetic > human"] == "+8.0 [+8.0, +8.0]"
-    assert "synthetic > human (steps 9:1) - the best mixture (25% synthetic): +5.0 [+2.5, +7.5]" in finding.sentence
-    assert "synthetic > human (steps 9:1) - the other order (human > synthetic (steps 1:9)): +2.0" in finding.sentence
+    best = [name for name in finding.verdicts if name.startswith("synthetic > human (steps 9:1)") and " - " in name]
+    assert [format_interval(finding.verdicts[name].difference) for name in best] == [
+        "5.0 [2.5, 7.5]",
+        "2.0 [-0.5, 4.5]",
+    ]
+    assert "; of 1 with other steps or learning rates at best +5.0 [+2.5, +7.5] points" in finding.sentence
+    assert finding.sentence.endswith("(synthetic > human (steps 9:1)).")
     assert "synthetic > human - the other order (human > synthetic): +7.0 [+4.5, +9.5]" in finding.sentence
     planned = [name for name in finding.verdicts if "the best mixture" in name]
     assert [name.partition(" at ")[0] for name in planned] == ["synthetic > human", "synthetic > human (steps 9:1)"]
@@ -98,8 +104,10 @@ def test_a_slower_last_stage_is_another_way(tuned):
     finding = two_stage(frame)
     name = "synthetic > human (steps 9:1, learning rates 1:0.1)"
     assert finding.table.set_index("data")["score - human"][name] == "+10.0 [+10.0, +10.0]"
-    assert f"{name} - the best mixture (25% synthetic): +5.0 [+2.5, +7.5]" in finding.sentence
-    assert f"{name} - the other order" not in finding.sentence
+    [planned] = [one for one in finding.verdicts if one.startswith(name) and " - " in one]
+    assert planned.endswith("the best mixture (25% synthetic)")
+    assert format_interval(finding.verdicts[planned].difference) == "5.0 [2.5, 7.5]"
+    assert "of 1 with other steps or learning rates at best +5.0 [+2.5, +7.5] points" in finding.sentence
 
 
 def test_other_learning_rates_of_one_way_are_never_averaged():
