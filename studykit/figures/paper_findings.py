@@ -28,7 +28,7 @@ def paper_findings(checks: Sequence[Check]) -> go.Figure:
     figure: Any = go.Figure()
     tested = [check for check in checks if check.verdict is not None]
     for here, (colour, symbol) in _LOOKS.items():
-        part = [(check, check.verdict) for check in tested if _look(check) == here and check.verdict is not None]
+        part = [(check, check.verdict) for check in tested if check.here == here and check.verdict is not None]
         if not part:
             continue
         reached = [reach(verdict.difference) for _, verdict in part]
@@ -55,10 +55,6 @@ def paper_findings(checks: Sequence[Check]) -> go.Figure:
     figure.update_layout(height=140 + 20 * sum(name.count("<br>") + 2 for name in names))
     figure.update_yaxes(automargin=True, categoryorder="array", categoryarray=names, autorange="reversed")
     return figure
-
-
-def _look(check: Check) -> str:
-    return check.here if check.here in _LOOKS else "open"
 
 
 def _name(check: Check) -> str:

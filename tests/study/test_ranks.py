@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,11 +122,14 @@ def test_started_from_here_they_compute_the_same(root, specs, monkeypatch):
     monkeypatch.setattr(launch, "_START", "forkserver")  # as elsewhere here: it has imported everything already
     monkeypatch.setenv(PROCESSES, "2")
     lines, listening = [], set()
+    before = {process.pid for process in psutil.Process().children(recursive=True)}  # such as other tests' servers
 
     def show(line):
         lines.append(line)
-        for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
-            listening.update(it.laddr.ip for it in process.net_connections() if it.status == psutil.CONN_LISTEN)
+        started = [one for one in psutil.Process().children(recursive=True) if one.pid not in before]
+        for process in (psutil.Process(), *started):
+            with suppress(psutil.NoSuchProcess):
+                listening.update(it.laddr.ip for it in process.net_connections() if it.status == psutil.CONN_LISTEN)
 
     row = study.run(specs["cached kd"], study="started", root=root, show=show)
     assert listening == {"127.0.0.1"}
