@@ -1,12 +1,13 @@
 """Bring a finished study into results/, small enough to be committed: `python -m tools.pack_study FOLDER`.
 
 The cells and the runs that they name are copied, without weights, teacher caches, checkpoints and logs. Curves and
-answers of trials are left out, and those of the other runs are packed. Then name the study in .gitignore and in
-the README's tree, and run `python -m tools.pages README.md docs/findings.md`.
+answers of trials are left out, those of the other runs are packed, and executed notebooks lose their indentation.
+Then name the study in .gitignore and in the README's tree, and run `python -m tools.pages README.md docs/findings.md`.
 The folders of the runs become one archive, which is unpacked where the study is read.
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -54,8 +55,16 @@ def pack_study(study: Path, target_root: Path) -> int:
             file.unlink()
         elif file.name in _PACKED:
             pack(file)
+    for notebook in target.glob("cells/*/notebook.ipynb"):
+        without_indentation(notebook)
     archive_runs(target)
     return sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+
+
+def without_indentation(notebook: Path) -> None:
+    """Write a notebook again in the same words on one line, in three fifths of the bytes."""
+    content = json.loads(notebook.read_text("utf-8"))
+    notebook.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """A packed study is the same table with the same answers and no damage, in less."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -10,6 +12,8 @@ from studykit.results.cells import add_run, finish_cell, write_cell
 from studykit.results.record import CellSpec
 from studykit.results.verify import verify
 from tools.pack_study import pack_study
+
+_NOTEBOOK = {"cells": [{"cell_type": "markdown", "source": ["KD − SFT\n", "two lines"]}], "nbformat": 4}
 
 
 @pytest.fixture
@@ -23,6 +27,7 @@ def batch(study):
         (study / "runs" / run / "model").mkdir()
         (study / "runs" / run / "model" / "weights").write_bytes(bytes(9999))
     add_role(study, runs[1], Role("kd", tuning="0a1b", trial=True))
+    (cell / "notebook.ipynb").write_text(json.dumps(_NOTEBOOK, indent=1))
     finish_cell(cell, "done", wall_s=1.0)
     return study, *runs
 
@@ -42,6 +47,9 @@ def test_what_cells_name_is_there_without_its_heavy_parts(batch, tmp_path):
     assert results.read_items(packed / "runs" / trial) == ([], 0)
     assert len(results.read_metrics(packed / "runs" / run)[0]) == 2
     assert list(verify(packed)) == []
+    notebook = (packed / "cells" / ("0" * 12) / "notebook.ipynb").read_text("utf-8")
+    assert json.loads(notebook) == _NOTEBOOK
+    assert notebook.count("\n") == 1
 
 
 @pytest.mark.parametrize("content", [b"no gzip", b""])
