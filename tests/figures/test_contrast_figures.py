@@ -30,16 +30,25 @@ def traces(figure: Any) -> Any:
     return figure.data
 
 
+def told(figure: Any) -> Any:
+    """Return the traces that are told apart by markers: the points of each budget, then what each marker stands for."""
+    return [trace for trace in figure.data if trace.mode == "markers"]
+
+
 def test_gains_stand_over_the_gaps_of_their_teachers_one_line_per_budget():
     finding = finding_of(
         line("lexicon/strong", 3.0, gap=40.0),
         line("lexicon/weak", 1.0, gap=-5.0),
         line("lexicon/weak", 0.5, gap=-30.0, budget=4000),
     )
-    small, large = traces(gain_against_gap(finding))
-    assert (list(small.x), list(small.y), list(small.text)) == ([-5.0, 40.0], [1.0, 3.0], ["weak", "strong"])
+    small, large, *models = told(gain_against_gap(finding))
+    assert (list(small.x), list(small.y)) == ([-5.0, 40.0], [1.0, 3.0])
     assert list(small.error_y.array) == [1.0, 1.0]
     assert (small.name, large.name) == ("500 examples", "4,000 examples")
+    symbols = {trace.name: trace.marker.symbol for trace in models}
+    assert list(small.marker.symbol) == [symbols["weak"], symbols["strong"]]
+    assert list(large.marker.symbol) == [symbols["weak"]]
+    assert symbols["weak"] != symbols["strong"]
 
 
 def test_points_may_be_labelled_by_a_factor_and_told_apart_by_their_setting():
@@ -47,8 +56,13 @@ def test_points_may_be_labelled_by_a_factor_and_told_apart_by_their_setting():
         line(name, 1.0, gap=2.0, where={"student": "lexicon/small"}) for name in ("taid", "taid (schedule=linear)")
     ]
     figure: Any = gain_against_gap(finding_of(*lines), label="student")
-    assert [trace.name for trace in traces(figure)] == ["taid, 500 examples", "taid (schedule=linear), 500 examples"]
-    assert [trace.text[0] for trace in traces(figure)] == ["small", "small"]
+    taid, linear, small = told(figure)
+    assert [taid.name, linear.name, small.name] == [
+        "taid, 500 examples",
+        "taid (schedule=linear), 500 examples",
+        "small",
+    ]
+    assert [list(taid.marker.symbol), list(linear.marker.symbol)] == [[small.marker.symbol]] * 2
 
 
 def test_settings_stand_best_on_top_one_panel_per_budget():
@@ -107,5 +121,5 @@ def test_the_front_joins_settings_that_no_cheaper_one_equals():
 def test_a_single_seed_has_no_bars(draw):
     one = line("a", 1.0, gap=1.0)
     one["score_difference"] |= {"low": None, "high": None, "n": 1}
-    trace = traces(draw(finding_of(one)))[0]
+    trace = told(draw(finding_of(one)))[0]
     assert list((trace.error_y if trace.error_y.array is not None else trace.error_x).array) == [0]
