@@ -51,7 +51,7 @@ def teacher_strength(
     rows.sort(key=lambda row: (row.line.budget, row.line.name != baseline, row.sign * (row.teacher or 0)))
     parts = by_budget(rows)
     found = question.judge(rows, {_name(part): difference_of_gains(part[-1], part[-2]) for part in parts if part[1:]})
-    slopes = {str(part[0].line.budget): slope(part, [row.gap or 0.0 for row in part]) for part in parts}
+    slopes = {str(part[0].line.budget): _slope(part) for part in parts}
     sentences = [_at_budget(part, found, slopes[str(part[0].line.budget)]) for part in extremes(rows)]
     plain = {budget: vars(interval) for budget, interval in slopes.items() if interval}
     return question.answer(frame, rows, found, why, " ".join(sentences), gain_per_gap=plain)
@@ -61,13 +61,19 @@ def _name(part: Sequence[Contrast]) -> str:
     return f"{part[-1].line.name} - {part[-2].line.name} at {part[0].line.budget:,} examples"
 
 
+def _slope(part: Sequence[Contrast]) -> Interval | None:
+    """Return the gain for each point of gap among teachers that are not below the students; others bend the line."""
+    ahead = [(row, row.gap) for row in part if row.gap is not None and row.gap >= 0]
+    return slope([row for row, _ in ahead], [gap for _, gap in ahead])
+
+
 def _at_budget(part: Sequence[Contrast], verdicts: Mapping[str, Verdict], line: Interval | None) -> str:
     gains = [f"{row.line.name}{_gap(row)} {describe(verdicts[row.key])}" for row in part]
     text = f"At {part[0].line.budget:,} examples students gain from {'; from '.join(gains)}."
     if part[1:] and (more := verdicts.get(_name(part))):
         text += f" The strongest teacher against the next: {describe(more)}."
     if line is not None:
-        text += f" Each point of gap goes with {format_interval(line, 2, sign=True)} points of gain."
+        text += f" Among teachers not below the students, each point of gap goes with {format_interval(line, 2, sign=True)} points of gain."
     return text
 
 

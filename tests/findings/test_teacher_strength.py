@@ -8,6 +8,7 @@ from contrast_rows import frame_of, runs
 from studykit.findings.teacher_strength import teacher_strength
 
 SFT = [10.0, 12.0, 14.0]
+_SLOPE = "Among teachers not below the students, each point of gap goes with +0.15 [+0.09, +0.21] points of gain"
 
 
 def kd(teacher, points, score, **columns):
@@ -41,7 +42,12 @@ def test_the_sentence_has_all_gains_the_step_to_the_strongest_and_the_slope(fram
     assert "At 500 examples students gain from weak (gap +0.0) +2.0 [-0.5, +4.5] points, n = 3 seeds" in sentence
     assert "The strongest teacher against the next: +4.0 [+1.5, +6.5] points" in sentence
     # per seed the gains 3, 5, 8 and 2, 4, 8 and 1, 3, 8 at gaps 0, 20, 40: slopes 5 / 40, 6 / 40, 7 / 40
-    assert "Each point of gap goes with +0.15 [+0.09, +0.21] points of gain" in sentence
+    assert _SLOPE in sentence
+
+
+def test_teachers_below_the_students_do_not_bend_the_slope(frame):
+    below = frame_of(frame.to_dict("records"), kd("weaker", [1.0, 0.0, 3.0], 2.0))
+    assert _SLOPE in teacher_strength(below).sentence
 
 
 def test_every_gain_and_step_is_a_planned_contrast(frame):
@@ -70,7 +76,7 @@ def test_one_seed_has_no_interval_and_two_teachers_no_slope(frame):
     one = frame[(frame["seed"] == 0) & (frame["teacher"] != "middle")]
     finding = teacher_strength(one)
     assert "+8.0 points, n = 1 seed: cannot tell (one seed gives no interval)" in finding.sentence
-    assert "Each point of gap" not in finding.sentence
+    assert "point of gap" not in finding.sentence
 
 
 def test_options_that_differ_beside_the_teacher_are_refused(frame):
