@@ -73,7 +73,8 @@ def _at_budget(part: Sequence[Contrast], verdicts: Mapping[str, Verdict], line: 
     if part[1:] and (more := verdicts.get(_name(part))):
         text += f" The strongest teacher against the next: {describe(more)}."
     if line is not None:
-        text += f" Among teachers not below the students, each point of gap goes with {format_interval(line, 2, sign=True)} points of gain."
+        goes_with = format_interval(line, 2, sign=True)
+        text += f" Among teachers not below the students, each point of gap goes with {goes_with} points of gain."
     return text
 
 
