@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +11,8 @@ import pandas as pd
 from studykit import results
 from studykit.figures import figures_of
 from studykit.findings import markdown_table
-from studykit.findings._answers import Answer, find_answers
-from studykit.findings._report import read_report
+from studykit.findings._answers import Answer
+from studykit.findings._report import Report, Section, read_report
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -35,16 +37,16 @@ def committed() -> list[str]:
     return [line.removeprefix("!results/").strip("/") for line in lines if line.startswith("!results/")]
 
 
-def studied(root: Path) -> Iterator[tuple[Path, Answer]]:
-    """Yield the findings of committed studies, each with the folder of its study, in the notebooks' order."""
-    found = [
-        (folder, answer)
-        for folder in results.studies(root)
-        if folder.name in committed()
-        for answer in find_answers(results.load(folder), results.cells(folder), folder)
-        if not answer.finding.table.empty
-    ]
-    yield from sorted(found, key=lambda pair: (_notebook(pair[1].name).name, pair[0].name))
+@cache
+def report(root: Path) -> Report:
+    """Return the report on the committed studies; reading their items takes a while, so it is made once."""
+    return read_report(root, committed())
+
+
+def studied(root: Path) -> list[Section]:
+    """Return the findings of committed studies in the notebooks' order."""
+    found = [section for section in report(root).sections if not section.answer.finding.table.empty]
+    return sorted(found, key=lambda section: (_notebook(section.answer.name).name, section.folder.name))
 
 
 def format_page(root: Path, link: str) -> str:
@@ -54,31 +56,30 @@ def format_page(root: Path, link: str) -> str:
         root: folder of all results.
         link: to it, from the page.
     """
-    report = read_report(root, committed())
-    costs = report.costs[[name for name in _COSTS if name in report.costs]] if len(report.costs) else report.costs
-    parts = ["## The paper's findings, and what was found here", report.abstract()]
-    seen: dict[str, int] = {}
-    for folder, answer in studied(root):
-        number = seen[answer.name] = seen.get(answer.name, 0) + 1
-        parts += _section(folder, answer, number, link)
+    known = report(root)
+    costs = known.costs[[name for name in _COSTS if name in known.costs]] if len(known.costs) else known.costs
+    parts = ["## The paper's findings, and what was found here", known.abstract()]
+    for question, sections in groupby(studied(root), key=lambda section: section.answer.name):
+        notebook = _notebook(question)
+        parts += [f"## {_title(notebook)}", f"Notebook [{notebook.name}](../notebooks/{notebook.name})."]
+        for section in sections:
+            parts += _section(section.folder, section.answer, link)
     return "\n\n".join([*parts, "## What it cost", markdown_table(costs, left=_WORDS)])
 
 
 def draw_figures(root: Path) -> None:
     """Write the figures of all findings beside the results of their studies, as SVG."""
-    for folder, answer in studied(root):
-        if figure := figures_of(answer, folder).get(None):
-            figure.write_image(_image(folder, answer), width=860)
+    for section in studied(root):
+        if figure := figures_of(section.answer, section.folder).get(None):
+            figure.write_image(_image(section.folder, section.answer), width=860)
 
 
-def _section(folder: Path, answer: Answer, number: int, link: str) -> Iterator[str]:
-    notebook, done = _notebook(answer.name), _done(answer)
-    again = f", {number}" if number > 1 else ""
-    yield f"## {_title(notebook)}{again}"
-    yield f"[{notebook.name}](../notebooks/{notebook.name}), study [{folder.name}]({link}/{folder.name})"
+def _section(folder: Path, answer: Answer, link: str) -> Iterator[str]:
+    done = _done(answer)
+    yield f"### Study [{folder.name}]({link}/{folder.name})"
     yield f"> {answer.finding.sentence}"
     if _image(folder, answer).exists():
-        yield f"![{_title(notebook)} {answer.finding.sentence}]({link}/{folder.name}/{_image(folder, answer).name})"
+        yield f"![The figure of this finding: {folder.name}]({link}/{folder.name}/{_image(folder, answer).name})"
     yield markdown_table(answer.finding.table, digits=answer.finding.digits)
     if tuned := results.tuning_columns(done):
         yield "What tuning chose, of how many trials each, and whether the best one was at the edge of its grid:"

@@ -231,6 +231,9 @@ def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
             f"From the {len(done)} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats "
             f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals. "
             f"{_about_tuning(done)}{_about_verdicts('the budgets')}",
+            "What the paper found, and what is found here, where it was tested with the most seeds "
+            "([all findings](docs/findings.md)):",
+            findings_page.report(ROOT / "results").claim_lines(),
         )
     )
 

@@ -1,4 +1,4 @@
-"""The paper's findings and possible reasons where they are not there: the contrast that tests each, from a report."""
+"""The paper's findings, and reasons or doubts about them: the contrast that tests each, from a report."""
 
 import textwrap
 from collections.abc import Sequence

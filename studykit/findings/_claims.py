@@ -20,7 +20,7 @@ Pick = Callable[[Sequence[str]], str | None]
 
 @dataclass(frozen=True)
 class Reason:
-    """What may be the reason that a finding of the paper is not there, and the further run that tests it.
+    """What may be the reason that a finding of the paper is or is not there, and the further run that tests it.
 
     Attributes:
         text: the reason, and what follows from it.
@@ -47,6 +47,7 @@ class Claim:
         pick: returns the name of the contrast among those of the finding, or None where it has none.
         expected: the verdicts that agree with the paper.
         reasons: what may be why it is not there.
+        doubts: what may be why it only seems to be there.
     """
 
     text: str
@@ -54,6 +55,7 @@ class Claim:
     pick: Pick
     expected: tuple[str, ...] = ("helps",)
     reasons: tuple[Reason, ...] = ()
+    doubts: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Check:
         here: what came of it, in words.
         study, contrast: where it was tested; empty where it was not.
         verdict: on the contrast.
+        at_edge: what tuning chose at the edge of its grid in some arm of that study.
     """
 
     of: Claim | Reason
@@ -72,6 +75,7 @@ class Check:
     study: str = ""
     contrast: str = ""
     verdict: Verdict | None = None
+    at_edge: tuple[str, ...] = ()
 
     def row(self) -> dict[str, object]:
         """Return study, contrast and verdict as people read them."""
@@ -101,7 +105,20 @@ def _last(part: str = "") -> Pick:
 _MIXTURE = "the best mixture"
 _THREE_TIMES = "fine-tuning is not finished at the largest budget, so that with three times the steps"
 CLAIMS = (
-    Claim("distillation beats fine-tuning at the smallest budget", "data_size", _first()),
+    Claim(
+        "distillation beats fine-tuning at the smallest budget",
+        "data_size",
+        _first(),
+        doubts=(
+            Reason(
+                "one trial seed chose a bad learning rate for fine-tuning, so that the gain is gone at the default one",
+                "data_size",
+                _first(),
+                ("tie", "hurts"),
+                "default_rate",
+            ),
+        ),
+    ),
     Claim(
         "its advantage is gone at the largest budget",
         "data_size",
@@ -166,23 +183,36 @@ def check_claims(answers: Answers) -> list[Check]:
 
 
 def check_reasons(answers: Answers, claims: Sequence[Claim] = CLAIMS) -> list[Check]:
-    """Return what may be why findings are not there: confirmed, not confirmed, or open; without those not tested."""
-    reasons = chain.from_iterable(claim.reasons for claim in claims)
+    """Return possible reasons and doubts: confirmed, not confirmed, or open; without those not tested."""
+    reasons = chain.from_iterable((*claim.reasons, *claim.doubts) for claim in claims)
     checks = (_check(reason, answers, ("confirmed", "not confirmed", "open", "")) for reason in reasons)
     return [check for check in checks if check.here]
 
 
 def _check(tested: Claim | Reason, answers: Answers, words: tuple[str, str, str, str]) -> Check:
     """Return what came of a test by the study that has the most seeds for it, in the first, second or third word."""
-    found: list[tuple[str, str, Verdict]] = []
-    wanted = tested.study if isinstance(tested, Reason) else None
+    found: list[tuple[str, str, Verdict, Answer]] = []
     for study, answer in answers:
         verdicts = answer.finding.verdicts
-        if answer.name == tested.question and wanted in (None, study) and (name := tested.pick(list(verdicts))):
-            found.append((study, name, verdicts[name]))
+        if answer.name == tested.question and _may_test(study, tested) and (name := tested.pick(list(verdicts))):
+            found.append((study, name, verdicts[name], answer))
     yes, no, undecided, nothing = words
     if not found:
         return Check(tested, nothing)
-    study, name, verdict = max(found, key=lambda one: one[2].difference.n)
+    study, name, verdict, answer = max(found, key=lambda one: one[2].difference.n)
     here = undecided if verdict.word == "cannot tell" else yes if verdict.word in tested.expected else no
-    return Check(tested, here, study, name, verdict)
+    return Check(tested, here, study, name, verdict, _at_edge(answer))
+
+
+def _may_test(study: str, tested: Claim | Reason) -> bool:
+    """Whether a study was run for this: one for a single reason tests no claim."""
+    if isinstance(tested, Reason):
+        return tested.study in (None, study)
+    return all(study != reason.study for claim in CLAIMS for reason in (*claim.reasons, *claim.doubts))
+
+
+def _at_edge(answer: Answer) -> tuple[str, ...]:
+    """Return the names of what tuning chose at the edge of its grid, in words."""
+    texts = answer.runs["tuned_at_edge"].dropna() if "tuned_at_edge" in answer.runs else ()
+    names = {name for text in texts for name in str(text).split(", ") if name != "no"}
+    return tuple(sorted(name.replace("_", " ") for name in names))

@@ -27,6 +27,7 @@ COSTS = {
     "student_tokens": "student reads",
     "teacher_reads": "teacher reads",
     "generated_tokens": "generated",
+    "written_tokens": "written for the data",
     "train_s": "seconds",
     "peak_mem_gib": "GiB",
     "cache_bytes": "cache bytes",
@@ -197,14 +198,16 @@ class Question:
 
 
 def with_costs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs with all tokens that their teachers read, and what a cache of its signal takes, in bytes.
+    """Return the runs with the tokens that their teachers read and wrote, and the bytes of a cache of their signal.
 
-    What selected examples or filled a cache is read too; bytes are there where `study.measure_signals` measured them.
+    What selected examples or filled a cache is read too. What a teacher wrote for the data counts for each run that
+    trained on it, also where another one had it written. Bytes are there where `study.measure_signals` measured them.
     """
     empty = pd.Series(None, index=runs.index, dtype=float)
     read = [runs.get(name, empty).astype(float).fillna(0.0) for name in ("teacher_tokens", "scored_tokens")]
     size = runs.get("bytes_per_position", empty).astype(float) * runs.get("budget_tokens", empty).astype(float)
-    return runs.assign(teacher_reads=sum(read), cache_bytes=size)
+    written = [runs.get(name, empty).astype(float) for name in ("synthetic_tokens", "cached_synthetic_tokens")]
+    return runs.assign(teacher_reads=sum(read), cache_bytes=size, written_tokens=written[0].fillna(written[1]))
 
 
 def _combinations(named: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:

@@ -20,19 +20,15 @@ from studykit.errors import InputError
 from studykit.findings import FINDINGS
 from studykit.findings._advice import advise
 from studykit.findings._answers import Answer, find_answers
-from studykit.findings._claims import Check, Claim, check_claims, check_reasons, show
+from studykit.findings._claims import CLAIMS, Check, Claim, check_claims, check_reasons, show
 from studykit.findings._sentences import describe
 from studykit.findings._verdicts import count_words
 from studykit.scorers import metric
 
-_SECONDS = ("train_s", "teacher_s", "failed_s", "evaluate_s", "failed_evaluate_s")
-_TOTALS = (
-    *_SECONDS,
-    "student_tokens",
-    "teacher_tokens",
-    "generated_tokens",
-    "scored_tokens",
-)
+_SECONDS = ("train_s", "teacher_s", "synthetic_s", "failed_s", "evaluate_s", "failed_evaluate_s")
+_TEACHER_READS = ("teacher_tokens", "scored_tokens", "synthetic_prompt_tokens", "synthetic_tokens")
+_GENERATED = ("generated_tokens", "synthetic_tokens")
+_TOTALS = {*_SECONDS, *_TEACHER_READS, *_GENERATED, "student_tokens"}
 
 
 ALL = "all, shared runs once"
@@ -134,18 +130,20 @@ class Report:
         """Return what was done and found in a few sentences, as Markdown."""
         if not self.sections:
             return "No study has a finding yet."
-        verdicts = [verdict for section in self.sections for verdict in section.answer.finding.verdicts.values()]
-        costs = self.costs.iloc[-1]
+        costs, studies = self.costs.iloc[-1], "study" if len(self.frames) == 1 else "studies"
         words = Counter(str(here) for here in self.claims["here"])
         tested = ", ".join(f"{count} {word}" for word, count in words.items())
         lines = [
-            f"{len(self.frames)} studies, {costs['runs']:,.0f} finished runs and {costs['tuning runs']:,.0f} trials of "
-            f"tuning took {costs['hours'] + costs['tuning hours']:.1f} hours of training and scoring. The paper "
+            f"{len(self.frames)} {studies}, {costs['runs']:,.0f} finished runs and {costs['tuning runs']:,.0f} trials "
+            f"of tuning took {costs['hours'] + costs['tuning hours']:.1f} hours of training and scoring. The paper "
             f"makes {len(self.claims)} claims that are tested here: {tested}.",
             "\n".join(_line(check) for check in self.checks),
-            f"Of all {len(verdicts):,} planned contrasts, {count_words(verdicts)}.",
         ]
         return "\n\n".join(lines)
+
+    def claim_lines(self) -> str:
+        """Return the paper's findings and what came of each here, as a Markdown list."""
+        return "\n".join(_line(check) for check in self.checks if isinstance(check.of, Claim))
 
     def advice(self, budget: int, *, gap: float | None = None, max_cost: float | None = None) -> str:
         """Return what to do at a budget, the evidence and what it does not know; where it refuses, why.
@@ -194,11 +192,12 @@ def read_report(root: str | Path = "results", studies: Sequence[str] | None = No
 
 
 def _in_turn(claims: Sequence[Check], reasons: Sequence[Check]) -> Iterator[Check]:
-    """Yield each claim with the reasons why it may not be there after it."""
+    """Yield each claim, and after it the reasons why it may not be there, or the doubts where it is."""
     for check in claims:
         yield check
-        if isinstance(check.of, Claim) and check.here != "as in the paper":
-            yield from (reason for reason in reasons if reason.of in check.of.reasons)
+        if isinstance(check.of, Claim):
+            wanted = check.of.doubts if check.here == "as in the paper" else check.of.reasons
+            yield from (reason for reason in reasons if reason.of in wanted)
 
 
 def _order(section: Section) -> tuple[str, str]:
@@ -209,10 +208,13 @@ def _order(section: Section) -> tuple[str, str]:
 def _line(check: Check) -> str:
     """Return a claim as an item of a list, a reason as one below it."""
     found = "" if check.verdict is None else f" {check.contrast}: {describe(check.verdict)} (*{check.study}*)."
+    if check.at_edge:
+        found += f" There tuning chose {' and '.join(check.at_edge)} at the edge of a grid that was widened once."
     text = f"{check.of.text[0].upper()}{check.of.text[1:]}"
     if isinstance(check.of, Claim):
         return f"- {text}: **{check.here}**.{found}"
-    return f"    - Possible reason, tested by a further run: {check.of.text}: **{check.here}**.{found}"
+    kind = "Doubt" if any(check.of in claim.doubts for claim in CLAIMS) else "Possible reason"
+    return f"    - {kind}, tested by a further run: {check.of.text}: **{check.here}**.{found}"
 
 
 def _listed(runs: pd.DataFrame, column: str) -> str:
@@ -251,14 +253,15 @@ def _cost(study: str, frame: pd.DataFrame) -> dict[str, object]:
     content: dict[str, object] = {"study": study}
     for name, part in parts.items():
         sums = {column: float(part[column].sum()) for column in _TOTALS if column in part}
-        seconds = sum(sums.get(column, 0.0) for column in _SECONDS)
-        read_by_teacher = sums.get("teacher_tokens", 0.0) + sums.get("scored_tokens", 0.0)
+        seconds, read_by_teacher, generated = (
+            sum(sums.get(column, 0.0) for column in columns) for columns in (_SECONDS, _TEACHER_READS, _GENERATED)
+        )
         content |= {
             f"{name}runs": len(part),
             f"{name}hours": round(seconds / 3600, 2),
             f"{name}student reads": round(sums.get("student_tokens", 0.0)),
             f"{name}teacher reads": round(read_by_teacher),
-            f"{name}generated": round(sums.get("generated_tokens", 0.0)),
+            f"{name}generated": round(generated),
         }
     peak = done["peak_mem_gib"].max() if "peak_mem_gib" in done else None
     return content | {"peak GiB": None if pd.isna(peak) else round(float(peak), 2)}

@@ -26,7 +26,7 @@ _FACTORS = {"synthetic_examples": "synthetic", "written": "written by"}
 _DETAILS = re.compile(r" \((?:steps (?P<steps>[\d:]+))?(?:, )?(?:learning rates (?P<rates>[\d.e:-]+))?\)$")
 """Ends the name of a way whose stages have unequal steps or learning rates."""
 
-_COSTS = ("student_tokens", "teacher_reads", "train_s")
+_COSTS = ("student_tokens", "teacher_reads", "written_tokens", "train_s")
 
 
 def two_stage(

@@ -30,8 +30,8 @@ def traces(figure: Any) -> Any:
     return figure.data
 
 
-def told(figure: Any) -> Any:
-    """Return the traces that are told apart by markers: the points of each budget, then what each marker stands for."""
+def markers(figure: Any) -> Any:
+    """Return the traces of markers: the points of each budget, then one for each model."""
     return [trace for trace in figure.data if trace.mode == "markers"]
 
 
@@ -41,7 +41,7 @@ def test_gains_stand_over_the_gaps_of_their_teachers_one_line_per_budget():
         line("lexicon/weak", 1.0, gap=-5.0),
         line("lexicon/weak", 0.5, gap=-30.0, budget=4000),
     )
-    small, large, *models = told(gain_against_gap(finding))
+    small, large, *models = markers(gain_against_gap(finding))
     assert (list(small.x), list(small.y)) == ([-5.0, 40.0], [1.0, 3.0])
     assert list(small.error_y.array) == [1.0, 1.0]
     assert (small.name, large.name) == ("500 examples", "4,000 examples")
@@ -56,7 +56,7 @@ def test_points_may_be_labelled_by_a_factor_and_told_apart_by_their_setting():
         line(name, 1.0, gap=2.0, where={"student": "lexicon/small"}) for name in ("taid", "taid (schedule=linear)")
     ]
     figure: Any = gain_against_gap(finding_of(*lines), label="student")
-    taid, linear, small = told(figure)
+    taid, linear, small = markers(figure)
     assert [taid.name, linear.name, small.name] == [
         "taid, 500 examples",
         "taid (schedule=linear), 500 examples",
@@ -121,5 +121,5 @@ def test_the_front_joins_settings_that_no_cheaper_one_equals():
 def test_a_single_seed_has_no_bars(draw):
     one = line("a", 1.0, gap=1.0)
     one["score_difference"] |= {"low": None, "high": None, "n": 1}
-    trace = told(draw(finding_of(one)))[0]
+    trace = markers(draw(finding_of(one)))[0]
     assert list((trace.error_y if trace.error_y.array is not None else trace.error_x).array) == [0]

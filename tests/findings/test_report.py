@@ -36,6 +36,26 @@ def test_a_claim_is_checked_by_the_contrast_that_was_planned_for_it():
     ]
 
 
+def test_the_doubt_about_a_claim_comes_after_it(tmp_path):
+    there = answer("data_size", at_500=3.0)
+    answers = [("confirmation", there), ("default_rate", there)]
+    checks = [*_report._in_turn(check_claims(answers), check_reasons(answers))]
+    assert [check.here for check in checks[:2]] == ["as in the paper", "not confirmed"]
+    assert _report._line(checks[1]).startswith("    - Doubt, tested by a further run: one trial seed chose")
+
+
+def test_values_at_the_edge_of_their_grids_are_named():
+    runs = pd.DataFrame({"tuned_at_edge": ["no", "learning_rate, steps", None, "steps"]})
+    found = Answer("data_size", answer("data_size", at_500=3.0).finding, runs)
+    check = check_claims([("one", found)])[0]
+    assert check.at_edge == ("learning rate", "steps")
+    assert "chose learning rate and steps at the edge of a grid" in _report._line(check)
+
+
+def test_a_study_that_was_run_for_a_reason_tests_no_claim():
+    assert check_claims([("default_rate", answer("data_size", at_500=3.0))])[0].here == "not measured"
+
+
 def test_what_the_seeds_cannot_tell_is_open():
     assert checked(answer("data_size", at_500=0.5))[0] == "open"
 
@@ -48,6 +68,13 @@ def test_trials_are_counted_apart_from_what_they_chose():
     cost = _report._cost("one", pd.DataFrame(rows))
     assert (cost["runs"], cost["hours"], cost["tuning runs"], cost["tuning hours"]) == (1, 0.5, 2, 1.0)
     assert (cost["student reads"], cost["tuning student reads"], cost["peak GiB"]) == (10, 20, 0.5)
+
+
+def test_what_teachers_wrote_for_the_data_is_a_cost():
+    written = {"synthetic_tokens": 30, "synthetic_prompt_tokens": 50, "synthetic_s": 7200.0, "teacher_tokens": 5}
+    row = {"run_id": "a", "eval_id": "e", "study": "one", "ablation": None, "status": "done", "generated_tokens": 4}
+    cost = _report._cost("one", pd.DataFrame([row | written]))
+    assert (cost["teacher reads"], cost["generated"], cost["hours"]) == (85, 34, 2.0)
 
 
 def two_stages(order, slower):
@@ -84,12 +111,12 @@ def test_the_abstract_has_every_claim_and_below_those_that_are_not_there_the_rea
     costs = pd.DataFrame([{"runs": 12, "tuning runs": 8, "hours": 1.0, "tuning hours": 0.5}])
     report = _report.Report(sections, checks, pd.DataFrame(), costs, (pd.DataFrame(),))
     text = report.abstract()
-    assert "1 studies, 12 finished runs and 8 trials of tuning took 1.5 hours" in text
+    assert "1 study, 12 finished runs and 8 trials of tuning took 1.5 hours" in text
     assert f"makes {len(CLAIMS)} claims" in text
     assert "- Two stages beat naive mixing: **otherwise**. order at 200 examples" in text
     assert "    - Possible reason, tested by a further run: the last stage begins" in text
     assert "**not confirmed**. order (steps 9:1" in text
-    assert "Of all 3 planned contrasts, 1 helps, 2 hurt." in text
+    assert report.claim_lines().splitlines() == [line for line in text.splitlines() if line.startswith("- ")]
     assert report.reasons["tested"].tolist() == ["not confirmed"]
     figure: Any = paper_findings(checks)
     assert [(trace.name, len(trace.x)) for trace in figure.data] == [
