@@ -61,11 +61,16 @@ def taid(
 
 def _at_budget(part: Sequence[Contrast], verdicts: Mapping[str, Verdict], baseline: str) -> str:
     """Compare every schedule with the baseline at each gap, smallest first."""
-    names = dict.fromkeys(row.line.name for row in part if row.gap is not None)
+    rows = [row for row in part if row.gap is not None]
+    varied = [name for name in ("student", "teacher") if len({row.where[name] for row in rows}) > 1]
     texts = []
-    for name in names:
-        at = [
-            f"{describe(verdicts[row.key])}, at gap {row.gap:.1f}" for row in part if row.line.name == name and row.gap
-        ]
+    for name in dict.fromkeys(row.line.name for row in rows):
+        at = [f"{_where(row, varied)}{describe(verdicts[row.key])}" for row in rows if row.line.name == name]
         texts.append(f"{name} - {baseline}: {'; '.join(at)}.")
     return f"At {part[0].line.budget:,} examples {' '.join(texts)}"
+
+
+def _where(row: Contrast, varied: Sequence[str]) -> str:
+    """Return the models in which rows differ, and the gap between them: "base-small (gap 27.9) "."""
+    models = " from ".join(str(row.where[name]).rpartition("/")[2] for name in varied)
+    return f"{models} (gap {row.gap:.1f}) ".lstrip()
