@@ -7,8 +7,9 @@ Scores are of two arms that share their seeds. *normal*: normal in each arm. *sk
 each arm, those that are compared at half the baseline's scale, so that neither arm nor difference is normal; *very
 skewed*: exponential (skewness 2) in the same way, reported and not claimed. *item-correlated*: right or wrong on 300
 items; items differ in difficulty for all seeds and both arms, and in what an arm makes of them; the truth is that of
-all items of the kind. Everything goes through the functions that the findings call. The shares go to
-results/benchmarks/simulation.json and from there to docs/statistics.md.
+all items of the kind. *Seeds and items*, for power: normal, by seed, by item and by both, with spreads that are known.
+Everything goes through the functions that the findings call. The shares go to results/benchmarks/simulation.json and
+from there to docs/statistics.md.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,15 @@ from benchmarks.measurement import OUT
 from studykit.findings import markdown_table
 from studykit.statistics import Interval, crossover, mean_interval, paired_difference
 from studykit.statistics.items import seeds_and_items
-from studykit.statistics.verdicts import LEVEL, POWER, detectable_effect, seeds_needed, verdicts
+from studykit.statistics.verdicts import (
+    LEVEL,
+    POWER,
+    detectable_effect,
+    seeds_needed,
+    spreads_of,
+    verdict,
+    verdicts,
+)
 
 SEEDS = (3, 5, 10)
 KINDS = ("normal", "skewed", "very skewed", "item-correlated")
@@ -43,6 +52,12 @@ CURVES = {
     "late": (5.0, 3.0, 2.0, 1.0, -0.6),
 }
 """Mean differences at `BUDGETS`, each with one crossing."""
+
+SPREADS = {"mostly seeds": (1.0, 3.0, 4.0), "both": (1.0, 6.0, 4.0), "mostly items": (0.3, 10.0, 4.0)}
+"""Standard deviations by seed, by item and by both: on `ITEMS` items the items leave 0.17, 0.35 and 0.58."""
+
+MANY_SEEDS = 60
+"""At so many seeds, what is left open is the items' part."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,11 @@ def simulate(trials: int, seed: int = 0) -> Iterator[Check]:
         yield from (_false_claims(kind, n, trials, rng) for kind in KINDS)
         yield from (_crossovers(name, n, trials, rng) for name in CURVES)
         yield _detectable(n, trials, rng)
+        for name in SPREADS:
+            yield from _detectable_over_items(name, n, trials, rng)
     yield from (_needed(effect, trials, rng) for effect in (0.5, 1.0, 2.0))
+    yield from (_needed_over_items(name, trials, rng) for name in ("mostly seeds", "both"))
+    yield from (_items_needed(name, trials, rng) for name in SPREADS)
 
 
 def format_checks(report: dict[str, Any]) -> str:
@@ -201,6 +220,75 @@ def _needed(effect: float, trials: int, rng: np.random.Generator) -> Check:
     return Check(
         "seeds needed / simulated", f"effect of {effect:g} standard deviations", claimed / n, 0.8, 1.2, 0.0, note
     )
+
+
+def _over_items(name: str, n: int, trials: int, rng: np.random.Generator) -> list[Interval]:
+    """Return intervals over seeds and items of differences whose mean is 0."""
+    of_seeds, of_items, rest = SPREADS[name]
+    found = []
+    for _ in range(trials):
+        parts = rng.normal(0, of_seeds, (n, 1)) + rng.normal(0, of_items, ITEMS)
+        found.append(seeds_and_items(parts + rng.normal(0, rest, (n, ITEMS))))
+    return [one for one in found if one is not None]
+
+
+def _parts(name: str) -> tuple[float, float]:
+    """Return the true standard deviation over seeds on `ITEMS` items, and the standard error from these items."""
+    of_seeds, of_items, rest = SPREADS[name]
+    return math.sqrt(of_seeds**2 + rest**2 / ITEMS), of_items / math.sqrt(ITEMS)
+
+
+def _least_effects(intervals: Sequence[Interval], level: float = LEVEL) -> np.ndarray:
+    """Return by how much the mean of each study would have to be higher for its difference to be claimed."""
+    n = intervals[0].n
+    wider = stdtrit(n - 1, 1 - level / 2) / stdtrit(n - 1, 1 - LEVEL / 2)
+    return np.array([wider * (one.mean - (one.low or 0.0)) - one.mean for one in intervals])
+
+
+def _detectable_over_items(name: str, n: int, trials: int, rng: np.random.Generator) -> Iterator[Check]:
+    """Compare the minimum detectable effect with the one that is seen in 80% of studies over seeds and items.
+
+    At 5%, and at the level that Holm's correction would leave to each of five contrasts.
+    """
+    drawn, (spread, item_error) = _over_items(name, n, 4 * trials, rng), _parts(name)
+    for level in (LEVEL, LEVEL / 5):
+        found = float(np.quantile(_least_effects(drawn, level), POWER))
+        ratio = detectable_effect(spread, n, level, item_error=item_error) / found
+        own = [detectable_effect(s, n, level, item_error=e) / found for s, e in map(spreads_of, drawn[:trials])]
+        low, median, high = np.quantile(own, (0.1, 0.5, 0.9))
+        note = f"from a study's own spreads {median:.2f} (80% of studies: {low:.2f} to {high:.2f})"
+        what, case = "minimum detectable effect over seeds and items / simulated", f"{name}, n = {n}, level {level:g}"
+        yield Check(what, case, ratio, 0.8, 1.2, 0.0, note)
+
+
+def _needed_over_items(name: str, trials: int, rng: np.random.Generator) -> Check:
+    """Compare the seeds needed with the fewest at which an effect is seen in 80% of studies over seeds and items.
+
+    The effect is that of twelve seeds, so that it is about the same number whatever the spreads. Where mostly items
+    are left open, power hardly changes with the seeds, and no number of them can be made out.
+    """
+    spread, item_error = _parts(name)
+    effect = detectable_effect(spread, 12, item_error=item_error)
+    claimed, n = seeds_needed(effect, spread, item_error=item_error), 6
+    while np.mean(_least_effects(_over_items(name, n, 4 * trials, rng)) < effect) < POWER:
+        n += 1
+    note = f"{claimed:.0f} claimed, {n} simulated"
+    what = "seeds needed over seeds and items / simulated"
+    return Check(what, f"{name}, effect of {effect:.2f}", claimed / n, 0.8, 1.2, 0.0, note)
+
+
+def _items_needed(name: str, trials: int, rng: np.random.Generator) -> Check:
+    """Count how often many seeds find an effect of two item errors, of which it is said that more items are needed."""
+    effect = 2 * _parts(name)[1]
+    least = _least_effects(_over_items(name, MANY_SEEDS, max(trials // 5, 50), rng))
+    few = _over_items(name, 5, trials, rng)
+    shifted = [replace(one, mean=effect, low=(one.low or 0.0) - one.mean + effect) for one in few]
+    shifted = [replace(one, high=2 * effect - (one.low or 0.0)) for one in shifted]
+    found = [verdict(one, tie=0.01) for one in shifted]
+    said = [one.needs_items for one in found if one.word == "cannot tell"]
+    note = f"with 5 seeds and this difference {np.mean(said):.0%} of those that cannot tell say so"
+    what = f"power at {MANY_SEEDS} seeds where more test items are needed"
+    return Check(what, f"{name}, effect of {effect:.2f}", float(np.mean(least < effect)), 0.0, POWER, 0.0, note)
 
 
 def _power(draws: np.ndarray, critical: float) -> float:

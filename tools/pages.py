@@ -253,7 +253,8 @@ def _about_verdicts(contrasts: str) -> str:
     return (
         f"*Verdict*: a tie where the whole interval is within ±{points} (or ±{nats}); helps or hurts where it is clear "
         f"of zero and the t test's p is at most 5% after Holm's correction over {contrasts}; otherwise cannot tell, "
-        "with the number of seeds that would be needed."
+        "with the number of seeds that would be needed, or that it is test items. *Detectable*: the smallest "
+        "difference that these seeds and items would find with 80% power after the correction."
     )
 
 

@@ -63,7 +63,10 @@ def _figures(answer: Answer, key: str) -> None:
 def _table(finding: Finding) -> None:
     columns = {name: st.column_config.NumberColumn(format=f"%.{digits}f") for name, digits in finding.digits.items()}
     st.dataframe(finding.table, hide_index=True, column_config=columns, alt="The finding's table, with verdicts")
-    st.caption("In brackets the 95% t interval. The verdicts are corrected over all planned contrasts together (Holm).")
+    st.caption(
+        "In brackets the 95% t interval. The verdicts are corrected over all planned contrasts together (Holm). "
+        "Detectable: the smallest difference that seeds and items at hand would find with 80% power at this level."
+    )
 
 
 def _evidence(answer: Answer) -> None:

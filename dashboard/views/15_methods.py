@@ -93,7 +93,8 @@ def _table(finding: Finding) -> None:
     )
     st.caption(
         f"Score: {metric_of(finding.numbers['score']).label}; NLL in nats per token; in brackets the 95% t interval "
-        "over seeds. Teacher reads: tokens that went through the teacher."
+        "over seeds. Detectable: what these seeds and items would find with 80% power after Holm's correction. Teacher "
+        "reads: tokens that went through the teacher."
     )
 
 

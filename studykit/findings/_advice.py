@@ -18,6 +18,7 @@ import pandas as pd
 from studykit.errors import InputError
 from studykit.findings import format_interval, judge, labels
 from studykit.findings._lines import Line, finished, lines_of
+from studykit.findings._verdicts import cells_of
 from studykit.results import primary
 from studykit.scorers import metric
 from studykit.statistics import Interval
@@ -296,7 +297,7 @@ def _table(shown: Sequence[Evidence], score: str) -> pd.DataFrame:
             "budget": one.budget,
             "seeds": one.verdict.difference.n,
             "gain": format_interval(one.verdict.difference, digits, sign=True),
-            "verdict": str(one.verdict),
+            **cells_of(one.verdict),
             "gap": None if one.gap is None else round(one.gap, digits),
             "seconds": None if one.seconds is None else round(one.seconds, 1),
         }

@@ -12,6 +12,7 @@ from itertools import chain
 
 from studykit.findings import format_interval
 from studykit.findings._answers import Answer
+from studykit.findings._verdicts import cells_of
 from studykit.statistics.verdicts import Verdict
 
 Answers = Sequence[tuple[str, Answer]]
@@ -79,19 +80,16 @@ class Check:
 
     def row(self) -> dict[str, object]:
         """Return study, contrast and verdict as people read them."""
-        nothing: dict[str, object] = {"difference": "", "seeds": 0, "verdict": ""}
+        nothing: dict[str, object] = {"difference": "", "seeds": 0} | cells_of(None)
         shown = nothing if self.verdict is None else show(self.verdict)
         return {"study": self.study, "contrast": self.contrast} | shown
 
 
 def show(verdict: Verdict) -> dict[str, object]:
-    """Return difference, seeds and word of a verdict as people read them."""
+    """Return difference, seeds, phrase and minimum detectable effect of a verdict as people read them."""
     difference = format_interval(verdict.difference, verdict.digits, sign=True)
-    return {
-        "difference": f"{difference} {verdict.unit}".strip(),
-        "seeds": verdict.difference.n,
-        "verdict": str(verdict),
-    }
+    shown: dict[str, object] = {"difference": f"{difference} {verdict.unit}".strip(), "seeds": verdict.difference.n}
+    return shown | cells_of(verdict)
 
 
 def _first(*parts: str, without: str = "\n") -> Pick:

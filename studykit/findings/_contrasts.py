@@ -19,6 +19,7 @@ import pandas as pd
 
 from studykit.findings import Finding, format_interval, judge
 from studykit.findings._lines import Comparison, Line, lines_of, require_one_setting, without_metric
+from studykit.findings._verdicts import cells_of, missed_sentence
 from studykit.scorers import Metric, metric
 from studykit.statistics import Interval, mean_interval, paired_difference
 from studykit.statistics.verdicts import Verdict
@@ -163,7 +164,8 @@ class Question:
         missing = without_metric(frame, self.score) if not rows else ""
         nothing = f"No budget has both {self.baseline} and another {self.setting} finished yet."
         digits = {"score": metric(self.score).digits, "NLL": metric(self.nll).digits, COSTS["peak_mem_gib"]: 2}
-        text = " ".join(filter(None, map(str.strip, sentences))) if any(sentences[-1:]) else nothing
+        said = (*sentences, missed_sentence(verdicts.values()))
+        text = " ".join(filter(None, map(str.strip, said))) if any(sentences[-1:]) else nothing
         return Finding(table, missing or text, numbers, digits, dict(verdicts))
 
     def _plain(self, row: Contrast) -> dict[str, Any]:
@@ -193,7 +195,7 @@ class Question:
         for name, comparison, column in both[self.score == self.nll :]:
             shown |= _beside(name, comparison, metric(column), self.baseline)
             if column == self.score:
-                shown["verdict"] = str(verdicts.get(row.key, ""))
+                shown |= cells_of(verdicts.get(row.key))
         return shown | {COSTS[name]: _cost(name, line.means.get(name)) for name in self.costs}
 
 

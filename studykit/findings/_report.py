@@ -90,7 +90,8 @@ class Report:
     Attributes:
         sections: the answer of each study to each of its questions, in the order of the notebooks.
         checks: the paper's findings and possible reasons where they are not there, each with what tests it.
-        contrasts: every planned contrast with difference, interval, number of seeds and verdict.
+        contrasts: every planned contrast with difference, interval, number of seeds, verdict, and the minimum
+            detectable effect in the unit of the difference.
         costs: runs, seconds and tokens of each study, and last of all, where runs of several studies count once; those
             of tuning apart.
         frames: the runs of each study, for `advise`.
@@ -181,7 +182,7 @@ def read_report(root: str | Path = "results", studies: Sequence[str] | None = No
     trained = {folder.name: results.load(folder, trials=True) for folder in folders}
     if trained:
         trained[ALL] = pd.concat(trained.values(), ignore_index=True).drop_duplicates(["run_id", "eval_id"])
-    columns = ["study", "question", "contrast", "difference", "seeds", "verdict"]
+    columns = ["study", "question", "contrast", "difference", "seeds", "verdict", "detectable"]
     return Report(
         tuple(sections),
         (*_in_turn(check_claims(answers), check_reasons(answers)),),

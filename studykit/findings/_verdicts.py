@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from statistics import median
 
 from studykit.scorers import metric
 from studykit.statistics import Interval
@@ -54,6 +55,42 @@ def count_words(found: Iterable[Verdict]) -> str:
     counts = Counter(one.word for one in found)
     forms = {"helps": ("helps", "help"), "hurts": ("hurts", "hurt"), "tie": ("ties", "tie")}
     return ", ".join(f"{n} {forms.get(word, (word, word))[n > 1]}" for word in WORDS if (n := counts[word]))
+
+
+def cells_of(found: Verdict | None, prefix: str = "") -> dict[str, str]:
+    """Return what a table says of a contrast: the verdict's phrase, and the minimum detectable effect beside it.
+
+    Args:
+        found: None where there is nothing to judge.
+        prefix: of the columns' names.
+
+    >>> cells_of(Verdict("helps", Interval(5.0, 3.0, 7.0, 5), 1.0, detectable=2.71))
+    {'verdict': 'helps', 'detectable': '2.7'}
+    """
+    known = found is not None and found.detectable is not None
+    shown = f"{found.detectable:.{found.digits}f}" if known else ""
+    return {f"{prefix}verdict": "" if found is None else str(found), f"{prefix}detectable": shown}
+
+
+def missed_sentence(found: Iterable[Verdict]) -> str:
+    """Return below which difference contrasts miss it too often, with a space before it; empty unless most are open.
+
+    The difference is the median of the minimum detectable effects of those that cannot be told, in each unit.
+
+    >>> missed_sentence([Verdict("cannot tell", Interval(5.0, -3.0, 13.0, 5), 1.0, detectable=12.7, unit="points")])
+    ' Differences below about 13 points would often be missed (power below 80%).'
+    """
+    known = [one for one in found if one.detectable is not None]
+    open_ = [one for one in known if one.word == "cannot tell"]
+    if 2 * len(open_) <= len(known):
+        return ""
+    sizes = {unit: median(one.detectable or 0.0 for one in open_ if one.unit == unit) for unit in _units(open_)}
+    listed = " or ".join(f"{float(f'{size:.2g}'):g} {unit}".strip() for unit, size in sizes.items())
+    return f" Differences below about {listed} would often be missed (power below 80%)."
+
+
+def _units(found: Iterable[Verdict]) -> list[str]:
+    return list(dict.fromkeys(one.unit for one in found))
 
 
 def noise_sentence(noise: NoiseFloor | None, baseline: str, where: str, score: str) -> str:

@@ -19,7 +19,7 @@ from studykit.findings._lines import (
     without_metric,
 )
 from studykit.findings._scaling import fits_of, plain_fits, scaling_sentence
-from studykit.findings._verdicts import noise_sentence
+from studykit.findings._verdicts import cells_of, missed_sentence, noise_sentence
 from studykit.scorers import metric
 from studykit.statistics import Crossover, Interval, crossover
 from studykit.statistics.verdicts import Verdict, noise_floor
@@ -77,7 +77,8 @@ def data_size(
         **more,
     }
     if judged:
-        text = f"{arm.upper()} - {baseline.upper()}: {describe(judged, end, arm, metric(score))}{beside}"
+        text = f"{arm.upper()} - {baseline.upper()}: {describe(judged, end, arm, metric(score))}"
+        text += missed_sentence(found.values()) + beside
     else:
         text = without_metric(runs, score) or f"No budget has both {baseline} and {arm} finished yet."
     table = pd.DataFrame([_shown(line, one, baseline, arm, score) for line, one in judged])
@@ -149,12 +150,12 @@ def _shown(line: Line, found: Verdict, baseline: str, arm: str, score: str) -> d
     if score != _NLL:
         shown |= {method: round(mean.mean, digits) for method, mean in _means(points, baseline, arm).items()}
         shown |= {f"{arm} - {baseline}": format_interval(points.difference, digits, sign=True)}
-        shown["verdict"] = str(found)
+        shown |= cells_of(found)
     if _has_pairs(line.nll):
         nats, digits = _pairs(line.nll), metric(_NLL).digits
         shown |= {f"{method} NLL": round(mean.mean, digits) for method, mean in _means(nats, baseline, arm).items()}
         shown[f"NLL {arm} - {baseline}"] = format_interval(nats.difference, digits, sign=True)
-    return shown | {"verdict": str(found)}
+    return shown | cells_of(found)
 
 
 def _digits(baseline: str, arm: str, score: str) -> dict[str, int]:

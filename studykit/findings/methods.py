@@ -16,7 +16,7 @@ from studykit.findings._lines import (
     require_one_setting,
     without_metric,
 )
-from studykit.findings._verdicts import count_words
+from studykit.findings._verdicts import cells_of, count_words, missed_sentence
 from studykit.scorers import Metric, metric
 from studykit.statistics import Interval
 from studykit.statistics.verdicts import Verdict
@@ -95,7 +95,7 @@ def _shown(line: Line, found: Verdict | None, baseline: str, score: str, nll: st
         shown[name] = None if comparison is None else round(comparison.mean.mean, digits[name])
         difference = None if comparison is None else comparison.difference
         shown[f"{name} - {baseline}"] = format_interval(difference, digits[name], sign=True)
-        shown.setdefault("verdict", "" if found is None else str(found))
+        shown |= cells_of(found)  # beside the first difference, which it is about
     written = {"written for the data": round(cost["synthetic_tokens"])} if "synthetic_tokens" in line.means else {}
     return shown | {
         "generated": round(cost["generated_tokens"]),
@@ -113,7 +113,7 @@ def _sentence(judged: Judged, baseline: str, score: Metric) -> str:
     parts = [_at_budget([pair for pair in compared if pair[0].budget == budget], baseline, score) for budget in budgets]
     if len(compared) > 1:
         parts.append(f"Holm's correction is over all {len(compared)} contrasts.")
-    return " ".join(parts)
+    return " ".join(parts) + missed_sentence(found for _, found in compared)
 
 
 def _alone(runs: pd.DataFrame, lines: Sequence[Line], baseline: str, score: Metric) -> str:

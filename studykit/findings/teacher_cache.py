@@ -17,7 +17,7 @@ from studykit.findings._lines import (
     require_one_setting,
     without_metric,
 )
-from studykit.findings._verdicts import judge_metrics
+from studykit.findings._verdicts import cells_of, judge_metrics, missed_sentence
 from studykit.scorers import metric
 from studykit.statistics import Interval
 from studykit.statistics.verdicts import Verdict
@@ -81,7 +81,8 @@ def teacher_cache(
     table = pd.DataFrame([_shown(*pair, baseline, score, nll) for pair in judged])
     text = without_metric(compared, score) if runs.empty else ""
     why, digits = choose_headline(runs, score, nll)[1], {"score": metric(score).digits}
-    return Finding(table, why + (text or _sentence(judged, baseline, metric(score).unit)), numbers, digits, found)
+    text = text or _sentence(judged, baseline, metric(score).unit) + missed_sentence(found.values())
+    return Finding(table, why + text, numbers, digits, found)
 
 
 def _contrast(line: Line, score: str) -> str:
@@ -126,7 +127,7 @@ def _teacher_tokens(line: Line, baseline: str) -> float | None:
 def _shown(line: Line, found: Sequence[Verdict], baseline: str, score: str, nll: str) -> dict[str, Any]:
     """Return one line of the table as people read it."""
     points, nats = (Comparison(Interval(0, None, None, 0)) if c is None else c for c in (line.score, line.nll))
-    digits, phrases = metric(nll).digits, [*map(str, found), "", ""]
+    digits, (first, second) = metric(nll).digits, (*found, None, None)[:2]
     return {
         "budget": line.budget,
         "signal": line.name,
@@ -136,10 +137,10 @@ def _shown(line: Line, found: Sequence[Verdict], baseline: str, score: str, nll:
         "cosine": _text(line.means[_MEASURED["cosine"]], ".4f"),
         "score": round(points.mean.mean, metric(score).digits),
         "score - dense": format_interval(points.difference, metric(score).digits, sign=True),
-        "verdict": phrases[0],
+        **cells_of(first),
         "NLL": "" if line.nll is None else f"{nats.mean.mean:.{digits}f}",
         "NLL - dense": format_interval(nats.difference, digits + 1, sign=True),
-        "NLL verdict": phrases[1],
+        **cells_of(second, "NLL "),
         "teacher reads": _text(_teacher_tokens(line, baseline), ",.0f"),
     }
 

@@ -15,7 +15,22 @@ _MANY = 1e9
 """Degrees of freedom at which Student's t is normal."""
 
 
-def seeds_and_items(differences: np.ndarray, confidence: float = 0.95) -> Interval | None:
+@dataclass(frozen=True)
+class ItemInterval(Interval):
+    """An interval over seeds and items, with what each leaves open: the variance is seed_spread² / n + item_error².
+
+    Attributes:
+        seed_spread: standard deviation over seeds on these items, in the unit of the mean: more seeds take away what
+            it leaves open.
+        item_error: standard error from the items, in the same unit: it falls with their square root, and stays as it is
+            however many seeds there are.
+    """
+
+    seed_spread: float = 0.0
+    item_error: float = 0.0
+
+
+def seeds_and_items(differences: np.ndarray, confidence: float = 0.95) -> ItemInterval | None:
     """Return the interval of a mean difference over seeds and items; None for a single seed or item.
 
     The variance is that of two-way resampling, for a plain mean in closed form, as of infinitely many draws: the
@@ -44,10 +59,25 @@ def seeds_and_items(differences: np.ndarray, confidence: float = 0.95) -> Interv
     rest = differences - rows[:, None] - columns + mean
     residual = float((rest**2).sum()) / ((seeds - 1) * (items - 1)) / (seeds * items)
     of_seeds, of_items = float(rows.var(ddof=1)) / seeds, float(columns.var(ddof=1)) / items
-    variance = max(of_seeds - residual, 0.0) + max(of_items - residual, 0.0) + residual
-    freedom = (seeds - 1) * (variance / of_seeds) ** 2 if of_seeds else _MANY
-    half = float(stdtrit(min(freedom, _MANY), (1 + confidence) / 2) * np.sqrt(variance))
-    return Interval(mean, mean - half, mean + half, seeds)
+    shrinks, stays = max(of_seeds, residual), max(of_items - residual, 0.0)
+    freedom = degrees_of_freedom(seeds, of_seeds, shrinks + stays)
+    half = float(stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(shrinks + stays))
+    spreads = float(np.sqrt(seeds * shrinks)), float(np.sqrt(stays))
+    return ItemInterval(mean, mean - half, mean + half, seeds, None, *spreads)
+
+
+def degrees_of_freedom(seeds: int, of_seeds: float, variance: float) -> float:
+    """Return Hillis's degrees of freedom of a variance, of which the seeds' part alone is badly known.
+
+    Args:
+        seeds: number of them, at least 2.
+        of_seeds: the seeds' part of the variance, at least 0.
+        variance: of the mean, over seeds and items.
+
+    >>> degrees_of_freedom(5, 1.0, 1.0), degrees_of_freedom(5, 1.0, 2.0)
+    (4.0, 16.0)
+    """
+    return min((seeds - 1) * (variance / of_seeds) ** 2, _MANY) if of_seeds else _MANY
 
 
 @dataclass(frozen=True)

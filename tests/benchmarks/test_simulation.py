@@ -3,11 +3,13 @@
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from benchmarks import simulation
-from benchmarks.simulation import SEEDS, Check, main, simulate
+from benchmarks.simulation import SEEDS, SPREADS, Check, main, simulate
 from studykit.statistics import Interval, mean_interval
+from studykit.statistics.verdicts import seeds_needed
 
 
 def test_what_intervals_and_verdicts_claim_holds_in_two_hundred_studies(tmp_path):
@@ -17,6 +19,8 @@ def test_what_intervals_and_verdicts_claim_holds_in_two_hundred_studies(tmp_path
     counts = Counter(check["what"] for check in report["checks"])
     assert counts["helps or hurts where nothing differs"] == 4 * len(SEEDS)
     assert counts["planted crossover"] == 3 * len(SEEDS)
+    assert counts["minimum detectable effect over seeds and items / simulated"] == 2 * len(SPREADS) * len(SEEDS)
+    assert counts["seeds needed over seeds and items / simulated"] == 2
     assert any("some seeds never cross in 9" in check["note"] for check in report["checks"])
 
 
@@ -30,6 +34,15 @@ def test_intervals_that_are_too_narrow_are_noticed(monkeypatch):
     monkeypatch.setattr(simulation, "SEEDS", (5,))
     wrong = {check.what for check in simulate(60) if not check.holds}
     assert "helps or hurts where nothing differs" in wrong
+
+
+def test_items_that_are_taken_for_seeds_are_noticed(monkeypatch):
+    def as_seeds(effect, spread, item_error=0.0):
+        return seeds_needed(effect, (spread**2 + 5 * item_error**2) ** 0.5)
+
+    monkeypatch.setattr(simulation, "seeds_needed", as_seeds)
+    found = simulation._needed_over_items("both", 60, np.random.default_rng(0))
+    assert not found.holds
 
 
 @pytest.mark.parametrize(

@@ -69,15 +69,17 @@ def test_the_table_of_a_full_grid():
         "kd",
         "kd - sft",
         "verdict",
+        "detectable",
         "sft NLL",
         "kd NLL",
         "NLL kd - sft",
     ]
     assert table.iloc[0].tolist() == [
-        500, 3, 31.0, 35.0, "+4.0 [+1.5, +6.5]", "cannot tell (needs about 4 seeds)",
+        500, 3, 31.0, 35.0, "+4.0 [+1.5, +6.5]", "cannot tell (needs about 4 seeds)", "5.7",
         1.69, 1.65, "-0.040 [-0.065, -0.015]",
     ]  # fmt: skip
     assert table["budget"].tolist() == [500, 5_000, 50_000]
+    assert table["detectable"].tolist() == ["5.7"] * 3  # of s = 1 at 5% / 3: none of the three is claimed
 
 
 def test_the_sentence_of_a_full_grid_says_where_the_advantage_ends():
@@ -112,6 +114,14 @@ def test_the_sentence_of_a_full_grid_says_where_the_advantage_ends():
 )
 def test_the_sentence_says_what_can_be_said(differences, ending):
     assert ending in data_size(runs(grid(differences))).sentence
+
+
+def test_where_most_budgets_are_open_the_sentence_says_what_would_be_missed():
+    said = "Differences below about 5.7 points would often be missed (power below 80%)."
+    assert said in data_size(runs(grid(THREE))).sentence
+    sure = {500: [3.9, 4.0, 4.1], 1_000: [3.9, 4.0, 4.1], 5_000: [0.0, 1.0, 2.0]}
+    assert "would often be missed" not in data_size(runs(grid(sure))).sentence
+    assert "would often be missed" not in data_size(runs(grid({10: [3], 100: [1]}))).sentence  # one seed: no interval
 
 
 def test_the_verdicts_are_those_of_the_table_the_numbers_and_the_terminal():
@@ -231,7 +241,7 @@ def test_a_score_that_is_the_same_in_every_run_gives_way_to_nll(level):
         f"exact match is {100 * level:.1f} points in every run, so the answer is about NLL. KD - SFT: "
     )
     assert finding.numbers["score"] == "nll"
-    assert list(finding.table) == ["budget", "seeds", "sft NLL", "kd NLL", "NLL kd - sft", "verdict"]
+    assert list(finding.table) == ["budget", "seeds", "sft NLL", "kd NLL", "NLL kd - sft", "verdict", "detectable"]
     assert [finding.digits[name] for name in ("sft NLL", "kd NLL")] == [3, 3]
     assert data_size(frame.drop(columns="nll")).numbers["score"] == "exact_match"
     assert data_size(frame.assign(nll=1.0)).numbers["score"] == "exact_match"  # nothing tells these runs apart
