@@ -211,11 +211,11 @@ def advise_command(
     results: Results = Path("results"),
 ) -> None:
     """Say which arm to train at a budget, what that rests on, and what the results do not show."""
-    from studykit import results as store
     from studykit.findings._advice import advise
+    from studykit.findings._evidence import read_answers
 
-    frames = [store.load(folder) for folder in store.studies(results)]
-    advice = advise(frames, budget=budget, gap=gap, max_cost=max_cost, student=student, score=metric)
+    answers = read_answers(results, metric)
+    advice = advise(answers, budget=budget, gap=gap, max_cost=max_cost, student=student, score=metric)
     shown, left = advice.table.head(rows), len(advice.table) - rows
     more = [f"({left} more rows: --rows)"] if left > 0 else []
     typer.echo("\n".join([advice.sentence, "", shown.to_string(index=False), *more, "", *advice.unknown]))

@@ -9,7 +9,7 @@ answer in the notebook, on the terminal, in the dashboard and in the README:
 
 import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from studykit.statistics.verdicts import Verdict
 __all__ = [
     "FINDINGS",
     "TEXT_COLUMNS",
+    "Compared",
     "Finding",
     "comparable",
     "figure_of",
@@ -57,6 +58,25 @@ def figure_of(name: str) -> tuple[str | None, bool]:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """The two sides of a planned contrast.
+
+    Attributes:
+        setting, baseline: their names in the finding.
+        budget: in examples, as the finding counts them.
+        runs, baseline_runs: the ids of their runs.
+        where: values of the factors that both share, such as the student.
+    """
+
+    setting: str
+    baseline: str
+    budget: int
+    runs: frozenset[str]
+    baseline_runs: frozenset[str]
+    where: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Finding:
     """An answer with its evidence.
 
@@ -66,6 +86,8 @@ class Finding:
         numbers: the same as plain JSON data; `score` is the metric that the answer is about.
         digits: decimals of the table's columns of numbers.
         verdicts: on the planned contrasts by name, the most important one first; `numbers` holds the same as JSON.
+        compared: by the same names, which runs a contrast is about; without those that are no contrast of two settings
+            in the finding's score.
     """
 
     table: pd.DataFrame
@@ -73,6 +95,7 @@ class Finding:
     numbers: dict[str, Any] = field(default_factory=dict)
     digits: dict[str, int] = field(default_factory=dict)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    compared: dict[str, Compared] = field(default_factory=dict)
 
 
 _EVALUATION = ("eval_id",)

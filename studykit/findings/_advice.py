@@ -1,60 +1,24 @@
 """What to do at a data budget, from the results at hand, what that rests on, and what they do not show. Torch-free.
 
-    advice = advise([results.load("results/lexicon")], budget=2000)
+    advice = advise(read_answers("results", "exact_match"), budget=2000)
     advice.sentence, advice.evidence, advice.unknown
 
-Between two measured budgets an arm has to hold at both. Outside what was measured there is no advice: a curve is not
-extrapolated, and neither is a gap between teacher and student.
+It rests on the verdicts of the findings. Between two measured budgets an arm has to hold at both. Outside what was
+measured there is no advice: a curve is not extrapolated, and neither is a gap between teacher and student.
 """
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from studykit.errors import InputError
-from studykit.findings import format_interval, judge, labels
-from studykit.findings._lines import Line, finished, lines_of
+from studykit.findings import format_interval
+from studykit.findings._evidence import Answers, Candidate, Evidence, Rival, collect, require_metric
 from studykit.findings._verdicts import cells_of
-from studykit.results import primary
 from studykit.scorers import metric
-from studykit.statistics import Interval
-from studykit.statistics.verdicts import Verdict
-
-_SECONDS = ("train_s", "teacher_s")
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One arm at one measured budget, against the baseline.
-
-    Attributes:
-        study, student: where it was measured.
-        arm: its name, as findings have it.
-        budget: in examples.
-        gap: score of the teacher less that of the baseline; None for arms without a measured teacher.
-        seconds: of training and of asking the teacher, in those of the baseline; None where they were not measured.
-        verdict: on arm - baseline, corrected for all arms of the study at this budget.
-        at_least: the gain that the interval leaves at least, positive where the arm is better; minus infinity without
-            an interval.
-    """
-
-    study: str
-    student: str
-    arm: str
-    budget: int
-    gap: float | None
-    seconds: float | None
-    verdict: Verdict
-    at_least: float
-
-    @property
-    def candidate(self) -> tuple[str, str, str]:
-        """What is advised: an arm, as it was run in one study with one student."""
-        return self.study, self.student, self.arm
 
 
 @dataclass(frozen=True)
@@ -77,7 +41,7 @@ class Advice:
 
 
 def advise(
-    frames: Iterable[pd.DataFrame],
+    answers: Answers,
     *,
     budget: int,
     gap: float | None = None,
@@ -88,9 +52,12 @@ def advise(
 ) -> Advice:
     """Return which arm to train with a number of examples.
 
+    Of the arms that help, one with the most seeds is advised; of several, one with the shortest training, and then the
+    one that is sure of the largest gain.
+
     Args:
-        frames: one for each study, from `results.load`.
-        budget: examples to train on.
+        answers: the findings, from `read_answers`.
+        budget: examples to train on; synthetic ones that an arm adds do not count.
         gap: score of the teacher at hand less that of a fine-tuned student, in the metric's unit; None for any.
         max_cost: seconds of training and teacher, in those of the baseline, that an arm may take; None for any.
         student: the one whose runs count; None for that of which most was measured.
@@ -98,94 +65,23 @@ def advise(
         baseline: the arm that the others are compared with.
 
     Raises:
-        InputError: of several students as much was measured and none is named, or a budget or gap is outside of it.
+        InputError: no run has the metric, of several students as much was measured and none is named, or a budget or
+            gap is outside of it.
     """
-    found = collect(frames, score=score, baseline=baseline)
+    require_metric([answer.runs for _, answer in answers], score)
+    found = collect(answers, score=score, baseline=baseline)
     chosen, others = _choose_student(found, student)
     found = [one for one in found if one.student == chosen]
     around = _within_gap(_around(found, budget), gap, score)
     affordable = [one for one in around if max_cost is None or (one.seconds is not None and one.seconds <= max_cost)]
-    best = _best(affordable)
-    sure = _sure_gains(around)
-    shown = sorted(around, key=lambda one: (one.candidate != best, -sure[one.candidate], one.candidate, one.budget))
-    sentence = _sentence([one for one in shown if one in affordable], best, budget, baseline, max_cost, score)
-    unknown = (*_unknown(around, score), *others)
-    return Advice(best[2] if best else baseline, sentence, tuple(shown), _table(shown, score), unknown)
-
-
-def collect(frames: Iterable[pd.DataFrame], *, score: str, baseline: str = "sft") -> list[Evidence]:
-    """Return the evidence of all studies that have the metric: every arm, at every budget that has the baseline too.
-
-    An arm is named by its method and by the options in which the study's runs of that method differ, so a study with
-    several kinds of fine-tuning has no plain baseline, and gives none.
-
-    Args:
-        frames: one for each study, from `results.load`.
-        score: the metric.
-        baseline: the arm that the others are compared with.
-    """
-    evidence = []
-    for frame in frames:
-        runs = finished(primary(frame), score)
-        for (study, student), part in runs.groupby(["study", "student"]):
-            named = part.assign(name=labels(part))
-            for budget, lines in _by_budget(lines_of(named, baseline, score, "nll", _SECONDS)).items():
-                at_budget = named[named["budget_examples"] == budget]
-                evidence += _judged(str(study), str(student), lines, at_budget, score, baseline)
-    return evidence
-
-
-def _by_budget(lines: Iterable[Line]) -> dict[int, list[Line]]:
-    found: dict[int, list[Line]] = {}
-    for line in lines:
-        found.setdefault(line.budget, []).append(line)
-    return found
-
-
-def _judged(
-    study: str, student: str, lines: Sequence[Line], runs: pd.DataFrame, score: str, baseline: str
-) -> list[Evidence]:
-    """Return the evidence at one budget, Holm's correction over its arms."""
-    differences = {line.name: line.score.difference for line in lines if line.score and line.score.difference}
-    base = next((line for line in lines if line.name == baseline), None)
-    verdicts = judge(differences, score)
-    return [
-        Evidence(
-            study,
-            student,
-            line.name,
-            line.budget,
-            _gap(line, base, runs, score),
-            _ratio(_seconds(line), _seconds(base)),
-            verdicts[line.name],
-            _at_least(differences[line.name], score),
-        )
-        for line in lines
-        if base is not None and line.name in verdicts
-    ]
-
-
-def _at_least(difference: Interval, score: str) -> float:
-    end = difference.low if metric(score).higher_is_better else difference.high
-    return -math.inf if end is None else abs(end) * (1 if (end > 0) is metric(score).higher_is_better else -1)
-
-
-def _gap(line: Line, base: Line, runs: pd.DataFrame, score: str) -> float | None:
-    """Return how much better the arm's teacher scores than the baseline, in the metric's unit."""
-    column, shown = f"teacher_{score}", metric(score)
-    known = runs.loc[runs["name"] == line.name, column].dropna() if column in runs else runs["seed"].iloc[:0]
-    if not len(known) or base.score is None:
-        return None
-    return (shown.scale * float(known.mean()) - base.score.mean.mean) * (1 if shown.higher_is_better else -1)
-
-
-def _seconds(line: Line) -> float | None:
-    known = [line.means[name] for name in _SECONDS if line.means.get(name) is not None]
-    return sum(value for value in known if value is not None) if known else None
-
-
-def _ratio(seconds: float | None, of_baseline: float | None) -> float | None:
-    return seconds / of_baseline if seconds is not None and of_baseline else None
+    helping = _helping(affordable)
+    best = helping[0] if helping else None
+    shown = sorted(around, key=lambda one: (one.candidate != best, _rank(around, one.candidate), one.budget))
+    limit = "" if max_cost is None else f" within {max_cost:g} times the seconds of {baseline}"
+    at = f"With {budget:,} examples{limit}"
+    sentence = f"{at}: {_advised(affordable, helping, score) if best else _nothing(affordable, baseline)}"
+    unknown = (*_unknown(around, score), *_unknown_of([one for one in around if one.candidate == best]), *others)
+    return Advice(shown[0].arm if best else baseline, sentence, tuple(shown), _table(shown, score), unknown)
 
 
 def _choose_student(found: Sequence[Evidence], student: str | None) -> tuple[str, list[str]]:
@@ -216,8 +112,13 @@ def _around(found: Sequence[Evidence], budget: int) -> list[Evidence]:
         if below and above:
             kept += [below[-1]] if below[-1] is above[0] else [below[-1], above[0]]
     if not kept:
-        budgets = [one.budget for one in found]
-        measured = f"{min(budgets):,} to {max(budgets):,} examples"
+        budgets = sorted({one.budget for one in found})
+        if budgets[0] < budget < budgets[-1]:
+            measured = ", ".join(f"{one:,}" for one in budgets)
+            raise InputError(
+                f"no arm was measured on both sides of budget {budget:,}, only at {measured}: run it there"
+            )
+        measured = f"{budgets[0]:,} to {budgets[-1]:,} examples"
         raise InputError(f"budget {budget:,} is outside the measured {measured}: run a study there")
     return kept
 
@@ -231,7 +132,7 @@ def _within_gap(around: list[Evidence], gap: float | None, score: str) -> list[E
     """
     if gap is None:
         return around
-    spans: dict[tuple[str, str, str], list[float]] = {}
+    spans: dict[Candidate, list[float]] = {}
     for one in (one for one in around if one.gap is not None):
         spans.setdefault(one.candidate, []).append(one.gap or 0.0)
     measured, unit = [value for values in spans.values() for value in values], metric(score).unit
@@ -244,58 +145,100 @@ def _within_gap(around: list[Evidence], gap: float | None, score: str) -> list[E
     return [one for one in around if one.gap is None or one.candidate in kept]
 
 
-def _sure_gains(evidence: Sequence[Evidence]) -> dict[tuple[str, str, str], float]:
-    """Return what each arm gains at least, at all budgets around."""
-    return {
-        candidate: min(one.at_least for one in evidence if one.candidate == candidate)
-        for candidate in dict.fromkeys(one.candidate for one in evidence)
-    }
-
-
-def _best(affordable: Sequence[Evidence]) -> tuple[str, str, str] | None:
-    """Return the arm that helps at every budget around, and of several the one that is sure of the largest gain."""
+def _helping(affordable: Sequence[Evidence]) -> list[Candidate]:
+    """Return the arms that help at every budget around, the one to advise first."""
     doubtful = {one.candidate for one in affordable if one.verdict.word != "helps"}
-    gains = _sure_gains([one for one in affordable if one.candidate not in doubtful])
-    return max(gains, key=lambda candidate: gains[candidate], default=None)
+    helping = {one.candidate for one in affordable} - doubtful
+    return sorted(helping, key=lambda candidate: _rank(affordable, candidate))
 
 
-def _sentence(
-    shown: Sequence[Evidence],
-    best: tuple[str, str, str] | None,
-    budget: int,
-    baseline: str,
-    max_cost: float | None,
-    score: str,
-) -> str:
-    limit = "" if max_cost is None else f" within {max_cost:g} times the seconds of {baseline}"
-    at = f"With {budget:,} examples{limit}"
-    if best is None:
-        counts = Counter(str(one.verdict.word) for one in shown)
-        words = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-        around = " at all measured budgets around it"
-        return f"{at}: {baseline}. No arm helps{around} (comparisons: {words or 'none'})."
-    own = [one for one in shown if one.candidate == best]
-    unit, digits = metric(score).unit, metric(score).digits
-    gains = "; ".join(
-        f"{format_interval(one.verdict.difference, digits, sign=True)} {unit} at {one.budget:,}"
-        f" (n = {one.verdict.difference.n} seeds{_cost(one)})"
-        for one in own
-    )
-    return f"{at}: {best[2]}, as in {best[0]} with {best[1]}: {gains}."
+def _rank(evidence: Sequence[Evidence], candidate: Candidate) -> tuple[Any, ...]:
+    """Return a rank by which arms that help come first, then most seeds, then short training, then large sure gains."""
+    own = [one for one in evidence if one.candidate == candidate]
+    helps = all(one.verdict.word == "helps" for one in own)
+    return not helps, *_weight(own), -min(one.at_least for one in own), candidate
 
 
-def _cost(one: Evidence) -> str:
-    return "" if one.seconds is None else f", {one.seconds:.1f} times the seconds"
+def _weight(own: Sequence[Evidence]) -> tuple[int, int]:
+    """Return what arms are ranked by before their gains: seeds, and the steps of their training."""
+    return -min(one.verdict.difference.n for one in own), max(one.steps[1] for one in own)
+
+
+def _nothing(affordable: Sequence[Evidence], baseline: str) -> str:
+    counts = Counter(str(one.verdict.word) for one in affordable)
+    words = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+    return f"{baseline}. No arm helps at all measured budgets around it (comparisons: {words or 'none'})."
+
+
+def _advised(affordable: Sequence[Evidence], helping: Sequence[Candidate], score: str) -> str:
+    """Return the advised arm with its gains, of how many arms it is the best, and those that it is not told from."""
+    own = sorted((one for one in affordable if one.candidate == helping[0]), key=lambda one: one.budget)
+    studies = " and ".join(dict.fromkeys(one.study for one in own))
+    gains = "; ".join(_gain(one, score) for one in own)
+    text = f"{own[0].name}, as in {studies} with {own[0].student}: {gains}."
+    rivals = " ".join(dict.fromkeys(filter(None, (_told_apart(one, affordable) for one in own))))
+    return " ".join(filter(None, (text, _of_how_many(affordable, helping), rivals)))
+
+
+def _gain(one: Evidence, score: str) -> str:
+    gain = f"{format_interval(one.verdict.difference, metric(score).digits, sign=True)} {metric(score).unit}".strip()
+    cost = "" if one.seconds is None else f", {one.seconds:.1f} times the seconds"
+    return f"{gain} at {one.budget:,} (n = {one.verdict.difference.n} seeds, {_steps(one)} optimizer steps{cost})"
+
+
+def _steps(one: Evidence) -> str:
+    fewest, most = one.steps
+    return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+
+
+def _of_how_many(affordable: Sequence[Evidence], helping: Sequence[Candidate]) -> str:
+    """Say how many arms were measured and help, and by what the advised one comes before the others that do."""
+    total = len({one.candidate for one in affordable})
+    if len(helping) == 1:
+        return f"Of {total} arms measured there it is the only one that helps." if total > 1 else ""
+    weights = [_weight([one for one in affordable if one.candidate == candidate]) for candidate in helping]
+    same = weights.count(weights[0])
+    reason = "it has the most seeds"
+    if same > 1:
+        reason = f"it is sure of the largest gain among {same} with as many seeds and steps, which is likely too large"
+    elif [seeds for seeds, _ in weights].count(weights[0][0]) > 1:
+        reason = "none with as many seeds was trained for as few steps"
+    return f"Of {total} arms measured there {len(helping)} help; {reason}."
+
+
+def _told_apart(one: Evidence, affordable: Sequence[Evidence]) -> str:
+    """Name the arms of the same finding that an arm is not told apart from, the cheaper ones first.
+
+    Cheaper ones that help too and have no contrast with it are among them.
+    """
+    open_ = [rival for rival in one.rivals if rival.verdict.word in ("tie", "cannot tell")]
+    found = [
+        f"{'the cheaper ' if rival.is_cheaper else ''}{rival.name} ({_difference(rival)}: {rival.verdict})"
+        for rival in sorted(open_, key=lambda rival: not rival.is_cheaper)
+    ]
+    planned = {rival.runs for rival in one.rivals}
+    for other in affordable:
+        is_beside = (other.study, other.question, other.budget) == (one.study, one.question, one.budget)
+        is_cheaper = other.seconds is not None and one.seconds is not None and other.seconds < one.seconds
+        if is_beside and is_cheaper and other.verdict.word == "helps" and other.sides.runs not in planned:
+            found.append(f"the cheaper {other.name} (no planned contrast)")
+    return f"At {one.budget:,} it is not told apart from {', '.join(found)}." if found else ""
+
+
+def _difference(rival: Rival) -> str:
+    return f"{format_interval(rival.difference, rival.verdict.digits, sign=True)} {rival.verdict.unit}".rstrip()
 
 
 def _table(shown: Sequence[Evidence], score: str) -> pd.DataFrame:
     digits = metric(score).digits
     rows: list[dict[str, Any]] = [
         {
-            "arm": one.arm,
+            "arm": one.name,
             "study": one.study,
+            "finding": one.question,
             "budget": one.budget,
             "seeds": one.verdict.difference.n,
+            "steps": _steps(one),
             "gain": format_interval(one.verdict.difference, digits, sign=True),
             **cells_of(one.verdict),
             "gap": None if one.gap is None else round(one.gap, digits),
@@ -324,3 +267,9 @@ def _unknown(around: Sequence[Evidence], score: str) -> list[str]:
     if open_ := {one.candidate for one in around if one.verdict.word == "cannot tell"}:
         sentences.append(f"Of {len(arms)} arms, {len(open_)} have too few seeds to tell at one of these budgets.")
     return sentences
+
+
+def _unknown_of(advised: Sequence[Evidence]) -> list[str]:
+    """Return what the evidence on the advised arm leaves out."""
+    writing = "The seconds are without those in which a teacher writes the synthetic examples."
+    return [writing] if any(one.needs for one in advised) else []

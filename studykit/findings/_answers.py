@@ -34,7 +34,12 @@ class Answer:
 
 
 def find_answers(
-    frame: pd.DataFrame, cells: Sequence[CellState], folder: Path, *, by_ablation: bool = True
+    frame: pd.DataFrame,
+    cells: Sequence[CellState],
+    folder: Path,
+    *,
+    by_ablation: bool = True,
+    score: str | None = None,
 ) -> list[Answer]:
     """Return the findings that apply, by name: `01_data_size` has `data_size`.
 
@@ -46,6 +51,7 @@ def find_answers(
         folder: of the study.
         by_ablation: whether runs also count that no notebook has and that were trained for a question, where its
             notebooks are one finding.
+        score: the metric that all findings are about; None for the one that their notebooks name.
     """
     groups: dict[tuple, list[CellState]] = {}
     for cell in cells:
@@ -60,7 +66,7 @@ def find_answers(
     for (name, *_), part in groups.items():
         counted = _are_runs_of(frame, part)
         counted |= alone & (frame["ablation"] == name) & (counts[name] < 2)
-        found.append(_answer(name, frame[counted], part, folder))
+        found.append(_answer(name, frame[counted], part, folder, score))
     return sorted(found, key=lambda answer: answer.name)
 
 
@@ -70,10 +76,12 @@ def _are_runs_of(frame: pd.DataFrame, cells: Iterable[CellState]) -> pd.Series:
     return frame["run_id"].isin(runs) & (frame["eval_id"].isin(shown) if shown else True)
 
 
-def _answer(name: str, runs: pd.DataFrame, cells: Sequence[CellState], folder: Path) -> Answer:
+def _answer(name: str, runs: pd.DataFrame, cells: Sequence[CellState], folder: Path, score: str | None) -> Answer:
     runs, known = results.primary(runs), FINDINGS.options(name)
     parameters = cells[0].spec.parameters if cells and cells[0].spec else {}
     given = {option: parameters.get(parameter) for parameter, option in _OPTIONS.items()} | {"folder": folder}
+    if score is not None and "score" in known and score != (given["score"] or known["score"].default):
+        given |= {"score": score, "tie": None}  # a margin is in the unit of its metric
     options = {option: value for option, value in given.items() if value is not None and option in known}
     try:
         finding = FINDINGS.member(name)(runs, **options)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from studykit.findings import Finding, format_interval, judge
-from studykit.findings._lines import Comparison, Line, lines_of, require_one_setting, without_metric
+from studykit.findings import Compared, Finding, format_interval, judge
+from studykit.findings._lines import Comparison, Line, compare_lines, lines_of, require_one_setting, without_metric
 from studykit.findings._verdicts import cells_of, missed_sentence
 from studykit.scorers import Metric, metric
 from studykit.statistics import Interval, mean_interval, paired_difference
@@ -145,6 +145,7 @@ class Question:
         rows: Sequence[Contrast],
         verdicts: Mapping[str, Verdict],
         *sentences: str,
+        pairs: Mapping[str, tuple[Contrast, Contrast]] | None = None,
         **more: Any,
     ) -> Finding:
         """Return a table of all settings with their paired differences, a sentence, and the same as plain data.
@@ -154,6 +155,7 @@ class Question:
             rows: in the table's order.
             verdicts: on the planned contrasts.
             sentences: the answer in words; where the last one is empty, the finding says that there is none yet.
+            pairs: by the name of a further planned difference, the two rows that it is between.
             more: further plain data.
         """
         has_teacher = any(row.teacher is not None for row in rows)
@@ -166,7 +168,18 @@ class Question:
         digits = {"score": metric(self.score).digits, "NLL": metric(self.nll).digits, COSTS["peak_mem_gib"]: 2}
         said = (*sentences, missed_sentence(verdicts.values()))
         text = " ".join(filter(None, map(str.strip, said))) if any(sentences[-1:]) else nothing
-        return Finding(table, missing or text, numbers, digits, dict(verdicts))
+        return Finding(table, missing or text, numbers, digits, dict(verdicts), self._compared(rows, pairs or {}))
+
+    def _compared(
+        self, rows: Sequence[Contrast], pairs: Mapping[str, tuple[Contrast, Contrast]]
+    ) -> dict[str, Compared]:
+        bases = {(row.line.budget, *row.where.values()): row for row in rows if row.line.name == self.baseline}
+        against = {row.key: (row, bases.get((row.line.budget, *row.where.values()))) for row in rows if row.gain}
+        return {
+            name: compare_lines(first.line, other.line, first.where)
+            for name, (first, other) in (against | dict(pairs)).items()
+            if other is not None
+        }
 
     def _plain(self, row: Contrast) -> dict[str, Any]:
         """Return one line as plain JSON data, without what was not measured."""

@@ -1,6 +1,6 @@
 """What the findings share: the runs that count, and one line per setting and budget with its paired differences."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from studykit import results
-from studykit.findings import differing_columns
+from studykit.findings import Compared, differing_columns
 from studykit.findings._items import ItemEvidence, item_evidence
 from studykit.scorers import metric
 from studykit.statistics import Interval, mean_interval, paired_difference
@@ -43,6 +43,7 @@ class Line:
         seeds: number of its runs.
         score, nll: the two metrics, in the units in which they are shown; None where one was not measured.
         means: mean of other columns over the seeds; None where one was not measured.
+        runs: ids of its runs.
     """
 
     budget: int
@@ -51,6 +52,7 @@ class Line:
     score: Comparison | None
     nll: Comparison | None
     means: dict[str, float | None]
+    runs: frozenset[str] = frozenset()
 
     def plain(self) -> dict[str, Any]:
         """Return score, NLL and their differences as plain data, without what was not measured."""
@@ -152,8 +154,27 @@ def lines_of(
             own = part[part["name"] == name]
             first, second = (_compare(own, base, column, name == baseline, folder) for column in (score, nll))
             averages = {column: _mean(own, column) for column in means}
-            lines.append(Line(int(budget), str(name), len(own), first, second, averages))
+            ids = frozenset(own["run_id"]) if "run_id" in own else frozenset()
+            lines.append(Line(int(budget), str(name), len(own), first, second, averages, ids))
     return lines
+
+
+def compare_lines(line: Line, other: Line, where: Mapping[str, Any] | None = None) -> Compared:
+    """Return the two sides of a contrast of two lines of one budget.
+
+    Args:
+        line: the setting.
+        other: what it is compared with.
+        where: values of the factors that both share.
+    """
+    return Compared(line.name, other.name, line.budget, line.runs, other.runs, where or {})
+
+
+def compare_with(baseline: str, lines: Sequence[Line]) -> dict[tuple[int, str], Compared]:
+    """Return every line with a difference to the baseline, by budget and name."""
+    bases = {line.budget: line for line in lines if line.name == baseline}
+    compared = [line for line in lines if line.score and line.score.difference and line.budget in bases]
+    return {(line.budget, line.name): compare_lines(line, bases[line.budget]) for line in compared}
 
 
 def by_seed(runs: pd.DataFrame, name: str) -> dict[int, float]:

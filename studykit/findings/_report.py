@@ -94,7 +94,7 @@ class Report:
             detectable effect in the unit of the difference.
         costs: runs, seconds and tokens of each study, and last of all, where runs of several studies count once; those
             of tuning apart.
-        frames: the runs of each study, for `advise`.
+        frames: the runs of each study.
     """
 
     sections: tuple[Section, ...]
@@ -155,7 +155,8 @@ class Report:
             max_cost: of training, in that of fine-tuning.
         """
         try:
-            advice = advise(self.frames, budget=budget, gap=gap, max_cost=max_cost)
+            answers = [(section.folder.name, section.answer) for section in self.sections]
+            advice = advise(answers, budget=budget, gap=gap, max_cost=max_cost)
         except InputError as refused:
             return f"No advice: {refused}"
         return "\n".join([advice.sentence, *(f"- {line}" for line in advice.unknown)])

@@ -13,6 +13,7 @@ from studykit.findings._lines import (
     Line,
     by_seed,
     choose_headline,
+    compare_with,
     lines_of,
     require_one,
     require_one_setting,
@@ -58,12 +59,10 @@ def data_size(
     """
     runs = arms(frame, baseline, arm, teacher=teacher, student=student)
     score, why, tie = choose_headline(runs, score, _NLL, tie)
-    lines = [
-        line
-        for line in lines_of(runs, baseline, score, _NLL, folder=folder)
-        if line.name == arm and _has_pairs(line.score)
-    ]
-    contrasts = {f"{arm} - {baseline} at {line.budget:,} examples": _pairs(line.score).difference for line in lines}
+    both = lines_of(runs, baseline, score, _NLL, folder=folder)
+    lines = [line for line in both if line.name == arm and _has_pairs(line.score)]
+    names = {line.budget: f"{arm} - {baseline} at {line.budget:,} examples" for line in lines}
+    contrasts = {names[line.budget]: _pairs(line.score).difference for line in lines}
     found = judge(contrasts, score, tie)
     judged = list(zip(lines, found.values(), strict=True))
     end = _end(lines, 1 if metric(score).higher_is_better else -1)
@@ -82,7 +81,8 @@ def data_size(
     else:
         text = without_metric(runs, score) or f"No budget has both {baseline} and {arm} finished yet."
     table = pd.DataFrame([_shown(line, one, baseline, arm, score) for line, one in judged])
-    return Finding(table, why + text, numbers, _digits(baseline, arm, score), found)
+    compared = {names[budget]: sides for (budget, _), sides in compare_with(baseline, both).items()}
+    return Finding(table, why + text, numbers, _digits(baseline, arm, score), found, compared)
 
 
 def arms(

@@ -10,6 +10,7 @@ from studykit.findings import Finding, format_interval, judge, labels
 from studykit.findings._lines import (
     Line,
     choose_headline,
+    compare_with,
     finished,
     lines_of,
     require_one,
@@ -74,7 +75,9 @@ def methods(
         sentence = _alone(runs, lines, baseline, metric(score))
     digits = {"score": metric(score).digits, "NLL": metric(nll).digits}
     text = why + (sentence or _sentence(judged, baseline, metric(score)))
-    return Finding(table, text, numbers, digits, found)
+    sides = compare_with(baseline, lines)
+    compared = {_contrast(line, baseline): sides[line.budget, line.name] for line, one in judged if one}
+    return Finding(table, text, numbers, digits, found, compared)
 
 
 def _contrast(line: Line, baseline: str) -> str:

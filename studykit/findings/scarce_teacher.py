@@ -60,9 +60,10 @@ def scarce_teacher(
     rows = question.contrasts(_named(runs))
     rows.sort(key=lambda row: (row.line.budget, _NOISY in row.line.name, row.line.means.get("calls") or 0.0, row.rank))
     arm = f"{baseline} > {arm}"
-    pairs = [pair for part in by_budget(rows) for pair in _pairs(part, arm)]
-    found = question.judge(rows, {_name(*pair): difference_of_gains(*pair) for pair in pairs})
-    return question.answer(frame, rows, found, why, " ".join(_at_budget(part, arm, found) for part in by_budget(rows)))
+    pairs = {_name(*pair): pair for part in by_budget(rows) for pair in _pairs(part, arm)}
+    found = question.judge(rows, {name: difference_of_gains(*pair) for name, pair in pairs.items()})
+    sentence = " ".join(_at_budget(part, arm, found) for part in by_budget(rows))
+    return question.answer(frame, rows, found, why, sentence, pairs=pairs)
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:

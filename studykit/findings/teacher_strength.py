@@ -50,11 +50,12 @@ def teacher_strength(
     rows = question.contrasts(runs.assign(name=names))
     rows.sort(key=lambda row: (row.line.budget, row.line.name != baseline, row.sign * (row.teacher or 0)))
     parts = by_budget(rows)
-    found = question.judge(rows, {_name(part): difference_of_gains(part[-1], part[-2]) for part in parts if part[1:]})
+    pairs = {_name(part): (part[-1], part[-2]) for part in parts if part[1:]}
+    found = question.judge(rows, {name: difference_of_gains(*pair) for name, pair in pairs.items()})
     slopes = {str(part[0].line.budget): _slope(part) for part in parts}
     sentences = [_at_budget(part, found, slopes[str(part[0].line.budget)]) for part in extremes(rows)]
     plain = {budget: vars(interval) for budget, interval in slopes.items() if interval}
-    return question.answer(frame, rows, found, why, " ".join(sentences), gain_per_gap=plain)
+    return question.answer(frame, rows, found, why, " ".join(sentences), pairs=pairs, gain_per_gap=plain)
 
 
 def _name(part: Sequence[Contrast]) -> str:

@@ -14,7 +14,6 @@ from studykit.findings import Finding
 from studykit.findings._contrasts import Contrast, Question, difference_of_gains
 from studykit.findings._lines import choose_headline, finished, require_one
 from studykit.findings._sentences import best_of, describe
-from studykit.statistics import Interval
 from studykit.statistics.verdicts import Verdict
 
 FIGURE = "differences_by_setting"
@@ -77,10 +76,10 @@ def two_stage(
     )
     rows = question.contrasts(named)
     rows.sort(key=lambda row: (row.line.budget, *row.where.values(), row.rank))
-    more = {name: gain for part in _places(rows) for name, gain in _further(part, arm).items()}
-    found = question.judge(rows, more)
+    pairs = {name: pair for part in _places(rows) for name, pair in _further(part, arm).items()}
+    found = question.judge(rows, {name: difference_of_gains(*pair) for name, pair in pairs.items()})
     parts = [f"{best_of(part, found, baseline)}{_of_arm(part, arm, found)}" for part in _places(rows)]
-    return question.answer(frame, rows, found, why, " ".join(parts))
+    return question.answer(frame, rows, found, why, " ".join(parts), pairs=pairs)
 
 
 def name_data(runs: pd.DataFrame) -> pd.DataFrame:
@@ -198,8 +197,8 @@ def _places(rows: Sequence[Contrast]) -> list[list[Contrast]]:
     return list(places.values())
 
 
-def _further(rows: Sequence[Contrast], arm: str) -> dict[str, Interval | None]:
-    """Return the differences of the arm, with equal and other steps, to the best mixture and to the other order."""
+def _further(rows: Sequence[Contrast], arm: str) -> dict[str, tuple[Contrast, Contrast]]:
+    """Return the arm, with equal and other steps, beside the best mixture and the other order."""
     by_name = {row.line.name: row for row in rows}
     mixed = min((row for name, row in by_name.items() if "%" in name), key=lambda row: row.rank, default=None)
     found = {}
@@ -208,7 +207,7 @@ def _further(rows: Sequence[Contrast], arm: str) -> dict[str, Interval | None]:
             turned = by_name.get(_in_other_order(name))
             others = {"the best mixture": mixed, "the other order": turned}
             found |= {
-                f"{row.key} - {which} ({other.line.name})": difference_of_gains(row, other)
+                f"{row.key} - {which} ({other.line.name})": (row, other)
                 for which, other in others.items()
                 if other is not None
             }

@@ -8,8 +8,11 @@ from typer.testing import CliRunner
 
 from studykit.cli import app
 from studykit.errors import InputError
-from studykit.findings._advice import advise, collect
+from studykit.findings._advice import advise
+from studykit.findings._answers import Answer, find_answers
+from studykit.findings._evidence import collect
 
+LEXICON = Path(__file__).parents[2] / "results" / "lexicon"
 BUDGETS = (500, 2000, 8000)
 GAINS = {"kd": {500: 6.0, 2000: 4.0, 8000: 0.0}, "gkd": {500: 8.0, 2000: 5.0, 8000: 3.0}}
 SECONDS = {"sft": 10.0, "kd": 11.0, "gkd": 40.0}
@@ -26,7 +29,8 @@ def study(gains=GAINS, student="small", name="s", noise=0.1) -> pd.DataFrame:
                 rows.append(
                     {
                         "study": name,
-                        "run_id": f"{method}{budget}{seed}",
+                        "ablation": "methods",
+                        "run_id": f"{student}{method}{budget}{seed}",
                         "eval_id": "first",
                         "method": method,
                         "student": student,
@@ -45,27 +49,36 @@ def study(gains=GAINS, student="small", name="s", noise=0.1) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def answers(*frames: pd.DataFrame, score: str | None = None) -> list[tuple[str, Answer]]:
+    """Return the findings on made-up studies."""
+    return [
+        ("".join(frame["study"].unique()), answer)
+        for frame in frames
+        for answer in find_answers(frame, [], Path("none"), score=score)
+    ]
+
+
 def test_the_arm_that_surely_gains_most_at_both_budgets_around_is_advised():
-    found = advise([study()], budget=1000)
+    found = advise(answers(study()), budget=1000)
     assert found.arm == "gkd"
     assert [(one.arm, one.budget) for one in found.evidence[:2]] == [("gkd", 500), ("gkd", 2000)]
-    assert "With 1,000 examples: gkd, as in s with small: +8.0" in found.sentence
+    assert "With 1,000 examples: gkd from big, as in s with small: +8.0" in found.sentence
     assert "4.0 times the seconds" in found.sentence
 
 
 def test_a_measured_budget_needs_no_neighbours():
-    assert {one.budget for one in advise([study()], budget=2000).evidence} == {2000}
+    assert {one.budget for one in advise(answers(study()), budget=2000).evidence} == {2000}
 
 
 def test_a_limit_on_the_cost_leaves_the_cheaper_arm():
-    found = advise([study()], budget=1000, max_cost=2)
+    found = advise(answers(study()), budget=1000, max_cost=2)
     assert found.arm == "kd"
     assert "within 2 times the seconds of sft" in found.sentence
-    assert advise([study()], budget=1000, max_cost=1.05).arm == "sft"
+    assert advise(answers(study()), budget=1000, max_cost=1.05).arm == "sft"
 
 
 def test_an_arm_that_helps_at_one_budget_only_is_not_advised_between_them():
-    found = advise([study({"kd": GAINS["kd"]})], budget=4000)
+    found = advise(answers(study({"kd": GAINS["kd"]})), budget=4000)
     assert found.arm == "sft"
     assert "No arm helps at all measured budgets around it (comparisons: 1 helps, 1 tie)." in found.sentence
 
@@ -73,62 +86,62 @@ def test_an_arm_that_helps_at_one_budget_only_is_not_advised_between_them():
 @pytest.mark.parametrize("budget", [499, 8001])
 def test_nothing_is_said_outside_the_measured_budgets(budget):
     with pytest.raises(InputError, match=f"budget {budget:,} is outside the measured 500 to 8,000 examples"):
-        advise([study()], budget=budget)
+        advise(answers(study()), budget=budget)
 
 
 def test_nothing_is_said_outside_the_measured_gaps():
-    assert advise([study()], budget=500, gap=20).arm == "gkd"
+    assert advise(answers(study()), budget=500, gap=20).arm == "gkd"
     with pytest.raises(InputError, match=r"a gap of 30 points is outside the measured 20.0 to 20.0 points"):
-        advise([study()], budget=500, gap=30)
+        advise(answers(study()), budget=500, gap=30)
 
 
 def test_a_gap_between_two_teachers_counts_those_next_to_it():
     frame = study({"kd": GAINS["kd"], "gkd": GAINS["gkd"], "taid": GAINS["kd"]})
     for method, score in {"kd": 0.5, "gkd": 0.7, "taid": 0.9}.items():
         frame.loc[frame["method"] == method, "teacher_exact_match"] = score
-    assert {one.arm for one in advise([frame], budget=500, gap=20).evidence} == {"kd", "gkd"}
-    assert {one.arm for one in advise([frame], budget=500, gap=30).evidence} == {"gkd"}
+    assert {one.arm for one in advise(answers(frame), budget=500, gap=20).evidence} == {"kd", "gkd"}
+    assert {one.arm for one in advise(answers(frame), budget=500, gap=30).evidence} == {"gkd"}
 
 
 def test_several_students_are_not_mixed():
     frames = [study(), study(student="large", name="t")]
     with pytest.raises(InputError, match="several students, large, small: name one with --student"):
-        advise(frames, budget=500)
-    assert {one.study for one in advise(frames, budget=500, student="large").evidence} == {"t"}
+        advise(answers(*frames), budget=500)
+    assert {one.study for one in advise(answers(*frames), budget=500, student="large").evidence} == {"t"}
 
 
 def test_the_student_of_which_most_was_measured_is_meant_and_the_others_are_named():
     frames = [study(), study({"kd": GAINS["kd"]}, student="large", name="t")]
-    found = advise(frames, budget=500)
+    found = advise(answers(*frames), budget=500)
     assert {one.student for one in found.evidence} == {"small"}
     assert found.unknown[-1] == "Of large less was measured: --student names one."
-    assert "less was measured" not in " ".join(advise(frames, budget=500, student="large").unknown)
+    assert "less was measured" not in " ".join(advise(answers(*frames), budget=500, student="large").unknown)
     with pytest.raises(InputError, match="no finished runs of student other"):
-        advise(frames, budget=500, student="other")
+        advise(answers(*frames), budget=500, student="other")
 
 
 def test_another_evaluation_of_the_same_runs_changes_nothing():
     again = study().assign(eval_id="second", evaluation_items=10, exact_match=0.5)
     both = pd.concat([study().assign(evaluation_items=1000), again], ignore_index=True)
-    assert advise([both], budget=500).sentence == advise([study()], budget=500).sentence
+    assert advise(answers(both), budget=500).sentence == advise(answers(study()), budget=500).sentence
 
 
 def test_a_study_with_two_kinds_of_fine_tuning_has_no_plain_baseline():
     faster = study({}).assign(learning_rate=0.1)
     both = pd.concat([study().assign(learning_rate=0.01), faster.assign(run_id="f" + faster["run_id"])])
-    assert collect([both.reset_index(drop=True)], score="exact_match") == []
+    assert collect(answers(both.reset_index(drop=True)), score="exact_match") == []
 
 
 def test_a_metric_whose_smaller_values_are_better_counts_the_other_way():
     frame = study()
     frame["nll"] = 2.0 - frame["exact_match"]
-    found = advise([frame], budget=500, score="nll")
+    found = advise(answers(frame, score="nll"), budget=500, score="nll")
     assert found.arm == "gkd"
     assert all(one.at_least > 0 for one in found.evidence)
 
 
 def test_what_is_not_known_is_said():
-    found = advise([study(noise=30.0)], budget=500)
+    found = advise(answers(study(noise=30.0)), budget=500)
     assert found.arm == "sft"
     assert found.unknown[0].startswith("All of it is about small on the data of s")
     assert "One gap between teacher and student was measured: 20.0 points." in found.unknown
@@ -136,14 +149,14 @@ def test_what_is_not_known_is_said():
 
 
 def test_without_runs_there_is_no_evidence():
-    assert collect([study().iloc[:0]], score="exact_match") == []
+    assert collect(answers(study().iloc[:0]), score="exact_match") == []
     with pytest.raises(InputError, match="no finished runs of two arms"):
-        advise([study().iloc[:0]], budget=500)
+        advise(answers(study().iloc[:0]), budget=500)
 
 
 def test_the_command_shows_the_evidence_and_refuses_what_is_outside_of_it():
-    results = ["--results", str(Path(__file__).parents[2] / "results")]
-    shown = CliRunner().invoke(app, ["advise", "--budget", "1000", "--rows", "2", *results])
+    results = ["--results", str(LEXICON)]
+    shown = CliRunner().invoke(app, ["advise", "--budget", "1000", "--rows", "1", *results])
     assert shown.exit_code == 0
     assert shown.output.startswith("With 1,000 examples: ")
     assert "more rows: --rows)" in shown.output

@@ -77,5 +77,7 @@ def test_a_margin_of_ones_own_makes_a_tie_of_what_it_holds(frame):
 
 def test_its_figure_names_the_students_wherever_it_is_drawn(frame):
     figure: Any = draw("gain_against_gap", student_size(frame), frame)
-    [points] = figure.data
-    assert (list(points.text), points.name) == (["large", "small"], "kd, 500 examples")
+    points, *students = [trace for trace in figure.data if trace.mode == "markers"]
+    assert points.name == "kd, 500 examples"
+    assert list(points.marker.symbol) == [student.marker.symbol for student in students]
+    assert [student.name for student in students] == ["large", "small"]
