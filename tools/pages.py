@@ -92,7 +92,7 @@ class StudyPage(Page):
 
     find: Callable[..., Finding]
     block: Callable[[Finding, pd.DataFrame, int], str]
-    figures: Callable[[pd.DataFrame], None]
+    figures: Callable[[Finding, pd.DataFrame], None]
 
     def frame(self) -> pd.DataFrame:
         """Return the runs of the study, also those that were trained for another question."""
@@ -116,8 +116,8 @@ class StudyPage(Page):
         frame = self.frame()
         if frame.empty:
             return
-        self.figures(frame)
         finding = self.finding(frame)
+        self.figures(finding, frame)
         content = {"sentence": finding.sentence, **finding.numbers}
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         (self.folder / "finding.json").write_text(text, encoding="utf-8")
@@ -254,7 +254,7 @@ def _about_verdicts(contrasts: str) -> str:
     )
 
 
-def _draw_data_size(frame: pd.DataFrame) -> None:
+def _draw_data_size(_: Finding, frame: pd.DataFrame) -> None:
     target = ROOT / "results" / "lexicon" / "data_size.svg"
     score_against_budget(frame).write_image(target, width=860, height=400)
 
@@ -280,10 +280,10 @@ def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
     return "\n\n".join(parts)
 
 
-def _draw_methods(frame: pd.DataFrame) -> None:
-    for budget, part in frame[frame["status"] == "done"].groupby("budget_examples"):
+def _draw_methods(finding: Finding, _: pd.DataFrame) -> None:
+    for budget in map(int, finding.table["budget"].unique()):
         target = ROOT / "results" / "methods" / f"methods_{budget}.svg"
-        methods_compared(part).write_image(target, width=860)
+        methods_compared(finding, budget).write_image(target, width=860)
 
 
 def _teacher_cache_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
@@ -310,7 +310,7 @@ def _teacher_cache_block(finding: Finding, done: pd.DataFrame, items: int) -> st
     return "\n\n".join(parts)
 
 
-def _draw_teacher_cache(frame: pd.DataFrame) -> None:
+def _draw_teacher_cache(_: Finding, frame: pd.DataFrame) -> None:
     for budget, part in frame[frame["status"] == "done"].groupby("budget_examples"):
         target = ROOT / "results" / "teacher_cache" / f"signals_{budget}.svg"
         difference_against_bytes(part).write_image(target, width=860)
