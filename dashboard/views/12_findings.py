@@ -63,7 +63,9 @@ def _figures(answer: Answer, key: str) -> None:
 def _table(finding: Finding) -> None:
     columns = {name: st.column_config.NumberColumn(format=f"%.{digits}f") for name, digits in finding.digits.items()}
     st.dataframe(finding.table, hide_index=True, column_config=columns, alt="The finding's table, with verdicts")
-    st.caption("In brackets the 95% t interval. The verdicts are corrected over all planned contrasts together (Holm).")
+    st.caption(
+        f"In brackets {finding.intervals}. The verdicts are corrected over all planned contrasts together (Holm)."
+    )
 
 
 def _evidence(answer: Answer) -> None:

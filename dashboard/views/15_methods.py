@@ -42,8 +42,8 @@ def page() -> None:
         st.markdown(f"#### Difference to {states.plain(baseline)}, and cost")
         charts.show(figure, _described(finding, budget), f"cost-{metric}")
         st.caption(
-            f"Mean over seeds of the paired difference to {states.plain(baseline)} with 95% t interval, best first; "
-            "grey band: the margin of a tie; open marks: cannot tell. The cost is on a logarithmic axis."
+            f"Mean over seeds of the paired difference to {states.plain(baseline)} with {finding.intervals}, best "
+            "first; grey band: the margin of a tie; open marks: cannot tell. The cost is on a logarithmic axis."
         )
     _table(finding, budget)
 
@@ -98,8 +98,8 @@ def _table(finding: Finding, budget: int) -> None:
         alt="Score, NLL, differences to the baseline, verdicts and cost of every method",
     )
     st.caption(
-        f"Score: {metric_of(finding.numbers['score']).label}; NLL in nats per token; in brackets the 95% t interval "
-        "over seeds. Teacher reads: tokens that went through the teacher."
+        f"Score: {metric_of(finding.numbers['score']).label}; NLL in nats per token; in brackets "
+        f"{finding.intervals}. Teacher reads: tokens that went through the teacher."
     )
 
 

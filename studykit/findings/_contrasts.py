@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from studykit.findings import Finding, format_interval, judge
-from studykit.findings._lines import Comparison, Line, lines_of, require_one_setting, without_metric
+from studykit.findings._lines import Comparison, Line, intervals_over, lines_of, require_one_setting, without_metric
 from studykit.scorers import Metric, metric
 from studykit.statistics import Interval, mean_interval, paired_difference
 from studykit.statistics.verdicts import Verdict
@@ -157,6 +157,7 @@ class Question:
         has_teacher = any(row.teacher is not None for row in rows)
         table = pd.DataFrame([self._shown(row, verdicts, has_teacher) for row in rows])
         numbers = {"baseline": self.baseline, "score": self.score, "lines": [self._plain(row) for row in rows]} | more
+        numbers["intervals"] = intervals_over(row.line for row in rows)
         numbers["gap_from"] = self.gap_from or self.baseline
         numbers["verdicts"] = {name: verdict.plain() for name, verdict in verdicts.items()}
         missing = without_metric(frame, self.score) if not rows else ""
