@@ -14,7 +14,7 @@ from dashboard import charts, links, readings, states
 from studykit.figures import figures_of
 from studykit.findings import FINDINGS, Finding
 from studykit.findings._answers import Answer, find_answers
-from studykit.results.cells import hypothesis_came_first
+from studykit.results.cells import hypothesis_time
 from studykit.statistics.verdicts import Verdict
 
 COLOURS: dict[str, Any] = {"helps": "green", "hurts": "red", "tie": "blue", "cannot tell": "gray"}
@@ -84,14 +84,13 @@ def _evidence(answer: Answer) -> None:
 
 
 def _cells(answer: Answer) -> pd.DataFrame:
-    """Return a row for each notebook, and whether its hypothesis came before the runs that it shows."""
-    first = {True: "before the first run", False: "after the first run", None: "not recorded"}
+    """Return a row for each notebook, and before which of the runs that it shows its hypothesis was written."""
     return pd.DataFrame(
         {
             "cell": cell.cell_id,
             "notebook": cell.spec.notebook if cell.spec else "",
             "status": cell.status,
-            "hypothesis written": first[hypothesis_came_first(cell)],
+            "hypothesis written": str(hypothesis_time(cell) or "not recorded"),
         }
         for cell in answer.cells
     )
