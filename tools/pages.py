@@ -92,7 +92,7 @@ class StudyPage(Page):
 
     find: Callable[..., Finding]
     block: Callable[[Finding, pd.DataFrame, int], str]
-    figures: Callable[[pd.DataFrame], None]
+    figures: Callable[[Finding, pd.DataFrame], None]
 
     def frame(self) -> pd.DataFrame:
         """Return the runs of the study, also those that were trained for another question."""
@@ -116,8 +116,8 @@ class StudyPage(Page):
         frame = self.frame()
         if frame.empty:
             return
-        self.figures(frame)
         finding = self.finding(frame)
+        self.figures(finding, frame)
         content = {"sentence": finding.sentence, **finding.numbers}
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         (self.folder / "finding.json").write_text(text, encoding="utf-8")
@@ -229,7 +229,7 @@ def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
             "distillation, with 95% intervals over seeds](results/lexicon/data_size.svg)",
             markdown_table(finding.table, digits=finding.digits),
             f"From the {len(done)} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats "
-            f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals. "
+            f"per token, on {items:,} held-out words; means over seeds, paired differences with {finding.intervals}. "
             f"{_about_tuning(done)}{_about_verdicts('the budgets')}",
             "What the paper found, and what is found here, where it was tested with the most seeds "
             "([all findings](docs/findings.md)):",
@@ -258,7 +258,7 @@ def _about_verdicts(contrasts: str) -> str:
     )
 
 
-def _draw_data_size(frame: pd.DataFrame) -> None:
+def _draw_data_size(_: Finding, frame: pd.DataFrame) -> None:
     target = ROOT / "results" / "lexicon" / "data_size.svg"
     score_against_budget(frame).write_image(target, width=860, height=400)
 
@@ -270,13 +270,13 @@ def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
         image = f"../results/methods/methods_{budget}.svg"
         parts += [
             f"### {budget:,} examples, {steps:,} optimizer steps",
-            "![Difference to fine-tuning in exact match, with 95% intervals over seeds and the margin of a tie, and "
+            f"![Difference to fine-tuning in exact match, with {finding.intervals}, and the margin of a tie, and "
             f"seconds of training, one line per method, at {budget:,} examples]({image})",
             markdown_table(part.drop(columns="budget"), digits=finding.digits),
         ]
     parts.append(
         f"From the {len(done)} runs in [`results/methods`](../results/methods): exact match in points and NLL in nats "
-        f"per token, on {items:,} held-out words; means over seeds, paired differences with 95% t intervals. "
+        f"per token, on {items:,} held-out words; means over seeds, paired differences with {finding.intervals}. "
         "*generated*: tokens drawn from any model during training; *teacher reads*: tokens that went through the "
         "teacher; *seconds*: of training, on a shared machine of two cores, with another run beside it. "
         + _about_verdicts("all methods at both budgets")
@@ -284,10 +284,10 @@ def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
     return "\n\n".join(parts)
 
 
-def _draw_methods(frame: pd.DataFrame) -> None:
-    for budget, part in frame[frame["status"] == "done"].groupby("budget_examples"):
+def _draw_methods(finding: Finding, _: pd.DataFrame) -> None:
+    for budget in map(int, finding.table["budget"].unique()):
         target = ROOT / "results" / "methods" / f"methods_{budget}.svg"
-        methods_compared(part).write_image(target, width=860)
+        methods_compared(finding, budget).write_image(target, width=860)
 
 
 def _teacher_cache_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
@@ -300,24 +300,24 @@ def _teacher_cache_block(finding: Finding, done: pd.DataFrame, items: int) -> st
         parts += [
             f"### {budget:,} examples, {steps:,} optimizer steps",
             "![Difference to the dense teacher in exact match and NLL against bytes per response token, for top-k and "
-            f"sampled teachers, with 95% intervals over seeds, and for fine-tuning, at {budget:,} examples]({image})",
+            f"sampled teachers, with {finding.intervals}, and for fine-tuning, at {budget:,} examples]({image})",
             markdown_table(part.drop(columns="budget"), digits=finding.digits),
         ]
     parts.append(
         f"From the {len(done)} runs in [`results/teacher_cache`](../results/teacher_cache): exact match in points and "
-        f"NLL in nats per token, on {items:,} held-out words; means over seeds, paired differences with 95% t "
-        "intervals. *bytes*: on disk per response token, keys and all; *kept mass*: mean probability of the tokens "
-        "that are kept by themselves, 1 for samples by construction; *cosine*: of the gradient in the untrained "
+        f"NLL in nats per token, on {items:,} held-out words; means over seeds, paired differences with "
+        f"{finding.intervals}. *bytes*: on disk per response token, keys and all; *kept mass*: mean probability of the "
+        "tokens that are kept by themselves, 1 for samples by construction; *cosine*: of the gradient in the untrained "
         "student's logits with the dense teacher's; *teacher reads*: tokens that go through the teacher, for a cache "
         "those that fill an empty one. " + _about_verdicts("all signals in both metrics")
     )
     return "\n\n".join(parts)
 
 
-def _draw_teacher_cache(frame: pd.DataFrame) -> None:
+def _draw_teacher_cache(_: Finding, frame: pd.DataFrame) -> None:
     for budget, part in frame[frame["status"] == "done"].groupby("budget_examples"):
         target = ROOT / "results" / "teacher_cache" / f"signals_{budget}.svg"
-        difference_against_bytes(part).write_image(target, width=860)
+        difference_against_bytes(part, folder=ROOT / "results").write_image(target, width=860)
 
 
 PAGES = (

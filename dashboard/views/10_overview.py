@@ -52,7 +52,7 @@ def _answer(frame: pd.DataFrame) -> None:
     st.info(states.plain(finding.sentence), icon=":material/insights:")
     if metric is not None:
         crowded, metric = len(methods) > MOST_CURVES, finding.numbers["score"]
-        _curves(frame[frame["method"].isin([baseline, arm])] if crowded else frame, metric, baseline, arm)
+        _curves(frame[frame["method"].isin([baseline, arm])] if crowded else frame, metric, finding)
     _table(finding)
 
 
@@ -69,7 +69,8 @@ def _contrast(methods: list[str], metrics: list[str]) -> tuple[str, str, str | N
     return baseline, arm, metric
 
 
-def _curves(frame: pd.DataFrame, metric: str, baseline: str, arm: str) -> None:
+def _curves(frame: pd.DataFrame, metric: str, finding: Finding) -> None:
+    baseline, arm = finding.numbers["baseline"], finding.numbers["arm"]
     done = frame[(frame["status"] == "done") & frame["budget_examples"].notna()].dropna(subset=[metric])
     if done.empty:
         st.info(f"No finished run has a budget and the metric {states.plain(metric)}.")
@@ -78,17 +79,17 @@ def _curves(frame: pd.DataFrame, metric: str, baseline: str, arm: str) -> None:
     with left:
         st.markdown("#### Score against data")
         charts.show(score_against_budget(frame, metric), _described(done, metric), f"score-{metric}")
-        st.caption(f"Line: mean over seeds, {_seeds(done)}. Band: 95% t interval. Open marks: single runs.")
+        st.caption(f"Line: mean over seeds, {_seeds(done)}. Band: 95% t interval over seeds. Open marks: single runs.")
     with right:
         st.markdown(f"#### {states.plain(arm)} - {states.plain(baseline)}, paired by seed")
-        figure = difference_against_budget(frame, metric, baseline, arm)
         charts.show(
-            figure,
+            difference_against_budget(finding),
             f"{arm} minus {baseline} in {metric} by budget; the table below holds the numbers",
             f"difference-{metric}",
         )
         st.caption(
-            "Mean of the differences between runs of the same seed, with 95% t interval. Open marks: single seeds."
+            "Means of the differences between runs of the same seed, as in the table: "
+            f"{finding.intervals}. Open marks: single seeds."
         )
 
 
@@ -122,7 +123,7 @@ def _table(finding: Finding) -> None:
     st.dataframe(
         finding.table, hide_index=True, column_config=columns, alt="Scores, NLL and paired differences by budget"
     )
-    st.caption(f"{shown.label}; columns with NLL in {nll.unit}; in brackets the 95% t interval over seeds.")
+    st.caption(f"{shown.label}; columns with NLL in {nll.unit}; in brackets {finding.intervals}.")
 
 
 def _comparable(frame: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from dashboard import charts, links, readings, states
 from studykit.figures import figures_of
 from studykit.findings import FINDINGS, Finding
 from studykit.findings._answers import Answer, find_answers
-from studykit.results.cells import hypothesis_came_first
+from studykit.results.cells import hypothesis_time
 from studykit.statistics.verdicts import Verdict
 
 COLOURS: dict[str, Any] = {"helps": "green", "hurts": "red", "tie": "blue", "cannot tell": "gray"}
@@ -64,7 +64,7 @@ def _table(finding: Finding) -> None:
     columns = {name: st.column_config.NumberColumn(format=f"%.{digits}f") for name, digits in finding.digits.items()}
     st.dataframe(finding.table, hide_index=True, column_config=columns, alt="The finding's table, with verdicts")
     st.caption(
-        "In brackets the 95% t interval. The verdicts are corrected over all planned contrasts together (Holm). "
+        f"In brackets {finding.intervals}. The verdicts are corrected over all planned contrasts together (Holm). "
         "Detectable: the smallest difference that seeds and items at hand would find with 80% power at this level."
     )
 
@@ -85,14 +85,13 @@ def _evidence(answer: Answer) -> None:
 
 
 def _cells(answer: Answer) -> pd.DataFrame:
-    """Return a row for each notebook, and whether its hypothesis came before the runs that it shows."""
-    first = {True: "before the first run", False: "after the first run", None: "not recorded"}
+    """Return a row for each notebook, and before which of the runs that it shows its hypothesis was written."""
     return pd.DataFrame(
         {
             "cell": cell.cell_id,
             "notebook": cell.spec.notebook if cell.spec else "",
             "status": cell.status,
-            "hypothesis written": first[hypothesis_came_first(cell)],
+            "hypothesis written": str(hypothesis_time(cell) or "not recorded"),
         }
         for cell in answer.cells
     )

@@ -22,33 +22,33 @@ COSTS = {
 
 
 def page() -> None:
-    """Show the comparison at one budget."""
+    """Show the comparison at one budget, with the verdicts of the finding over all of them."""
     st.title("Methods")
     frame = evaluations.choose(readings.runs())
     done = frame[(frame["status"] == "done") & frame["budget_examples"].notna()]
     if done.empty:
         st.info("No run of this study has finished yet.", icon=":material/hourglass_empty:")
         return
-    done, metric, cost = _choices(done)
-    baseline = _baseline(done)
+    done, budget, metric, cost = _choices(done)
+    baseline = _baseline(done[done["budget_examples"] == budget])
     try:
         finding = methods(done, baseline=baseline, score=metric, folder=readings.study())
-        figure = methods_compared(done, metric, COSTS[cost], baseline, readings.study())
     except ValueError as error:
         st.warning(f"No comparison: {states.plain(str(error))}", icon=":material/rule:")
         return
     st.info(states.plain(finding.sentence), icon=":material/insights:")
+    figure = methods_compared(finding, budget, COSTS[cost])
     if figure.data:
         st.markdown(f"#### Difference to {states.plain(baseline)}, and cost")
-        charts.show(figure, _described(finding, baseline), f"cost-{metric}")
+        charts.show(figure, _described(finding, budget), f"cost-{metric}")
         st.caption(
-            f"Mean over seeds of the paired difference to {states.plain(baseline)} with 95% t interval, best first; "
-            "grey band: the margin of a tie; open marks: cannot tell. The cost is on a logarithmic axis."
+            f"Mean over seeds of the paired difference to {states.plain(baseline)} with {finding.intervals}, best "
+            "first; grey band: the margin of a tie; open marks: cannot tell. The cost is on a logarithmic axis."
         )
-    _table(finding)
+    _table(finding, budget)
 
 
-def _choices(done: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
+def _choices(done: pd.DataFrame) -> tuple[pd.DataFrame, int, str, str]:
     """Let people choose student, budget, metric and cost; pickers with one choice are left out."""
     with st.container(horizontal=True):
         students = sorted(done["student"].unique())
@@ -58,12 +58,13 @@ def _choices(done: pd.DataFrame) -> tuple[pd.DataFrame, str, str]:
         done = done[done["student"] == student]
         budgets = sorted(int(budget) for budget in done["budget_examples"].unique())
         budget = st.selectbox("Budget (examples)", budgets, key="budget", bind="query-params", width=200)
+        budget = budget or budgets[0]
         metrics = readings.metrics_first(done)
         metric = st.selectbox("Metric", metrics, key="measure", bind="query-params", width=260)
         metric = metric or readings.primary_metric()
         known = [name for name, cost in COSTS.items() if cost in done and done[cost].notna().any()]
         cost = st.selectbox("Cost", known, key="cost", bind="query-params", width=260) or "seconds of training"
-    return done[done["budget_examples"] == budget], metric, cost
+    return done, budget, metric, cost
 
 
 def _baseline(done: pd.DataFrame) -> str:
@@ -73,28 +74,33 @@ def _baseline(done: pd.DataFrame) -> str:
     return st.selectbox("Baseline", names, key="against", bind="query-params", width=200) or names[0]
 
 
-def _described(finding: Finding, baseline: str) -> str:
-    parts = [f"{name.partition(' - ')[0]} {one.difference.mean:+.3g}, {one}" for name, one in finding.verdicts.items()]
-    return f"Mean paired difference to {baseline} by method, with verdict: " + "; ".join(parts)
+def _described(finding: Finding, budget: int) -> str:
+    parts = [
+        f"{line['method']} {line['score_difference']['mean']:+.3g}, {line['verdict']['phrase']}"
+        for line in finding.numbers["lines"]
+        if line["budget_examples"] == budget and "verdict" in line
+    ]
+    return f"Mean paired difference to {finding.numbers['baseline']} by method, with verdict: " + "; ".join(parts)
 
 
-def _table(finding: Finding) -> None:
+def _table(finding: Finding, budget: int) -> None:
     if finding.table.empty:
         return
+    table = finding.table[finding.table["budget"] == budget]
     columns = {name: st.column_config.NumberColumn(format=f"%.{digits}f") for name, digits in finding.digits.items()}
     columns |= {
         name: st.column_config.NumberColumn(format="localized") for name in ("generated", "teacher reads", "seconds")
     }
     st.dataframe(
-        finding.table.drop(columns="budget"),
+        table.drop(columns="budget"),
         hide_index=True,
         column_config=columns,
         alt="Score, NLL, differences to the baseline, verdicts and cost of every method",
     )
     st.caption(
-        f"Score: {metric_of(finding.numbers['score']).label}; NLL in nats per token; in brackets the 95% t interval "
-        "over seeds. Detectable: what these seeds and items would find with 80% power after Holm's correction. Teacher "
-        "reads: tokens that went through the teacher."
+        f"Score: {metric_of(finding.numbers['score']).label}; NLL in nats per token; in brackets {finding.intervals}. "
+        "Detectable: what these seeds and items would find with 80% power after Holm's correction. Teacher reads: "
+        "tokens that went through the teacher."
     )
 
 

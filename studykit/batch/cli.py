@@ -69,7 +69,7 @@ def batch_command(
     from studykit.batch.elsewhere import Workers
     from studykit.batch.estimates import counted
     from studykit.batch.grid import preflight
-    from studykit.batch.terminal import BatchReport
+    from studykit.batch.terminal import BatchReport, describe_done
     from studykit.batch.work import run_batch
     from studykit.executors import WorkersElsewhere, get_executor
 
@@ -93,6 +93,8 @@ def batch_command(
                 report.say(line)
             estimates = checked.estimates
             report.expect(estimates, jobs, whole=dry_run)
+        elif dry_run:
+            report.say(describe_done(cells))
         if dry_run:
             if workers:
                 typer.echo(workers.preview(estimates.values()))

@@ -58,6 +58,17 @@ def estimate_line(estimates: Iterable[Estimate], jobs: int) -> str:
     )
 
 
+def done_line(cells: int, runs: int, trials: int, seconds: float) -> str:
+    """Return what a batch that is done has on disk, and what it took.
+
+    >>> done_line(25, 250, 120, 6840.0)
+    '25 cells are done: 250 runs and 120 trials on disk, 1.9 h of training and scoring'
+    """
+    tuning = f" and {counted(trials, 'trial')}" if trials else ""
+    is_done = f"{counted(cells, 'cell')} {'is' if cells == 1 else 'are'} done"
+    return f"{is_done}: {counted(runs, 'run')}{tuning} on disk, {_duration(seconds)} of training and scoring"
+
+
 def note_on_processes() -> str:
     """Return what estimates of one process say of several that compute a run; empty where one does."""
     count = processes_wanted()

@@ -17,10 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from studykit.batch.estimates import estimate_line, estimate_table
+from studykit.batch.estimates import done_line, estimate_line, estimate_table
 from studykit.batch.grid import Cell
 from studykit.batch.work import describe_counts
 from studykit.findings import TEXT_COLUMNS, Finding, format_cell
+from studykit.results.cells import read_cell
 from studykit.results.status import time_left
 
 _EVERY_S = 60.0
@@ -30,6 +31,9 @@ _LIVE_EVERY_S = 1.0
 
 _WIDE = 108
 """Characters per line that the whole table of a finding needs."""
+
+_TRAINING, _SCORING = ("train_s", "teacher_s", "failed_s"), ("evaluate_s", "failed_evaluate_s")
+"""Seconds of a run, and of each of its evaluations."""
 
 
 class BatchReport:
@@ -223,6 +227,23 @@ def name_cells(cells: Sequence[Cell]) -> dict[str, str]:
         cell_id: ", ".join(f"{name}={text[name]:.40}" for name in differing if name in text) or cell_id
         for cell_id, text in texts.items()
     }
+
+
+def describe_done(cells: Sequence[Cell]) -> str:
+    """Return in one line what cells that are done have on disk, and what it took by the records."""
+    from studykit import results
+
+    runs, trials, seconds = 0, 0, 0.0
+    for folder in dict.fromkeys(cell.study_folder for cell in cells):
+        ids = {run for cell in cells if cell.study_folder == folder for run in read_cell(cell.folder).runs}
+        rows = results.load(folder, trials=True)
+        rows = rows[rows["run_id"].isin(ids) & (rows["status"] == "done")]
+        each = rows.drop_duplicates("run_id")
+        own = int(each["trial"].eq(True).sum()) if "trial" in each else 0
+        runs, trials = runs + len(each) - own, trials + own
+        seconds += sum(float(each[name].sum()) for name in _TRAINING if name in each)
+        seconds += sum(float(rows[name].sum()) for name in _SCORING if name in rows)
+    return done_line(len(cells), runs, trials, seconds)
 
 
 def findings_of(cells: Sequence[Cell]) -> list[Finding]:

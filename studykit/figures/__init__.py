@@ -41,7 +41,9 @@ _TITLES = {"loss": "loss (nats per token)", "train_s": "seconds of training", "t
 """Of columns that are no scorer's."""
 
 
-def draw(name: str, finding: Finding, frame: pd.DataFrame, folder: Path | None = None) -> go.Figure:
+def draw(
+    name: str, finding: Finding, frame: pd.DataFrame, folder: Path | None = None, budget: int | None = None
+) -> go.Figure:
     """Return the figure of a finding, or of its runs with those numbers of it that the figure has a parameter for.
 
     Args:
@@ -49,6 +51,7 @@ def draw(name: str, finding: Finding, frame: pd.DataFrame, folder: Path | None =
         finding: whose `score` is a figure's `metric` too.
         frame: rows of runs.
         folder: of their results.
+        budget: of a figure that shows one budget; the rows are of this budget then, the finding is over all of them.
     """
     function = FIGURES.member(name)
     known = finding.numbers | {
@@ -56,6 +59,7 @@ def draw(name: str, finding: Finding, frame: pd.DataFrame, folder: Path | None =
         "finding": finding,
         "frame": frame,
         "folder": folder,
+        "budget": budget,
     }
     parameters = [p for p in inspect.signature(function).parameters if known.get(p) is not None]
     return function(**{parameter: known[parameter] for parameter in parameters})
@@ -74,7 +78,7 @@ def figures_of(answer: Answer, folder: Path) -> dict[int | None, go.Figure]:
         return {}
     budgets = sorted({int(budget) for budget in done["budget_examples"]}) if per_budget else [None]
     parts = {budget: done if budget is None else done[done["budget_examples"] == budget] for budget in budgets}
-    drawn = {budget: draw(name, answer.finding, part, folder) for budget, part in parts.items()}
+    drawn = {budget: draw(name, answer.finding, part, folder, budget) for budget, part in parts.items()}
     return {budget: figure for budget, figure in drawn.items() if figure.data}
 
 

@@ -1,5 +1,6 @@
 """Each signal's paired difference to the dense teacher against its size, a score above and NLL below."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,21 +15,26 @@ _FORMS = {"top_k": ("the k likeliest tokens", "#009E73", "square"), "samples": (
 
 
 def difference_against_bytes(
-    frame: pd.DataFrame, baseline: str = "sft", arm: str = "kd", score: str = "exact_match"
+    frame: pd.DataFrame,
+    baseline: str = "sft",
+    arm: str = "kd",
+    score: str = "exact_match",
+    folder: str | Path | None = None,
 ) -> go.Figure:
     """Return each signal's paired difference to the dense teacher against its size, a score above and NLL below.
 
-    The bars are 95% t intervals over seeds, zero is the dense teacher, the dotted line the baseline's own difference.
+    The bars are 95% t intervals, zero is the dense teacher, the dotted line the baseline's own difference.
 
     Args:
         frame: finished runs of one budget from `results.load`, their signals measured.
         baseline: the method without a teacher.
         arm: the method that gets the signals.
         score: the metric of the upper panel.
+        folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
     """
     panels = (("score_difference", metric(score)), ("nll_difference", metric("nll")))
     figure: Any = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
-    lines = teacher_cache(frame, baseline=baseline, arm=arm, score=score).numbers["lines"]
+    lines = teacher_cache(frame, baseline=baseline, arm=arm, score=score, folder=folder).numbers["lines"]
     kept = [line for line in lines if line["bytes"] is not None]
     for row, (key, shown) in enumerate(panels, 1):
         for form in _FORMS:

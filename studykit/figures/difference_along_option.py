@@ -11,7 +11,7 @@ from studykit.scorers import metric
 
 
 def difference_along_option(finding: Finding, option: str, *, title: str = "", log: bool = False) -> go.Figure:
-    """Return the difference to the baseline against an option, its means with 95% t intervals over seeds.
+    """Return the difference to the baseline against an option, its means with 95% t intervals.
 
     A line is a budget and what the setting is called before its option in brackets or after a colon; settings without
     the option are left out. Zero is the baseline.

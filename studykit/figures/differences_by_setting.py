@@ -17,7 +17,7 @@ _LINE, _GAP, _MARGINS = 24, 44, 100
 def differences_by_setting(finding: Finding) -> go.Figure:
     """Return each setting's paired difference to the baseline, best first, one panel per budget and factor.
 
-    Zero is the baseline; the bars are 95% t intervals over seeds, as in the finding's table.
+    Zero is the baseline; the bars are 95% t intervals, as in the finding's table.
 
     Args:
         finding: with lines of settings, such as `divergences`.

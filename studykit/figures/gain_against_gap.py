@@ -11,7 +11,7 @@ from studykit.scorers import metric
 
 
 def gain_against_gap(finding: Finding, label: str | None = None) -> go.Figure:
-    """Return each setting's paired difference to the baseline against the gap, with its 95% t interval over seeds.
+    """Return each setting's paired difference to the baseline against the gap, with its 95% t interval.
 
     The gap is the teacher's score minus that of students without one. Zero is the baseline. Colours tell budgets apart,
     markers the models.

@@ -97,6 +97,18 @@ class Finding:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     compared: dict[str, Compared] = field(default_factory=dict)
 
+    @property
+    def intervals(self) -> str:
+        """What the intervals of its differences are, in words; of score and NLL apart where these differ.
+
+        >>> Finding(pd.DataFrame(), "", {"intervals": {"score": "seeds and items", "nll": "seeds"}}).intervals
+        '95% t intervals (score: over seeds and items; NLL: over seeds)'
+        """
+        over = self.numbers.get("intervals") or {"score": "seeds"}
+        if len(set(over.values())) == 1:
+            return f"95% t intervals over {next(iter(over.values()))}"
+        return f"95% t intervals (score: over {over['score']}; NLL: over {over['nll']})"
+
 
 _EVALUATION = ("eval_id",)
 

@@ -18,7 +18,15 @@ import numpy as np
 import pandas as pd
 
 from studykit.findings import Compared, Finding, format_interval, judge
-from studykit.findings._lines import Comparison, Line, compare_lines, lines_of, require_one_setting, without_metric
+from studykit.findings._lines import (
+    Comparison,
+    Line,
+    compare_lines,
+    intervals_over,
+    lines_of,
+    require_one_setting,
+    without_metric,
+)
 from studykit.findings._verdicts import cells_of, missed_sentence
 from studykit.scorers import Metric, metric
 from studykit.statistics import Interval, mean_interval, paired_difference
@@ -161,6 +169,7 @@ class Question:
         has_teacher = any(row.teacher is not None for row in rows)
         table = pd.DataFrame([self._shown(row, verdicts, has_teacher) for row in rows])
         numbers = {"baseline": self.baseline, "score": self.score, "lines": [self._plain(row) for row in rows]} | more
+        numbers["intervals"] = intervals_over(row.line for row in rows)
         numbers["gap_from"] = self.gap_from or self.baseline
         numbers["verdicts"] = {name: verdict.plain() for name, verdict in verdicts.items()}
         missing = without_metric(frame, self.score) if not rows else ""

@@ -1,6 +1,6 @@
 """What the findings share: the runs that count, and one line per setting and budget with its paired differences."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,13 @@ def compare_with(baseline: str, lines: Sequence[Line]) -> dict[tuple[int, str], 
     return {(line.budget, line.name): compare_lines(line, bases[line.budget]) for line in compared}
 
 
+def intervals_over(lines: Iterable[Line]) -> dict[str, str]:
+    """Return what the intervals of the differences in score and NLL are over; nothing of one that has no interval."""
+    known = list(lines)
+    found = {"score": [line.score for line in known], "nll": [line.nll for line in known]}
+    return {name: over for name, comparisons in found.items() if (over := _over(comparisons))}
+
+
 def by_seed(runs: pd.DataFrame, name: str) -> dict[int, float]:
     """Return a metric by seed, in the unit in which it is shown; runs without it are left out."""
     if name not in runs:
@@ -201,6 +208,14 @@ def _compare(
     if items is not None and items.interval is not None:
         difference = replace(items.interval, p_value=difference.p_value)
     return Comparison(mean, difference, by_seed_, paired, items)
+
+
+def _over(comparisons: Iterable[Comparison | None]) -> str:
+    bounded = [one for one in comparisons if one and one.difference and one.difference.low is not None]
+    with_items = [one for one in bounded if one.items and one.items.interval]
+    if len(with_items) < len(bounded):
+        return "seeds, and items where all runs store them" if with_items else "seeds"
+    return "seeds and items" if bounded else ""
 
 
 def _mean(own: pd.DataFrame, column: str) -> float | None:

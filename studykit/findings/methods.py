@@ -12,6 +12,7 @@ from studykit.findings._lines import (
     choose_headline,
     compare_with,
     finished,
+    intervals_over,
     lines_of,
     require_one,
     require_one_setting,
@@ -68,7 +69,8 @@ def methods(
     contrasts = {_contrast(line, baseline): d for line in lines if (d := _difference(line)) is not None}
     found = judge(contrasts, score, tie)
     judged = [(line, found.get(_contrast(line, baseline))) for line in lines]
-    numbers = {"baseline": baseline, "score": score, "lines": [_plain(line, one) for line, one in judged]}
+    numbers = {"baseline": baseline, "score": score, "intervals": intervals_over(lines)}
+    numbers["lines"] = [_plain(line, one) for line, one in judged]
     table = pd.DataFrame([_shown(line, one, baseline, score, nll) for line, one in judged])
     sentence = without_metric(frame, score) if runs.empty else ""
     if set(runs["method"]) == {baseline}:

@@ -12,6 +12,7 @@ from studykit.findings._lines import (
     Line,
     choose_headline,
     finished,
+    intervals_over,
     lines_of,
     require_one,
     require_one_setting,
@@ -77,7 +78,8 @@ def teacher_cache(
     judged = [
         (line, [found[name] for name in (_contrast(line, m) for m in metrics) if name in found]) for line in lines
     ]
-    numbers = {"baseline": baseline, "score": score, "lines": [_plain(*pair, baseline) for pair in judged]}
+    numbers = {"baseline": baseline, "score": score, "intervals": intervals_over(lines)}
+    numbers["lines"] = [_plain(*pair, baseline) for pair in judged]
     table = pd.DataFrame([_shown(*pair, baseline, score, nll) for pair in judged])
     text = without_metric(compared, score) if runs.empty else ""
     why, digits = choose_headline(runs, score, nll)[1], {"score": metric(score).digits}

@@ -76,18 +76,54 @@ def read_cell_spec(folder: Path) -> CellSpec:
     return spec
 
 
-def hypothesis_came_first(cell: CellState) -> bool | None:
-    """Whether a cell's hypothesis was written before the first of its runs started; None where that is not known.
+@dataclass(frozen=True)
+class HypothesisTime:
+    """When a cell's hypothesis was written, by the runs that had started before.
 
-    A run that another notebook had trained before counts too: its scores could be seen. Trials of a tuning, which cells
-    of other seeds share, do not count: they are scored on validation items.
+    Attributes:
+        runs: number of the cell's runs.
+        own: number of those that started before, and were trained for the question of the cell's notebook.
+        shared: number of those that started before, and were trained for another question; their scores could be seen.
+    """
+
+    runs: int
+    own: int
+    shared: int
+
+    def __str__(self) -> str:
+        """Return the same in words.
+
+        >>> print(HypothesisTime(22, 0, 2), HypothesisTime(2, 0, 0), HypothesisTime(6, 3, 1), sep=" | ")
+        before 20 of 22 runs; 2 are shared with earlier studies | before all 2 runs | after 3 of 6 runs; 1 more is ...
+        """
+        if self.own:
+            more = f" more {_are(self.shared)} shared with earlier studies"
+            return f"after {self.own} of {self.runs} runs" + (f"; {self.shared}{more}" if self.shared else "")
+        if self.shared:
+            before = f"before {self.runs - self.shared} of {self.runs} runs"
+            return f"{before}; {self.shared} {_are(self.shared)} shared with earlier studies"
+        return f"before all {self.runs} runs" if self.runs > 1 else "before the run"
+
+
+def hypothesis_time(cell: CellState) -> HypothesisTime | None:
+    """Return before which of a cell's runs its hypothesis was written; None where that is not known.
+
+    Trials of a tuning, which cells of other seeds share, do not count: they are scored on validation items.
     """
     if cell.spec is None or cell.spec.hypothesis is None:
         return None
     records = [read_record(cell.folder.parents[1] / "runs" / run) for run in cell.runs]
     reported = [record for record in records if record is not None and record.ablation != TUNING]
-    started = [datetime.fromisoformat(record.started) for record in reported]
-    return datetime.fromisoformat(cell.spec.hypothesis.written) <= min(started) if started else None
+    if not reported:
+        return None
+    written, question = datetime.fromisoformat(cell.spec.hypothesis.written), cell.spec.notebook.partition("_")[2]
+    older = [record for record in reported if datetime.fromisoformat(record.started) < written]
+    shared = sum(bool(record.ablation) and record.ablation != question for record in older)
+    return HypothesisTime(len(reported), len(older) - shared, shared)
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _earlier_hypothesis(folder: Path) -> Hypothesis | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from studykit.errors import InputError, unknown
+from studykit.errors import InputError, shown, unknown
 from studykit.study.arm_stages import ArmStage
 
 KINDS = ("human", "synthetic", "mixed")
@@ -35,7 +35,8 @@ def ways(
         shares: of synthetic examples in a step of `{mixed}`.
 
     Raises:
-        InputError: a pattern with another word in braces, or none; a recipe that is no pair.
+        InputError: a pattern with another word in braces, or none; a recipe that is no pair; a share not
+            between 0 and 1.
     """
     for pattern in patterns:
         for part in pattern.split(">"):
@@ -43,6 +44,8 @@ def ways(
                 raise unknown("stage of a way", kind, [f"{{{kind}}}" for kind in KINDS])
     if wrong := [recipe for recipe in recipes if len(recipe) != 2]:
         raise InputError(f"a recipe is a pair, the methods on synthetic and on human data; received {wrong[0]}")
+    for share in shares:
+        _check_share(share)
     names, stages = {}, {}
     for pattern, (first, second), name, share in product(patterns, recipes, synthetic, shares):
         alone, mixed = f"{first}:{name}", f"{second}:{share:.0%} of {name}"
@@ -50,6 +53,12 @@ def ways(
         stages[mixed] = {"mix": [{"data": dict(synthetic[name]), "weight": share}]}
         names[pattern.replace(" ", "").format(human=second, synthetic=alone, mixed=mixed)] = None
     return list(names), stages
+
+
+def _check_share(share: Any) -> None:
+    """Refuse what is no part of a step: `{human}` and `{synthetic}` stand for a share of 0 and of 1."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+        raise InputError(f"shares: each must be a number between 0 and 1, both excluded; received {shown(share)}")
 
 
 def answers_by(

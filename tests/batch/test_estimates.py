@@ -12,8 +12,11 @@ from rich.console import Console
 from studykit import cli
 from studykit.batch import grid, terminal
 from studykit.batch.estimates import add, estimate_line, estimate_table
-from studykit.batch.terminal import BatchReport
+from studykit.batch.terminal import BatchReport, describe_done
+from studykit.results import CellSpec, Purpose, RunWriter, open_study
+from studykit.results.cells import add_run, finish_cell, write_cell
 from studykit.results.environment import PROCESSES
+from studykit.spec import RunSpec
 
 CELL = {
     "student_tokens": 300_000,
@@ -158,3 +161,30 @@ def test_the_time_left_says_what_widened_grids_may_make_of_it(batch, monkeypatch
     monkeypatch.setattr(type(batch[0]), "wall_s", lambda cell: 480.0 if cell == batch[0] else None)
     report.watch(batch[1:])
     assert report._time_left(counts | {"done": 1, "waiting": 0}) == "; about 2 min left"  # widening explains the rest
+
+
+def test_a_dry_run_of_cells_that_are_done_says_in_one_line_what_is_there_and_what_it_took(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    write_notebook(tmp_path / "notebooks", "01_fake")
+    write_batch(tmp_path / "notebooks", "fake", [{"notebook": "01_fake", "grid": {"number": [1, 2]}}])
+    open_study("results", "fake")
+    batch = grid.plan("fake")
+    stage = {"data": {"source": "a"}, "method": "sft", "steps": 1, "learning_rate": 0.1}
+    specs = [RunSpec.parse({"student": {"name": "a"}, "stages": [stage], "seed": seed}) for seed in range(3)]
+    for number, spec in enumerate(specs):
+        purpose = Purpose(arm="sft", trial_of="0a1b" if number == 2 else None)
+        with RunWriter(batch[0].study_folder, spec, purpose) as run:
+            run.finish({"train_s": 3600.0, "teacher_s": 1200.0}, [])
+    for cell in batch:
+        about = {"notebook": "01_fake", "notebooks": "..", "parameters": {}, "timeout_s": 60}
+        write_cell(cell.folder, CellSpec(cell_id=cell.cell_id, **about))
+        for spec in specs:  # shared by both cells
+            add_run(cell.folder, spec.run_id)
+        finish_cell(cell.folder, "done", wall_s=1.0)
+    line = "2 cells are done: 2 runs and 1 trial on disk, 4.0 h of training and scoring"
+    assert describe_done(batch) == line
+    monkeypatch.setattr("sys.argv", ["studykit", "batch", "fake", "--dry-run"])
+    cli.app(standalone_mode=False)
+    assert capsys.readouterr().out.strip() == line

@@ -12,6 +12,8 @@ from studykit.figures.difference_against_budget import difference_against_budget
 from studykit.figures.loss_curves import MOST_POINTS, loss_curves
 from studykit.figures.methods_compared import methods_compared
 from studykit.figures.score_against_budget import score_against_budget
+from studykit.findings.data_size import data_size
+from studykit.findings.methods import methods
 from studykit.statistics import mean_interval, paired_difference
 
 SCORES = {
@@ -78,11 +80,11 @@ def test_budgets_are_on_a_log_axis_and_scores_in_points(frame):
 def test_a_table_with_nothing_to_draw_gives_an_empty_figure(frame, metric):
     for table in (frame.iloc[:0], frame[frame["status"] == "failed"], frame.drop(columns="exact_match")):
         assert traces(score_against_budget(table, metric)) == {}
-        assert traces(difference_against_budget(table, metric)) == {}
+        assert traces(difference_against_budget(data_size(table, score=metric))) == {}
 
 
 def test_the_difference_is_paired_by_seed_with_its_interval(frame):
-    drawn = traces(difference_against_budget(frame))
+    drawn = traces(difference_against_budget(data_size(frame)))
     mean, seeds = drawn["kd - sft, mean"], drawn["each seed"]
     small = paired_difference([15.0, 16.0, 20.0], [10.0, 12.0, 14.0])
     assert small.low is not None
@@ -90,7 +92,6 @@ def test_the_difference_is_paired_by_seed_with_its_interval(frame):
     assert list(mean.x) == [100, 1_000]
     assert list(mean.y) == pytest.approx([small.mean, 3.0])
     assert list(mean.error_y.array) == pytest.approx([small.high - small.mean, 0])
-    assert list(mean.error_y.arrayminus) == pytest.approx([small.mean - small.low, 0])
     assert list(seeds.x) == [100, 100, 100, 1_000]
     assert list(seeds.y) == pytest.approx([5.0, 4.0, 6.0, 3.0])
     assert list(seeds.customdata) == [0, 1, 2, 0]
@@ -105,7 +106,7 @@ def test_a_method_keeps_its_style_in_every_figure(frame):
         assert (drawn["kd"].line.color, drawn["kd"].line.dash) == (colour, dash)
     assert score["kd"].marker.symbol == symbol
     assert score["kd, runs"].marker.symbol == f"{symbol}-open"
-    assert traces(difference_against_budget(frame))["kd - sft, mean"].line.color == colour
+    assert traces(difference_against_budget(data_size(frame)))["kd - sft, mean"].line.color == colour
 
 
 def test_nothing_rests_on_colour_alone():
@@ -145,7 +146,7 @@ def test_a_curve_without_the_column_is_left_out():
 
 
 def test_figures_are_plain_json_and_transparent(frame):
-    figures: list[Any] = [score_against_budget(frame), difference_against_budget(frame)]
+    figures: list[Any] = [score_against_budget(frame), difference_against_budget(data_size(frame))]
     for figure in figures:
         assert isinstance(go.Figure(**figure.to_dict()), go.Figure)
         assert "NaN" not in (figure.to_json() or "")
@@ -154,13 +155,12 @@ def test_figures_are_plain_json_and_transparent(frame):
 
 def test_methods_come_best_first_with_paired_differences_and_cost(frame):
     done = frame[frame["budget_examples"] == 100].assign(train_s=[3.0, 4.0, 5.0, 10.0, 20.0, 30.0])
-    figure: Any = methods_compared(done)
+    figure: Any = methods_compared(methods(done), 100)
     scores, costs = ({t.y[0]: t for t in figure.data if t.xaxis == axis} for axis in ("x", "x2"))
     assert list(scores) == ["sft", "kd"]  # drawn from the bottom up
     interval = mean_interval([5.0, 4.0, 6.0])  # paired by seed, not the interval of the scores
     assert scores["kd"].x == (pytest.approx(interval.mean),)
     assert interval.high is not None
-    assert scores["kd"].error_x.arrayminus == (pytest.approx(interval.high - interval.mean),)
     assert scores["kd"].error_x.array == (pytest.approx(interval.high - interval.mean),)
     assert "helps" in scores["kd"].hovertemplate
     assert (scores["sft"].x, scores["sft"].error_x.array) == ((0.0,), (0.0,))
@@ -170,14 +170,32 @@ def test_methods_come_best_first_with_paired_differences_and_cost(frame):
 
 def test_cannot_tell_is_an_open_mark_and_nothing_is_drawn_without_a_baseline(frame):
     done = frame[(frame["budget_examples"] == 100) & (frame["seed"] == 0)]
-    figure: Any = methods_compared(done)
+    figure: Any = methods_compared(methods(done), 100)
     marks = {trace.y[0]: trace.marker.symbol for trace in figure.data}
     assert marks == {"sft": "circle", "kd": "diamond-open"}
-    assert methods_compared(done[done["method"] == "kd"]).data == ()
+    assert methods_compared(methods(done[done["method"] == "kd"]), 100).data == ()
 
 
 def test_where_lower_is_better_the_lowest_comes_first(frame):
     done = frame[frame["budget_examples"] == 100]
-    figure: Any = methods_compared(done, "nll")
+    figure: Any = methods_compared(methods(done, score="nll"), 100)
     assert [t.y[0] for t in figure.data] == ["sft", "kd"]
-    assert methods_compared(done.iloc[:0]).data == ()
+    assert methods_compared(methods(done.iloc[:0]), 100).data == ()
+
+
+def test_the_marks_of_one_budget_have_the_verdicts_of_the_finding_over_all_of_them(frame):
+    more = {"sft": [0.10, 0.10, 0.10], "kd": [0.12, 0.14, 0.14]}  # t = 5: p = 0.038
+    rows = [
+        {"method": method, "budget_examples": 300, "seed": seed, "status": "done", "exact_match": score}
+        for method, scores in more.items()
+        for seed, score in enumerate(scores)
+    ]
+    both = pd.concat([frame, pd.DataFrame(rows)], ignore_index=True)
+    alone, finding = methods(both[both["budget_examples"] == 300]), methods(both)
+    name = "kd - sft at 300 examples"
+    assert [one.verdicts[name].word for one in (alone, finding)] == ["helps", "cannot tell"]
+    figure: Any = methods_compared(finding, 300)
+    kd = next(trace for trace in figure.data if trace.y[0] == "kd")
+    assert str(finding.verdicts[name]) in kd.hovertemplate
+    assert kd.marker.symbol == "diamond-open"
+    assert str(finding.verdicts[name]) in set(finding.table["verdict"])

@@ -11,9 +11,10 @@ from studykit.errors import InputError
 from studykit.files.leases import take
 from studykit.results import CellRecord, CellSpec, Purpose, RunWriter
 from studykit.results.cells import (
+    HypothesisTime,
     add_run,
     finish_cell,
-    hypothesis_came_first,
+    hypothesis_time,
     kernel_arguments,
     read_cell,
     read_cell_spec,
@@ -122,18 +123,33 @@ def test_a_hypothesis_keeps_the_time_of_its_first_writing_as_long_as_its_text_is
         assert read_cell_spec(folder).hypothesis == hypothesis(text, f"2026-01-0{kept}T00:00:00+00:00")
 
 
-@pytest.mark.parametrize(("year", "first"), [(2020, True), (2099, False)])
-def test_whether_a_hypothesis_came_first_is_seen_in_the_times_of_the_runs(
-    study, make_cell, make_run, make_spec, year, first
+@pytest.mark.parametrize(
+    ("year", "notebook", "words"),
+    [
+        (2020, "01_data_size", "before all 2 runs"),
+        (2099, "01_data_size", "after 2 of 2 runs"),
+        (2099, "03_teacher_strength", "before 0 of 2 runs; 2 are shared with earlier studies"),
+    ],
+)
+def test_a_hypothesis_came_before_runs_of_its_question_or_after_some_that_are_shared(
+    study, make_cell, make_spec, year, notebook, words
 ):
     folder = make_cell()
-    spec = read_cell_spec(folder)
-    assert hypothesis_came_first(read_cell(folder)) is None
-    write_cell(folder, spec.model_copy(update={"hypothesis": hypothesis("a", f"{year}-01-01T00:00:00+00:00")}))
-    assert hypothesis_came_first(read_cell(folder)) is None  # no run yet
-    make_run(study, make_spec("sft", 100))
-    add_run(folder, make_spec("sft", 100).run_id)
-    assert hypothesis_came_first(read_cell(folder)) is first
+    assert hypothesis_time(read_cell(folder)) is None
+    more = {"hypothesis": hypothesis("a", f"{year}-01-01T00:00:00+00:00"), "notebook": notebook}
+    write_cell(folder, read_cell_spec(folder).model_copy(update=more))
+    assert hypothesis_time(read_cell(folder)) is None  # no run yet
+    for method in ("sft", "kd"):
+        with RunWriter(study, make_spec(method, 100), ablation="data_size") as run:
+            run.finish({}, [])
+        add_run(folder, run.folder.name)
+    assert str(hypothesis_time(read_cell(folder))) == words
+
+
+def test_a_hypothesis_that_came_after_some_runs_says_how_many_are_shared():
+    assert str(HypothesisTime(22, 0, 2)) == "before 20 of 22 runs; 2 are shared with earlier studies"
+    assert str(HypothesisTime(22, 3, 1)) == "after 3 of 22 runs; 1 more is shared with earlier studies"
+    assert str(HypothesisTime(1, 0, 0)) == "before the run"
 
 
 def test_a_trial_that_another_cell_has_trained_does_not_come_before_a_hypothesis(study, make_cell, make_run, make_spec):
@@ -144,4 +160,4 @@ def test_a_trial_that_another_cell_has_trained_does_not_come_before_a_hypothesis
         folder, read_cell_spec(folder).model_copy(update={"hypothesis": hypothesis("a", "2099-01-01T00:00:00+00:00")})
     )
     add_run(folder, trial.run_id)
-    assert hypothesis_came_first(read_cell(folder)) is None
+    assert hypothesis_time(read_cell(folder)) is None

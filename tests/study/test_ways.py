@@ -65,3 +65,10 @@ def test_a_way_of_something_else_is_refused(pattern):
 def test_a_recipe_is_a_pair():
     with pytest.raises(InputError, match="a recipe is a pair"):
         study.ways(["{human}"], DATA, recipes=[["sft"]])
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1, 1.2, "a", None, True, float("nan")])
+def test_a_share_is_a_number_between_0_and_1(share):
+    with pytest.raises(InputError, match="shares: each must be a number between 0 and 1") as refused:
+        study.ways(["{mixed}"], DATA, shares=[0.5, share])
+    assert str(refused.value).endswith(f"received {share!r}")
