@@ -7,6 +7,7 @@ It rests on the verdicts of the findings. Between two measured budgets an arm ha
 measured there is no advice: a curve is not extrapolated, and neither is a gap between teacher and student.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -176,8 +177,9 @@ def _advised(affordable: Sequence[Evidence], helping: Sequence[Candidate], score
     studies = " and ".join(dict.fromkeys(one.study for one in own))
     gains = "; ".join(_gain(one, score) for one in own)
     text = f"{own[0].name}, as in {studies} with {own[0].student}: {gains}."
-    rivals = " ".join(dict.fromkeys(filter(None, (_told_apart(one, affordable) for one in own))))
-    return " ".join(filter(None, (text, _of_how_many(affordable, helping), rivals)))
+    rivals = " ".join(dict.fromkeys(filter(None, (_told_apart(one) for one in own))))
+    beside = (_sure_of_more(affordable, helping, score), rivals, *(_not_compared(one, affordable) for one in own))
+    return " ".join(filter(None, (text, _of_how_many(affordable, helping), *beside)))
 
 
 def _gain(one: Evidence, score: str) -> str:
@@ -200,29 +202,52 @@ def _of_how_many(affordable: Sequence[Evidence], helping: Sequence[Candidate]) -
     same = weights.count(weights[0])
     reason = "it has the most seeds"
     if same > 1:
-        reason = f"it is sure of the largest gain among {same} with as many seeds and steps, which is likely too large"
+        reason = (
+            f"of {same} with as many seeds and steps it is sure of the largest gain, likely too large as the largest"
+        )
     elif [seeds for seeds, _ in weights].count(weights[0][0]) > 1:
         reason = "none with as many seeds was trained for as few steps"
     return f"Of {total} arms measured there {len(helping)} help; {reason}."
 
 
-def _told_apart(one: Evidence, affordable: Sequence[Evidence]) -> str:
-    """Name the arms of the same finding that an arm is not told apart from, the cheaper ones first.
-
-    Cheaper ones that help too and have no contrast with it are among them.
-    """
+def _told_apart(one: Evidence) -> str:
+    """Name the arms that the finding compares with an arm and does not tell apart, the cheaper ones first."""
     open_ = [rival for rival in one.rivals if rival.verdict.word in ("tie", "cannot tell")]
     found = [
         f"{'the cheaper ' if rival.is_cheaper else ''}{rival.name} ({_difference(rival)}: {rival.verdict})"
         for rival in sorted(open_, key=lambda rival: not rival.is_cheaper)
     ]
-    planned = {rival.runs for rival in one.rivals}
-    for other in affordable:
-        is_beside = (other.study, other.question, other.budget) == (one.study, one.question, one.budget)
-        is_cheaper = other.seconds is not None and one.seconds is not None and other.seconds < one.seconds
-        if is_beside and is_cheaper and other.verdict.word == "helps" and other.sides.runs not in planned:
-            found.append(f"the cheaper {other.name} (no planned contrast)")
     return f"At {one.budget:,} it is not told apart from {', '.join(found)}." if found else ""
+
+
+def _not_compared(one: Evidence, affordable: Sequence[Evidence]) -> str:
+    """Count the cheaper arms of the same finding that help too and that no contrast compares with an arm."""
+    planned, place = {rival.runs for rival in one.rivals}, (one.study, one.question, one.budget)
+    beside = [
+        other
+        for other in affordable
+        if (other.study, other.question, other.budget) == place
+        and (other.seconds or math.inf) < (one.seconds or 0.0)
+        and other.verdict.word == "helps"
+        and other.sides.runs not in planned
+    ]
+    count = len(beside)
+    arms = f"{count} cheaper {'arms that help' if count > 1 else 'arm that helps'} too"
+    return f"At {one.budget:,} no planned contrast tells it apart from {arms}." if beside else ""
+
+
+def _sure_of_more(affordable: Sequence[Evidence], helping: Sequence[Candidate], score: str) -> str:
+    """Name the arm with fewer seeds that is sure of the largest gain, where that is more than the advised one has."""
+    gains = {candidate: min(one.at_least for one in affordable if one.candidate == candidate) for candidate in helping}
+    first, *others = helping
+    most = max((abs(one.verdict.difference.mean) for one in affordable if one.candidate == first), default=0.0)
+    more = max(others, key=lambda candidate: gains[candidate], default=first)
+    if gains[more] <= most or more == first:
+        return ""
+    name = next(one.name for one in affordable if one.candidate == more)
+    shown = metric(score)
+    least = f"{gains[more]:.{shown.digits}f} {shown.unit}".strip()
+    return f"With fewer seeds or longer training, {name} is sure of more: at least {least}."
 
 
 def _difference(rival: Rival) -> str:

@@ -54,7 +54,7 @@ class Evidence:
     """One arm at one measured budget, against the baseline.
 
     Attributes:
-        study, question, contrast: where the verdict stands: the finding on a question, and the name that it has there.
+        study, question, contrast: of the verdict: the finding on a question, and the name that it has in it.
         student, teacher: with whom it was measured; no teacher is "".
         arm: its name, as findings have it.
         needs: the synthetic data that it trains on; "" for none.

@@ -14,6 +14,7 @@ from studykit.errors import InputError
 from studykit.findings._advice import advise
 from studykit.findings._answers import Answer, find_answers
 from studykit.findings._evidence import collect
+from studykit.findings._report import Report, Section
 
 LEXICON = Path(__file__).parents[2] / "results" / "lexicon"
 GREEDY = {"source_options.teacher": "a"}
@@ -139,11 +140,20 @@ def test_the_arm_with_most_seeds_comes_before_larger_gains_and_it_is_said_of_how
     found = advise(answers(many=many, few=few), budget=500)
     assert found.arm == "kd"
     assert "Of 6 arms measured there 5 help; it has the most seeds." in found.sentence
+    assert "With fewer seeds or longer training, m3 from strong is sure of more: at least 7.3 points." in found.sentence
     alone = advise(answers(few=few), budget=500)
     assert alone.arm == "m3"
-    assert "it is sure of the largest gain among 4 with as many seeds and steps, which is likely too large" in (
+    assert "of 4 with as many seeds and steps it is sure of the largest gain, likely too large as the largest" in (
         alone.sentence
     )
+
+
+def test_the_report_gives_the_same_advice_from_the_findings_that_it_has():
+    found = answers(teachers=teachers())
+    sections = tuple(Section(Path(study), answer) for study, answer in found)
+    report = Report(sections, (), pd.DataFrame(), pd.DataFrame(), ())
+    assert report.advice(500).splitlines()[0] == advise(found, budget=500).sentence
+    assert report.advice(499).startswith("No advice: budget 499 is outside the measured 500 to 500 examples")
 
 
 def test_an_unknown_metric_is_refused_in_one_line():
