@@ -80,7 +80,7 @@ class Check:
 
     def row(self) -> dict[str, object]:
         """Return study, contrast and verdict as people read them."""
-        nothing: dict[str, object] = {"difference": "", "seeds": 0} | cells_of(None)
+        nothing: dict[str, object] = {"difference": "", "seeds": 0, **cells_of(None)}
         shown = nothing if self.verdict is None else show(self.verdict)
         return {"study": self.study, "contrast": self.contrast} | shown
 

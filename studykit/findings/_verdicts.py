@@ -58,7 +58,7 @@ def count_words(found: Iterable[Verdict]) -> str:
 
 
 def cells_of(found: Verdict | None, prefix: str = "") -> dict[str, str]:
-    """Return what a table says of a contrast: the verdict's phrase, and the minimum detectable effect beside it.
+    """Return a table's cells on a contrast: the verdict's phrase, and the minimum detectable effect beside it.
 
     Args:
         found: None where there is nothing to judge.
@@ -67,15 +67,14 @@ def cells_of(found: Verdict | None, prefix: str = "") -> dict[str, str]:
     >>> cells_of(Verdict("helps", Interval(5.0, 3.0, 7.0, 5), 1.0, detectable=2.71))
     {'verdict': 'helps', 'detectable': '2.7'}
     """
-    known = found is not None and found.detectable is not None
-    shown = f"{found.detectable:.{found.digits}f}" if known else ""
+    shown = "" if found is None or found.detectable is None else f"{found.detectable:.{found.digits}f}"
     return {f"{prefix}verdict": "" if found is None else str(found), f"{prefix}detectable": shown}
 
 
 def missed_sentence(found: Iterable[Verdict]) -> str:
     """Return below which difference contrasts miss it too often, with a space before it; empty unless most are open.
 
-    The difference is the median of the minimum detectable effects of those that cannot be told, in each unit.
+    The difference is the median of the minimum detectable effects of the undecided ones, in each unit.
 
     >>> missed_sentence([Verdict("cannot tell", Interval(5.0, -3.0, 13.0, 5), 1.0, detectable=12.7, unit="points")])
     ' Differences below about 13 points would often be missed (power below 80%).'

@@ -36,11 +36,8 @@ def test_intervals_that_are_too_narrow_are_noticed(monkeypatch):
     assert "helps or hurts where nothing differs" in wrong
 
 
-def test_items_that_are_taken_for_seeds_are_noticed(monkeypatch):
-    def as_seeds(effect, spread, item_error=0.0):
-        return seeds_needed(effect, (spread**2 + 5 * item_error**2) ** 0.5)
-
-    monkeypatch.setattr(simulation, "seeds_needed", as_seeds)
+def test_items_that_are_left_out_are_noticed(monkeypatch):
+    monkeypatch.setattr(simulation, "seeds_needed", lambda effect, spread, item_error: seeds_needed(effect, spread))
     found = simulation._needed_over_items("both", 60, np.random.default_rng(0))
     assert not found.holds
 
