@@ -279,7 +279,7 @@ def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
         f"per token, on {items:,} held-out words; means over seeds, paired differences with {finding.intervals}. "
         "*generated*: tokens drawn from any model during training; *teacher reads*: tokens that went through the "
         "teacher; *seconds*: of training, on a shared machine of two cores, with another run beside it. "
-        + _about_verdicts("all methods at both budgets")
+        + _about_verdicts("all methods and budgets")
     )
     return "\n\n".join(parts)
 
