@@ -8,7 +8,7 @@ import pandas as pd
 from studykit.findings import Finding, labels
 from studykit.findings._contrasts import Contrast, Question, by_budget
 from studykit.findings._lines import choose_headline, finished
-from studykit.findings._sentences import describe
+from studykit.findings._verdicts import count_words
 from studykit.statistics.verdicts import Verdict
 
 FIGURE = "gain_against_gap"
@@ -60,17 +60,32 @@ def taid(
 
 
 def _at_budget(part: Sequence[Contrast], verdicts: Mapping[str, Verdict], baseline: str) -> str:
-    """Compare every schedule with the baseline at each gap, smallest first."""
-    rows = [row for row in part if row.gap is not None]
+    """Give every schedule's mean difference to the baseline at each gap, smallest first."""
+    rows = [row for row in part if row.gap is not None and row.key in verdicts]
+    if not rows:
+        return ""
     varied = [name for name in ("student", "teacher") if len({row.where[name] for row in rows}) > 1]
-    texts = []
-    for name in dict.fromkeys(row.line.name for row in rows):
-        at = [f"{_where(row, varied)}{describe(verdicts[row.key])}" for row in rows if row.line.name == name]
-        texts.append(f"{name} - {baseline}: {'; '.join(at)}.")
-    return f"At {part[0].line.budget:,} examples {' '.join(texts)}"
+    at = {(row.line.name, f"{row.gap:.1f}{_models(row, varied)}"): verdicts[row.key] for row in rows}
+    places = dict.fromkeys(place for _, place in at)
+    means = {
+        name: ", ".join(_mean(at.get((name, place))) for place in places) for name in dict.fromkeys(n for n, _ in at)
+    }
+    differences = "; ".join(f"{name} {text}" for name, text in means.items())
+    return (
+        f"At {part[0].line.budget:,} examples, at gaps of {', '.join(places)}, the mean differences to {baseline} are: "
+        f"{differences}. Of {len(rows)}: {count_words(at.values())}."
+    )
 
 
-def _where(row: Contrast, varied: Sequence[str]) -> str:
-    """Return the models in which rows differ, and the gap between them: "base-small (gap 27.9) "."""
+def _models(row: Contrast, varied: Sequence[str]) -> str:
+    """Return the models in which rows differ, in brackets: " (base-small)"."""
     models = " from ".join(str(row.where[name]).rpartition("/")[2] for name in varied)
-    return f"{models} (gap {row.gap:.1f}) ".lstrip()
+    return f" ({models})" if models else ""
+
+
+def _mean(found: Verdict | None) -> str:
+    """Return a mean difference, and its word where it is decided."""
+    if found is None:
+        return "not measured"
+    word = "" if found.word == "cannot tell" else f" ({found.word})"
+    return f"{found.difference.mean:+.{found.digits}f}{word}"

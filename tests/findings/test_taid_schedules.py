@@ -34,8 +34,14 @@ def test_each_schedule_is_compared_with_kd_of_the_same_student_and_teacher_small
 
 def test_the_sentence_goes_from_the_smallest_gap_to_the_largest():
     sentence = taid(FRAME).sentence
-    start = "taid - kd: large (gap 20.0) +0.0 [+0.0, +0.0] points, n = 3 seeds: tie"
-    end = "; small (gap 50.0) +4.0 [+1.5, +6.5] points, n = 3 seeds: "
-    assert sentence.startswith("At 500 examples ")
-    assert sentence.index(start) < sentence.index(end)
-    assert "sft - kd" not in sentence
+    assert sentence.startswith("At 500 examples, at gaps of 20.0 (large), 50.0 (small), the mean differences to kd are")
+    assert (
+        ": taid +0.0 (tie), +4.0; taid (schedule=linear) +0.0 (tie), +0.0 (tie). Of 4: 3 tie, 1 cannot tell."
+        in sentence
+    )
+    assert "sft" not in sentence
+
+
+def test_a_schedule_that_lacks_a_gap_says_so():
+    lacking = FRAME[(FRAME["student"] != "large") | (FRAME["method_options.schedule"] != "linear")]
+    assert "taid (schedule=linear) not measured, +0.0 (tie)" in taid(lacking).sentence
