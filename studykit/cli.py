@@ -211,10 +211,13 @@ def advise_command(
     results: Results = Path("results"),
 ) -> None:
     """Say which arm to train at a budget, what that rests on, and what the results do not show."""
+    from rich.console import Console
+
     from studykit.findings._advice import advise
     from studykit.findings._evidence import read_answers
 
-    answers = read_answers(results, metric)
+    with Console(stderr=True).status("Reading all findings and the items that their intervals are over"):
+        answers = read_answers(results, metric)
     advice = advise(answers, budget=budget, gap=gap, max_cost=max_cost, student=student, score=metric)
     shown, left = advice.table.head(rows), len(advice.table) - rows
     more = [f"({left} more rows: --rows)"] if left > 0 else []
