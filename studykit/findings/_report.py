@@ -94,14 +94,14 @@ class Report:
             detectable effect in the unit of the difference.
         costs: runs, seconds and tokens of each study, and last of all, where runs of several studies count once; those
             of tuning apart.
-        frames: the runs of each study.
+        studies: their names.
     """
 
     sections: tuple[Section, ...]
     checks: tuple[Check, ...]
     contrasts: pd.DataFrame
     costs: pd.DataFrame
-    frames: tuple[pd.DataFrame, ...]
+    studies: tuple[str, ...]
 
     @property
     def claims(self) -> pd.DataFrame:
@@ -131,11 +131,11 @@ class Report:
         """Return what was done and found in a few sentences, as Markdown."""
         if not self.sections:
             return "No study has a finding yet."
-        costs, studies = self.costs.iloc[-1], "study" if len(self.frames) == 1 else "studies"
+        costs, noun = self.costs.iloc[-1], "study" if len(self.studies) == 1 else "studies"
         words = Counter(str(here) for here in self.claims["here"])
         tested = ", ".join(f"{count} {word}" for word, count in words.items())
         lines = [
-            f"{len(self.frames)} {studies}, {costs['runs']:,.0f} finished runs and {costs['tuning runs']:,.0f} trials "
+            f"{len(self.studies)} {noun}, {costs['runs']:,.0f} finished runs and {costs['tuning runs']:,.0f} trials "
             f"of tuning took {costs['hours'] + costs['tuning hours']:.1f} hours of training and scoring. The paper "
             f"makes {len(self.claims)} claims that are tested here: {tested}.",
             "\n".join(_line(check) for check in self.checks),
@@ -170,11 +170,10 @@ def read_report(root: str | Path = "results", studies: Sequence[str] | None = No
         studies: names of those that are read; None for all.
     """
     folders = [folder for folder in results.studies(root) if studies is None or folder.name in studies]
-    frames = [results.load(folder) for folder in folders]
     sections = [
         Section(folder, answer)
-        for folder, frame in zip(folders, frames, strict=True)
-        for answer in find_answers(frame, results.cells(folder), folder)
+        for folder in folders
+        for answer in find_answers(results.load(folder), results.cells(folder), folder)
     ]
     sections.sort(key=_order)
     before = ["", *(section.answer.name for section in sections)]
@@ -189,7 +188,7 @@ def read_report(root: str | Path = "results", studies: Sequence[str] | None = No
         (*_in_turn(check_claims(answers), check_reasons(answers)),),
         pd.DataFrame([row for study, answer in answers for row in _contrasts(study, answer)], columns=columns),
         pd.DataFrame([_cost(name, frame) for name, frame in trained.items()]),
-        tuple(frames),
+        tuple(folder.name for folder in folders),
     )
 
 

@@ -109,7 +109,7 @@ def test_the_abstract_has_every_claim_and_below_those_that_are_not_there_the_rea
     answers = [(section.folder.name, section.answer) for section in sections]
     checks = (*_report._in_turn(check_claims(answers), check_reasons(answers)),)
     costs = pd.DataFrame([{"runs": 12, "tuning runs": 8, "hours": 1.0, "tuning hours": 0.5}])
-    report = _report.Report(sections, checks, pd.DataFrame(), costs, (pd.DataFrame(),))
+    report = _report.Report(sections, checks, pd.DataFrame(), costs, ("one",))
     text = report.abstract()
     assert "1 study, 12 finished runs and 8 trials of tuning took 1.5 hours" in text
     assert f"makes {len(CLAIMS)} claims" in text
