@@ -6,7 +6,7 @@ Does distillation beat fine-tuning, by how much, and where does its advantage en
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, evaluations, links, readings, states
+from dashboard import charts, evaluations, links, readings, states, tables
 from studykit.figures.difference_against_budget import difference_against_budget
 from studykit.figures.score_against_budget import score_against_budget
 from studykit.findings import FINDINGS, Finding, labels
@@ -115,14 +115,7 @@ def _table(finding: Finding) -> None:
         return
     shown, nll = metric_of(finding.numbers["score"]), metric_of("nll")
     st.markdown("#### Finding by budget")
-    columns = {
-        name: st.column_config.NumberColumn(format=f"%.{finding.digits.get(name, 1)}f")
-        for name in map(str, finding.table.select_dtypes("float"))
-    }
-    columns["budget"] = st.column_config.NumberColumn("budget (examples)", format="localized")
-    st.dataframe(
-        finding.table, hide_index=True, column_config=columns, alt="Scores, NLL and paired differences by budget"
-    )
+    tables.show(finding, finding.table, "Scores, NLL, paired differences and costs by budget")
     st.caption(f"{shown.label}; columns with NLL in {nll.unit}; in brackets {finding.intervals}.")
 
 

@@ -10,13 +10,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, links, readings, states
-from studykit.figures import figures_of
+from dashboard import charts, links, readings, states, tables
+from studykit.figures import figures_of, title
+from studykit.figures.score_against_cost import score_against_cost
 from studykit.findings import FINDINGS, Finding
 from studykit.findings._answers import Answer, find_answers
 from studykit.results.cells import hypothesis_time
 from studykit.statistics.verdicts import Verdict
 
+COSTS = ("train_s", "teacher_reads", "generated_tokens", "written_tokens", "student_tokens", "peak_mem_gib")
 COLOURS: dict[str, Any] = {"helps": "green", "hurts": "red", "tie": "blue", "cannot tell": "gray"}
 
 
@@ -40,6 +42,7 @@ def _card(answer: Answer, key: str) -> None:
     elif not answer.finding.table.empty:
         _figures(answer, key)
         _table(answer.finding)
+        _costs(answer.finding, key)
     _evidence(answer)
 
 
@@ -61,12 +64,26 @@ def _figures(answer: Answer, key: str) -> None:
 
 
 def _table(finding: Finding) -> None:
-    columns = {name: st.column_config.NumberColumn(format=f"%.{digits}f") for name, digits in finding.digits.items()}
-    st.dataframe(finding.table, hide_index=True, column_config=columns, alt="The finding's table, with verdicts")
+    tables.show(finding, finding.table, "The finding's table, with verdicts")
     st.caption(
         f"In brackets {finding.intervals}. The verdicts are corrected over all planned contrasts together (Holm). "
         "Detectable: the smallest difference that seeds and items at hand would find with 80% power at this level."
     )
+
+
+def _costs(finding: Finding, key: str) -> None:
+    """Show each setting's score against a cost, at one budget."""
+    lines = [line for line in finding.numbers.get("lines", ()) if "score" in line]
+    known = [cost for cost in COSTS if any(line.get("cost", {}).get(cost) for line in lines)]
+    if not known:
+        return
+    with st.expander("Score against cost"):
+        with st.container(horizontal=True):
+            cost = st.selectbox("Cost", known, format_func=title, key=f"{key}-cost", width=260) or known[0]
+            budgets = sorted({line["budget_examples"] for line in lines})
+            budget = st.selectbox("Budget (examples)", budgets, key=f"{key}-budget", width=200) or budgets[0]
+        said = f"Score against {title(cost)} at {budget:,} examples, and the settings that no cheaper one equals"
+        charts.show(score_against_cost(finding, cost, budget), said, f"{key}-cost-{cost}-{budget}")
 
 
 def _evidence(answer: Answer) -> None:

@@ -6,18 +6,18 @@ Every method of the study side by side at one budget: score against what it cost
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, evaluations, readings, states
+from dashboard import charts, evaluations, readings, states, tables
 from studykit.figures.methods_compared import methods_compared
-from studykit.findings import Finding
+from studykit.findings import Finding, with_costs
 from studykit.findings.methods import methods
 from studykit.scorers import metric as metric_of
 
 COSTS = {
     "seconds of training": "train_s",
-    "tokens through the student": "student_tokens",
-    "tokens through the teacher": "teacher_tokens",
+    "tokens read by the student": "student_tokens",
+    "tokens read by the teacher": "teacher_reads",
     "generated tokens": "generated_tokens",
-    "tokens written for the data": "synthetic_tokens",
+    "tokens written for the data": "written_tokens",
 }
 
 
@@ -62,7 +62,8 @@ def _choices(done: pd.DataFrame) -> tuple[pd.DataFrame, int, str, str]:
         metrics = readings.metrics_first(done)
         metric = st.selectbox("Metric", metrics, key="measure", bind="query-params", width=260)
         metric = metric or readings.primary_metric()
-        known = [name for name, cost in COSTS.items() if cost in done and done[cost].notna().any()]
+        spent = with_costs(done)
+        known = [name for name, cost in COSTS.items() if cost in spent and spent[cost].any()]
         cost = st.selectbox("Cost", known, key="cost", bind="query-params", width=260) or "seconds of training"
     return done, budget, metric, cost
 
@@ -86,17 +87,8 @@ def _described(finding: Finding, budget: int) -> str:
 def _table(finding: Finding, budget: int) -> None:
     if finding.table.empty:
         return
-    table = finding.table[finding.table["budget"] == budget]
-    columns = {name: st.column_config.NumberColumn(format=f"%.{digits}f") for name, digits in finding.digits.items()}
-    columns |= {
-        name: st.column_config.NumberColumn(format="localized") for name in ("generated", "teacher reads", "seconds")
-    }
-    st.dataframe(
-        table.drop(columns="budget"),
-        hide_index=True,
-        column_config=columns,
-        alt="Score, NLL, differences to the baseline, verdicts and cost of every method",
-    )
+    shown = finding.table[finding.table["budget"] == budget].drop(columns="budget")
+    tables.show(finding, shown, "Score, NLL, differences to the baseline, verdicts and cost of every method")
     st.caption(
         f"Score: {metric_of(finding.numbers['score']).label}; NLL in nats per token; in brackets {finding.intervals}. "
         "Detectable: what these seeds and items would find with 80% power after Holm's correction. Teacher reads: "

@@ -37,7 +37,16 @@ _SPARE = (
 )
 
 
-_TITLES = {"loss": "loss (nats per token)", "train_s": "seconds of training", "taid_t": "weight t of the teacher"}
+_TITLES = {
+    "loss": "loss (nats per token)",
+    "taid_t": "weight t of the teacher",
+    "train_s": "seconds of training",
+    "student_tokens": "tokens read by the student",
+    "teacher_reads": "tokens read by the teacher",
+    "generated_tokens": "tokens generated",
+    "written_tokens": "tokens written for the data",
+    "peak_mem_gib": "peak memory (GiB)",
+}
 """Of columns that are no scorer's."""
 
 

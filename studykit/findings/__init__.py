@@ -17,6 +17,7 @@ import pandas as pd
 
 from studykit import results
 from studykit.discovery import Room, flags
+from studykit.findings._costs import with_costs
 from studykit.findings._format import TEXT_COLUMNS, format_cell, format_interval, markdown_table
 from studykit.findings._items import items_apart
 from studykit.findings._verdicts import judge
@@ -36,6 +37,7 @@ __all__ = [
     "labels",
     "markdown_table",
     "short_names",
+    "with_costs",
 ]
 
 FINDINGS = Room("studykit.findings", kind="finding")

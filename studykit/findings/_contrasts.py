@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from studykit.findings import Compared, Finding, format_interval, judge
+from studykit.findings._costs import COSTS, cost_cells, with_costs, without_unused
 from studykit.findings._lines import (
     Comparison,
     Line,
@@ -32,17 +33,6 @@ from studykit.scorers import Metric, metric
 from studykit.statistics import Interval, mean_interval, paired_difference
 from studykit.statistics.verdicts import Verdict
 
-COSTS = {
-    "student_tokens": "student reads",
-    "teacher_reads": "teacher reads",
-    "generated_tokens": "generated",
-    "written_tokens": "written for the data",
-    "train_s": "seconds",
-    "peak_mem_gib": "GiB",
-    "cache_bytes": "cache bytes",
-}
-"""Columns of cost, of `with_costs`, by what tables call them."""
-
 
 @dataclass(frozen=True)
 class Contrast:
@@ -50,6 +40,7 @@ class Contrast:
 
     Attributes:
         where: values of the factors.
+        place: these values in words, such as "student base-small".
         line: score and NLL of the setting, alone and against the baseline.
         teacher: score of the teacher itself, in the unit in which the metric is shown; None where it was not measured.
         student: the same score of the students that its gap is measured from, over their seeds.
@@ -57,6 +48,7 @@ class Contrast:
     """
 
     where: dict[str, Any]
+    place: str
     line: Line
     teacher: float | None
     student: float | None
@@ -65,8 +57,7 @@ class Contrast:
     @property
     def key(self) -> str:
         """Name of the difference to the baseline among the planned contrasts: setting, budget and factors."""
-        where = "".join(f", {value}" for value in self.where.values())
-        return f"{self.line.name} at {self.line.budget:,} examples{where}"
+        return ", ".join(filter(None, (f"{self.line.name} at {self.line.budget:,} examples", self.place)))
 
     @property
     def rank(self) -> float:
@@ -95,7 +86,6 @@ class Question:
         factors: columns of factors, by what the table calls them.
         explained: columns of options that settings and factors stand for.
         options: columns of numbers that a setting has, such as `method_options.beta`, by what plain data call them.
-        costs: columns of `COSTS` that the table shows.
         gap_from: the setting whose score a gap is measured from; None for the baseline.
         tie: largest difference that does not matter, in the unit in which the score is shown; None: the metric's.
         folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
@@ -108,7 +98,6 @@ class Question:
     factors: Mapping[str, str] = field(default_factory=dict)
     explained: Collection[str] = ()
     options: Mapping[str, str] = field(default_factory=dict)
-    costs: Collection[str] = ()
     gap_from: str | None = None
     tie: float | None = None
     folder: str | Path | None = None
@@ -167,7 +156,7 @@ class Question:
             more: further plain data.
         """
         has_teacher = any(row.teacher is not None for row in rows)
-        table = pd.DataFrame([self._shown(row, verdicts, has_teacher) for row in rows])
+        table = without_unused(pd.DataFrame([self._shown(row, verdicts, has_teacher) for row in rows]))
         numbers = {"baseline": self.baseline, "score": self.score, "lines": [self._plain(row) for row in rows]} | more
         numbers["intervals"] = intervals_over(row.line for row in rows)
         numbers["gap_from"] = self.gap_from or self.baseline
@@ -202,7 +191,8 @@ class Question:
     def _contrast(self, where: dict[str, Any], line: Line, student: float | None) -> Contrast:
         shown, level = metric(self.score), line.means.get(f"teacher_{self.score}")
         sign = 1 if shown.higher_is_better else -1
-        return Contrast(where, line, None if level is None else level * shown.scale, student, sign)
+        place = ", ".join(_in_words(self.factors[column], value) for column, value in where.items())
+        return Contrast(where, place, line, None if level is None else level * shown.scale, student, sign)
 
     def _shown(self, row: Contrast, verdicts: Mapping[str, Verdict], has_teacher: bool) -> dict[str, Any]:
         """Return one line of the table as people read it."""
@@ -218,20 +208,7 @@ class Question:
             shown |= _beside(name, comparison, metric(column), self.baseline)
             if column == self.score:
                 shown |= cells_of(verdicts.get(row.key))
-        return shown | {COSTS[name]: _cost(name, line.means.get(name)) for name in self.costs}
-
-
-def with_costs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs with the tokens that their teachers read and wrote, and the bytes of a cache of their signal.
-
-    What selected examples or filled a cache is read too. What a teacher wrote for the data counts for each run that
-    trained on it, also where another one had it written. Bytes are there where `study.measure_signals` measured them.
-    """
-    empty = pd.Series(None, index=runs.index, dtype=float)
-    read = [runs.get(name, empty).astype(float).fillna(0.0) for name in ("teacher_tokens", "scored_tokens")]
-    size = runs.get("bytes_per_position", empty).astype(float) * runs.get("budget_tokens", empty).astype(float)
-    written = [runs.get(name, empty).astype(float) for name in ("synthetic_tokens", "cached_synthetic_tokens")]
-    return runs.assign(teacher_reads=sum(read), cache_bytes=size, written_tokens=written[0].fillna(written[1]))
+        return shown | cost_cells(line.means)
 
 
 def _combinations(named: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
@@ -261,10 +238,8 @@ def _beside(name: str, comparison: Comparison | None, shown: Metric, baseline: s
     return {name: round(comparison.mean.mean, shown.digits), f"{name} - {baseline}": difference}
 
 
-def _cost(name: str, value: float | None) -> Any:
-    if name == "peak_mem_gib":
-        return None if value is None else round(value, 2)
-    return round(value or 0)
+def _in_words(factor: str, value: Any) -> str:
+    return f"{value:,} {factor}" if isinstance(value, int | float) else f"{factor} {value}"
 
 
 def by_budget(rows: Sequence[Contrast]) -> list[list[Contrast]]:

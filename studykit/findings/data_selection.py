@@ -48,7 +48,6 @@ def data_selection(
         require_one(runs, column, "data_selection")
     score, why, tie = choose_headline(runs, score, nll, tie)
     chosen = runs.get(_SELECT, pd.Series(None, index=runs.index, dtype=object)).fillna(_DEFAULT)
-    costs = ("student_tokens", "teacher_reads", "train_s")
     question = Question(
         baseline=baseline,
         score=score,
@@ -57,7 +56,6 @@ def data_selection(
         folder=folder,
         setting="kept by",
         explained=[_SELECT],
-        costs=costs,
     )
     rows = question.contrasts(runs.assign(name=chosen.where(runs["method"] == "miniplm", ALL)))
     rows.sort(key=lambda row: (row.line.budget, row.rank))

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from studykit.findings import Finding, format_interval, judge
+from studykit.findings._costs import COSTS, costs_side_by_side, with_costs
 from studykit.findings._data_size_text import describe
 from studykit.findings._items import items_sentence
 from studykit.findings._lines import (
@@ -60,7 +61,7 @@ def data_size(
     """
     runs = arms(frame, baseline, arm, teacher=teacher, student=student)
     score, why, tie = choose_headline(runs, score, _NLL, tie)
-    both = lines_of(runs, baseline, score, _NLL, folder=folder)
+    both = lines_of(with_costs(runs), baseline, score, _NLL, COSTS, folder)
     lines = [line for line in both if line.name == arm and _has_pairs(line.score)]
     names = {line.budget: f"{arm} - {baseline} at {line.budget:,} examples" for line in lines}
     contrasts = {names[line.budget]: _pairs(line.score).difference for line in lines}
@@ -83,6 +84,9 @@ def data_size(
     else:
         text = without_metric(runs, score) or f"No budget has both {baseline} and {arm} finished yet."
     table = pd.DataFrame([_shown(line, one, baseline, arm, score) for line, one in judged])
+    means = {(line.name, line.budget): line.means for line in both}
+    costs = costs_side_by_side({name: [means[name, line.budget] for line in lines] for name in (baseline, arm)})
+    table = pd.concat([table, costs], axis=1)
     compared = {names[budget]: sides for (budget, _), sides in compare_with(baseline, both).items()}
     return Finding(table, why + text, numbers, _digits(baseline, arm, score), found, compared)
 
@@ -163,7 +167,9 @@ def _shown(line: Line, found: Verdict, baseline: str, arm: str, score: str) -> d
 def _digits(baseline: str, arm: str, score: str) -> dict[str, int]:
     """Return the decimals of the table's columns of numbers."""
     both = (baseline, arm)
-    return dict.fromkeys(both, metric(score).digits) | dict.fromkeys((f"{x} NLL" for x in both), metric(_NLL).digits)
+    of_scores = dict.fromkeys(both, metric(score).digits)
+    of_nll = dict.fromkeys((f"{method} NLL" for method in both), metric(_NLL).digits)
+    return of_scores | of_nll | dict.fromkeys(("GiB", *(f"{method} GiB" for method in both)), 2)
 
 
 def _means(comparison: Any, baseline: str, arm: str) -> dict[str, Interval]:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from studykit.findings import Finding, format_interval, judge, labels
+from studykit.findings._costs import COSTS, cost_cells, with_costs, without_unused
 from studykit.findings._lines import (
     Line,
     choose_headline,
@@ -26,8 +27,6 @@ from studykit.statistics.verdicts import Verdict
 FIGURE = "methods_compared"
 FIGURE_PER_BUDGET = True
 Judged = Sequence[tuple[Line, Verdict | None]]
-
-_COST = ("student_tokens", "teacher_tokens", "generated_tokens", "synthetic_tokens", "scored_tokens", "train_s")
 
 
 def methods(
@@ -61,21 +60,20 @@ def methods(
     require_one(runs, "student", "methods")
     runs = runs.assign(name=labels(runs))
     require_one_setting(runs)
-    counted = [column for column in _COST if column in runs]
-    runs = runs.assign(**{column: runs[column].fillna(0) for column in counted})
+    runs = with_costs(runs)
     direction = -1 if metric(score).higher_is_better else 1
-    lines = lines_of(runs.sort_values("name", kind="stable"), baseline, score, nll, counted, folder)
+    lines = lines_of(runs.sort_values("name", kind="stable"), baseline, score, nll, COSTS, folder)
     lines.sort(key=lambda line: (line.budget, direction * line.score.mean.mean if line.score else 0.0))
     contrasts = {_contrast(line, baseline): d for line in lines if (d := _difference(line)) is not None}
     found = judge(contrasts, score, tie)
     judged = [(line, found.get(_contrast(line, baseline))) for line in lines]
     numbers = {"baseline": baseline, "score": score, "intervals": intervals_over(lines)}
     numbers["lines"] = [_plain(line, one) for line, one in judged]
-    table = pd.DataFrame([_shown(line, one, baseline, score, nll) for line, one in judged])
+    table = without_unused(pd.DataFrame([_shown(line, one, baseline, score, nll) for line, one in judged]))
     sentence = without_metric(frame, score) if runs.empty else ""
     if set(runs["method"]) == {baseline}:
         sentence = _alone(runs, lines, baseline, metric(score))
-    digits = {"score": metric(score).digits, "NLL": metric(nll).digits}
+    digits = {"score": metric(score).digits, "NLL": metric(nll).digits, "GiB": 2}
     text = why + (sentence or _sentence(judged, baseline, metric(score)))
     sides = compare_with(baseline, lines)
     compared = {_contrast(line, baseline): sides[line.budget, line.name] for line, one in judged if one}
@@ -88,12 +86,12 @@ def _contrast(line: Line, baseline: str) -> str:
 
 def _plain(line: Line, found: Verdict | None) -> dict[str, Any]:
     identity = {"budget_examples": line.budget, "method": line.name, "seeds": line.seeds}
-    return identity | line.plain() | {"cost": line.means} | ({"verdict": found.plain()} if found else {})
+    cost = {name: value for name, value in line.means.items() if value is not None}
+    return identity | line.plain() | {"cost": cost} | ({"verdict": found.plain()} if found else {})
 
 
 def _shown(line: Line, found: Verdict | None, baseline: str, score: str, nll: str) -> dict[str, Any]:
     """Return one line of the table as people read it."""
-    cost = {name: line.means.get(name) or 0.0 for name in _COST}
     digits = {"score": metric(score).digits, "NLL": metric(nll).digits}
     shown: dict[str, Any] = {"budget": line.budget, "method": line.name, "seeds": line.seeds}
     for name, comparison in (("score", line.score), ("NLL", line.nll))[score == nll :]:
@@ -101,13 +99,7 @@ def _shown(line: Line, found: Verdict | None, baseline: str, score: str, nll: st
         difference = None if comparison is None else comparison.difference
         shown[f"{name} - {baseline}"] = format_interval(difference, digits[name], sign=True)
         shown |= cells_of(found)  # beside the first difference, which it is about
-    written = {"written for the data": round(cost["synthetic_tokens"])} if "synthetic_tokens" in line.means else {}
-    return shown | {
-        "generated": round(cost["generated_tokens"]),
-        **written,
-        "teacher reads": round(cost["teacher_tokens"] + cost["scored_tokens"]),
-        "seconds": round(cost["train_s"]),
-    }
+    return shown | cost_cells(line.means)
 
 
 def _sentence(judged: Judged, baseline: str, score: Metric) -> str:

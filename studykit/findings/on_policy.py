@@ -15,7 +15,6 @@ FIGURE = "score_against_cost"
 _OPTIONS = {"method_options.lmbda": "lmbda", "method_options.top_k": "K"}
 _EQUAL = 1e-9
 """Means that differ by less are equal but for rounding."""
-_COSTS = ("student_tokens", "teacher_reads", "generated_tokens", "train_s", "peak_mem_gib")
 
 
 def on_policy(
@@ -54,7 +53,6 @@ def on_policy(
         setting="recipe",
         options=_OPTIONS,
         gap_from=start,
-        costs=_COSTS,
     )
     rows = question.contrasts(runs.assign(name=labels(runs)))
     rows.sort(key=lambda row: (row.line.budget, row.rank))

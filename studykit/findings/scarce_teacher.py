@@ -15,7 +15,6 @@ FIGURE = "differences_by_setting"
 
 _NOISY = "r2kd"
 _OPTIONS = {"calls": "calls", "method_options.prompt_dropout": "noise"}
-_COSTS = ("student_tokens", "teacher_reads", "train_s")
 
 
 def scarce_teacher(
@@ -55,7 +54,6 @@ def scarce_teacher(
         folder=folder,
         explained=["method", "inputs"],
         options=_OPTIONS,
-        costs=_COSTS,
     )
     rows = question.contrasts(_named(runs))
     rows.sort(key=lambda row: (row.line.budget, _NOISY in row.line.name, row.line.means.get("calls") or 0.0, row.rank))

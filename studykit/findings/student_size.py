@@ -45,10 +45,7 @@ def student_size(
     runs = finished(frame[frame["method"].isin([baseline, arm])], score)
     require_one(runs, "teacher", "student_size")
     score, why, tie = choose_headline(runs, score, nll, tie)
-    costs = ("student_tokens", "teacher_reads", "train_s", "peak_mem_gib")
-    question = Question(
-        baseline=baseline, score=score, nll=nll, tie=tie, folder=folder, factors={"student": "student"}, costs=costs
-    )
+    question = Question(baseline=baseline, score=score, nll=nll, tie=tie, folder=folder, factors={"student": "student"})
     rows = question.contrasts(runs.assign(name=runs["method"]))
     sizes = _sizes(runs, folder)
     level = sizes or {row.where["student"]: -row.rank for row in rows if row.line.name == baseline}

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from studykit.findings import Finding, format_interval
+from studykit.findings._costs import COSTS, cost_cells, with_costs, without_unused
 from studykit.findings._lines import (
     Comparison,
     Line,
@@ -65,8 +66,8 @@ def teacher_cache(
     require_one(runs, "student", "teacher_cache")
     runs = runs.assign(name=_signals(runs, baseline))
     require_one_setting(runs, [f"teacher_{form}" for form in _FORMS])
-    columns = (*_MEASURED.values(), "teacher_tokens", "cache_tokens")
-    lines = lines_of(runs, DENSE, score, nll, columns, folder)
+    columns = (*_MEASURED.values(), "teacher_tokens", "cache_tokens", *COSTS)
+    lines = lines_of(with_costs(runs), DENSE, score, nll, columns, folder)
     lines.sort(key=lambda line: (line.budget, *_rank(line, baseline)))
     metrics = (score, nll)
     contrasts = {
@@ -80,9 +81,9 @@ def teacher_cache(
     ]
     numbers = {"baseline": baseline, "score": score, "intervals": intervals_over(lines)}
     numbers["lines"] = [_plain(*pair, baseline) for pair in judged]
-    table = pd.DataFrame([_shown(*pair, baseline, score, nll) for pair in judged])
+    table = without_unused(pd.DataFrame([_shown(*pair, baseline, score, nll) for pair in judged]))
     text = without_metric(compared, score) if runs.empty else ""
-    why, digits = choose_headline(runs, score, nll)[1], {"score": metric(score).digits}
+    why, digits = choose_headline(runs, score, nll)[1], {"score": metric(score).digits, "GiB": 2}
     text = text or _sentence(judged, baseline, metric(score).unit) + missed_sentence(found.values())
     return Finding(table, why + text, numbers, digits, found)
 
@@ -143,7 +144,7 @@ def _shown(line: Line, found: Sequence[Verdict], baseline: str, score: str, nll:
         "NLL": "" if line.nll is None else f"{nats.mean.mean:.{digits}f}",
         "NLL - dense": format_interval(nats.difference, digits + 1, sign=True),
         **cells_of(second, "NLL "),
-        "teacher reads": _text(_teacher_tokens(line, baseline), ",.0f"),
+        **cost_cells(line.means | {"teacher_reads": _teacher_tokens(line, baseline)}),
     }
 
 

@@ -25,8 +25,6 @@ _FACTORS = {"synthetic_examples": "synthetic", "written": "written by"}
 _DETAILS = re.compile(r" \((?:steps (?P<steps>[\d:]+))?(?:, )?(?:learning rates (?P<rates>[\d.e:-]+))?\)$")
 """Ends the name of a way whose stages have unequal steps or learning rates."""
 
-_COSTS = ("student_tokens", "teacher_reads", "written_tokens", "train_s")
-
 
 def two_stage(
     frame: pd.DataFrame,
@@ -72,7 +70,6 @@ def two_stage(
         factors=_FACTORS,
         explained=explained,
         options=options,
-        costs=_COSTS,
     )
     rows = question.contrasts(named)
     rows.sort(key=lambda row: (row.line.budget, *row.where.values(), row.rank))

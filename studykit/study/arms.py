@@ -25,6 +25,9 @@ AtLeastZero = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 AboveZero = Annotated[float, Field(gt=0)]
 Options = dict[str, Any]
+_OF_VALIDATION = ("source", "options", "filters", "decontaminate")
+"""What validation data shares with the data that is trained on."""
+
 _FIRST = "first"
 """The sampler that is written as `evaluation.items`, so that runs on the first of a split keep their ids."""
 
@@ -64,7 +67,8 @@ class Parameters:
         teacher_top_k: largest probabilities that are cached; 0 runs the live teacher at every step.
         student_options: more fields of the specification's student.
         teacher_options: more fields of its teacher.
-        training_options: more fields of every stage.
+        training_options: more fields of every stage. Its `validation` is of the same source unless it names another:
+            {"load_best_model_at_end": True, "validation": {"split": "validation"}}.
         evaluation_options: more fields of the evaluation, such as {"choices": ["yes", "no"]}.
         scorers: what the evaluation measures, by name or as {"name": ..., option: value}.
         primary_metric: the one of them that findings are about; it changes no run.
@@ -218,8 +222,13 @@ def _stages(parts: Sequence[str], given: Parameters) -> list[dict[str, Any]]:
 
 
 def _with_fields(stage: Options, fields: Options, seed: int) -> Options:
-    """Return a stage with other fields; of its data and budget, those that are not given stay."""
+    """Return a stage with other fields; of its data and budget, those that are not given stay.
+
+    Validation data that names no source is of the stage's.
+    """
     changed = stage | fields
+    if isinstance(validation := fields.get("validation"), dict) and "source" not in validation:
+        changed["validation"] = {key: stage["data"][key] for key in _OF_VALIDATION} | validation
     if isinstance(data := fields.get("data"), dict):
         changed["data"] = stage["data"] | data | {"budget": stage["data"]["budget"] | data.get("budget", {})}
     if parts := fields.get("mix"):

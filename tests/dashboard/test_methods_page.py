@@ -28,10 +28,10 @@ def test_it_shows_the_lines_of_the_chosen_budget_of_the_finding_over_all_of_them
 
 
 def test_the_figure_follows_metric_and_cost(opened, results_root):
-    app = opened(results_root, PAGE, measure="nll", cost="tokens through the student")
+    app = opened(results_root, PAGE, measure="nll", cost="tokens read by the student")
     layout = json.loads(app.get("plotly_chart")[0].proto.spec)["layout"]
     assert layout["xaxis"]["title"]["text"] == "difference to sft, NLL (nats per token)"
-    assert layout["xaxis2"]["title"]["text"] == "student tokens"
+    assert layout["xaxis2"]["title"]["text"] == "tokens read by the student"
 
 
 def test_another_baseline_is_compared_with(opened, copied):

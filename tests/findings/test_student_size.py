@@ -71,8 +71,8 @@ def test_two_teachers_are_refused(frame):
 
 
 def test_a_margin_of_ones_own_makes_a_tie_of_what_it_holds(frame):
-    assert student_size(frame, tie=7.0).verdicts["kd at 500 examples, small"].word == "tie"
-    assert student_size(frame, tie=6.0).verdicts["kd at 500 examples, small"].word != "tie"
+    assert student_size(frame, tie=7.0).verdicts["kd at 500 examples, student small"].word == "tie"
+    assert student_size(frame, tie=6.0).verdicts["kd at 500 examples, student small"].word != "tie"
 
 
 def test_its_figure_names_the_students_wherever_it_is_drawn(frame):

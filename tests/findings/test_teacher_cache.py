@@ -71,7 +71,7 @@ def test_one_line_per_signal_by_size_with_paired_differences_to_dense(frame):
     assert table["kept mass"].tolist() == ["", "", *["0.9000"] * 4]
     assert table["cosine"].tolist() == ["", "", *["0.5000"] * 4]
     # what fills an empty cache, not what a shared one happened to lack
-    assert table["teacher reads"].tolist() == ["0", "900", "50", "50", "50", "50"]
+    assert table["teacher reads"].tolist() == [0, 900, 50, 50, 50, 50]
 
 
 def tied(frame, **changed):

@@ -303,3 +303,15 @@ def test_epochs_are_steps_by_the_budget_and_the_same_in_all_arms():
 def test_epochs_beside_steps_are_refused(steps):
     with pytest.raises(InputError, match="give steps or epochs, not both"):
         study.arms(["sft"], **SHARED | {"epochs": 1.0} | steps)
+
+
+def test_validation_data_without_a_source_is_that_of_the_stage():
+    best = {"load_best_model_at_end": True, "validation": {"split": "validation", "budget": {"examples": 7}}}
+    [stage] = study.arms(["sft"], **SHARED | {"training_options": best})["sft"]["stages"]
+    data = {name: value for name, value in stage["data"].items() if name != "budget"}
+    assert stage["validation"] == data | best["validation"]
+    [named] = study.arms(["sft"], **SHARED | {"validation_split": "validation", "validation_items": 7})["sft"]["stages"]
+    assert named["validation"] == stage["validation"]
+    best["validation"] = {"source": "jsonl", "split": "dev"}
+    [other] = study.arms(["sft"], **SHARED | {"training_options": best})["sft"]["stages"]
+    assert other["validation"] == best["validation"]
