@@ -198,8 +198,8 @@ def check_validation_is_named(stage: Stage) -> None:
         what = "load_best_model_at_end" if stage.load_best_model_at_end else f"method {stage.method!r}"
         raise InputError(
             f"{what} computes a validation score during training: name validation data in the stage, "
-            "such as validation={'source': ..., 'split': 'validation', 'budget': {'examples': 100}} (without a source in "
-            "training_options: that of the data)"
+            "such as validation={'source': ..., 'split': 'validation', 'budget': {'examples': 100}}; in "
+            "training_options the source may be left out"
         )
 
 
