@@ -1,5 +1,6 @@
 """The page of findings: one card for each, with what it rests on, found without an edit."""
 
+import json
 import sys
 
 import pandas as pd
@@ -23,9 +24,25 @@ def test_the_card_shows_verdicts_sentence_figure_table_and_evidence(opened, resu
     for word in {one.word for one in finding.verdicts.values()}:
         assert word in badges
     pd.testing.assert_frame_equal(app.dataframe[0].value, finding.table, check_dtype=False)
-    assert len(app.get("plotly_chart")) == 1
-    assert "Evidence: 30 runs, 3 seeds" in app.expander[0].label
+    assert len(app.get("plotly_chart")) == 2
+    assert app.expander[0].label == "Score against cost"
+    assert "Evidence: 30 runs, 3 seeds" in app.expander[1].label
     assert len(app.dataframe[1].value) == len(results.load(results_root).query("ablation == 'data_size'"))
+
+
+def test_a_cost_and_a_budget_of_choice_are_drawn_against_the_score(opened, results_root):
+    app = opened(results_root, PAGE)
+    cost, budget = (next(box for box in app.selectbox if box.label.startswith(label)) for label in ("Cost", "Budget"))
+    assert cost.options[0] == "seconds of training"
+    cost.set_value("student_tokens")
+    largest = max(map(int, budget.options))
+    budget.set_value(largest).run()
+    figure = json.loads(app.get("plotly_chart")[1].proto.spec)
+    assert figure["layout"]["xaxis"]["title"]["text"] == "tokens read by the student"
+    done = results.primary(results.load(results_root)).query("status == 'done'")
+    means = done[done["budget_examples"] == largest].groupby("method")["student_tokens"].mean()
+    drawn = {trace["name"]: trace["x"] for trace in figure["data"] if trace["name"] != "front"}
+    assert drawn == {method: [pytest.approx(mean)] for method, mean in means.items() if method in ("sft", "kd")}
 
 
 def test_a_new_finding_is_a_new_card_without_an_edit(opened, copied, tmp_path, monkeypatch):
