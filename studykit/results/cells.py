@@ -10,6 +10,8 @@ A kernel learns its cell as it learns everything else: from its configuration, i
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -57,10 +59,14 @@ class CellState:
 
 
 def write_cell(folder: Path, spec: CellSpec) -> None:
-    """Put `cell.json` in place; a hypothesis that has the same text as before keeps its time."""
-    before = _earlier_hypothesis(folder)
-    if before and spec.hypothesis and before.sha256 == spec.hypothesis.sha256:
-        spec = spec.model_copy(update={"hypothesis": before})
+    """Put `cell.json` in place; a hypothesis whose text a cell of the study's notebook has keeps its time.
+
+    So it does when the notebook's code changes, which makes another cell of it.
+    """
+    if spec.hypothesis:
+        known = (spec.hypothesis, *_hypotheses(folder.parent, spec.notebook))
+        same = [one for one in known if one.sha256 == spec.hypothesis.sha256]
+        spec = spec.model_copy(update={"hypothesis": min(same, key=lambda one: datetime.fromisoformat(one.written))})
     write_json(folder / "cell.json", spec.to_json() | {"parameters": spec.parameters})
 
 
@@ -126,12 +132,13 @@ def _are(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
-def _earlier_hypothesis(folder: Path) -> Hypothesis | None:
-    try:
-        spec = read_typed(folder / "cell.json", CellSpec, _FIRST_VERSION)
-    except InputError:
-        return None
-    return spec and spec.hypothesis
+def _hypotheses(cells: Path, notebook: str) -> Iterator[Hypothesis]:
+    """Yield the hypotheses of a notebook's cells; a damaged cell is passed over."""
+    for file in cells.glob("*/cell.json"):
+        with suppress(InputError):
+            spec = read_typed(file, CellSpec, _FIRST_VERSION)
+            if spec and spec.hypothesis and spec.notebook == notebook:
+                yield spec.hypothesis
 
 
 def start_cell(folder: Path) -> None:

@@ -123,6 +123,19 @@ def test_a_hypothesis_keeps_the_time_of_its_first_writing_as_long_as_its_text_is
         assert read_cell_spec(folder).hypothesis == hypothesis(text, f"2026-01-0{kept}T00:00:00+00:00")
 
 
+def test_a_hypothesis_keeps_its_time_when_the_code_of_its_notebook_changes(make_cell):
+    first, second, other = (make_cell() for _ in range(3))
+    spec = read_cell_spec(first)
+    write_cell(first, spec.model_copy(update={"hypothesis": hypothesis("a", "2026-01-01T00:00:00+00:00")}))
+    later = spec.model_copy(update={"hypothesis": hypothesis("a", "2026-01-02T00:00:00+00:00")})
+    (first.parent / "damaged").mkdir()
+    (first.parent / "damaged" / "cell.json").write_text("{")
+    write_cell(second, later)
+    assert read_cell_spec(second).hypothesis == hypothesis("a", "2026-01-01T00:00:00+00:00")
+    write_cell(other, later.model_copy(update={"notebook": "02_other"}))
+    assert read_cell_spec(other).hypothesis == later.hypothesis
+
+
 @pytest.mark.parametrize(
     ("year", "notebook", "words"),
     [
