@@ -5,7 +5,7 @@
     evidence[0].name, evidence[0].budget, evidence[0].verdict
 
 Interval and word are those of the finding. Of several findings on the same runs the strictest correction counts, and of
-several studies of the same arm the one with most seeds.
+several studies of the same arm the one with most seeds, and of equally many a tuned one.
 """
 
 import math
@@ -62,6 +62,7 @@ class Evidence:
         gap: score of the teacher less that of the baseline; None for arms without a measured teacher.
         seconds: of training and of asking the teacher, in those of the baseline; None where they were not measured.
         steps: the fewest and the most optimizer steps that a run of the arm or of the baseline took.
+        is_tuned: whether trials chose the settings of all these runs.
         verdict: on arm - baseline, as the finding has it.
         at_least: the gain that the interval leaves at least, positive where the arm is better; minus infinity without
             an interval.
@@ -80,6 +81,7 @@ class Evidence:
     gap: float | None
     seconds: float | None
     steps: tuple[int, int]
+    is_tuned: bool
     verdict: Verdict
     at_least: float
     rivals: tuple[Rival, ...]
@@ -157,9 +159,9 @@ def _strictness(one: Evidence) -> float:
     return -math.inf if one.verdict.p_value is None else -one.verdict.p_value
 
 
-def _rank(one: Evidence) -> tuple[int, int]:
-    """Return a rank by which most seeds come first, and of equally many the shortest training."""
-    return -one.verdict.difference.n, one.steps[1]
+def _rank(one: Evidence) -> tuple[int, bool, int]:
+    """Return a rank by which most seeds come first, of equally many what was tuned, then the shortest training."""
+    return -one.verdict.difference.n, not one.is_tuned, one.steps[1]
 
 
 def _of_answer(study: str, answer: Answer, score: str, baseline: str) -> Iterator[Evidence]:
@@ -181,7 +183,8 @@ def _of_answer(study: str, answer: Answer, score: str, baseline: str) -> Iterato
             budget=sides.budget,
             gap=_gap(own, base, score),
             seconds=_ratio(_seconds(own), _seconds(base)),
-            steps=_steps(pd.concat([own, base])),
+            steps=_steps(both := pd.concat([own, base])),
+            is_tuned="trials" in both and bool(both["trials"].notna().all()),
             verdict=finding.verdicts[contrast],
             at_least=_at_least(finding.verdicts[contrast], score),
             rivals=(*_rivals(answer, sides, score),),

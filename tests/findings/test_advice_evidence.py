@@ -129,6 +129,15 @@ def test_longer_training_does_not_come_first_for_its_gain():
     assert found.table["steps"].tolist() == ["300", "900"]
 
 
+def test_of_equally_many_seeds_a_tuned_study_comes_first():
+    usual, tuned = two_arms("data_size", 5, 9.0), two_arms("data_size", 5, 4.0, trials=5)
+    evidence = collect(answers(usual=usual, tuned=tuned), score="exact_match")
+    assert [(one.study, one.is_tuned) for one in evidence] == [("tuned", True)]
+    half = tuned.assign(trials=tuned["trials"].where(tuned["method"] == "kd"))
+    [left] = collect(answers(usual=usual, half=half), score="exact_match")
+    assert (left.study, left.is_tuned) == ("usual", False)
+
+
 def test_the_arm_with_most_seeds_comes_before_larger_gains_and_it_is_said_of_how_many_it_is_the_best():
     many = two_arms("data_size", 8, 3.0)
     few = of(
