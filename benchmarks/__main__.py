@@ -1,6 +1,6 @@
 """Run all benchmarks with sizes for this machine: `make bench`, or `python -m benchmarks --device cuda`.
 
-This takes about two and a half hours on two cores, and about ten minutes on one large GPU. A script that fails does
+This takes about three hours on two cores, and about ten minutes on one large GPU. A script that fails does
 not stop the others; its name is printed at the end.
 """
 
@@ -21,6 +21,7 @@ SIZES = {
         "cost --repeats 5",
         "study --repeats 5",
         "overheads --repeats 5",
+        "notebooks",
         "workers --repeats 5",
         "pools --repeats 1",
         "shared_folder",
@@ -36,7 +37,7 @@ SIZES = {
 }
 """Script and arguments. On a GPU there are few repeats, since the start of a process outweighs the measurement."""
 
-SCRIPTS = ("step", "cost", "study", "overheads", "workers", "pools", "shared_folder", "head")
+SCRIPTS = ("step", "cost", "study", "overheads", "notebooks", "workers", "pools", "shared_folder", "head")
 
 
 def main() -> int:

@@ -172,6 +172,10 @@ def _tabulate_overheads(report: Report) -> list[str]:
     return _tabulate_contestants(report, _OVERHEADS)
 
 
+def _tabulate_notebooks(report: Report) -> list[str]:
+    return _tabulate_contestants(report, {"seconds": "seconds", "cpu_s": "processor seconds"})
+
+
 def _tabulate_workers(report: Report) -> list[str]:
     return _tabulate_contestants(report, {"seconds": "seconds", "seconds_per_cell": "seconds a cell"})
 
@@ -272,6 +276,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Report], Iterable[str]]]] = {
     "cost": ("What the head costs", _tabulate_cost),
     "study": ("A study with one cached teacher", _tabulate_study),
     "overheads": ("Overheads", _tabulate_overheads),
+    "notebooks": ("Every notebook with its defaults", _tabulate_notebooks),
     "workers": ("Workers on this machine", _tabulate_workers),
     "pools": ("A file of a million conversations", _tabulate_pools),
     "shared_folder": ("Many workers on one shared folder", _tabulate_shared_folder),
