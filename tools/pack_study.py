@@ -2,8 +2,10 @@
 
 The cells and the runs that they name are copied, without weights, teacher caches, checkpoints and logs. Curves and
 answers of trials are left out, those of the other runs are packed, and executed notebooks lose their indentation.
-Then name the study in .gitignore and in the README's tree, and run `python -m tools.pages README.md docs/findings.md`.
-The folders of the runs become one archive, which is unpacked where the study is read.
+With `--partial` cells that are not done are left out, and the trials that they finished are kept: they are in no
+finding, and the batch goes on from them. Then name the study in .gitignore and in the README's tree, and run
+`python -m tools.pages README.md docs/findings.md`. The folders of the runs become one archive, which is unpacked where
+the study is read.
 """
 
 import argparse
@@ -27,29 +29,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="folder of a study all of whose cells are done")
     parser.add_argument("--to", type=Path, default=RESULTS, help="folder of results")
+    parser.add_argument("--partial", action="store_true", help="of cells that are not done, keep the trials alone")
     chosen = parser.parse_args()
-    print(f"{pack_study(chosen.study, chosen.to) / 1e6:.1f} MB")
+    print(f"{pack_study(chosen.study, chosen.to, partial=chosen.partial) / 1e6:.1f} MB")
 
 
-def pack_study(study: Path, target_root: Path) -> int:
+def pack_study(study: Path, target_root: Path, *, partial: bool = False) -> int:
     """Copy a study, and return the bytes of what was copied.
 
     Args:
         study: folder of the study.
         target_root: where a folder of the same name is made.
+        partial: whether cells may be unfinished; they are left out, but for the trials that they finished.
 
     Raises:
-        InputError: it has no cells, or one that is not done.
+        InputError: it has no finished cells, or one that is not done.
     """
     cells = results.cells(study)
-    left = [cell.cell_id for cell in cells if cell.status != "done"]
-    if left or not cells:
+    left = {cell.cell_id: cell for cell in cells if cell.status != "done"}
+    if (left and not partial) or len(left) == len(cells):
         raise InputError(f"{study}: not done: {', '.join(left) or 'it has no cells'}")
-    target, named = target_root / study.name, {run for cell in cells for run in cell.runs}
-    others = [run.name for run in (study / "runs").iterdir() if run.name not in named]
-    shutil.copytree(study, target, ignore=shutil.ignore_patterns(*_HEAVY, *_TRANSIENT, *others))
     runs = results.load(study, trials=True)
     trials = set(runs["run_id"]) - set(results.load(study)["run_id"])
+    finished = trials & set(runs.loc[runs["status"] == "done", "run_id"])
+    named = {run for cell in cells for run in cell.runs if cell.cell_id not in left or run in finished}
+    others = [run.name for run in (study / "runs").iterdir() if run.name not in named]
+    target = target_root / study.name
+    shutil.copytree(study, target, ignore=shutil.ignore_patterns(*_HEAVY, *_TRANSIENT, *others, *left))
     for file in sorted(target.glob("runs/*/**/*.jsonl")):
         if file.relative_to(target).parts[1] in trials and file.name in _PACKED:
             file.unlink()
