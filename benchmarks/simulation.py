@@ -1,6 +1,6 @@
 """Do intervals and verdicts hold what they claim? Studies whose truth is known, drawn and judged many times.
 
-    python -m benchmarks.simulation                       # 2,000 studies of each kind, about a minute
+    python -m benchmarks.simulation                       # 2,000 studies of each kind, some minutes
     python -m benchmarks.simulation --trials 150          # the short form, which the tests run
 
 Scores are of two arms that share their seeds. *normal*: normal in each arm. *skewed*: gamma of shape 4 (skewness 1) in
