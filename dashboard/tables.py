@@ -19,4 +19,5 @@ def show(finding: Finding, table: pd.DataFrame, alt: str) -> None:
     counts = map(str, table.select_dtypes("integer"))
     columns: dict[Any, Any] = {name: st.column_config.NumberColumn(format="localized") for name in counts}
     columns |= {name: st.column_config.NumberColumn(format=f"%.{digits}f") for name, digits in finding.digits.items()}
+    columns |= {name: st.column_config.TextColumn(width=230) for name in table if str(name).endswith("verdict")}
     st.dataframe(table, hide_index=True, column_config=columns, alt=alt)

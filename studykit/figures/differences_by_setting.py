@@ -26,8 +26,8 @@ def differences_by_setting(finding: Finding) -> go.Figure:
     lines = [line for line in finding.numbers["lines"] if "score_difference" in line]
     panels: dict[str, list[Mapping[str, Any]]] = {}
     for line in lines:
-        where = ", ".join(str(value) for value in line["where"].values())
-        panels.setdefault(f"{line['budget_examples']:,} examples{where and f', {where}'}", []).append(line)
+        at = ", ".join(filter(None, (f"{line['budget_examples']:,} examples", line.get("place"))))
+        panels.setdefault(at, []).append(line)
     if not panels:
         return go.Figure()
     heights = [_LINE * max(len(part), 2) for part in panels.values()]

@@ -57,7 +57,12 @@ class Contrast:
     @property
     def key(self) -> str:
         """Name of the difference to the baseline among the planned contrasts: setting, budget and factors."""
-        return ", ".join(filter(None, (f"{self.line.name} at {self.line.budget:,} examples", self.place)))
+        return f"{self.line.name} at {self.at}"
+
+    @property
+    def at(self) -> str:
+        """Budget and factors in words."""
+        return ", ".join(filter(None, (f"{self.line.budget:,} examples", self.place)))
 
     @property
     def rank(self) -> float:
@@ -183,6 +188,7 @@ class Question:
         """Return one line as plain JSON data, without what was not measured."""
         line, known = row.line, {"teacher_score": row.teacher, "gap": row.gap}
         content = {"budget_examples": line.budget, "setting": line.name, "seeds": line.seeds, "where": row.where}
+        content |= {"place": row.place} if row.place else {}
         content |= line.plain() | {name: value for name, value in known.items() if value is not None}
         means = {name: value for name, value in line.means.items() if value is not None}
         options = {title: means[name] for name, title in self.options.items() if name in means}

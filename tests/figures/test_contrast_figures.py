@@ -117,6 +117,25 @@ def test_the_front_joins_settings_that_no_cheaper_one_equals():
     assert [point.name for point in traces(score_against_cost(finding))[1:]] == ["kd"]
 
 
+def test_among_many_points_those_on_the_front_are_named_and_of_equal_cost_the_best_is_on_it():
+    many = [line(f"m{n}", 1.0, score=float(n), cost={"student_tokens": 5.0}) for n in range(13)]
+    front, *points = traces(score_against_cost(finding_of(*many), "student_tokens"))
+    assert (list(front.x), list(front.y)) == ([5.0, 5.0], [12.0, 12.0])
+    assert [point.name for point in points if "text" in point.mode] == ["m12"]
+
+
+def test_panels_and_points_say_in_words_where_they_are():
+    one = line("sft", 1.0, cost={"train_s": 1.0}, score=3.0)
+    lines = [one | {"place": f"student {name}"} for name in ("small", "large")]
+    figure: Any = differences_by_setting(finding_of(*lines))
+    assert [note.text for note in figure.layout.annotations] == [
+        "500 examples, student small",
+        "500 examples, student large",
+    ]
+    points = traces(score_against_cost(finding_of(*lines), "train_s"))[1:]
+    assert [point.name for point in points] == ["sft, student small", "sft, student large"]
+
+
 @pytest.mark.parametrize("draw", [gain_against_gap, differences_by_setting])
 def test_a_single_seed_has_no_bars(draw):
     one = line("a", 1.0, gap=1.0)

@@ -66,7 +66,8 @@ def test_every_way_is_compared_with_human_annotations_alone():
 def test_the_sentence_compares_two_stages_with_the_best_mixture_and_with_the_other_order():
     finding = two_stage(FRAME)
     assert (
-        "At 100 examples synthetic > human is best, +8.0 [+8.0, +8.0] points, n = 3 seeds: helps." in finding.sentence
+        "At 100 examples, 900 synthetic, written by a, greedy, synthetic > human is best, +8.0 [+8.0, +8.0] points, "
+        "n = 3 seeds: helps." in finding.sentence
     )
     # 8 - 5, 8 - 6, 8 - 4 and 8 - 1, 8 - 2, 8 - 0
     assert "synthetic > human - the best mixture (25% synthetic): +3.0 [+0.5, +5.5] points" in finding.sentence
