@@ -222,17 +222,18 @@ class ProvenancePage(Page):
 
 
 def _data_size_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
+    table = finding.table[[name for name in finding.table if not str(name).endswith(("reads", "GiB"))]]
     return "\n\n".join(
         (
             f"> {finding.sentence}",
             "![Exact match on held-out words against the number of training examples, for fine-tuning and "
             "distillation, with 95% intervals over seeds](results/lexicon/data_size.svg)",
-            markdown_table(finding.table, digits=finding.digits),
+            markdown_table(table, digits=finding.digits),
             f"From the {len(done)} runs in [`results/lexicon`](results/lexicon): exact match in points and NLL in nats "
             f"per token, on {items:,} held-out words; means over seeds, paired differences with {finding.intervals}. "
             f"{_about_tuning(done)}{_about_verdicts('the budgets')}",
             "What the paper found, and what is found here, where it was tested with the most seeds "
-            "([all findings](docs/findings.md)):",
+            "([all findings, with tokens and memory](docs/findings.md)):",
             findings_page.report(ROOT / "results").claim_lines(),
         )
     )
