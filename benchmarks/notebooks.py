@@ -37,7 +37,7 @@ def main() -> None:
     outcomes = run_in_turns(commands, chosen.repeats, {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
     medians = [outcome["medians"] for outcome in outcomes.values() if "medians" in outcome]
     slowest = {"slowest": {"repeats": chosen.repeats, "medians": max(medians, key=lambda one: one["seconds"])}}
-    outcomes |= slowest if len(medians) == len(outcomes) else {}
+    outcomes |= slowest if len(medians) == len(names) else {}
     write_report("notebooks", chosen.name, {"device": "cpu", "repeats": chosen.repeats}, contestants=outcomes)
 
 

@@ -27,7 +27,7 @@ _PACKED = ("items.jsonl", "metrics.jsonl")
 def main() -> None:
     """Pack the study that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path, help="folder of a study all of whose cells are done")
+    parser.add_argument("study", type=Path, help="folder of a study; without --partial all of its cells are done")
     parser.add_argument("--to", type=Path, default=RESULTS, help="folder of results")
     parser.add_argument("--partial", action="store_true", help="of cells that are not done, keep the trials alone")
     chosen = parser.parse_args()
@@ -43,7 +43,7 @@ def pack_study(study: Path, target_root: Path, *, partial: bool = False) -> int:
         partial: whether cells may be unfinished; they are left out, but for the trials that they finished.
 
     Raises:
-        InputError: it has no finished cells, or one that is not done.
+        InputError: no cell is done, or one is not and `partial` is false.
     """
     cells = results.cells(study)
     left = {cell.cell_id: cell for cell in cells if cell.status != "done"}

@@ -13,12 +13,11 @@ import streamlit as st
 from dashboard import charts, links, readings, states, tables
 from studykit.figures import figures_of, title
 from studykit.figures.score_against_cost import score_against_cost
-from studykit.findings import FINDINGS, Finding
+from studykit.findings import COSTS, FINDINGS, Finding
 from studykit.findings._answers import Answer, find_answers
 from studykit.results.cells import hypothesis_time
 from studykit.statistics.verdicts import Verdict
 
-COSTS = ("train_s", "teacher_reads", "generated_tokens", "written_tokens", "student_tokens", "peak_mem_gib")
 COLOURS: dict[str, Any] = {"helps": "green", "hurts": "red", "tie": "blue", "cannot tell": "gray"}
 
 
@@ -73,17 +72,19 @@ def _table(finding: Finding) -> None:
 
 def _costs(finding: Finding, key: str) -> None:
     """Show each setting's score against a cost, at one budget."""
-    lines = [line for line in finding.numbers.get("lines", ()) if "score" in line]
-    known = [cost for cost in COSTS if any(line.get("cost", {}).get(cost) for line in lines)]
-    if not known:
+    spent: dict[int, list[dict[str, float]]] = {}
+    for line in (line for line in finding.numbers.get("lines", ()) if "score" in line and line.get("cost")):
+        spent.setdefault(line["budget_examples"], []).append(line["cost"])
+    if not spent:
         return
     with st.expander("Score against cost"):
         with st.container(horizontal=True):
-            cost = st.selectbox("Cost", known, format_func=title, key=f"{key}-cost", width=260) or known[0]
-            budgets = sorted({line["budget_examples"] for line in lines})
+            budgets = sorted(spent)
             budget = st.selectbox("Budget (examples)", budgets, key=f"{key}-budget", width=200) or budgets[0]
-        said = f"Score against {title(cost)} at {budget:,} examples, and the settings that no cheaper one equals"
-        charts.show(score_against_cost(finding, cost, budget), said, f"{key}-cost-{cost}-{budget}")
+            known = [cost for cost in COSTS if any(costs.get(cost) for costs in spent[budget])]
+            cost = st.selectbox("Cost", known, format_func=title, key=f"{key}-cost", width=260) or known[0]
+        alt = f"Score against {title(cost)} at {budget:,} examples, and the settings that no cheaper one equals"
+        charts.show(score_against_cost(finding, cost, budget), alt, f"{key}-cost-{cost}-{budget}")
 
 
 def _evidence(answer: Answer) -> None:

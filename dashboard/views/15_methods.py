@@ -7,18 +7,11 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, evaluations, readings, states, tables
+from studykit.figures import title
 from studykit.figures.methods_compared import methods_compared
-from studykit.findings import Finding, with_costs
+from studykit.findings import COSTS, Finding, with_costs
 from studykit.findings.methods import methods
 from studykit.scorers import metric as metric_of
-
-COSTS = {
-    "seconds of training": "train_s",
-    "tokens read by the student": "student_tokens",
-    "tokens read by the teacher": "teacher_reads",
-    "generated tokens": "generated_tokens",
-    "tokens written for the data": "written_tokens",
-}
 
 
 def page() -> None:
@@ -37,7 +30,7 @@ def page() -> None:
         st.warning(f"No comparison: {states.plain(str(error))}", icon=":material/rule:")
         return
     st.info(states.plain(finding.sentence), icon=":material/insights:")
-    figure = methods_compared(finding, budget, COSTS[cost])
+    figure = methods_compared(finding, budget, cost)
     if figure.data:
         st.markdown(f"#### Difference to {states.plain(baseline)}, and cost")
         charts.show(figure, _described(finding, budget), f"cost-{metric}")
@@ -63,8 +56,8 @@ def _choices(done: pd.DataFrame) -> tuple[pd.DataFrame, int, str, str]:
         metric = st.selectbox("Metric", metrics, key="measure", bind="query-params", width=260)
         metric = metric or readings.primary_metric()
         spent = with_costs(done)
-        known = [name for name, cost in COSTS.items() if cost in spent and spent[cost].any()]
-        cost = st.selectbox("Cost", known, key="cost", bind="query-params", width=260) or "seconds of training"
+        known = [cost for cost in COSTS if cost in spent and spent[cost].any()]
+        cost = st.selectbox("Cost", known, format_func=title, key="cost", bind="query-params", width=260) or known[0]
     return done, budget, metric, cost
 
 
@@ -92,7 +85,7 @@ def _table(finding: Finding, budget: int) -> None:
     st.caption(
         f"Score: {metric_of(finding.numbers['score']).label}; NLL in nats per token; in brackets {finding.intervals}. "
         "Detectable: what these seeds and items would find with 80% power after Holm's correction. Teacher reads: "
-        "tokens that went through the teacher."
+        "tokens read by the teacher."
     )
 
 

@@ -46,6 +46,7 @@ _TITLES = {
     "generated_tokens": "tokens generated",
     "written_tokens": "tokens written for the data",
     "peak_mem_gib": "peak memory (GiB)",
+    "cache_bytes": "bytes of the cached signal",
 }
 """Of columns that are no scorer's."""
 

@@ -26,8 +26,8 @@ def differences_by_setting(finding: Finding) -> go.Figure:
     lines = [line for line in finding.numbers["lines"] if "score_difference" in line]
     panels: dict[str, list[Mapping[str, Any]]] = {}
     for line in lines:
-        at = ", ".join(filter(None, (f"{line['budget_examples']:,} examples", line.get("place"))))
-        panels.setdefault(at, []).append(line)
+        title = ", ".join(filter(None, (f"{line['budget_examples']:,} examples", line.get("factors"))))
+        panels.setdefault(title, []).append(line)
     if not panels:
         return go.Figure()
     heights = [_LINE * max(len(part), 2) for part in panels.values()]

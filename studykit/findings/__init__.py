@@ -17,13 +17,14 @@ import pandas as pd
 
 from studykit import results
 from studykit.discovery import Room, flags
-from studykit.findings._costs import with_costs
+from studykit.findings._costs import COSTS, pareto_front, with_costs
 from studykit.findings._format import TEXT_COLUMNS, format_cell, format_interval, markdown_table
 from studykit.findings._items import items_apart
 from studykit.findings._verdicts import judge
 from studykit.statistics.verdicts import Verdict
 
 __all__ = [
+    "COSTS",
     "FINDINGS",
     "TEXT_COLUMNS",
     "Compared",
@@ -36,6 +37,7 @@ __all__ = [
     "judge",
     "labels",
     "markdown_table",
+    "pareto_front",
     "short_names",
     "with_costs",
 ]

@@ -54,7 +54,7 @@ def advise(
     """Return which arm to train with a number of examples.
 
     Of the arms that help, one with the most seeds is advised; of several, one with the shortest training, and then the
-    one that is sure of the largest gain.
+    one that is sure of the largest gain. Of studies of the same arm with equally many seeds a tuned one counts.
 
     Args:
         answers: the findings, from `read_answers`.

@@ -40,7 +40,7 @@ class Contrast:
 
     Attributes:
         where: values of the factors.
-        place: these values in words, such as "student base-small".
+        factors: these values in words, such as "student base-small".
         line: score and NLL of the setting, alone and against the baseline.
         teacher: score of the teacher itself, in the unit in which the metric is shown; None where it was not measured.
         student: the same score of the students that its gap is measured from, over their seeds.
@@ -48,7 +48,7 @@ class Contrast:
     """
 
     where: dict[str, Any]
-    place: str
+    factors: str
     line: Line
     teacher: float | None
     student: float | None
@@ -57,12 +57,12 @@ class Contrast:
     @property
     def key(self) -> str:
         """Name of the difference to the baseline among the planned contrasts: setting, budget and factors."""
-        return f"{self.line.name} at {self.at}"
+        return f"{self.line.name} at {self.budget_and_factors}"
 
     @property
-    def at(self) -> str:
-        """Budget and factors in words."""
-        return ", ".join(filter(None, (f"{self.line.budget:,} examples", self.place)))
+    def budget_and_factors(self) -> str:
+        """Both in words."""
+        return ", ".join(filter(None, (f"{self.line.budget:,} examples", self.factors)))
 
     @property
     def rank(self) -> float:
@@ -188,7 +188,7 @@ class Question:
         """Return one line as plain JSON data, without what was not measured."""
         line, known = row.line, {"teacher_score": row.teacher, "gap": row.gap}
         content = {"budget_examples": line.budget, "setting": line.name, "seeds": line.seeds, "where": row.where}
-        content |= {"place": row.place} if row.place else {}
+        content |= {"factors": row.factors} if row.factors else {}
         content |= line.plain() | {name: value for name, value in known.items() if value is not None}
         means = {name: value for name, value in line.means.items() if value is not None}
         options = {title: means[name] for name, title in self.options.items() if name in means}
@@ -197,8 +197,8 @@ class Question:
     def _contrast(self, where: dict[str, Any], line: Line, student: float | None) -> Contrast:
         shown, level = metric(self.score), line.means.get(f"teacher_{self.score}")
         sign = 1 if shown.higher_is_better else -1
-        place = ", ".join(_in_words(self.factors[column], value) for column, value in where.items())
-        return Contrast(where, place, line, None if level is None else level * shown.scale, student, sign)
+        factors = ", ".join(_in_words(self.factors[column], value) for column, value in where.items())
+        return Contrast(where, factors, line, None if level is None else level * shown.scale, student, sign)
 
     def _shown(self, row: Contrast, verdicts: Mapping[str, Verdict], has_teacher: bool) -> dict[str, Any]:
         """Return one line of the table as people read it."""

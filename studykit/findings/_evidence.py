@@ -172,6 +172,7 @@ def _of_answer(study: str, answer: Answer, score: str, baseline: str) -> Iterato
         if not is_planned or own.empty or set(base["method"]) != {baseline}:
             continue
         teacher = ", ".join(sorted(own["teacher"].dropna().unique())) if "teacher" in own else ""
+        both = pd.concat([own, base])
         yield Evidence(
             study=study,
             question=answer.name,
@@ -183,7 +184,7 @@ def _of_answer(study: str, answer: Answer, score: str, baseline: str) -> Iterato
             budget=sides.budget,
             gap=_gap(own, base, score),
             seconds=_ratio(_seconds(own), _seconds(base)),
-            steps=_steps(both := pd.concat([own, base])),
+            steps=_steps(both),
             is_tuned="trials" in both and bool(both["trials"].notna().all()),
             verdict=finding.verdicts[contrast],
             at_least=_at_least(finding.verdicts[contrast], score),

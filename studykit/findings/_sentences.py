@@ -33,7 +33,7 @@ def best_of(rows: Sequence[Contrast], verdicts: Mapping[str, Verdict], baseline:
         return ""
     best = min(known, key=lambda row: row.rank)
     ahead = "is best, " if best.sign * verdicts[best.key].difference.mean > 0 else f"comes nearest to {baseline}, "
-    where = f"{best.at}," if best.place else best.at
+    where = f"{best.budget_and_factors}," if best.factors else best.budget_and_factors
     text = f"At {where} {best.line.name} {ahead}{describe(verdicts[best.key])}."
     found = [verdicts[row.key] for row in known]
     if len(found) < 2 or all(one.difference.n < 2 for one in found):

@@ -75,7 +75,7 @@ def data_size(
         "score": score,
         "intervals": intervals_over(lines),
         "budgets": [_plain(line, baseline, arm) | {"verdict": one.plain()} for line, one in judged],
-        "lines": [_alone(line) for line in both],
+        "lines": [_plain_side(line) for line in both],
         "advantage_ends": None if end is None else vars(end),
         **more,
     }
@@ -178,7 +178,7 @@ def _means(comparison: Any, baseline: str, arm: str) -> dict[str, Interval]:
     return {baseline: comparison.paired[1], arm: comparison.paired[0]}
 
 
-def _alone(line: Line) -> dict[str, Any]:
+def _plain_side(line: Line) -> dict[str, Any]:
     """Return one method at one budget with its costs, as plain JSON data."""
     cost = {name: value for name, value in line.means.items() if value is not None}
     return {"budget_examples": line.budget, "method": line.name, "seeds": line.seeds} | line.plain() | {"cost": cost}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from studykit.findings import Finding, labels
+from studykit.findings import Finding, labels, pareto_front
 from studykit.findings._contrasts import Contrast, Question, extremes
 from studykit.findings._lines import choose_headline, finished, require_one
 from studykit.findings._sentences import best_of
@@ -13,8 +13,6 @@ from studykit.findings._sentences import best_of
 FIGURE = "score_against_cost"
 
 _OPTIONS = {"method_options.lmbda": "lmbda", "method_options.top_k": "K"}
-_EQUAL = 1e-9
-"""Means that differ by less are equal but for rounding."""
 
 
 def on_policy(
@@ -64,11 +62,10 @@ def on_policy(
 
 def _front(rows: list[Contrast], budget: int, cost: str = "train_s") -> dict[str, Any]:
     """Return the recipes of a budget with which no other is both cheaper and at least as good, cheapest first."""
-    front: list[Contrast] = []
-    for row in sorted(rows, key=lambda row: (row.line.means.get(cost) or 0.0, row.rank)):
-        if row.line.budget == budget and (not front or row.rank < front[-1].rank - _EQUAL):
-            front.append(row)
-    return {"budget_examples": budget, "cost": cost, "settings": [row.line.name for row in front]}
+    measured = [(row, row.line.means.get(cost)) for row in rows if row.line.budget == budget]
+    known = [(row, value) for row, value in measured if value is not None]
+    front = pareto_front([(value, row.rank) for row, value in known])
+    return {"budget_examples": budget, "cost": cost, "settings": [known[number][0].line.name for number in front]}
 
 
 def _in_words(front: dict[str, Any]) -> str:

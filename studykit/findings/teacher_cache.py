@@ -117,7 +117,9 @@ def _plain(line: Line, found: Sequence[Verdict], baseline: str) -> dict[str, Any
     identity = {"budget_examples": line.budget, "signal": line.name, "seeds": line.seeds}
     measured = {name: line.means[column] for name, column in _MEASURED.items()}
     verdicts = {"verdicts": [one.plain() for one in found]} if found else {}
-    return identity | measured | {"teacher_tokens": _teacher_tokens(line, baseline)} | line.plain() | verdicts
+    spent = {name: line.means[name] for name in COSTS} | {"teacher_reads": _teacher_tokens(line, baseline)}
+    cost = {name: value for name, value in spent.items() if value is not None}
+    return identity | measured | {"teacher_tokens": spent["teacher_reads"], "cost": cost} | line.plain() | verdicts
 
 
 def _teacher_tokens(line: Line, baseline: str) -> float | None:

@@ -59,9 +59,10 @@ class CellState:
 
 
 def write_cell(folder: Path, spec: CellSpec) -> None:
-    """Put `cell.json` in place; a hypothesis whose text a cell of the study's notebook has keeps its time.
+    """Write `cell.json`.
 
-    So it does when the notebook's code changes, which makes another cell of it.
+    A hypothesis keeps the earliest time at which a cell of this notebook in the study had the same text, also when the
+    notebook's code changes, which makes another cell of it.
     """
     if spec.hypothesis:
         known = (spec.hypothesis, *_hypotheses(folder.parent, spec.notebook))

@@ -159,7 +159,7 @@ class Hypothesis(Record):
     """A notebook's hypothesis as it was when a batch first started the cell."""
 
     sha256: str = Field(description="of the text under the heading Hypothesis")
-    written: str = Field(description="when it first had this text in `cell.json`; UTC, ISO 8601")
+    written: str = Field(description="when a cell of this notebook in the study first had this text; UTC, ISO 8601")
 
 
 class CellSpec(Record):

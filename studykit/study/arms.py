@@ -224,13 +224,19 @@ def _stages(parts: Sequence[str], given: Parameters) -> list[dict[str, Any]]:
 def _with_fields(stage: Options, fields: Options, seed: int) -> Options:
     """Return a stage with other fields; of its data and budget, those that are not given stay.
 
-    Validation data that names no source is of the stage's.
+    Validation data that names no source is of the stage's source, or the stage's own with other fields.
+
+    Raises:
+        InputError: validation data with neither source nor split, which would be what is trained on.
     """
     changed = stage | fields
-    if isinstance(validation := fields.get("validation"), dict) and "source" not in validation:
-        changed["validation"] = {key: stage["data"][key] for key in _OF_VALIDATION} | validation
     if isinstance(data := fields.get("data"), dict):
         changed["data"] = stage["data"] | data | {"budget": stage["data"]["budget"] | data.get("budget", {})}
+    if isinstance(validation := fields.get("validation"), dict) and "source" not in validation:
+        own = stage.get("validation") or {key: changed["data"][key] for key in _OF_VALIDATION if key in changed["data"]}
+        changed["validation"] = own | validation
+        if "split" not in changed["validation"]:
+            raise InputError("validation data needs a split that is not trained on, such as {'split': 'validation'}")
     if parts := fields.get("mix"):
         changed["mix"] = [_with_seed(part, seed) for part in parts]
     return changed

@@ -126,14 +126,16 @@ def test_among_many_points_those_on_the_front_are_named_and_of_equal_cost_the_be
 
 def test_panels_and_points_say_in_words_where_they_are():
     one = line("sft", 1.0, cost={"train_s": 1.0}, score=3.0)
-    lines = [one | {"place": f"student {name}"} for name in ("small", "large")]
+    lines = [one | {"factors": f"student {name}"} for name in ("small", "large")]
     figure: Any = differences_by_setting(finding_of(*lines))
     assert [note.text for note in figure.layout.annotations] == [
         "500 examples, student small",
         "500 examples, student large",
     ]
-    points = traces(score_against_cost(finding_of(*lines), "train_s"))[1:]
-    assert [point.name for point in points] == ["sft, student small", "sft, student large"]
+    *fronts, small, large = traces(score_against_cost(finding_of(*lines), "train_s"))
+    assert [front.name for front in fronts] == ["front", "front"]
+    assert [point.name for point in (small, large)] == ["sft, student small", "sft, student large"]
+    assert small.marker == large.marker  # of one method
 
 
 @pytest.mark.parametrize("draw", [gain_against_gap, differences_by_setting])

@@ -312,6 +312,15 @@ def test_validation_data_without_a_source_is_that_of_the_stage():
     assert stage["validation"] == data | best["validation"]
     [named] = study.arms(["sft"], **SHARED | {"validation_split": "validation", "validation_items": 7})["sft"]["stages"]
     assert named["validation"] == stage["validation"]
+    [both] = study.arms(["sft"], **SHARED | {"training_options": best | {"data": {"source": "jsonl"}}})["sft"]["stages"]
+    assert both["validation"] == data | {"source": "jsonl"} | best["validation"]
     best["validation"] = {"source": "jsonl", "split": "dev"}
     [other] = study.arms(["sft"], **SHARED | {"training_options": best})["sft"]["stages"]
     assert other["validation"] == best["validation"]
+    best["validation"] = {"budget": {"examples": 3}}
+    [more] = study.arms(["sft"], **SHARED | {"validation_split": "validation", "training_options": best})["sft"][
+        "stages"
+    ]
+    assert more["validation"] == data | {"split": "validation", "budget": {"examples": 3}}
+    with pytest.raises(InputError, match="validation data needs a split"):
+        study.arms(["sft"], **SHARED | {"training_options": best})
