@@ -1,6 +1,7 @@
 """Numbers and tables of findings as text."""
 
 from collections.abc import Collection, Mapping
+from numbers import Integral
 from types import MappingProxyType
 
 import pandas as pd
@@ -45,10 +46,12 @@ def format_interval(interval: Interval | None, digits: int = 1, sign: bool = Fal
 def format_cell(value: object, digits: int = 1) -> str:
     """Return a table's value as people read it: counts with separators, scores with the digits of their metric.
 
-    >>> format_cell(1500), format_cell(1.6, 3), format_cell(11.0), format_cell("+1.0")
-    ('1,500', '1.600', '11.0', '+1.0')
+    >>> format_cell(1500), format_cell(1.6, 3), format_cell(11.0), format_cell("+1.0"), format_cell(pd.NA)
+    ('1,500', '1.600', '11.0', '+1.0', '')
     """
-    if isinstance(value, int):
+    if value is None or value is pd.NA or value != value:  # the last one is a NaN
+        return ""
+    if isinstance(value, Integral):
         return f"{value:,}"
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 

@@ -1,5 +1,6 @@
 """Does distillation beat fine-tuning at each data budget, and where does its advantage end?"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,8 @@ def data_size(
         text += missed_sentence(found.values()) + beside
     else:
         text = without_metric(runs, score) or f"No budget has both {baseline} and {arm} finished yet."
-    table = pd.DataFrame([_shown(line, one, baseline, arm, score) for line, one in judged])
-    means = {(line.name, line.budget): line.means for line in both}
-    costs = costs_side_by_side({name: [means[name, line.budget] for line in lines] for name in (baseline, arm)})
-    table = pd.concat([table, costs], axis=1)
+    shown = pd.DataFrame([_shown(line, one, baseline, arm, score) for line, one in judged])
+    table = pd.concat([shown, _costs(both, lines, (baseline, arm))], axis=1)
     compared = {names[budget]: sides for (budget, _), sides in compare_with(baseline, both).items()}
     return Finding(table, why + text, numbers, _digits(baseline, arm, score), found, compared)
 
@@ -132,6 +131,12 @@ def _beside(runs: pd.DataFrame, lines: list[Line], baseline: str, arm: str, scor
     if of_teacher is not None:
         text += f" The teacher itself scores {of_teacher:.{metric(score).digits}f}."
     return text, numbers
+
+
+def _costs(both: Sequence[Line], shown: Sequence[Line], names: Sequence[str]) -> pd.DataFrame:
+    """Return the costs of both methods, a row for each budget that is shown."""
+    means = {(line.name, line.budget): line.means for line in both}
+    return costs_side_by_side({name: [means[name, line.budget] for line in shown] for name in names})
 
 
 def _has_pairs(comparison: Comparison | None) -> bool:

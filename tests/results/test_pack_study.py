@@ -8,7 +8,7 @@ import pytest
 from studykit import results
 from studykit.errors import InputError
 from studykit.results.arms import Role, add_role
-from studykit.results.cells import add_run, finish_cell, write_cell
+from studykit.results.cells import add_run, finish_cell, read_cell_spec, write_cell
 from studykit.results.record import CellSpec
 from studykit.results.verify import verify
 from tools.pack_study import pack_study
@@ -50,6 +50,27 @@ def test_what_cells_name_is_there_without_its_heavy_parts(batch, tmp_path):
     notebook = (packed / "cells" / ("0" * 12) / "notebook.ipynb").read_text("utf-8")
     assert json.loads(notebook) == _NOTEBOOK
     assert notebook.count("\n") == 1
+
+
+def test_of_a_cell_that_is_not_done_the_finished_trials_may_be_kept(batch, tmp_path):
+    study, run, trial, other = batch
+    left = study / "cells" / ("1" * 12)
+    spec = read_cell_spec(study / "cells" / ("0" * 12))
+    write_cell(left, spec.model_copy(update={"cell_id": left.name}))
+    add_run(left, other)
+    with pytest.raises(InputError, match=f"not done: {left.name}"):
+        pack_study(study, tmp_path / "whole")
+    pack_study(study, tmp_path / "reported", partial=True)
+    assert set(results.load(tmp_path / "reported" / study.name, trials=True)["run_id"]) == {run, trial}
+    add_role(study, other, Role("sft", tuning="0a1b", trial=True))
+    pack_study(study, tmp_path / "trials", partial=True)
+    packed = tmp_path / "trials" / study.name
+    assert [cell.cell_id for cell in results.cells(packed)] == ["0" * 12]
+    assert set(results.load(packed, trials=True)["run_id"]) == {run, trial, other}
+    assert results.load(packed)["run_id"].tolist() == [run]
+    (study / "cells" / ("0" * 12) / "record.json").unlink()
+    with pytest.raises(InputError, match="not done"):
+        pack_study(study, tmp_path / "nothing", partial=True)
 
 
 @pytest.mark.parametrize("content", [b"no gzip", b""])
