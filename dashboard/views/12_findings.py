@@ -73,7 +73,9 @@ def _table(finding: Finding) -> None:
 def _costs(finding: Finding, key: str) -> None:
     """Show each setting's score against a cost, at one budget."""
     spent: dict[int, list[dict[str, float]]] = {}
-    for line in (line for line in finding.numbers.get("lines", ()) if "score" in line and line.get("cost")):
+    for line in (
+        line for line in finding.numbers.get("lines", ()) if "score" in line and any(line.get("cost", {}).values())
+    ):
         spent.setdefault(line["budget_examples"], []).append(line["cost"])
     if not spent:
         return

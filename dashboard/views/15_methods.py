@@ -57,7 +57,7 @@ def _choices(done: pd.DataFrame) -> tuple[pd.DataFrame, int, str, str]:
         metric = metric or readings.primary_metric()
         spent = with_costs(done)
         known = [cost for cost in COSTS if cost in spent and spent[cost].any()]
-        cost = st.selectbox("Cost", known, format_func=title, key="cost", bind="query-params", width=260) or known[0]
+        cost = st.selectbox("Cost", known, format_func=title, key="cost", bind="query-params", width=260) or "train_s"
     return done, budget, metric, cost
 
 
