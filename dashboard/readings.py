@@ -9,7 +9,6 @@ import streamlit as st
 
 from studykit import results
 from studykit.errors import InputError
-from studykit.files.packed import place_of
 from studykit.results import status
 from studykit.results.status import Status
 
@@ -137,8 +136,7 @@ def _last_change(name: str) -> int:
 
 
 def _version(file: Path) -> tuple[int, int] | None:
-    place = place_of(file)
-    return (place.stat().st_mtime_ns, place.stat().st_size) if place.exists() else None
+    return (file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None
 
 
 @st.cache_data(max_entries=8, show_spinner="Reading the study")

@@ -1,7 +1,7 @@
 """Bring a finished study into results/, small enough to be committed: `python -m tools.pack_study FOLDER`.
 
 The cells and the runs that they name are copied, without weights, teacher caches, checkpoints and logs. Curves and
-answers of trials are left out, those of the other runs are packed, and executed notebooks lose their indentation.
+answers of trials are left out, and executed notebooks lose their indentation.
 With `--partial` cells that are not done are left out, and the trials that they finished are kept: they are in no
 finding, and the batch goes on from them. Then name the study in .gitignore and in the README's tree, and run
 `python -m tools.pages README.md docs/findings.md`. The folders of the runs become one archive, which is unpacked where
@@ -15,13 +15,12 @@ from pathlib import Path
 
 from studykit import results
 from studykit.errors import InputError
-from studykit.files.packed import pack
 from studykit.results.archive import archive_runs
 
 RESULTS = Path(__file__).parents[1] / "results"
 _HEAVY = ("model", "adapter", "checkpoints", "teacher-cache", "trackers")
 _TRANSIENT = ("lock", "lease-*", "log.txt", "status.json", "index.jsonl")
-_PACKED = ("items.jsonl", "metrics.jsonl")
+_OF_REPORTED_RUNS = ("items.jsonl", "metrics.jsonl")
 
 
 def main() -> None:
@@ -57,10 +56,8 @@ def pack_study(study: Path, target_root: Path, *, partial: bool = False) -> int:
     target = target_root / study.name
     shutil.copytree(study, target, ignore=shutil.ignore_patterns(*_HEAVY, *_TRANSIENT, *others, *left))
     for file in sorted(target.glob("runs/*/**/*.jsonl")):
-        if file.relative_to(target).parts[1] in trials and file.name in _PACKED:
+        if file.relative_to(target).parts[1] in trials and file.name in _OF_REPORTED_RUNS:
             file.unlink()
-        elif file.name in _PACKED:
-            pack(file)
     for notebook in target.glob("cells/*/notebook.ipynb"):
         without_indentation(notebook)
     archive_runs(target)

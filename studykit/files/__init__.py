@@ -18,7 +18,6 @@ from typing import Any
 
 from studykit.errors import InputError
 from studykit.files.leases import take
-from studykit.files.packed import read_packed
 
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
 """Names of the files that `replacing` writes before it renames them."""
@@ -171,14 +170,12 @@ def read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the JSON objects of a file with one per line, and the number of damaged lines.
 
     A last line without a line break is still being written: it is neither returned nor counted. A missing file has no
-    lines; one that is packed and damaged counts as one.
+    lines.
     """
     try:
-        text = read_packed(file).decode("utf-8", errors="replace")
+        text = file.read_bytes().decode("utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return [], 0
-    except ValueError:
-        return [], 1
     complete = text[: text.rfind("\n") + 1]
     lines, damaged = [], 0
     for line in complete.split("\n")[:-1]:  # splitlines would also split at U+2028 inside a text

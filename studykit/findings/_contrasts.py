@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from studykit.findings import Compared, Finding, format_interval, judge
-from studykit.findings._costs import COSTS, cost_cells, with_costs, without_unused
+from studykit.findings._costs import COSTS, cost_cells, plain_costs, with_costs, without_unused
 from studykit.findings._lines import (
     Comparison,
     Line,
@@ -192,7 +192,7 @@ class Question:
         content |= line.plain() | {name: value for name, value in known.items() if value is not None}
         means = {name: value for name, value in line.means.items() if value is not None}
         options = {title: means[name] for name, title in self.options.items() if name in means}
-        return content | {"options": options, "cost": {name: means[name] for name in COSTS if name in means}}
+        return content | {"options": options, "cost": plain_costs(line.means)}
 
     def _contrast(self, where: dict[str, Any], line: Line, student: float | None) -> Contrast:
         shown, level = metric(self.score), line.means.get(f"teacher_{self.score}")

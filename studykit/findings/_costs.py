@@ -45,6 +45,11 @@ def cost_cells(means: Mapping[str, float | None]) -> dict[str, Any]:
     return {title: _cell(name, means.get(name)) for name, title in COSTS.items()}
 
 
+def plain_costs(means: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the mean costs of a setting as plain JSON data, without what was not measured."""
+    return {name: value for name in COSTS if (value := means.get(name)) is not None}
+
+
 def without_unused(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table without the columns of what nothing in it cost; counts stay whole where some are missing."""
     costs = [name for name in COSTS.values() if name in table]

@@ -117,7 +117,6 @@ def _item_scores(folder: Path, run: Mapping[Any, Any], score: str) -> pd.Series 
 def _read_scores(folder: Path, run_id: str, eval_id: str | None) -> pd.DataFrame:
     """Return the stored scores of a finished evaluation, which never change: a row for each item that has some."""
     try:
-        items, _ = results.read_items(results.find_run(folder, run_id), eval_id)
+        return results.read_item_scores(results.find_run(folder, run_id), eval_id)
     except InputError:
-        items = []
-    return pd.DataFrame.from_dict({item["id"]: item.get("scores", {}) for item in items}, orient="index", dtype=float)
+        return pd.DataFrame()

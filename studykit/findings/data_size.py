@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from studykit.findings import Finding, format_interval, judge
-from studykit.findings._costs import COSTS, costs_side_by_side, with_costs
+from studykit.findings._costs import COSTS, costs_side_by_side, plain_costs, with_costs
 from studykit.findings._data_size_text import describe
 from studykit.findings._items import items_sentence
 from studykit.findings._lines import (
@@ -185,8 +185,8 @@ def _means(comparison: Any, baseline: str, arm: str) -> dict[str, Interval]:
 
 def _plain_side(line: Line) -> dict[str, Any]:
     """Return one method at one budget with its costs, as plain JSON data."""
-    cost = {name: value for name, value in line.means.items() if value is not None}
-    return {"budget_examples": line.budget, "method": line.name, "seeds": line.seeds} | line.plain() | {"cost": cost}
+    identity = {"budget_examples": line.budget, "method": line.name, "seeds": line.seeds}
+    return identity | line.plain() | {"cost": plain_costs(line.means)}
 
 
 def _plain(line: Line, baseline: str, arm: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from studykit.findings import Finding, format_interval, judge, labels
-from studykit.findings._costs import COSTS, cost_cells, with_costs, without_unused
+from studykit.findings._costs import COSTS, cost_cells, plain_costs, with_costs, without_unused
 from studykit.findings._lines import (
     Line,
     choose_headline,
@@ -86,8 +86,7 @@ def _contrast(line: Line, baseline: str) -> str:
 
 def _plain(line: Line, found: Verdict | None) -> dict[str, Any]:
     identity = {"budget_examples": line.budget, "method": line.name, "seeds": line.seeds}
-    cost = {name: value for name, value in line.means.items() if value is not None}
-    return identity | line.plain() | {"cost": cost} | ({"verdict": found.plain()} if found else {})
+    return identity | line.plain() | {"cost": plain_costs(line.means)} | ({"verdict": found.plain()} if found else {})
 
 
 def _shown(line: Line, found: Verdict | None, baseline: str, score: str, nll: str) -> dict[str, Any]:

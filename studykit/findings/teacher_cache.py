@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from studykit.findings import Finding, format_interval
-from studykit.findings._costs import COSTS, cost_cells, with_costs, without_unused
+from studykit.findings._costs import COSTS, cost_cells, plain_costs, with_costs, without_unused
 from studykit.findings._lines import (
     Comparison,
     Line,
@@ -117,9 +117,9 @@ def _plain(line: Line, found: Sequence[Verdict], baseline: str) -> dict[str, Any
     identity = {"budget_examples": line.budget, "signal": line.name, "seeds": line.seeds}
     measured = {name: line.means[column] for name, column in _MEASURED.items()}
     verdicts = {"verdicts": [one.plain() for one in found]} if found else {}
-    spent = {name: line.means[name] for name in COSTS} | {"teacher_reads": _teacher_tokens(line, baseline)}
-    cost = {name: value for name, value in spent.items() if value is not None}
-    return identity | measured | {"teacher_tokens": spent["teacher_reads"], "cost": cost} | line.plain() | verdicts
+    read = _teacher_tokens(line, baseline)
+    cost = plain_costs({**line.means, "teacher_reads": read})
+    return identity | measured | {"teacher_tokens": read, "cost": cost} | line.plain() | verdicts
 
 
 def _teacher_tokens(line: Line, baseline: str) -> float | None:

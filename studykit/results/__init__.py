@@ -52,6 +52,7 @@ from studykit.results.evaluations import (
     read_item_file,
     read_items,
 )
+from studykit.results.item_scores import read_item_scores
 from studykit.results.layout import find_run, is_run_id, is_study, open_study, run_folder, studies
 from studykit.results.options import (
     HASHES,
@@ -117,6 +118,7 @@ __all__ = [
     "primary",
     "read_evaluations",
     "read_item_file",
+    "read_item_scores",
     "read_items",
     "read_lines",
     "read_log",

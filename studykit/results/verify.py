@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studykit.errors import InputError
-from studykit.files.packed import open_packed, place_of
 from studykit.results.cells import cells
 from studykit.results.evaluations import read_evaluations
 from studykit.results.index import Line, stored_lines
@@ -131,14 +130,14 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def _is_left_out(file: Path, folder: Path) -> bool:
     of_a_folder = file.parent != folder and not file.parent.exists()
-    return not place_of(file).exists() and (file.name in _MAY_BE_LEFT_OUT or of_a_folder)
+    return not file.exists() and (file.name in _MAY_BE_LEFT_OUT or of_a_folder)
 
 
 def _compare(file: Path, sha256: str) -> str | None:
     """Return what is wrong with a file, or None."""
     try:
-        with open_packed(file) as stream:
+        with file.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
-    except (OSError, EOFError) as error:
-        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
     return None if found == sha256 else "is not what was written"

@@ -25,7 +25,6 @@ from studykit.data import Inputs
 from studykit.errors import InputError
 from studykit.evaluation import answer_items, item_of_line, line_of_item
 from studykit.files import cache_folder, read_lines, replacing
-from studykit.files.packed import read_packed
 from studykit.generation.cost import Cost
 from studykit.generation.peers import dealing
 from studykit.models.card import model_card
@@ -217,8 +216,8 @@ def _serves(stored: Evaluation, wanted: Evaluation) -> bool:
 def _read_items(file: Path, sha256: str | None = None) -> list[Item] | None:
     """Return stored items; None where the file is missing, has changed, or lacks what scorers need today."""
     try:
-        content = read_packed(file)
-    except (OSError, ValueError):
+        content = file.read_bytes()
+    except OSError:
         return None
     if sha256 and hashlib.sha256(content).hexdigest() != sha256:
         return None

@@ -37,14 +37,16 @@ def spec_of(method: str, budget: int, seed: int, **student: Any) -> RunSpec:
     )
 
 
-def write_run(study: Path, spec: RunSpec, *, score: float = 0.3) -> str:
+COST = {"train_s": 12.5, "teacher_s": 3.25, "student_tokens": 81920, "peak_mem_gib": 0.71}
+
+
+def write_run(study: Path, spec: RunSpec, *, score: float = 0.3, cost: dict[str, float] = COST) -> str:
     """Write one finished run and return its id."""
     rng = np.random.default_rng(int(spec.run_id, 16))
     stage = spec.stages[0]
     with RunWriter(study, spec, ablation="data_size") as run:
         lines = [json.dumps(_log(step, stage.method, rng)) for step in range(10, stage.planned_steps + 1, 10)]
         (run.folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-        cost = {"train_s": 12.5, "teacher_s": 3.25, "student_tokens": 81920, "peak_mem_gib": 0.71}
         budget = stage.data.budget.examples
         run.finish(cost, [{"examples": budget, "response_tokens": 6 * (budget or 0), "seed": spec.seed}])
         for evaluation in spec.evaluation:

@@ -1,5 +1,6 @@
 """What the dashboard shows where there is nothing, nothing yet, or something broken."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from make_study import spec_of
+from make_study import COST, spec_of, write_run
 
 from dashboard.states import plain
 from studykit import results
@@ -55,6 +56,14 @@ def test_a_study_without_finished_runs_says_so(opened, tmp_path):
         app = opened(tmp_path)
         assert "No run of this study has finished yet" in app.info[0].value
         assert any("1 running" in markdown.value for markdown in app.markdown)
+
+
+@pytest.mark.parametrize("page", sorted(f"views/{file.name}" for file in (ROOT / "dashboard" / "views").glob("*.py")))
+def test_every_page_opens_where_nothing_cost_anything(opened, tmp_path, page):
+    study = results.open_study(tmp_path, "free")
+    for method, seed in itertools.product(("sft", "kd"), range(3)):
+        run = write_run(study, spec_of(method, 100, seed), score=0.1 * seed, cost=dict.fromkeys(COST, 0))
+    assert not opened(tmp_path, page, run=run).exception
 
 
 @pytest.mark.parametrize("page", [RUNS, RUN])

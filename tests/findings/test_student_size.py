@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from contrast_rows import frame_of, runs
 
@@ -56,7 +57,7 @@ def test_where_records_know_the_sizes_the_smallest_comes_first_however_well_it_d
         return SimpleNamespace(parameters={"total": by_run[run]})
 
     monkeypatch.setattr(results, "find_run", lambda folder, run: run)
-    monkeypatch.setattr(results, "read_items", lambda folder, evaluation: ([], None))
+    monkeypatch.setattr(results, "read_item_scores", lambda folder, evaluation: pd.DataFrame())
     monkeypatch.setattr(results, "read_record", read)
     finding = student_size(frame, folder=tmp_path)
     assert "The smallest student's gain minus the largest's: -2.0 [-2.0, -2.0] points" in finding.sentence

@@ -73,16 +73,16 @@ def test_of_a_cell_that_is_not_done_the_finished_trials_may_be_kept(batch, tmp_p
         pack_study(study, tmp_path / "nothing", partial=True)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", b""])
-def test_damage_to_packed_answers_is_found(batch, tmp_path, content):
+@pytest.mark.parametrize(("content", "damaged_lines"), [(b"no JSON\n", 1), (b"", 0)])
+def test_damage_to_packed_answers_is_found(batch, tmp_path, content, damaged_lines):
     study, run, *_ = batch
     pack_study(study, tmp_path / "packed")
     results.load(tmp_path / "packed")
-    [file] = (tmp_path / "packed" / study.name / "runs" / run).rglob("items.jsonl.bz2")
+    [file] = (tmp_path / "packed" / study.name / "runs" / run).rglob("items.jsonl")
     file.write_bytes(content)
     [damage] = verify(tmp_path / "packed" / study.name)
     assert damage.file.name == "items.jsonl"
-    assert results.read_items(tmp_path / "packed" / study.name / "runs" / run) == ([], 1)
+    assert results.read_items(tmp_path / "packed" / study.name / "runs" / run) == ([], damaged_lines)
 
 
 def test_a_study_with_open_cells_is_not_packed(batch, tmp_path):
