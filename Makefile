@@ -13,9 +13,11 @@ INSTALL := $(if $(UV),$(UV) pip install -q --python $(BIN)/python,$(BIN)/$(PIP))
 USED   := ipykernel.kernelapp, papermill, peft, pytest, streamlit.web.cli, studykit.study, transformers.models.llama
 DEVICE ?= cpu
 PEERS  := .venv-peers
+STUDIES := lexicon methods teacher_strength student_size two_stage divergences on_policy taid data_selection teacher_cache \
+	scarce_teacher confirmation default_rate more_steps longer_training
 LIGER  := $(if $(filter cuda,$(DEVICE)),liger-kernel==0.8.5)
 
-.PHONY: quickstart test check setup lexicon-models lexicon-study methods-study teacher-cache-study figures bench peers clean
+.PHONY: quickstart test check setup lexicon-models lexicon-study methods-study teacher-cache-study studies figures bench peers clean
 
 quickstart: setup
 	@$(BIN)/studykit batch $(GRID) --jobs $(JOBS)
@@ -53,6 +55,10 @@ methods-study: setup
 
 teacher-cache-study: setup
 	@$(BIN)/studykit batch teacher_cache --jobs $(JOBS)
+
+# All committed studies, one after another, some 25 core hours; studies share runs inside their own folder only.
+studies: setup
+	@for study in $(STUDIES); do $(BIN)/studykit batch $$study --jobs $(JOBS) || exit; done
 
 # Speed and memory, to results/benchmarks and docs/benchmarks.md; on one GPU: make bench DEVICE=cuda; some of the scripts:
 # make bench ONLY="step head". Without an environment for the peers their contestants run in .venv, or are listed with

@@ -29,7 +29,7 @@ def show(records: list[TuningRecord]) -> None:
     with st.container(horizontal=True):
         for name, value in record.cost.items():
             st.metric(states.plain(f"{name} of all trials"), f"{value:,.0f}", width=230)
-    st.caption("The cost of tuning is no part of the run's cost. Every arm of the comparison had this many trials.")
+    st.caption("The cost of tuning is no part of the run's cost. Every arm of this notebook had this many trials.")
     _table(record)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -27,6 +28,13 @@ _WORDS = (
     "student",
     "arm",
     "at the edge",
+    "tried",
+)
+_ABOUT_COSTS = (
+    "Tokens are counted, seconds were measured, on shared machines with other work beside, and those of runs that "
+    "several studies have where the first of them ran: between runs of equal work they differ by up to a factor of two. "
+    "What a teacher reads to fill a cache counts for the run that filled it, so that others show 0; in the study of the "
+    "cache alone it counts for each run."
 )
 _COSTS = ("study", "runs", "hours", "student reads", "teacher reads", "generated", "tuning runs", "tuning hours")
 
@@ -64,7 +72,7 @@ def format_page(root: Path, link: str) -> str:
         parts += [f"## {_title(notebook)}", f"Notebook [{notebook.name}](../notebooks/{notebook.name})."]
         for section in sections:
             parts += _section(section.folder, section.answer, link)
-    return "\n\n".join([*parts, "## What it cost", markdown_table(costs, left=_WORDS)])
+    return "\n\n".join([*parts, "## What it cost", _ABOUT_COSTS, markdown_table(costs, left=_WORDS)])
 
 
 def draw_figures(root: Path) -> None:
@@ -82,13 +90,32 @@ def _section(folder: Path, answer: Answer, link: str) -> Iterator[str]:
         yield f"![The figure of this finding: {folder.name}]({link}/{folder.name}/{_image(folder, answer).name})"
     yield markdown_table(answer.finding.table, digits=answer.finding.digits)
     if tuned := results.tuning_columns(done):
-        yield "What tuning chose, of how many trials each, and whether the best one was at the edge of its grid:"
-        yield markdown_table(_chosen(done, tuned), left=_WORDS)
+        yield (
+            "What tuning chose, of how many trials each, whether the best one was at the edge of its grid, and what "
+            "was tried:"
+        )
+        yield markdown_table(_chosen(folder, done, tuned), left=_WORDS)
     yield f"From {len(done)} finished runs with seeds {_listed(done['seed'])}{_machines(folder, done)}."
 
 
-def _chosen(done: pd.DataFrame, tuned: list[str]) -> pd.DataFrame:
+def tried(folder: Path, run: str) -> str:
+    """Return what the tuning of a run tried, such as "0.001, 0.002, 0.004"; empty where nothing was tuned."""
+    records = results.read_tunings(results.run_folder(folder, run))
+    trials = [trial.values for trial in records[0].trials] if records else []
+    names = list(dict.fromkeys(name for trial in trials for name in trial))
+    listed = [f"{name.replace('_', ' ')}: " * (len(names) > 1) + _distinct(trials, name) for name in names]
+    return "; ".join(listed)
+
+
+def _distinct(trials: list[dict[str, Any]], name: str) -> str:
+    values = {str(trial[name]): trial[name] for trial in trials}.values()
+    ordered = sorted(values, key=lambda value: (str(type(value)), value))
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in ordered)
+
+
+def _chosen(folder: Path, done: pd.DataFrame, tuned: list[str]) -> pd.DataFrame:
     """Return what tuning chose, a row for each arm and setting that it was tuned for."""
+    done, tuned = done.assign(tried=[tried(folder, run) for run in done["run_id"]]), [*tuned, "tried"]
     columns = [name for name in ("student", "arm", "budget_examples", *tuned) if name in done and name != "tuning_s"]
     table = (
         done[columns].astype(object).drop_duplicates().sort_values(columns[: -len(tuned) + 1 or None], kind="stable")

@@ -273,16 +273,23 @@ def _methods_block(finding: Finding, done: pd.DataFrame, items: int) -> str:
             f"### {budget:,} examples, {steps:,} optimizer steps",
             f"![Difference to fine-tuning in exact match, with {finding.intervals}, and the margin of a tie, and "
             f"seconds of training, one line per method, at {budget:,} examples]({image})",
+            _tried(done[done["budget_examples"] == budget]["run_id"]),
             markdown_table(part.drop(columns="budget"), digits=finding.digits),
         ]
     parts.append(
         f"From the {len(done)} runs in [`results/methods`](../results/methods): exact match in points and NLL in nats "
         f"per token, on {items:,} held-out words; means over seeds, paired differences with {finding.intervals}. "
         "*generated*: tokens drawn from any model during training; *teacher reads*: tokens that went through the "
-        "teacher; *seconds*: of training, on a shared machine of two cores, with another run beside it. "
+        "teacher; *seconds*: of training, on shared machines of two cores with other work beside; some methods' runs "
+        "are those of another study, measured there, so that equal work differs by up to a factor of two. "
         + _about_verdicts("all methods and budgets")
     )
     return "\n\n".join(parts)
+
+
+def _tried(runs: pd.Series) -> str:
+    found = {findings_page.tried(ROOT / "results" / "methods", run) for run in runs}
+    return f"Learning rates tried for every method: {' or '.join(sorted(found))}."
 
 
 def _draw_methods(finding: Finding, _: pd.DataFrame) -> None:

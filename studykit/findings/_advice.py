@@ -80,7 +80,7 @@ def advise(
     shown = sorted(around, key=lambda one: (one.candidate != best, _rank(around, one.candidate), one.budget))
     limit = "" if max_cost is None else f" within {max_cost:g} times the seconds of {baseline}"
     at = f"With {budget:,} examples{limit}"
-    sentence = f"{at}: {_advised(affordable, helping, score) if best else _nothing(affordable, baseline)}"
+    sentence = f"{at}: {_advised(affordable, helping, score) if best else _nothing(affordable, baseline, score)}"
     unknown = (*_unknown(around, score), *_unknown_of([one for one in around if one.candidate == best]), *others)
     return Advice(shown[0].arm if best else baseline, sentence, tuple(shown), _table(shown, score), unknown)
 
@@ -165,10 +165,22 @@ def _weight(own: Sequence[Evidence]) -> tuple[int, int]:
     return -min(one.verdict.difference.n for one in own), max(one.steps[1] for one in own)
 
 
-def _nothing(affordable: Sequence[Evidence], baseline: str) -> str:
+def _nothing(affordable: Sequence[Evidence], baseline: str, score: str) -> str:
     counts = Counter(str(one.verdict.word) for one in affordable)
     words = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-    return f"{baseline}. No arm helps at all measured budgets around it (comparisons: {words or 'none'})."
+    text = f"{baseline}. No arm helps at all measured budgets around it (comparisons: {words or 'none'})."
+    return text + _nearest(affordable, score)
+
+
+def _nearest(affordable: Sequence[Evidence], score: str) -> str:
+    """Name the arm that helps at one of the budgets and hurts at none, with a space before it; empty without any."""
+    of_arm = {one.candidate: [other for other in affordable if other.candidate == one.candidate] for one in affordable}
+    words = {candidate: {one.verdict.word for one in own} for candidate, own in of_arm.items()}
+    open_ = [candidate for candidate, found in words.items() if "helps" in found and "hurts" not in found]
+    if not open_:
+        return ""
+    own = sorted(of_arm[min(open_, key=lambda candidate: _rank(affordable, candidate))], key=lambda one: one.budget)
+    return f" Nearest comes {own[0].name}: " + "; ".join(f"{_gain(one, score)}: {one.verdict}" for one in own) + "."
 
 
 def _advised(affordable: Sequence[Evidence], helping: Sequence[Candidate], score: str) -> str:

@@ -33,6 +33,16 @@ class Answer:
     cells: tuple[CellState, ...] = ()
 
 
+def seconds_of(answer: Answer, contrast: str) -> tuple[float, float] | None:
+    """Return the mean seconds of training of a contrast's setting and of its baseline; None where one is not known."""
+    if contrast not in answer.finding.compared or "train_s" not in answer.runs:
+        return None
+    sides = answer.finding.compared[contrast]
+    both = (sides.runs, sides.baseline_runs)
+    setting, baseline = (float(answer.runs.loc[answer.runs["run_id"].isin(ids), "train_s"].mean()) for ids in both)
+    return (setting, baseline) if setting > 0 and baseline > 0 else None
+
+
 def find_answers(
     frame: pd.DataFrame,
     cells: Sequence[CellState],

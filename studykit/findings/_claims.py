@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from studykit.findings import format_interval
-from studykit.findings._answers import Answer
+from studykit.findings._answers import Answer, seconds_of
 from studykit.findings._verdicts import cells_of
 from studykit.statistics.verdicts import Verdict
 
@@ -69,6 +69,7 @@ class Check:
         study, contrast: where it was tested; empty where it was not.
         verdict: on the contrast.
         at_edge: what tuning chose at the edge of its grid in some arm of that study.
+        seconds: mean seconds of training of the contrast's setting and of its baseline; None where not known.
     """
 
     of: Claim | Reason
@@ -77,12 +78,13 @@ class Check:
     contrast: str = ""
     verdict: Verdict | None = None
     at_edge: tuple[str, ...] = ()
+    seconds: tuple[float, float] | None = None
 
     def row(self) -> dict[str, object]:
         """Return study, contrast and verdict as people read them."""
         nothing: dict[str, object] = {"difference": "", "seeds": 0, **cells_of(None)}
         shown = nothing if self.verdict is None else show(self.verdict)
-        return {"study": self.study, "contrast": self.contrast} | shown
+        return {"study": self.study, "contrast": self.contrast} | shown | show_seconds(self.seconds)
 
 
 def show(verdict: Verdict) -> dict[str, object]:
@@ -92,8 +94,21 @@ def show(verdict: Verdict) -> dict[str, object]:
     return shown | cells_of(verdict)
 
 
+def show_seconds(seconds: tuple[float, float] | None) -> dict[str, str]:
+    """Return what a contrast cost as people read it: the seconds of a run, and in those of its baseline.
+
+    >>> show_seconds((31.4, 15.7)), show_seconds(None)
+    ({'seconds': '31 (2.0 times)'}, {'seconds': ''})
+    """
+    return {"seconds": f"{seconds[0]:,.0f} ({seconds[0] / seconds[1]:.1f} times)" if seconds else ""}
+
+
 def _first(*parts: str, without: str = "\n") -> Pick:
     return lambda names: next((name for name in names if all(p in name for p in parts) and without not in name), None)
+
+
+def _second(part: str) -> Pick:
+    return lambda names: next(iter([name for name in names if part in name][1:]), None)
 
 
 def _last(part: str = "") -> Pick:
@@ -143,6 +158,12 @@ CLAIMS = (
         "student_size",
         _first(" - "),
         reasons=(
+            Reason(
+                "the smallest budget teaches a small student little with any method, so that at the next it gains most",
+                "student_size",
+                _second(" - "),
+                ("helps",),
+            ),
             Reason(
                 "it only learns more slowly, so that with up to eight times the steps it gains as much",
                 "student_size",
@@ -199,7 +220,7 @@ def _check(tested: Claim | Reason, answers: Answers, words: tuple[str, str, str,
         return Check(tested, nothing)
     study, name, verdict, answer = max(found, key=lambda one: one[2].difference.n)
     here = undecided if verdict.word == "cannot tell" else yes if verdict.word in tested.expected else no
-    return Check(tested, here, study, name, verdict, _at_edge(answer))
+    return Check(tested, here, study, name, verdict, _at_edge(answer), seconds_of(answer, name))
 
 
 def _may_test(study: str, tested: Claim | Reason) -> bool:

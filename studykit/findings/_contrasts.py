@@ -10,7 +10,7 @@ compared with the baseline inside each combination of factors, such as a method 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,18 @@ import pandas as pd
 
 from studykit.findings import Compared, Finding, format_interval, judge
 from studykit.findings._costs import COSTS, cost_cells, plain_costs, with_costs, without_unused
+from studykit.findings._items import interval_of_gains
 from studykit.findings._lines import (
     Comparison,
     Line,
     compare_lines,
     intervals_over,
     lines_of,
+    one_seed_sentence,
     require_one_setting,
     without_metric,
 )
+from studykit.findings._twins import twins_of
 from studykit.findings._verdicts import cells_of, missed_sentence
 from studykit.scorers import Metric, metric
 from studykit.statistics import Interval, mean_interval, paired_difference
@@ -45,6 +48,7 @@ class Contrast:
         teacher: score of the teacher itself, in the unit in which the metric is shown; None where it was not measured.
         student: the same score of the students that its gap is measured from, over their seeds.
         sign: 1 where a higher score is better, otherwise -1.
+        twin: the setting that this one is under another name; None for what is compared.
     """
 
     where: dict[str, Any]
@@ -53,6 +57,7 @@ class Contrast:
     teacher: float | None
     student: float | None
     sign: int
+    twin: str | None = None
 
     @property
     def key(self) -> str:
@@ -71,8 +76,8 @@ class Contrast:
 
     @property
     def gain(self) -> Interval | None:
-        """Paired difference to the baseline in the score; None without pairs, and for the baseline itself."""
-        return None if self.line.score is None else self.line.score.difference
+        """Paired difference to the baseline in the score; None without pairs, for the baseline itself, for a twin."""
+        return None if self.line.score is None or self.twin else self.line.score.difference
 
     @property
     def gap(self) -> float | None:
@@ -91,6 +96,7 @@ class Question:
         factors: columns of factors, by what the table calls them.
         explained: columns of options that settings and factors stand for.
         options: columns of numbers that a setting has, such as `method_options.beta`, by what plain data call them.
+        twins: whether settings may be one computation under several names; it is then judged once.
         gap_from: the setting whose score a gap is measured from; None for the baseline.
         tie: largest difference that does not matter, in the unit in which the score is shown; None: the metric's.
         folder: of all results, whose stored items the intervals are over too; None: over seeds alone.
@@ -103,6 +109,7 @@ class Question:
     factors: Mapping[str, str] = field(default_factory=dict)
     explained: Collection[str] = ()
     options: Mapping[str, str] = field(default_factory=dict)
+    twins: bool = False
     gap_from: str | None = None
     tie: float | None = None
     folder: str | Path | None = None
@@ -123,12 +130,14 @@ class Question:
         for where in _combinations(named, list(self.factors)):
             part = with_costs(named[_matches(named, where)])
             require_one_setting(part, [*self.explained, *(["inputs"] if where else [])])
-            columns = [column for column in (f"teacher_{self.score}", *COSTS, *self.options) if column in part]
+            columns = [name for name in (f"teacher_{self.score}", "trials", *COSTS, *self.options) if name in part]
             lines = lines_of(part, self.baseline, self.score, self.nll, columns, self.folder)
             start = self.gap_from or self.baseline
             level = {line.budget: line.score.mean.mean for line in lines if line.name == start and line.score}
             paired = {line.budget for line in lines if line.score and line.score.difference}
-            found += [self._contrast(where, line, level.get(line.budget)) for line in lines if line.budget in paired]
+            twins = twins_of(lines, self.baseline) if self.twins else {}
+            rows = [self._contrast(where, line, level.get(line.budget)) for line in lines if line.budget in paired]
+            found += [replace(row, twin=twins.get((row.line.budget, row.line.name))) for row in rows]
         return found
 
     def judge(self, rows: Sequence[Contrast], more: Mapping[str, Interval | None] | None = None) -> dict[str, Verdict]:
@@ -138,7 +147,7 @@ class Question:
             rows: the contrasts; they are named by their `key`.
             more: further planned differences by name; one that cannot be computed yet, None, counts all the same.
         """
-        against_it = {row.key: row.gain for row in rows if row.line.name != self.baseline}
+        against_it = {row.key: row.gain for row in rows if row.line.name != self.baseline and not row.twin}
         return judge(against_it | dict(more or {}), self.score, self.tie)
 
     def answer(
@@ -169,7 +178,8 @@ class Question:
         missing = without_metric(frame, self.score) if not rows else ""
         nothing = f"No budget has both {self.baseline} and another {self.setting} finished yet."
         digits = {"score": metric(self.score).digits, "NLL": metric(self.nll).digits, COSTS["peak_mem_gib"]: 2}
-        said = (*sentences, missed_sentence(verdicts.values()))
+        alone = one_seed_sentence((row.line for row in rows if row.gain), self.baseline)
+        said = (*sentences, alone, missed_sentence(verdicts.values()), _trials_sentence(rows))
         text = " ".join(filter(None, map(str.strip, said))) if any(sentences[-1:]) else nothing
         return Finding(table, missing or text, numbers, digits, dict(verdicts), self._compared(rows, pairs or {}))
 
@@ -188,7 +198,7 @@ class Question:
         """Return one line as plain JSON data, without what was not measured."""
         line, known = row.line, {"teacher_score": row.teacher, "gap": row.gap}
         content = {"budget_examples": line.budget, "setting": line.name, "seeds": line.seeds, "where": row.where}
-        content |= {"factors": row.factors} if row.factors else {}
+        content |= ({"factors": row.factors} if row.factors else {}) | ({"twin": row.twin} if row.twin else {})
         content |= line.plain() | {name: value for name, value in known.items() if value is not None}
         means = {name: value for name, value in line.means.items() if value is not None}
         options = {title: means[name] for name, title in self.options.items() if name in means}
@@ -213,8 +223,14 @@ class Question:
         for name, comparison, column in both[self.score == self.nll :]:
             shown |= _beside(name, comparison, metric(column), self.baseline)
             if column == self.score:
-                shown |= cells_of(verdicts.get(row.key))
+                shown |= cells_of(verdicts.get(row.key)) | ({"verdict": f"same as {row.twin}"} if row.twin else {})
         return shown | cost_cells(line.means)
+
+
+def _trials_sentence(rows: Sequence[Contrast]) -> str:
+    """Return with how many trials each the settings were tuned, where not all had equally many; otherwise nothing."""
+    trials = {round(row.line.means["trials"]) for row in rows if row.line.means.get("trials")}
+    return f"Settings were tuned with {min(trials)} to {max(trials)} trials each." if len(trials) > 1 else ""
 
 
 def _combinations(named: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
@@ -278,6 +294,13 @@ def slope(rows: Sequence[Contrast], x: Sequence[float]) -> Interval | None:
 
 
 def difference_of_gains(first: Contrast, second: Contrast) -> Interval | None:
-    """Return how much more the first gains over its baseline than the second over its own, paired on seeds."""
-    a, b = (row.line.score.by_seed if row.line.score else {} for row in (first, second))
-    return paired_difference(a, b) if set(a) & set(b) else None
+    """Return how much more the first gains over its baseline than the second over its own, paired on seeds.
+
+    Where the items of all four runs are stored, its interval is over seeds and items.
+    """
+    a, b = first.line.score, second.line.score
+    if a is None or b is None or not set(a.by_seed) & set(b.by_seed):
+        return None
+    difference = paired_difference(a.by_seed, b.by_seed)
+    over_items = interval_of_gains(a.items, b.items)
+    return difference if over_items is None else replace(over_items, p_value=difference.p_value)

@@ -56,12 +56,17 @@ class ItemEvidence:
     Attributes:
         interval: over seeds and items, in the unit in which the metric is shown; None for one seed.
         mcnemar: by seed, where the scores are 0 or 1.
-        items: number of items.
+        differences: arm - baseline in the same unit, a row for each item, by its id, and a column for each seed.
     """
 
     interval: Interval | None
     mcnemar: dict[int, McNemar]
-    items: int
+    differences: pd.DataFrame
+
+    @property
+    def items(self) -> int:
+        """Number of items."""
+        return len(self.differences)
 
     def plain(self) -> dict[str, Any]:
         """Return the same as plain JSON data; seeds are text, since JSON has no other keys."""
@@ -88,10 +93,22 @@ def item_evidence(folder: Path, arm: pd.DataFrame, baseline: pd.DataFrame, score
     if table.empty:
         return None
     values = table.to_numpy().T.reshape(len(shared), 2, len(table))
-    found = seeds_and_items(metric(score).scale * (values[:, 0] - values[:, 1]))
+    differences = metric(score).scale * (values[:, 0] - values[:, 1])
     is_right_or_wrong = np.isin(values, (0, 1)).all()
     tests = {int(s): mcnemar(*pair) for s, pair in zip(shared, values, strict=True)} if is_right_or_wrong else {}
-    return ItemEvidence(found, tests, len(table))
+    return ItemEvidence(seeds_and_items(differences), tests, pd.DataFrame(differences.T, table.index, shared))
+
+
+def interval_of_gains(first: ItemEvidence | None, second: ItemEvidence | None) -> Interval | None:
+    """Return how much more the first gains than the second, over the seeds and items of both; None without items.
+
+    Args:
+        first, second: of two paired differences in one metric.
+    """
+    if first is None or second is None:
+        return None
+    apart = (first.differences - second.differences).dropna(axis="columns", how="all").dropna()
+    return seeds_and_items(apart.to_numpy().T)
 
 
 def items_sentence(evidence: ItemEvidence | None, baseline: str, arm: str) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from studykit import results
 from studykit.findings import Compared, differing_columns
-from studykit.findings._items import ItemEvidence, item_evidence
+from studykit.findings._items import ItemEvidence, item_evidence, items_sentence
 from studykit.scorers import metric
 from studykit.statistics import Interval, mean_interval, paired_difference
 
@@ -182,6 +182,15 @@ def intervals_over(lines: Iterable[Line]) -> dict[str, str]:
     known = list(lines)
     found = {"score": [line.score for line in known], "nll": [line.nll for line in known]}
     return {name: over for name, comparisons in found.items() if (over := _over(comparisons))}
+
+
+def one_seed_sentence(lines: Iterable[Line], baseline: str) -> str:
+    """Return the test on items of the first setting whose single seed gives no interval; empty without any."""
+    for line in lines:
+        known = line.score
+        if known and known.items and known.difference and known.difference.low is None:
+            return items_sentence(known.items, baseline, line.name)
+    return ""
 
 
 def by_seed(runs: pd.DataFrame, name: str) -> dict[int, float]:

@@ -19,8 +19,8 @@ from studykit import results
 from studykit.errors import InputError
 from studykit.findings import FINDINGS
 from studykit.findings._advice import advise
-from studykit.findings._answers import Answer, find_answers
-from studykit.findings._claims import CLAIMS, Check, Claim, check_claims, check_reasons, show
+from studykit.findings._answers import Answer, find_answers, seconds_of
+from studykit.findings._claims import CLAIMS, Check, Claim, check_claims, check_reasons, show, show_seconds
 from studykit.findings._sentences import describe
 from studykit.findings._verdicts import count_words
 from studykit.scorers import metric
@@ -90,8 +90,8 @@ class Report:
     Attributes:
         sections: the answer of each study to each of its questions, in the order of the notebooks.
         checks: the paper's findings and possible reasons where they are not there, each with what tests it.
-        contrasts: every planned contrast with difference, interval, number of seeds, verdict, and the minimum
-            detectable effect in the unit of the difference.
+        contrasts: every planned contrast with difference, interval, number of seeds, verdict, the minimum detectable
+            effect in the unit of the difference, and the seconds of a run, in brackets in those of its baseline.
         costs: runs, seconds and tokens of each study, and last of all, where runs of several studies count once; those
             of tuning apart.
         studies: their names.
@@ -163,13 +163,15 @@ class Report:
 
 
 def read_report(root: str | Path = "results", studies: Sequence[str] | None = None) -> Report:
-    """Return the report on the studies under a folder; empty tables where there are none.
+    """Return the report on the studies under a folder that trained something; empty tables where there are none.
 
     Args:
         root: folder of all results.
         studies: names of those that are read; None for all.
     """
-    folders = [folder for folder in results.studies(root) if studies is None or folder.name in studies]
+    known = [folder for folder in results.studies(root) if studies is None or folder.name in studies]
+    trained = {folder.name: frame for folder in known if len(frame := results.load(folder, trials=True))}
+    folders = [folder for folder in known if folder.name in trained]
     sections = [
         Section(folder, answer)
         for folder in folders
@@ -179,10 +181,9 @@ def read_report(root: str | Path = "results", studies: Sequence[str] | None = No
     before = ["", *(section.answer.name for section in sections)]
     sections = [replace(one, is_first=one.answer.name != name) for one, name in zip(sections, before, strict=False)]
     answers = [(section.folder.name, section.answer) for section in sections]
-    trained = {folder.name: results.load(folder, trials=True) for folder in folders}
     if trained:
         trained[ALL] = pd.concat(trained.values(), ignore_index=True).drop_duplicates(["run_id", "eval_id"])
-    columns = ["study", "question", "contrast", "difference", "seeds", "verdict", "detectable"]
+    columns = ["study", "question", "contrast", "difference", "seeds", "verdict", "detectable", "seconds"]
     return Report(
         tuple(sections),
         (*_in_turn(check_claims(answers), check_reasons(answers)),),
@@ -211,6 +212,10 @@ def _line(check: Check) -> str:
     found = "" if check.verdict is None else f" {check.contrast}: {describe(check.verdict)} (*{check.study}*)."
     if check.at_edge:
         found += f" There tuning chose {' and '.join(check.at_edge)} at the edge of a grid that was widened once."
+    if check.seconds:
+        found += (
+            f" It took {check.seconds[0]:,.0f} s a run, {check.seconds[0] / check.seconds[1]:.1f} times the other's."
+        )
     text = f"{check.of.text[0].upper()}{check.of.text[1:]}"
     if isinstance(check.of, Claim):
         return f"- {text}: **{check.here}**.{found}"
@@ -242,7 +247,12 @@ def _items(runs: pd.DataFrame) -> str:
 
 def _contrasts(study: str, answer: Answer) -> list[dict[str, object]]:
     found = answer.finding.verdicts.items()
-    return [{"study": study, "question": answer.name, "contrast": name} | show(verdict) for name, verdict in found]
+    return [
+        {"study": study, "question": answer.name, "contrast": name}
+        | show(verdict)
+        | show_seconds(seconds_of(answer, name))
+        for name, verdict in found
+    ]
 
 
 def _cost(study: str, frame: pd.DataFrame) -> dict[str, object]:

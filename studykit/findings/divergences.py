@@ -53,6 +53,7 @@ def divergences(
         folder=folder,
         setting="divergence",
         options=_OPTIONS,
+        twins=True,
         gap_from=start,
     )
     rows = question.contrasts(runs.assign(name=labels(runs)))

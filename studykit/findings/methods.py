@@ -15,6 +15,7 @@ from studykit.findings._lines import (
     finished,
     intervals_over,
     lines_of,
+    one_seed_sentence,
     require_one,
     require_one_setting,
     without_metric,
@@ -74,7 +75,7 @@ def methods(
     if set(runs["method"]) == {baseline}:
         sentence = _alone(runs, lines, baseline, metric(score))
     digits = {"score": metric(score).digits, "NLL": metric(nll).digits, "GiB": 2}
-    text = why + (sentence or _sentence(judged, baseline, metric(score)))
+    text = why + (sentence or _sentence(judged, baseline, metric(score))) + one_seed_sentence(lines, baseline)
     sides = compare_with(baseline, lines)
     compared = {_contrast(line, baseline): sides[line.budget, line.name] for line, one in judged if one}
     return Finding(table, text, numbers, digits, found, compared)

@@ -301,3 +301,10 @@ def test_the_hypothesis_is_hashed_by_its_text_alone(tmp_path):
     assert written("KD gains 2 points.", "a") == written("KD gains 2 points.", "b")
     assert written("KD gains 2 points.", "a") != written("KD gains 3 points.", "a")
     assert written("", "a") is None
+
+
+@pytest.mark.parametrize("study", results.studies(ROOT / "results"), ids=lambda study: study.name)
+def test_the_hypotheses_of_committed_studies_are_not_changed_afterwards(study):
+    for cell in results.cells(study):
+        written = notebooks.hypothesis_of(ROOT / "notebooks" / f"{cell.spec.notebook}.ipynb")
+        assert cell.spec.hypothesis.sha256 == written.sha256, cell.spec.notebook

@@ -67,6 +67,19 @@ def test_it_runs_from_top_to_bottom_and_ends_in_a_finding(path, tmp_path, monkey
     assert len(names["runs"]) == len(names["arms"])
 
 
+def test_methods_are_compared_with_runs_that_another_question_trained_first(tmp_path, monkeypatch, one_thread):
+    lines = []
+    for name in ("01_data_size", "02_methods"):
+        path = ROOT / "notebooks" / f"{name}.ipynb"
+        known = notebooks.defaults(path)
+        smallest = {name: value for name, value in SMALLEST.items() if name in known}
+        monkeypatch.chdir(path.parent)
+        names, _ = execute(path, smallest | {"results": str(tmp_path), "keep": "none"})
+        lines = names["finding"].numbers["lines"]
+    assert {"data_size", "methods"} <= set(names["frame"]["ablation"])
+    assert {line["method"] for line in lines if "score_difference" in line} == {*names["arms"]} - {"sft"}
+
+
 @cache
 def read(path: Path, results: Path | None) -> tuple[dict[str, Any], list[Any], str]:
     """Execute a notebook that only reads, and return its names, values and what it prints; None: committed results."""

@@ -81,6 +81,8 @@ def test_an_arm_that_helps_at_one_budget_only_is_not_advised_between_them():
     found = advise(answers(study({"kd": GAINS["kd"]})), budget=4000)
     assert found.arm == "sft"
     assert "No arm helps at all measured budgets around it (comparisons: 1 helps, 1 tie)." in found.sentence
+    assert "Nearest comes kd from big: +4.0 [+3.8, +4.2] points at 2,000 (n = 5 seeds, 100" in found.sentence
+    assert found.sentence.endswith(", 1.1 times the seconds): tie (no difference larger than 1.0 points).")
 
 
 @pytest.mark.parametrize("budget", [499, 8001])

@@ -29,7 +29,7 @@ def test_a_finding_about_a_score_names_a_metric_that_was_not_measured_and_those_
 
 def test_it_says_what_its_intervals_are_over_by_what_is_stored():
     bounded, alone = Interval(1.0, 0.5, 1.5, 3), Interval(1.0, None, None, 1)
-    stored = Comparison(bounded, bounded, items=ItemEvidence(bounded, {}, 10))
+    stored = Comparison(bounded, bounded, items=ItemEvidence(bounded, {}, pd.DataFrame(index=range(10))))
 
     def over(*pairs):
         return intervals_over(Line(100, "kd", 3, score, nll, {}) for score, nll in pairs)
