@@ -32,9 +32,9 @@ _WORDS = (
 )
 _ABOUT_COSTS = (
     "Tokens are counted, seconds were measured, on shared machines with other work beside, and those of runs that "
-    "several studies have where the first of them ran: between runs of equal work they differ by up to a factor of two. "
-    "What a teacher reads to fill a cache counts for the run that filled it, so that others show 0; in the study of the "
-    "cache alone it counts for each run."
+    "several studies have where the first of them ran: between runs of equal work they differ by up to a factor of "
+    "two. What a teacher reads to fill a cache counts for the run that filled it, so that others show 0; in the study "
+    "of the cache alone it counts for each run."
 )
 _COSTS = ("study", "runs", "hours", "student reads", "teacher reads", "generated", "tuning runs", "tuning hours")
 

@@ -167,13 +167,13 @@ def test_any_other_field_of_a_specification_reaches_all_its_arms(path):
 @every_batch
 def test_a_shipped_batch_plans_and_all_its_arms_are_specifications(path, tmp_path):
     cells = plan(path.stem, folder=ROOT / "notebooks", results_root=tmp_path)
-    assert len(cells) >= 2
     assert len({cell.cell_id for cell in cells}) == len(cells)
     ids = [
         (cell.notebook, RunSpec.parse(dict(arm)).run_id)
         for cell in cells
         for arm in notebooks.arms_of(cell.notebook, cell.parameters).values()
     ]
+    assert len(cells) > 1 or not ids, "a batch that trains has several cells"
     assert len(set(ids)) == len(ids), "two cells of one question would train the same run"
     assert list(tmp_path.iterdir()) == []
 
