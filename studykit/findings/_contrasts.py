@@ -229,7 +229,7 @@ class Question:
 
 def _trials_sentence(rows: Sequence[Contrast]) -> str:
     """Return with how many trials each the settings were tuned, where not all had equally many; otherwise nothing."""
-    trials = {round(row.line.means["trials"]) for row in rows if row.line.means.get("trials")}
+    trials = {round(number) for row in rows if (number := row.line.means.get("trials"))}
     return f"Settings were tuned with {min(trials)} to {max(trials)} trials each." if len(trials) > 1 else ""
 
 

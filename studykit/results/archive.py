@@ -34,7 +34,11 @@ def archive_runs(study: Path) -> int:
     files = sorted((file for file in (study / _RUNS).rglob("*") if _is_content(file)), key=_readable_last)
     if not files:
         raise InputError(f"{study} has no runs")
-    with replacing(study / ARCHIVE) as temporary, tarfile.open(temporary, "w:xz", preset=_PRESET) as archive:
+    with (
+        replacing(study / ARCHIVE) as temporary,
+        lzma.open(temporary, "wb", preset=_PRESET) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
         for file in files:
             member = tarfile.TarInfo(str(file.relative_to(study)))
             member.size = file.stat().st_size

@@ -60,9 +60,9 @@ def test_a_study_without_finished_runs_says_so(opened, tmp_path):
 
 @pytest.mark.parametrize("page", sorted(f"views/{file.name}" for file in (ROOT / "dashboard" / "views").glob("*.py")))
 def test_every_page_opens_where_nothing_cost_anything(opened, tmp_path, page):
-    study = results.open_study(tmp_path, "free")
-    for method, seed in itertools.product(("sft", "kd"), range(3)):
-        run = write_run(study, spec_of(method, 100, seed), score=0.1 * seed, cost=dict.fromkeys(COST, 0))
+    study, free = results.open_study(tmp_path, "free"), dict.fromkeys(COST, 0.0)
+    every = itertools.product(("sft", "kd"), range(3))
+    run, *_ = [write_run(study, spec_of(method, 100, seed), score=0.1 * seed, cost=free) for method, seed in every]
     assert not opened(tmp_path, page, run=run).exception
 
 

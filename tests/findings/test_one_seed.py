@@ -9,6 +9,7 @@ from studykit import results
 from studykit.findings import _items
 from studykit.findings.methods import methods
 from studykit.findings.student_size import student_size
+from studykit.results import item_scores
 
 RIGHT = {"sft": [1, 0, 0, 0, 0, 0], "kd": [1, 1, 1, 1, 1, 0]}
 
@@ -23,9 +24,7 @@ def frame(tmp_path, monkeypatch):
         (tmp_path / method / "items.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in scores))
     folders = dict(zip(rows["run_id"], rows["method"], strict=True))
     monkeypatch.setattr(results, "find_run", lambda folder, run: tmp_path / folders[run])
-    monkeypatch.setattr(
-        results, "read_item_scores", lambda folder, _: results.item_scores._read_whole(folder / "items.jsonl")
-    )
+    monkeypatch.setattr(results, "read_item_scores", lambda folder, _: item_scores._read_whole(folder / "items.jsonl"))
     monkeypatch.setattr(results, "read_record", lambda folder: None)
     _items._read_scores.cache_clear()
     yield rows

@@ -38,14 +38,16 @@ def run(study):
     return results.run_folder(study, results.load(study)["run_id"].iloc[0])
 
 
-def write(run, text):
-    (results.find_evaluation(run).folder / "items.jsonl").write_text(text, encoding="utf-8")
+def items_of(run):
+    found = results.find_evaluation(run)
+    assert found
+    return found.folder / "items.jsonl"
 
 
 @pytest.mark.parametrize(("items", "expected"), FILES.values(), ids=FILES)
 @pytest.mark.parametrize("damage", ["", "{\n"])
 def test_each_item_has_its_scores(run, items, expected, damage):
-    write(run, "".join(f"{json.dumps(item)}\n" for item in items) + damage)
+    items_of(run).write_text("".join(f"{json.dumps(item)}\n" for item in items) + damage, encoding="utf-8")
     wanted = pd.DataFrame.from_dict(expected, orient="index", columns=["exact_match", "nll"], dtype=float)
     pd.testing.assert_frame_equal(results.read_item_scores(run), wanted, check_exact=True)
 
@@ -59,8 +61,8 @@ def test_the_scores_are_those_of_the_items(run):
 
 
 def test_without_items_there_are_no_rows(run):
-    write(run, "")
+    items_of(run).write_bytes(b"")
     assert results.read_item_scores(run).empty
-    (results.find_evaluation(run).folder / "items.jsonl").unlink()
+    items_of(run).unlink()
     assert results.read_item_scores(run).empty
     assert results.read_item_scores(run, "0" * 12).empty
