@@ -116,7 +116,10 @@ def _table(finding: Finding) -> None:
     shown, nll = metric_of(finding.numbers["score"]), metric_of("nll")
     st.markdown("#### Finding by budget")
     tables.show(finding, finding.table, "Scores, NLL, paired differences and costs by budget")
-    st.caption(f"{shown.label}; columns with NLL in {nll.unit}; in brackets {finding.intervals}.")
+    st.caption(
+        f"{shown.label}; columns with NLL in {nll.unit}; in brackets {finding.intervals}. Verdicts are corrected over "
+        "these budgets (Holm); those of the findings, over all contrasts of their question, are stricter."
+    )
 
 
 def _comparable(frame: pd.DataFrame) -> pd.DataFrame:
