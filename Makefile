@@ -13,8 +13,7 @@ INSTALL := $(if $(UV),$(UV) pip install -q --python $(BIN)/python,$(BIN)/$(PIP))
 USED   := ipykernel.kernelapp, papermill, peft, pytest, streamlit.web.cli, studykit.study, transformers.models.llama
 DEVICE ?= cpu
 PEERS  := .venv-peers
-STUDIES := lexicon methods teacher_strength student_size two_stage divergences on_policy taid data_selection teacher_cache \
-	scarce_teacher confirmation default_rate more_steps longer_training
+STUDIES = $(filter-out report,$(shell git ls-files 'results/*/study.json' | cut -d/ -f2)) report
 LIGER  := $(if $(filter cuda,$(DEVICE)),liger-kernel==0.8.5)
 
 .PHONY: quickstart test check setup lexicon-models lexicon-study methods-study teacher-cache-study studies figures bench peers clean
